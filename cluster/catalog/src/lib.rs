@@ -1,0 +1,1 @@
+//! Deterministic catalog commands applied to SQLite, one file per tenant partition.

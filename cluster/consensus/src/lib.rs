@@ -1,0 +1,1 @@
+//! openraft behind our interface: log store, groups, batching.

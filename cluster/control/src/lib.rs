@@ -1,0 +1,1 @@
+//! The control group's state: membership, drives, tenants, join tokens, settings.

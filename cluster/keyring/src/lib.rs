@@ -1,0 +1,1 @@
+//! The cluster root key: where it lives on a node, wrapping of tenant keys and secrets.

@@ -1,0 +1,1 @@
+//! Reproducible, rootless image builder: initramfs, UKI, GPT disk image.

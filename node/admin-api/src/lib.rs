@@ -1,0 +1,1 @@
+//! Typed admin routes, sessions and the embedded web console.

@@ -1,0 +1,1 @@
+//! PID 1: mounts, modules, network, supervision of the node role.

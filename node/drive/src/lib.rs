@@ -1,0 +1,1 @@
+//! Segments on one device: group commit, recovery, scrub.

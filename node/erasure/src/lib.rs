@@ -1,0 +1,1 @@
+//! Reed-Solomon behind one small interface.

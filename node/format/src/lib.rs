@@ -1,0 +1,1 @@
+//! Every on-disk layout: byte tables, parse and encode, golden files.

@@ -1,0 +1,1 @@
+//! The S3 protocol over TLS, served from the object layer.

@@ -1,0 +1,131 @@
+//! The node's configuration document: the same for the image and for processes under `cargo xtask dev`.
+//!
+//! JSON. Unknown fields are refused, so that a misspelt setting is an error and not a silence. On the
+//! appliance the first boot's document comes from the seed (QEMU `fw_cfg` entry `opt/org.holdfast/config`)
+//! and is then kept in the state directory; `bootstrap` and `join` are used once and ignored by a node
+//! that already belongs to a cluster.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{ByteCount, Level};
+
+/// The whole document.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeConfig {
+    /// Name shown to people, unique in the cluster: `n1`.
+    pub name: String,
+    /// Directory for identity, keys, Raft log and catalog. On the appliance: the STATE partition.
+    pub state_dir: PathBuf,
+    /// Which drives this node stores shards on.
+    pub drives: DriveSelection,
+    /// Where this node listens.
+    pub listen: Listen,
+    /// The address at which peers reach this node's `listen.peer`.
+    pub advertise_peer: SocketAddr,
+    /// Further DNS names and IP addresses for this node's TLS certificate, `127.0.0.1` for example.
+    #[serde(default)]
+    pub service_names: Vec<String>,
+    /// Domains for virtual-host style S3: `bucket.DOMAIN`.
+    #[serde(default)]
+    pub s3_domains: Vec<String>,
+    /// Memory for payload buffers.
+    #[serde(default = "default_buffer_memory")]
+    pub buffer_memory: ByteCount,
+    /// Found a cluster with this node as its first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bootstrap: Option<Bootstrap>,
+    /// Join a cluster that exists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub join: Option<Join>,
+    /// Network of the appliance. Absent for an ordinary process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<Network>,
+}
+
+/// Which drives a node uses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DriveSelection {
+    /// Block devices or preallocated files, by path.
+    Paths(Vec<PathBuf>),
+    /// Appliance: every whole block device that is not the system disk and is blank or already ours.
+    AllBlank,
+}
+
+/// Listening sockets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listen {
+    /// S3 over TLS.
+    pub s3: SocketAddr,
+    /// Admin API and web console over TLS.
+    pub admin: SocketAddr,
+    /// Prometheus exposition over TLS.
+    pub metrics: SocketAddr,
+    /// Peer links, mutual TLS.
+    pub peer: SocketAddr,
+}
+
+/// How a first node founds its cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bootstrap {
+    /// Name of the cluster.
+    pub cluster_name: String,
+    /// First operator's name.
+    pub operator: String,
+    /// First operator's password as an argon2id PHC string.
+    pub operator_password_hash: String,
+    /// Catalog groups, fixed for the life of the cluster.
+    #[serde(default = "default_catalog_groups")]
+    pub catalog_groups: u32,
+    /// Default protection level.
+    #[serde(default = "default_level")]
+    pub level: Level,
+}
+
+/// How a node joins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Join {
+    /// Peer addresses of nodes to ask, in order.
+    pub peers: Vec<SocketAddr>,
+    /// Single-use token from an operator; holds the fingerprint of the cluster's CA.
+    pub token: String,
+}
+
+/// Static network of the appliance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Network {
+    /// One entry an interface.
+    pub interfaces: Vec<Interface>,
+}
+
+/// One interface, found by its MAC address (names change with slots and kernels).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Interface {
+    /// `52:54:00:00:00:01`
+    pub mac: String,
+    /// Address with prefix length: `10.77.0.1/24`.
+    pub address: String,
+    /// Default gateway, when this interface leads to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<String>,
+}
+
+fn default_buffer_memory() -> ByteCount {
+    ByteCount::mib(256)
+}
+
+fn default_catalog_groups() -> u32 {
+    8
+}
+
+fn default_level() -> Level {
+    Level::PLUS_2D_1N
+}

@@ -1,0 +1,20 @@
+//! The words of Holdfast as types: ids, units, levels and their geometry, placement, limits.
+//!
+//! Nothing here performs I/O, reads a clock or draws random numbers; time and randomness arrive as
+//! arguments. Every other crate may depend on this one; it depends on none of them.
+
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod ids;
+pub mod level;
+pub mod limits;
+pub mod placement;
+pub mod units;
+
+pub use ids::{
+    BucketId, ClusterId, DriveId, Epoch, Generation, GroupId, NodeId, PartitionId, ShardId, ShardIndex,
+    StripeId, TenantId, UploadId, VersionId,
+};
+pub use level::{Geometry, Level};
+pub use units::{ByteCount, UnixMillis};

@@ -1,0 +1,1 @@
+//! The node program: wiring and supervision.

@@ -1,0 +1,1 @@
+//! Objects: joins the catalog (meaning) and the store (bytes).

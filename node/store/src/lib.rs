@@ -1,0 +1,1 @@
+//! Runs stripe plans on local and remote drives.

@@ -1,0 +1,1 @@
+//! VM cluster harness: boot, virtual switch, drives, faults.

@@ -1,0 +1,1 @@
+//! cargo xtask: every command of the project.
