@@ -1,1 +1,7 @@
-//! openraft behind our interface: log store, groups, batching.
+//! openraft behind our interface: one log per node for all groups, groups, batching, read barriers.
+
+pub mod machine;
+pub mod transport;
+
+pub use machine::{Applied, StateMachine};
+pub use transport::{Transport, TransportError};

@@ -1,1 +1,3 @@
 //! Objects: joins the catalog (meaning) and the store (bytes).
+
+pub mod api;
