@@ -130,11 +130,16 @@ impl Level {
         let nodes: Vec<usize> = usable_drives_by_node.iter().copied().filter(|drives| *drives > 0).collect();
         match (self, nodes.as_slice()) {
             (_, []) => None,
-            (Self::Mirror { copies }, [drives]) => {
-                (*drives >= usize::from(copies)).then_some(Geometry { data: 1, parity: copies - 1, per_node_max: copies })
-            }
-            (Self::Mirror { copies }, nodes) => (nodes.len() >= usize::from(copies))
-                .then_some(Geometry { data: 1, parity: copies - 1, per_node_max: 1 }),
+            (Self::Mirror { copies }, [drives]) => (*drives >= usize::from(copies)).then_some(Geometry {
+                data: 1,
+                parity: copies - 1,
+                per_node_max: copies,
+            }),
+            (Self::Mirror { copies }, nodes) => (nodes.len() >= usize::from(copies)).then_some(Geometry {
+                data: 1,
+                parity: copies - 1,
+                per_node_max: 1,
+            }),
             (Self::Parity(level), [drives]) => {
                 let (parity, _, _) = level.numbers();
                 let data = data_cap(parity).min(drives.checked_sub(usize::from(parity))?);
@@ -163,7 +168,9 @@ fn geometry_of(data: usize, parity: u8, per_node_max: usize) -> Option<Geometry>
 
 /// The text is not a level.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown protection level {0:?}; levels are +1n +2d:1n +2n +3d:1n +3d:1n1d +3n +4d:1n +4d:2n +4n and 2x to 8x")]
+#[error(
+    "unknown protection level {0:?}; levels are +1n +2d:1n +2n +3d:1n +3d:1n1d +3n +4d:1n +4d:2n +4n and 2x to 8x"
+)]
 pub struct ParseLevelError(String);
 
 impl FromStr for Level {
@@ -173,7 +180,9 @@ impl FromStr for Level {
             return Ok(Self::Parity(*level));
         }
         match text.strip_suffix('x').map(str::parse::<u8>) {
-            Some(Ok(copies)) if (2..=PARITY_SHARDS_MAX as u8 + 1).contains(&copies) => Ok(Self::Mirror { copies }),
+            Some(Ok(copies)) if (2..=PARITY_SHARDS_MAX as u8 + 1).contains(&copies) => {
+                Ok(Self::Mirror { copies })
+            }
             _ => Err(ParseLevelError(text.to_owned())),
         }
     }
@@ -236,7 +245,11 @@ mod tests {
         for (_, name) in ParityLevel::ALL {
             assert_eq!(name.parse::<Level>().unwrap().to_string(), name);
         }
-        assert!("+5n".parse::<Level>().is_err() && "1x".parse::<Level>().is_err() && "9x".parse::<Level>().is_err());
+        assert!(
+            "+5n".parse::<Level>().is_err()
+                && "1x".parse::<Level>().is_err()
+                && "9x".parse::<Level>().is_err()
+        );
     }
 
     proptest::proptest! {

@@ -64,8 +64,7 @@ pub fn place(
     let mut nodes: Vec<NodeId> = roomy.iter().map(|c| c.node).collect();
     nodes.sort_unstable();
     nodes.dedup();
-    let by_node: Vec<usize> =
-        nodes.iter().map(|n| roomy.iter().filter(|c| c.node == *n).count()).collect();
+    let by_node: Vec<usize> = nodes.iter().map(|n| roomy.iter().filter(|c| c.node == *n).count()).collect();
     let refused = Unplaceable { level, drives: roomy.len(), nodes: nodes.len() };
     let geometry = level.geometry(&by_node).ok_or(refused)?;
 

@@ -1,0 +1,71 @@
+//! Keys as types: zeroized on drop, never printed, never compared in variable time.
+
+use std::fmt;
+
+use zeroize::Zeroizing;
+
+/// Fresh bytes from the kernel (getrandom(2)).
+///
+/// # Panics
+/// When the kernel has no randomness to give: nothing may be sealed then.
+#[must_use]
+pub fn random_array<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes)
+        .expect("the kernel's random source answers once it is seeded, which it is before PID 1");
+    bytes
+}
+
+macro_rules! key {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone)]
+        pub struct $name(Zeroizing<[u8; 32]>);
+
+        impl $name {
+            /// A fresh random key.
+            #[must_use]
+            pub fn generate() -> Self {
+                Self(Zeroizing::new(random_array()))
+            }
+
+            /// Takes key bytes that were unwrapped or read from protected storage.
+            #[must_use]
+            pub fn from_bytes(bytes: [u8; 32]) -> Self {
+                Self(Zeroizing::new(bytes))
+            }
+
+            /// The key bytes, to be wrapped or written to protected storage.
+            #[must_use]
+            pub fn expose(&self) -> &[u8; 32] {
+                &self.0
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(concat!(stringify!($name), "(..)"))
+            }
+        }
+    };
+}
+
+key!(
+    /// The cluster's root key. Wraps tenant keys and the cluster's own secrets.
+    RootKey
+);
+key!(
+    /// One tenant's key. Destroying it destroys the tenant.
+    TenantKey
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_do_not_print_themselves() {
+        let key = RootKey::from_bytes([0xab; 32]);
+        assert_eq!(format!("{key:?}"), "RootKey(..)");
+    }
+}
