@@ -239,13 +239,15 @@ pub trait TenantObjects: Send + Sync + 'static {
         options: PutOptions,
         late: Option<LateChecksums>,
     ) -> Result<PartInfo, ObjectError>;
-    /// `parts` as the client listed them: number and ETag without quotes.
+    /// `parts` as the client listed them: number and ETag without quotes. `checksums` are kept with the
+    /// object in place of those the upload was created with (the gateway computed them from the parts').
     async fn complete_upload(
         &self,
         bucket: &str,
         key: &str,
         upload: UploadId,
         parts: &[(u32, String)],
+        checksums: BTreeMap<String, String>,
         condition: WriteCondition,
     ) -> Result<ObjectInfo, ObjectError>;
     async fn abort_upload(&self, bucket: &str, key: &str, upload: UploadId) -> Result<(), ObjectError>;
