@@ -175,7 +175,7 @@ mod tests {
         fn cells_cover_the_content_once_and_stay_in_their_shard(data in 1..17u8, len in 1..8_400_000usize) {
             prop_assume!(len <= Layout::capacity(data));
             let layout = Layout::new(data, 2, len).unwrap();
-            prop_assert!(layout.shard_len() % SECTOR_SIZE == 0);
+            prop_assert!(layout.shard_len().is_multiple_of(SECTOR_SIZE));
             prop_assert!(layout.cells_per_shard <= CELLS_PER_SHARD_MAX && layout.cell_size <= CELL_SIZE_MAX);
             let mut position = 0;
             for number in 0..layout.cells() {
