@@ -125,6 +125,11 @@ id_128!(
     TenantId, "tenant"
 );
 id_128!(
+    /// One tenant partition's database, chosen when it is created. Tells it from any other database that
+    /// ever had the same partition number, in another cluster or an older image.
+    DatabaseId, "database"
+);
+id_128!(
     /// One bucket. A bucket deleted and created again under the same name has another id.
     BucketId, "bucket"
 );
