@@ -1,0 +1,212 @@
+//! What sources hand over at a scrape: one plain struct per subject, one field per metric.
+//!
+//! Each field's documentation is the metric's help text. Fields named without `_total` are counters when the
+//! metric's name ends so: they carry the absolute count since the process started.
+
+use holdfast_model::DriveId;
+
+use crate::catalogue::{Kind, Metric};
+
+/// A number a metric can carry. Counts above 2^53 lose their last digits, as in Prometheus itself.
+pub(crate) trait Figure {
+    fn figure(self) -> f64;
+}
+
+impl Figure for u64 {
+    #[expect(clippy::cast_precision_loss, reason = "Prometheus values are 64-bit floats")]
+    fn figure(self) -> f64 {
+        self as f64
+    }
+}
+
+impl Figure for f64 {
+    fn figure(self) -> f64 {
+        self
+    }
+}
+
+impl Figure for bool {
+    fn figure(self) -> f64 {
+        f64::from(u8::from(self))
+    }
+}
+
+macro_rules! reading {
+    ($(#[$doc:meta])* $name:ident, labels $labels:expr, {
+        $( $field:ident : $ty:ty = $kind:ident $metric:literal, $help:literal; )*
+    }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, Default, PartialEq)]
+        pub struct $name {
+            $( #[doc = $help] pub $field: $ty, )*
+        }
+
+        impl $name {
+            pub(crate) const METRICS: &'static [Metric] =
+                &[$( Metric { name: $metric, kind: Kind::$kind, labels: $labels, help: $help } ),*];
+
+            /// In the order of `METRICS`.
+            pub(crate) fn figures(&self) -> [f64; Self::METRICS.len()] {
+                [$( Figure::figure(self.$field) ),*]
+            }
+        }
+    };
+}
+
+/// Who a drive is: the labels of its metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DriveLabels<'a> {
+    /// Its id in the cluster.
+    pub drive: DriveId,
+    /// What is printed on it, empty when the device tells none.
+    pub serial: &'a str,
+    /// Where this node finds it.
+    pub path: &'a str,
+}
+
+pub(crate) const DRIVE_LABELS: &[&str] = &["drive", "serial", "path"];
+
+/// What a drive is good for, as `holdfast_drive_state` shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DriveState {
+    /// Reads and writes.
+    Healthy,
+    /// Its index is being rebuilt; it does not serve yet.
+    Mounting,
+    /// Serves, but later than its peers.
+    Slow,
+    /// A write or flush failed: never written again.
+    Fenced,
+    /// Known, and not there.
+    Missing,
+}
+
+impl DriveState {
+    pub(crate) const ALL: [(Self, &'static str); 5] = [
+        (Self::Healthy, "healthy"),
+        (Self::Mounting, "mounting"),
+        (Self::Slow, "slow"),
+        (Self::Fenced, "fenced"),
+        (Self::Missing, "missing"),
+    ];
+}
+
+/// Failures of one drive by kind, counted since the process started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DriveErrors {
+    /// Reads the device failed.
+    pub read: u64,
+    /// Writes the device failed or cut short.
+    pub write: u64,
+    /// Flushes the device failed.
+    pub flush: u64,
+    /// Records that came back with a wrong checksum.
+    pub checksum: u64,
+    /// Operations past their deadline.
+    pub timeout: u64,
+}
+
+impl DriveErrors {
+    pub(crate) fn by_kind(&self) -> [(&'static str, u64); 5] {
+        [
+            ("read", self.read),
+            ("write", self.write),
+            ("flush", self.flush),
+            ("checksum", self.checksum),
+            ("timeout", self.timeout),
+        ]
+    }
+}
+
+pub(crate) const DRIVE_STATE: &str = "holdfast_drive_state";
+pub(crate) const DRIVE_ERRORS: &str = "holdfast_drive_errors_total";
+pub(crate) const DRIVE_STATE_AND_ERRORS: &[Metric] = &[
+    Metric {
+        name: DRIVE_STATE,
+        kind: Kind::Gauge,
+        labels: &["drive", "serial", "path", "state"],
+        help: "1 for the state the drive is in, 0 for the others: healthy, mounting, slow, fenced, missing. Replace a fenced drive.",
+    },
+    Metric {
+        name: DRIVE_ERRORS,
+        kind: Kind::Counter,
+        labels: &["drive", "serial", "path", "kind"],
+        help: "Failures by kind: read, write, flush, checksum, timeout. One write or flush failure fences the drive.",
+    },
+];
+
+reading! {
+    /// One drive of this node.
+    DriveReading, labels DRIVE_LABELS, {
+        capacity_bytes: u64 = Gauge "holdfast_drive_capacity_bytes", "Bytes the drive offers for segments.";
+        used_bytes: u64 = Gauge "holdfast_drive_used_bytes", "Bytes in records, live or not yet reclaimed.";
+        free_bytes: u64 = Gauge "holdfast_drive_free_bytes", "Bytes that new records can take.";
+        shards: u64 = Gauge "holdfast_drive_shards", "Live shards held.";
+        reads: u64 = Counter "holdfast_drive_reads_total", "Reads sent to the device.";
+        read_bytes: u64 = Counter "holdfast_drive_read_bytes_total", "Bytes read from the device.";
+        writes: u64 = Counter "holdfast_drive_writes_total", "Writes sent to the device.";
+        written_bytes: u64 = Counter "holdfast_drive_written_bytes_total", "Bytes written to the device, with headers and padding.";
+        flushes: u64 = Counter "holdfast_drive_flushes_total", "Device flushes completed.";
+        records_acknowledged: u64 = Counter "holdfast_drive_records_acknowledged_total", "Records acknowledged after a clean flush. Divided by flushes: how many writes share one.";
+    }
+}
+
+reading! {
+    /// Stripes this node coordinated.
+    StripeReading, labels &[], {
+        written: u64 = Counter "holdfast_stripes_written_total", "Stripes written with all their shards durable.";
+        write_failures: u64 = Counter "holdfast_stripe_write_failures_total", "Stripe writes refused or given up because too few drives took their shard.";
+        read: u64 = Counter "holdfast_stripes_read_total", "Stripe reads answered, degraded or not.";
+        degraded_reads: u64 = Counter "holdfast_stripes_degraded_reads_total", "Stripe reads that had to rebuild a missing or damaged shard. Grows while a node or drive is out.";
+        repaired: u64 = Counter "holdfast_stripes_repaired_total", "Shards rebuilt and written again at a new place.";
+        unreadable: u64 = Counter "holdfast_stripes_unreadable_total", "Stripe reads refused because too few shards were readable. Any growth needs a person.";
+    }
+}
+
+pub(crate) const GROUP_LABELS: &[&str] = &["group"];
+
+reading! {
+    /// One Raft group this node is a member of.
+    RaftGroupReading, labels GROUP_LABELS, {
+        term: u64 = Gauge "holdfast_raft_term", "Current term. Frequent growth means repeated elections.";
+        leader_id: u64 = Gauge "holdfast_raft_leader_id", "Number of the node this one follows as leader, 0 when there is none.";
+        is_leader: bool = Gauge "holdfast_raft_is_leader", "1 when this node leads the group.";
+        voters: u64 = Gauge "holdfast_raft_voters", "Voting members of the group.";
+        last_log_index: u64 = Gauge "holdfast_raft_last_log_index", "Index of the last entry in this node's log.";
+        committed_index: u64 = Gauge "holdfast_raft_committed_index", "Highest index known to be committed.";
+        applied_index: u64 = Gauge "holdfast_raft_applied_index", "Highest index applied to the catalog. A growing distance to committed means that applying is too slow.";
+        commands: u64 = Counter "holdfast_raft_commands_total", "Commands applied to the group's state machine.";
+    }
+}
+
+reading! {
+    /// The log all groups of this node share.
+    RaftLogReading, labels &[], {
+        flushes: u64 = Counter "holdfast_raft_log_flushes_total", "Flushes of the shared log.";
+        entries: u64 = Counter "holdfast_raft_log_entries_total", "Entries appended. Divided by flushes: how many share one.";
+        bytes: u64 = Counter "holdfast_raft_log_bytes_total", "Bytes appended.";
+        size_bytes: u64 = Gauge "holdfast_raft_log_size_bytes", "Bytes the log holds on disk.";
+    }
+}
+
+pub(crate) const PEER_LABELS: &[&str] = &["peer"];
+
+reading! {
+    /// The link to one other node.
+    PeerReading, labels PEER_LABELS, {
+        connected: bool = Gauge "holdfast_peer_connected", "1 while a link to the peer is up.";
+        requests: u64 = Counter "holdfast_peer_requests_total", "Requests sent to the peer.";
+        errors: u64 = Counter "holdfast_peer_errors_total", "Requests to the peer that failed or ran past their deadline.";
+        sent_bytes: u64 = Counter "holdfast_peer_sent_bytes_total", "Bytes sent to the peer.";
+        received_bytes: u64 = Counter "holdfast_peer_received_bytes_total", "Bytes received from the peer.";
+        connects: u64 = Counter "holdfast_peer_connects_total", "Links opened to the peer. Growth without restarts means that the network drops them.";
+    }
+}
+
+reading! {
+    /// Memory for payload.
+    BufferReading, labels &[], {
+        budget_bytes: u64 = Gauge "holdfast_buffer_budget_bytes", "Memory set aside for payload buffers.";
+        available_bytes: u64 = Gauge "holdfast_buffer_available_bytes", "Part of the budget not in use. At 0 new requests wait.";
+    }
+}

@@ -1,0 +1,163 @@
+//! Requests to the S3 gateway: counted, timed and measured where they are served.
+//!
+//! A request that ends without an answer (the client went away, the task was cancelled) is counted under the
+//! status `aborted`: `S3Request` accounts for itself when dropped.
+
+use std::time::Instant;
+
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, core::Collector};
+
+use crate::catalogue::{Kind, Metric};
+
+/// Upper bounds in seconds: a cached HEAD is below the first, a 5 GiB part on a slow link in the last.
+const DURATION_BUCKETS_SECONDS: [f64; 16] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
+
+const REQUESTS: Metric = Metric {
+    name: "holdfast_s3_requests_total",
+    kind: Kind::Counter,
+    labels: &["operation", "status"],
+    help: "Requests by operation and status: 2xx, 3xx, 4xx, 5xx, or aborted when no answer was sent.",
+};
+const DURATION: Metric = Metric {
+    name: "holdfast_s3_request_duration_seconds",
+    kind: Kind::Histogram,
+    labels: &["operation"],
+    help: "Time from the request's header to the last byte of its answer.",
+};
+const IN_FLIGHT: Metric = Metric {
+    name: "holdfast_s3_requests_in_flight",
+    kind: Kind::Gauge,
+    labels: &["operation"],
+    help: "Requests being served.",
+};
+const RECEIVED: Metric = Metric {
+    name: "holdfast_s3_received_bytes_total",
+    kind: Kind::Counter,
+    labels: &["operation"],
+    help: "Payload bytes received from clients.",
+};
+const SENT: Metric = Metric {
+    name: "holdfast_s3_sent_bytes_total",
+    kind: Kind::Counter,
+    labels: &["operation"],
+    help: "Payload bytes sent to clients.",
+};
+pub(crate) const METRICS: &[Metric] = &[REQUESTS, DURATION, IN_FLIGHT, RECEIVED, SENT];
+
+/// Handle for the S3 gateway. Clones share their counters.
+#[derive(Debug, Clone)]
+pub struct S3Metrics {
+    requests: IntCounterVec,
+    duration: HistogramVec,
+    in_flight: IntGaugeVec,
+    received: IntCounterVec,
+    sent: IntCounterVec,
+}
+
+impl S3Metrics {
+    pub(crate) fn register(registry: &Registry) -> Self {
+        let opts = |metric: &Metric| Opts::new(metric.name, metric.help);
+        let buckets =
+            HistogramOpts::new(DURATION.name, DURATION.help).buckets(DURATION_BUCKETS_SECONDS.to_vec());
+        Self {
+            requests: add(registry, IntCounterVec::new(opts(&REQUESTS), REQUESTS.labels)),
+            duration: add(registry, HistogramVec::new(buckets, DURATION.labels)),
+            in_flight: add(registry, IntGaugeVec::new(opts(&IN_FLIGHT), IN_FLIGHT.labels)),
+            received: add(registry, IntCounterVec::new(opts(&RECEIVED), RECEIVED.labels)),
+            sent: add(registry, IntCounterVec::new(opts(&SENT), SENT.labels)),
+        }
+    }
+
+    /// A request begins. `operation` is the S3 name of a closed set (`PutObject`), never request content,
+    /// which its `'static` lifetime makes hard to get wrong.
+    #[must_use]
+    pub fn start(&self, operation: &'static str) -> S3Request {
+        self.in_flight.with_label_values(&[operation]).inc();
+        S3Request {
+            metrics: self.clone(),
+            operation,
+            started: Instant::now(),
+            status: "aborted",
+            bytes_in: 0,
+            bytes_out: 0,
+        }
+    }
+}
+
+fn add<C: Collector + Clone + 'static>(registry: &Registry, metric: prometheus::Result<C>) -> C {
+    let metric = metric.expect("names and labels are constants that a test reads");
+    registry.register(Box::new(metric.clone())).expect("each name is registered once");
+    metric
+}
+
+/// One request being served. Accounts for itself when finished or dropped.
+#[derive(Debug)]
+#[must_use = "a request dropped at once is counted as aborted"]
+pub struct S3Request {
+    metrics: S3Metrics,
+    operation: &'static str,
+    started: Instant,
+    status: &'static str,
+    bytes_in: u64,
+    bytes_out: u64,
+}
+
+impl S3Request {
+    /// Payload bytes arrived.
+    pub fn add_bytes_in(&mut self, bytes: u64) {
+        self.bytes_in += bytes;
+    }
+
+    /// Payload bytes were handed to the connection.
+    pub fn add_bytes_out(&mut self, bytes: u64) {
+        self.bytes_out += bytes;
+    }
+
+    /// The answer is out, with this HTTP status.
+    pub fn finish(mut self, status: u16) {
+        self.status = match status / 100 {
+            1 | 2 => "2xx",
+            3 => "3xx",
+            4 => "4xx",
+            _ => "5xx",
+        };
+    }
+}
+
+impl Drop for S3Request {
+    fn drop(&mut self) {
+        let operation = self.operation;
+        self.metrics.in_flight.with_label_values(&[operation]).dec();
+        self.metrics.requests.with_label_values(&[operation, self.status]).inc();
+        self.metrics.duration.with_label_values(&[operation]).observe(self.started.elapsed().as_secs_f64());
+        self.metrics.received.with_label_values(&[operation]).inc_by(self.bytes_in);
+        self.metrics.sent.with_label_values(&[operation]).inc_by(self.bytes_out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_dropped_without_an_answer_is_aborted_and_no_longer_in_flight() {
+        let metrics = S3Metrics::register(&Registry::new());
+        let request = metrics.start("PutObject");
+        assert_eq!(metrics.in_flight.with_label_values(&["PutObject"]).get(), 1);
+        drop(request);
+        assert_eq!(metrics.in_flight.with_label_values(&["PutObject"]).get(), 0);
+        assert_eq!(metrics.requests.with_label_values(&["PutObject", "aborted"]).get(), 1);
+    }
+
+    #[test]
+    fn bytes_of_long_requests_are_counted_when_they_end() {
+        let metrics = S3Metrics::register(&Registry::new());
+        let mut request = metrics.start("PutObject");
+        request.add_bytes_in(40);
+        request.add_bytes_in(2);
+        request.finish(503);
+        assert_eq!(metrics.received.with_label_values(&["PutObject"]).get(), 42);
+        assert_eq!(metrics.requests.with_label_values(&["PutObject", "5xx"]).get(), 1);
+    }
+}

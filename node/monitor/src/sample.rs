@@ -1,0 +1,145 @@
+//! One scrape: collects readings and turns them into metric families.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use holdfast_model::{GroupId, NodeId};
+use prometheus::proto;
+
+use crate::{
+    BuildInfo,
+    catalogue::{Kind, Metric},
+    reading::{
+        BufferReading, DRIVE_STATE_AND_ERRORS, DriveErrors, DriveLabels, DriveReading, DriveState, Figure,
+        PeerReading, RaftGroupReading, RaftLogReading, StripeReading,
+    },
+};
+
+const BUILD: Metric = Metric {
+    name: "holdfast_build_info",
+    kind: Kind::Gauge,
+    labels: &["version", "revision"],
+    help: "Always 1; the labels say which program runs.",
+};
+const UPTIME: Metric = Metric {
+    name: "holdfast_uptime_seconds",
+    kind: Kind::Gauge,
+    labels: &[],
+    help: "Time since the node program started.",
+};
+pub(crate) const METRICS: &[Metric] = &[BUILD, UPTIME];
+
+/// Collects the figures of one scrape. Handed to every registered source.
+#[derive(Debug)]
+pub struct Sample {
+    families: BTreeMap<&'static str, proto::MetricFamily>,
+}
+
+impl Sample {
+    pub(crate) fn new() -> Self {
+        Self { families: BTreeMap::new() }
+    }
+
+    /// One drive of this node. Call once per drive.
+    pub fn drive(
+        &mut self,
+        labels: &DriveLabels<'_>,
+        state: DriveState,
+        reading: &DriveReading,
+        errors: &DriveErrors,
+    ) {
+        let drive = labels.drive.to_string();
+        let base = [("drive", drive.as_str()), ("serial", labels.serial), ("path", labels.path)];
+        self.add_all(DriveReading::METRICS, &base, &reading.figures());
+        let [state_metric, errors_metric] = DRIVE_STATE_AND_ERRORS else {
+            unreachable!("the list is a constant of two");
+        };
+        let with = |name, value| [base[0], base[1], base[2], (name, value)];
+        for (candidate, name) in DriveState::ALL {
+            self.add(state_metric, &with("state", name), (candidate == state).figure());
+        }
+        for (kind, count) in errors.by_kind() {
+            self.add(errors_metric, &with("kind", kind), count.figure());
+        }
+    }
+
+    /// The stripes this node coordinated. Call once.
+    pub fn stripes(&mut self, reading: &StripeReading) {
+        self.add_all(StripeReading::METRICS, &[], &reading.figures());
+    }
+
+    /// One Raft group. Call once per group.
+    pub fn raft_group(&mut self, group: GroupId, reading: &RaftGroupReading) {
+        self.add_all(RaftGroupReading::METRICS, &[("group", &group.to_string())], &reading.figures());
+    }
+
+    /// The shared Raft log. Call once.
+    pub fn raft_log(&mut self, reading: &RaftLogReading) {
+        self.add_all(RaftLogReading::METRICS, &[], &reading.figures());
+    }
+
+    /// The link to one peer. Call once per peer.
+    pub fn peer(&mut self, peer: NodeId, reading: &PeerReading) {
+        self.add_all(PeerReading::METRICS, &[("peer", &peer.to_string())], &reading.figures());
+    }
+
+    /// The payload buffers. Call once.
+    pub fn buffers(&mut self, reading: &BufferReading) {
+        self.add_all(BufferReading::METRICS, &[], &reading.figures());
+    }
+
+    pub(crate) fn build(&mut self, build: &BuildInfo) {
+        self.add(&BUILD, &[("version", build.version), ("revision", build.revision)], 1.0);
+    }
+
+    pub(crate) fn uptime(&mut self, uptime: Duration) {
+        self.add(&UPTIME, &[], uptime.as_secs_f64());
+    }
+
+    pub(crate) fn add_all(&mut self, metrics: &[Metric], labels: &[(&str, &str)], figures: &[f64]) {
+        assert_eq!(metrics.len(), figures.len(), "one figure per metric");
+        for (metric, figure) in metrics.iter().zip(figures) {
+            self.add(metric, labels, *figure);
+        }
+    }
+
+    fn add(&mut self, metric: &Metric, labels: &[(&str, &str)], figure: f64) {
+        let mut pairs: Vec<proto::LabelPair> = labels.iter().map(|(name, value)| pair(name, value)).collect();
+        pairs.sort_by(|a, b| a.name().cmp(b.name()));
+        let mut sample = proto::Metric::from_label(pairs);
+        match metric.kind {
+            Kind::Counter => {
+                let mut counter = proto::Counter::default();
+                counter.set_value(figure);
+                sample.set_counter(counter);
+            }
+            Kind::Gauge | Kind::Histogram => {
+                let mut gauge = proto::Gauge::default();
+                gauge.set_value(figure);
+                sample.set_gauge(gauge);
+            }
+        }
+        self.families.entry(metric.name).or_insert_with(|| family(metric)).mut_metric().push(sample);
+    }
+
+    pub(crate) fn into_families(self) -> impl Iterator<Item = proto::MetricFamily> {
+        self.families.into_values()
+    }
+}
+
+fn family(metric: &Metric) -> proto::MetricFamily {
+    let mut family = proto::MetricFamily::default();
+    family.set_name(metric.name.to_owned());
+    family.set_help(metric.help.to_owned());
+    family.set_field_type(match metric.kind {
+        Kind::Counter => proto::MetricType::COUNTER,
+        Kind::Gauge | Kind::Histogram => proto::MetricType::GAUGE,
+    });
+    family
+}
+
+fn pair(name: &str, value: &str) -> proto::LabelPair {
+    let mut pair = proto::LabelPair::default();
+    pair.set_name(name.to_owned());
+    pair.set_value(value.to_owned());
+    pair
+}
