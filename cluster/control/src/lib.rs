@@ -1,1 +1,26 @@
-//! The control group's state: membership, drives, tenants, join tokens, settings.
+//! The control group's state: membership, drives, tenants, access keys, operators, join tokens, settings.
+//!
+//! Every node hosts a replica and reads it locally. Changes are [`Command`]s, decided where they are
+//! applied: two nodes that join under one name at once get one answer each, the same on every replica.
+//!
+//! Nothing secret is here in the clear: tenant keys, access keys' secrets and the CA's key are wrapped
+//! under the root key, join tokens are hashes, passwords argon2id.
+
+#![forbid(unsafe_code)]
+
+mod apply;
+mod command;
+mod machine;
+mod reader;
+mod view;
+
+pub use command::{
+    COMMAND_VERSION, Command, DecodeError, DriveEntry, NewTenant, Outcome, RegisterNode, Refusal, Response,
+    decode_outcome,
+};
+pub use machine::ControlMachine;
+pub use reader::ControlReader;
+pub use view::{
+    AccessKeyRecord, ClusterRecord, ControlView, DriveRecord, DriveState, JoinTokenRecord, NodeRecord, NodeState,
+    OperatorRecord, ServiceAddresses, TenantRecord, TenantState,
+};

@@ -1,0 +1,281 @@
+//! Commands and their answers: one version byte, then postcard. What a command needs is in it; whoever
+//! proposes it chooses ids and the time.
+
+use std::{collections::BTreeSet, net::SocketAddr};
+
+use bytes::Bytes;
+use holdfast_model::{
+    ByteCount, ClusterId, DatabaseId, DriveId, GroupId, Level, NodeId, PartitionId, TenantId, UnixMillis,
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::view::{DriveState, ServiceAddresses, TenantState};
+
+/// Version of the encoding.
+pub const COMMAND_VERSION: u8 = 1;
+
+/// A change of the control state. Repeated right after, each gives the same answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// Founds the cluster; the proposer is node 1. Once.
+    InitCluster {
+        /// Fresh id of the cluster.
+        cluster: ClusterId,
+        /// Its name.
+        name: String,
+        /// Region that S3 signatures name.
+        region: String,
+        /// Default level.
+        level: Level,
+        /// Catalog groups, fixed.
+        catalog_groups: u32,
+        /// The first node, registered with this.
+        first: RegisterNode,
+    },
+    /// Admits a node, if its token allows.
+    RegisterNode(RegisterNode),
+    /// The node votes in every group it should.
+    ActivateNode(NodeId),
+    /// The node moved.
+    UpdateNode {
+        /// Which.
+        node: NodeId,
+        /// Where peers reach it.
+        peer: SocketAddr,
+        /// Where clients reach it.
+        services: ServiceAddresses,
+    },
+    /// The node left for good.
+    RemoveNode(NodeId),
+    /// A node says which drives it has.
+    RegisterDrives {
+        /// The node.
+        node: NodeId,
+        /// Its drives.
+        drives: Vec<DriveEntry>,
+        /// The proposer's clock.
+        at: UnixMillis,
+    },
+    /// Changes a drive's standing.
+    SetDriveState {
+        /// Which.
+        drive: DriveId,
+        /// To what.
+        state: DriveState,
+    },
+    /// Which nodes should vote in a group.
+    SetGroupVoters {
+        /// The group.
+        group: GroupId,
+        /// Its voters.
+        voters: BTreeSet<NodeId>,
+    },
+    /// Creates a tenant with its first access key and one partition.
+    CreateTenant(NewTenant),
+    /// Changes a tenant's standing.
+    SetTenantState {
+        /// Which.
+        tenant: TenantId,
+        /// To what.
+        state: TenantState,
+    },
+    /// Changes the level of a tenant, or of all that name none.
+    SetLevel {
+        /// `None`: the cluster's default.
+        tenant: Option<TenantId>,
+        /// `None` with a tenant: the cluster's.
+        level: Option<Level>,
+    },
+    /// Adds an access key.
+    CreateAccessKey {
+        /// Whose.
+        tenant: TenantId,
+        /// The key.
+        access_key: String,
+        /// Its secret, sealed.
+        sealed_secret: Vec<u8>,
+        /// The proposer's clock.
+        at: UnixMillis,
+    },
+    /// Removes an access key.
+    DeleteAccessKey {
+        /// The key.
+        access_key: String,
+    },
+    /// Adds or changes an operator.
+    SetOperator {
+        /// Name.
+        name: String,
+        /// argon2id PHC string.
+        password_hash: String,
+        /// Role.
+        role: String,
+    },
+    /// Allows one node to join until `expires`.
+    CreateJoinToken {
+        /// SHA-256 of the token's secret.
+        hash: [u8; 32],
+        /// End of its life.
+        expires: UnixMillis,
+    },
+    /// Keeps a sealed secret of the cluster.
+    PutSecret {
+        /// Name.
+        name: String,
+        /// Sealed bytes.
+        sealed: Vec<u8>,
+    },
+}
+
+/// A node that asks to be registered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegisterNode {
+    /// Random, chosen by the asker: the same request gets the same node.
+    pub request: [u8; 16],
+    /// Name, unique among nodes that are not removed.
+    pub name: String,
+    /// Where peers reach it.
+    pub peer: SocketAddr,
+    /// Where clients reach it.
+    pub services: ServiceAddresses,
+    /// SHA-256 of its token's secret; unused for the first node.
+    pub token_hash: [u8; 32],
+    /// The proposer's clock.
+    pub at: UnixMillis,
+}
+
+/// A drive a node has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct DriveEntry {
+    pub drive: DriveId,
+    pub path: String,
+    pub capacity: ByteCount,
+}
+
+/// A tenant to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct NewTenant {
+    pub tenant: TenantId,
+    pub name: String,
+    pub database_id: DatabaseId,
+    pub wrapped_key: Vec<u8>,
+    pub level: Option<Level>,
+    pub access_key: String,
+    pub sealed_secret: Vec<u8>,
+    pub at: UnixMillis,
+}
+
+/// A command was done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Response {
+    /// Done; nothing more to say.
+    Done,
+    /// The node's id.
+    Registered(NodeId),
+    /// The tenant's partition and the group that is to host it.
+    TenantCreated(PartitionId, GroupId),
+    /// The entry was applied before a restart; nobody waits for its answer.
+    Replayed,
+}
+
+/// A command was not done, and changed nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+pub enum Refusal {
+    /// Founded twice.
+    #[error("the cluster exists already, as {0}")]
+    ClusterExists(ClusterId),
+    /// Nothing can be done before that.
+    #[error("the cluster is not founded yet")]
+    NoCluster,
+    /// Unknown token.
+    #[error("the join token is not known here; create a new one")]
+    TokenUnknown,
+    /// Too late.
+    #[error("the join token has expired; create a new one")]
+    TokenExpired,
+    /// Used by another node.
+    #[error("the join token was used by {0}; create a new one")]
+    TokenUsed(NodeId),
+    /// A name in use.
+    #[error("{what} {name:?} exists already")]
+    NameTaken {
+        /// Of what.
+        what: String,
+        /// The name.
+        name: String,
+    },
+    /// Not there.
+    #[error("no such {what}: {name}")]
+    NotFound {
+        /// What.
+        what: String,
+        /// Which.
+        name: String,
+    },
+    /// Too many nodes.
+    #[error("the cluster has as many nodes as a cluster may have")]
+    TooManyNodes,
+}
+
+/// What a command came to.
+pub type Outcome = Result<Response, Refusal>;
+
+/// The bytes are not of this release.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// Written by a newer release.
+    #[error("control command or answer of version {0}, this release knows {COMMAND_VERSION}; update this node")]
+    UnknownVersion(u8),
+    /// Not well-formed.
+    #[error("malformed control command or answer: {0}")]
+    Malformed(String),
+}
+
+impl Command {
+    /// The encoded form.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        encode(self)
+    }
+
+    /// Reads the encoded form.
+    ///
+    /// # Errors
+    /// See [`DecodeError`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        decode(bytes)
+    }
+}
+
+/// The encoded form of an outcome.
+pub(crate) fn encode_outcome(outcome: &Outcome) -> Bytes {
+    encode(outcome)
+}
+
+/// Reads an encoded outcome.
+///
+/// # Errors
+/// See [`DecodeError`].
+pub fn decode_outcome(bytes: &[u8]) -> Result<Outcome, DecodeError> {
+    decode(bytes)
+}
+
+fn encode<T: Serialize>(value: &T) -> Bytes {
+    postcard::to_extend(value, vec![COMMAND_VERSION])
+        .expect("writing to a vector fails only on types that postcard cannot express, and these it can")
+        .into()
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+    match bytes.split_first() {
+        Some((&COMMAND_VERSION, rest)) => match postcard::take_from_bytes(rest) {
+            Ok((value, [])) => Ok(value),
+            Ok((_, rest)) => Err(DecodeError::Malformed(format!("{} bytes too many", rest.len()))),
+            Err(error) => Err(DecodeError::Malformed(error.to_string())),
+        },
+        Some((version, _)) => Err(DecodeError::UnknownVersion(*version)),
+        None => Err(DecodeError::Malformed("no bytes".into())),
+    }
+}

@@ -1,0 +1,182 @@
+//! Reading the control state: one consistent view, and word of when it changed.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use holdfast_catalog::sqlite;
+use holdfast_model::{
+    ByteCount, ClusterId, DatabaseId, DriveId, Epoch, GroupId, NodeId, PartitionId, TenantId, UnixMillis,
+};
+use rusqlite::{Connection, OptionalExtension, Row, types::Type};
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+
+use crate::view::{
+    AccessKeyRecord, ClusterRecord, ControlView, DriveRecord, NodeRecord, OperatorRecord, ServiceAddresses,
+    TenantRecord,
+};
+
+/// Reads this node's replica. Clones share it.
+#[derive(Debug, Clone)]
+pub struct ControlReader {
+    path: Arc<Mutex<PathBuf>>,
+    changes: watch::Receiver<u64>,
+}
+
+impl ControlReader {
+    pub(crate) fn new(path: Arc<Mutex<PathBuf>>, changes: watch::Receiver<u64>) -> Self {
+        Self { path, changes }
+    }
+
+    /// Holds the index of the last applied entry; changes with every applied entry.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.clone()
+    }
+
+    /// Everything at one moment. Blocking; a few milliseconds.
+    ///
+    /// # Errors
+    /// As rusqlite.
+    pub fn view(&self) -> rusqlite::Result<ControlView> {
+        let path = self.path.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut connection = sqlite::open_reader(&path)?;
+        let moment = connection.transaction()?;
+        read_view(&moment)
+    }
+}
+
+pub(crate) fn read_view(db: &Connection) -> rusqlite::Result<ControlView> {
+    let mut partitions: BTreeMap<TenantId, Vec<(PartitionId, GroupId)>> = BTreeMap::new();
+    for (tenant, partition) in rows(db, "SELECT tenant, partition_no, group_no FROM partitions ORDER BY partition_no", |row| {
+        Ok((TenantId::from_bytes(row.get(0)?), (PartitionId::new(unsigned(row, 1)?), GroupId::new(row.get(2)?))))
+    })? {
+        partitions.entry(tenant).or_default().push(partition);
+    }
+    Ok(ControlView {
+        applied: db.query_row("SELECT applied FROM meta", [], |row| unsigned(row, 0)).optional()?.unwrap_or(0),
+        cluster: db
+            .query_row("SELECT id, name, region, level, catalog_groups, epoch, founded FROM cluster", [], |row| {
+                Ok(ClusterRecord {
+                    id: ClusterId::from_bytes(row.get(0)?),
+                    name: row.get(1)?,
+                    region: row.get(2)?,
+                    level: parsed(row, 3)?,
+                    catalog_groups: row.get(4)?,
+                    epoch: Epoch::new(unsigned(row, 5)?),
+                    founded: UnixMillis::new(unsigned(row, 6)?),
+                })
+            })
+            .optional()?,
+        nodes: rows(db, "SELECT node, name, peer, s3, admin, metrics, state, joined FROM nodes", |row| {
+            let node = NodeId::new(unsigned(row, 0)?);
+            let services = ServiceAddresses { s3: row.get(3)?, admin: row.get(4)?, metrics: row.get(5)? };
+            let record = NodeRecord {
+                node,
+                name: row.get(1)?,
+                peer: parsed(row, 2)?,
+                services,
+                state: from_word(row, 6)?,
+                joined: UnixMillis::new(unsigned(row, 7)?),
+            };
+            Ok((node, record))
+        })?
+        .into_iter()
+        .collect(),
+        groups: rows(db, "SELECT group_no, voters FROM groups", |row| {
+            let voters: String = row.get(1)?;
+            let voters = voters
+                .split(',')
+                .filter(|text| !text.is_empty())
+                .map(|text| text.parse().map(NodeId::new).map_err(|e| malformed(1, e)))
+                .collect::<rusqlite::Result<_>>()?;
+            Ok((GroupId::new(row.get(0)?), voters))
+        })?
+        .into_iter()
+        .collect(),
+        drives: rows(db, "SELECT drive, node, path, capacity, state, registered FROM drives", |row| {
+            let drive = DriveId::from_bytes(row.get(0)?);
+            let record = DriveRecord {
+                drive,
+                node: NodeId::new(unsigned(row, 1)?),
+                path: row.get(2)?,
+                capacity: ByteCount::new(unsigned(row, 3)?),
+                state: from_word(row, 4)?,
+                registered: UnixMillis::new(unsigned(row, 5)?),
+            };
+            Ok((drive, record))
+        })?
+        .into_iter()
+        .collect(),
+        tenants: rows(
+            db,
+            "SELECT tenant, name, database_id, wrapped_key, level, state, created FROM tenants",
+            |row| {
+                let tenant = TenantId::from_bytes(row.get(0)?);
+                let level: Option<String> = row.get(4)?;
+                let record = TenantRecord {
+                    tenant,
+                    name: row.get(1)?,
+                    database_id: DatabaseId::from_bytes(row.get(2)?),
+                    wrapped_key: row.get(3)?,
+                    level: level.map(|text| text.parse().map_err(|e| malformed(4, e))).transpose()?,
+                    state: from_word(row, 5)?,
+                    created: UnixMillis::new(unsigned(row, 6)?),
+                    partitions: partitions.get(&tenant).cloned().unwrap_or_default(),
+                };
+                Ok((tenant, record))
+            },
+        )?
+        .into_iter()
+        .collect(),
+        access_keys: rows(db, "SELECT access_key, tenant, sealed_secret, created FROM access_keys", |row| {
+            let record = AccessKeyRecord {
+                tenant: TenantId::from_bytes(row.get(1)?),
+                sealed_secret: row.get(2)?,
+                created: UnixMillis::new(unsigned(row, 3)?),
+            };
+            Ok((row.get(0)?, record))
+        })?
+        .into_iter()
+        .collect(),
+        operators: rows(db, "SELECT name, password_hash, role FROM operators", |row| {
+            let name: String = row.get(0)?;
+            Ok((name.clone(), OperatorRecord { name, password_hash: row.get(1)?, role: row.get(2)? }))
+        })?
+        .into_iter()
+        .collect(),
+        secrets: rows(db, "SELECT name, sealed FROM secrets", |row| Ok((row.get(0)?, row.get(1)?)))?
+            .into_iter()
+            .collect(),
+    })
+}
+
+fn rows<T>(
+    db: &Connection,
+    sql: &str,
+    row: impl Fn(&Row<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<Vec<T>> {
+    db.prepare(sql)?.query_map([], |r| row(r))?.collect()
+}
+
+fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    Ok(row.get::<_, i64>(column)?.cast_unsigned())
+}
+
+fn parsed<T: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static>>(
+    row: &Row<'_>,
+    column: usize,
+) -> rusqlite::Result<T> {
+    row.get::<_, String>(column)?.parse().map_err(|e| malformed(column, e))
+}
+
+fn from_word<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
+    serde_json::from_value(serde_json::Value::String(row.get(column)?)).map_err(|e| malformed(column, e))
+}
+
+fn malformed(column: usize, error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error))
+}

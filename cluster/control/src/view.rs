@@ -1,0 +1,161 @@
+//! The state as typed values, read whole: it is small, and a reader wants one moment of it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
+
+use holdfast_model::{
+    ByteCount, ClusterId, DatabaseId, DriveId, Epoch, GroupId, Level, NodeId, PartitionId, TenantId, UnixMillis,
+};
+use serde::{Deserialize, Serialize};
+
+/// Everything at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct ControlView {
+    /// Log index of the last entry applied.
+    pub applied: u64,
+    /// `None` until the cluster is founded.
+    pub cluster: Option<ClusterRecord>,
+    /// All nodes that ever joined.
+    pub nodes: BTreeMap<NodeId, NodeRecord>,
+    /// Voters each group should have.
+    pub groups: BTreeMap<GroupId, BTreeSet<NodeId>>,
+    /// All drives that ever were registered.
+    pub drives: BTreeMap<DriveId, DriveRecord>,
+    /// All tenants.
+    pub tenants: BTreeMap<TenantId, TenantRecord>,
+    /// Access keys of tenants.
+    pub access_keys: BTreeMap<String, AccessKeyRecord>,
+    /// Operators by name.
+    pub operators: BTreeMap<String, OperatorRecord>,
+    /// Secrets of the cluster by name, sealed.
+    #[serde(skip)]
+    pub secrets: BTreeMap<String, Vec<u8>>,
+}
+
+/// The cluster itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[allow(missing_docs)]
+pub struct ClusterRecord {
+    pub id: ClusterId,
+    pub name: String,
+    pub region: String,
+    /// Level of tenants that name none.
+    pub level: Level,
+    pub catalog_groups: u32,
+    pub epoch: Epoch,
+    pub founded: UnixMillis,
+}
+
+/// Where a node's services listen, as others reach them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct ServiceAddresses {
+    pub s3: String,
+    pub admin: String,
+    pub metrics: String,
+}
+
+/// A node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[allow(missing_docs)]
+pub struct NodeRecord {
+    pub node: NodeId,
+    pub name: String,
+    pub peer: SocketAddr,
+    pub services: ServiceAddresses,
+    pub state: NodeState,
+    pub joined: UnixMillis,
+}
+
+/// A node's standing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeState {
+    /// Admitted; not yet a voter everywhere it should be.
+    Joining,
+    /// A full member.
+    Active,
+    /// Left for good; its id is never used again.
+    Removed,
+}
+
+/// A drive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[allow(missing_docs)]
+pub struct DriveRecord {
+    pub drive: DriveId,
+    pub node: NodeId,
+    pub path: String,
+    pub capacity: ByteCount,
+    pub state: DriveState,
+    pub registered: UnixMillis,
+}
+
+/// A drive's standing in the cluster; how it does is its node's report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DriveState {
+    /// Takes shards.
+    Active,
+    /// Being emptied.
+    Draining,
+    /// Left for good.
+    Removed,
+}
+
+/// A tenant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[allow(missing_docs)]
+pub struct TenantRecord {
+    pub tenant: TenantId,
+    pub name: String,
+    pub database_id: DatabaseId,
+    #[serde(skip)]
+    pub wrapped_key: Vec<u8>,
+    /// `None`: the cluster's.
+    pub level: Option<Level>,
+    pub state: TenantState,
+    pub created: UnixMillis,
+    pub partitions: Vec<(PartitionId, GroupId)>,
+}
+
+/// A tenant's standing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TenantState {
+    /// Served.
+    Active,
+    /// Kept, not served.
+    Suspended,
+}
+
+/// An access key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[allow(missing_docs)]
+pub struct AccessKeyRecord {
+    pub tenant: TenantId,
+    #[serde(skip)]
+    pub sealed_secret: Vec<u8>,
+    pub created: UnixMillis,
+}
+
+/// An operator's account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[allow(missing_docs)]
+pub struct OperatorRecord {
+    pub name: String,
+    #[serde(skip)]
+    pub password_hash: String,
+    pub role: String,
+}
+
+/// A join token: never the token itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct JoinTokenRecord {
+    pub hash: [u8; 32],
+    pub expires: UnixMillis,
+    pub used_by: Option<NodeId>,
+}
