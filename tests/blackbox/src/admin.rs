@@ -1,0 +1,153 @@
+//! The admin API as an operator's program uses it: log in, hand out join tokens, make tenants, look.
+
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use http::{Method, Request};
+use serde_json::{Value, json};
+
+use crate::{
+    cluster_file::{Operator, TenantEntry},
+    http_client::{Answer, Https, Trust, full},
+};
+
+/// A session on one node.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    https: Https,
+    token: String,
+}
+
+/// One node as the cluster sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Its name.
+    pub name: String,
+    /// Whether its peers reach it.
+    pub up: bool,
+    /// Whether it votes in the control group.
+    pub voter: bool,
+}
+
+impl Admin {
+    /// Logs in at `url`.
+    ///
+    /// # Errors
+    /// When the node cannot be reached or refuses.
+    pub async fn login(url: &str, trust: Trust, operator: &Operator) -> Result<Self> {
+        let https = Https::new(url, trust)?;
+        let body = json!({ "user": operator.user, "password": operator.password });
+        let answer = call(&https, Method::POST, "/api/v1/session", None, Some(&body)).await?;
+        let token = text(&answer, "token")?;
+        Ok(Self { https, token })
+    }
+
+    /// A single-use join token.
+    ///
+    /// # Errors
+    /// When the node refuses.
+    pub async fn join_token(&self) -> Result<String> {
+        let answer = self.call(Method::POST, "/api/v1/join-tokens", Some(&json!({}))).await?;
+        text(&answer, "token")
+    }
+
+    /// Makes a tenant with an access key.
+    ///
+    /// # Errors
+    /// When the node refuses.
+    pub async fn create_tenant(&self, name: &str) -> Result<TenantEntry> {
+        let answer = self.call(Method::POST, "/api/v1/tenants", Some(&json!({ "name": name }))).await?;
+        Ok(TenantEntry {
+            name: name.to_owned(),
+            region: text(&answer, "region")?,
+            access_key: text(&answer, "access_key")?,
+            secret_key: text(&answer, "secret_key")?,
+        })
+    }
+
+    /// The cluster document as it came.
+    ///
+    /// # Errors
+    /// When the node refuses.
+    pub async fn cluster(&self) -> Result<Value> {
+        self.call(Method::GET, "/api/v1/cluster", None).await
+    }
+
+    /// The members of the cluster.
+    ///
+    /// # Errors
+    /// When the node refuses or its answer has another shape.
+    pub async fn members(&self) -> Result<Vec<Member>> {
+        let cluster = self.cluster().await?;
+        let nodes = cluster["nodes"].as_array().with_context(|| format!("no nodes in {cluster}"))?;
+        nodes
+            .iter()
+            .map(|node| {
+                Ok(Member { name: text(node, "name")?, up: flag(node, "up")?, voter: flag(node, "voter")? })
+            })
+            .collect()
+    }
+
+    async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
+        call(&self.https, method, path, Some(&self.token), body).await
+    }
+}
+
+/// Whether the node answers that it serves.
+pub async fn is_ready(url: &str, trust: Trust) -> bool {
+    match plain_get(url, trust, "/readyz").await {
+        Ok(answer) => answer.status.is_success(),
+        Err(_) => false,
+    }
+}
+
+/// The cluster's CA certificate, taken once over an unverified connection from a node just made.
+///
+/// # Errors
+/// When the node does not answer with one.
+pub async fn fetch_ca(url: &str) -> Result<String> {
+    let answer = plain_get(url, Trust::fetching()?, "/api/v1/ca.pem").await?;
+    if !answer.status.is_success() || !answer.text().contains("BEGIN CERTIFICATE") {
+        bail!("{url}/api/v1/ca.pem: {} {}", answer.status, answer.text());
+    }
+    Ok(answer.text())
+}
+
+async fn plain_get(url: &str, trust: Trust, path: &str) -> Result<Answer> {
+    let https = Https::new(url, trust)?;
+    let request = Request::get(path).header("host", https.authority()).body(full(Bytes::new()))?;
+    https.send(request).await
+}
+
+async fn call(
+    https: &Https,
+    method: Method,
+    path: &str,
+    token: Option<&str>,
+    body: Option<&Value>,
+) -> Result<Value> {
+    let what = format!("{method} {path} at {}", https.authority());
+    let mut request = Request::builder().method(method).uri(path).header("host", https.authority());
+    if let Some(token) = token {
+        request = request.header("authorization", format!("Bearer {token}"));
+    }
+    let bytes = match body {
+        Some(value) => {
+            request = request.header("content-type", "application/json");
+            Bytes::from(serde_json::to_vec(value)?)
+        }
+        None => Bytes::new(),
+    };
+    let answer = https.send(request.body(full(bytes))?).await?;
+    if !answer.status.is_success() {
+        bail!("{what}: {} {}", answer.status, answer.text());
+    }
+    serde_json::from_slice(&answer.body).with_context(|| format!("{what}: answer is not JSON"))
+}
+
+fn text(value: &Value, field: &str) -> Result<String> {
+    Ok(value[field].as_str().with_context(|| format!("no text {field:?} in the answer"))?.to_owned())
+}
+
+fn flag(value: &Value, field: &str) -> Result<bool> {
+    value[field].as_bool().with_context(|| format!("no flag {field:?} in {value}"))
+}

@@ -1,0 +1,420 @@
+//! A cluster of ordinary processes on loopback: started, killed, started again.
+//!
+//! `cargo xtask dev` and every black-box test use this one way. A cluster's directory holds everything
+//! it writes; `cluster.json` and `processes.json` there are rewritten whenever a process comes or goes,
+//! so that another command can take over.
+
+mod layout;
+mod ports;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use holdfast_model::{ByteCount, Level, config::Join};
+use tokio::time::sleep;
+
+pub use layout::{NodeLayout, S3_DOMAIN, bootstrap, operator};
+pub use ports::Ports;
+
+use crate::{
+    admin::{self, Admin},
+    cluster_file::{ClusterFile, Kind, NodeProcess, PROCESSES_FILE, ProcessesFile, relative},
+    http_client::Trust,
+    paths,
+    process::{self, Identity},
+    s3::Client,
+};
+
+/// Drive size unless asked otherwise: room for the acceptance tree and its parity on six drives.
+pub const DRIVE_SIZE: ByteCount = ByteCount::mib(2048);
+const READY_LIMIT: Duration = Duration::from_secs(60);
+const STOP_GRACE: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_millis(50);
+const LOG_TAIL_LINES: usize = 15;
+
+/// What to start.
+#[derive(Debug, Clone)]
+pub struct DevSpec {
+    /// Where everything goes; emptied first.
+    pub dir: PathBuf,
+    /// The node program.
+    pub noded: PathBuf,
+    /// Nodes.
+    pub nodes: u16,
+    /// Drives on each.
+    pub drives: u16,
+    /// Size of each drive.
+    pub drive_size: ByteCount,
+    /// Payload buffers of each node.
+    pub buffer_memory: ByteCount,
+    /// Default protection level; the product's when absent.
+    pub level: Option<Level>,
+    /// Name of the cluster.
+    pub cluster_name: String,
+    /// Use 9443, 8443, 9100 ... when they are free (people), or any ports (tests).
+    pub known_ports: bool,
+}
+
+impl DevSpec {
+    /// A cluster for one test, in a directory of its own below `target/blackbox`.
+    ///
+    /// # Errors
+    /// When an earlier run's processes are still there and cannot be stopped.
+    pub fn for_test(name: &str, nodes: u16, drives: u16) -> Result<Self> {
+        let dir = paths::scratch_dir().join(name);
+        stop_leftovers(&dir)?;
+        Ok(Self {
+            dir,
+            noded: paths::noded(),
+            nodes,
+            drives,
+            drive_size: ByteCount::mib(1024),
+            buffer_memory: ByteCount::mib(64),
+            level: None,
+            cluster_name: name.to_owned(),
+            known_ports: false,
+        })
+    }
+}
+
+/// A cluster of processes. Dropping it leaves the processes alone unless it is [`DevCluster::owned`].
+#[derive(Debug)]
+pub struct DevCluster {
+    /// Its directory.
+    dir: PathBuf,
+    noded: PathBuf,
+    /// The contract as last written.
+    file: ClusterFile,
+    processes: ProcessesFile,
+    /// Processes that are our children, to be reaped.
+    children: Vec<Child>,
+    owned: bool,
+}
+
+impl DevCluster {
+    /// Makes and starts a cluster, forms it, makes tenant `demo`. `say` hears what is being done.
+    ///
+    /// # Errors
+    /// When a step fails; what was started is stopped again and its log is quoted.
+    pub async fn create(spec: &DevSpec, say: &dyn Fn(&str)) -> Result<Self> {
+        ensure!(spec.nodes > 0 && spec.drives > 0, "a cluster has at least one node and one drive");
+        ensure!(spec.noded.exists(), "{} is not there: cargo build -p holdfast-noded", spec.noded.display());
+        if let Some(processes) = ProcessesFile::load(&spec.dir)? {
+            ensure!(!processes.anything_runs(), "a cluster runs in {}: stop it first", spec.dir.display());
+        }
+        if spec.dir.exists() {
+            fs::remove_dir_all(&spec.dir).with_context(|| format!("emptying {}", spec.dir.display()))?;
+        }
+        fs::create_dir_all(&spec.dir)?;
+        let mut ports = Ports::default();
+        say(&format!("preparing {} x {} drives of {}", spec.nodes, spec.drives, spec.drive_size));
+        let layouts = (1..=spec.nodes)
+            .map(|number| NodeLayout::create(spec, number, &mut ports))
+            .collect::<Result<Vec<_>>>()?;
+        let mut cluster = Self {
+            dir: spec.dir.clone(),
+            noded: spec.noded.clone(),
+            file: ClusterFile {
+                kind: Kind::Dev,
+                ca: relative(&spec.dir.join("ca.pem")),
+                nodes: layouts.iter().map(NodeLayout::entry).collect(),
+                tenants: Vec::new(),
+                operator: layout::operator()?,
+            },
+            processes: ProcessesFile { kind: Kind::Dev, nodes: Vec::new(), supervisor: None },
+            children: Vec::new(),
+            owned: true,
+        };
+        cluster.form(spec, &layouts, say).await?;
+        cluster.owned = false;
+        Ok(cluster)
+    }
+
+    /// Takes over the cluster that runs, or ran, in `dir`.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn open(dir: &Path) -> Result<Self> {
+        let processes = ProcessesFile::load(dir)?
+            .with_context(|| format!("no cluster in {}: cargo xtask dev --detach", dir.display()))?;
+        ensure!(
+            processes.kind == Kind::Dev,
+            "the cluster in {} is of virtual machines: cargo xtask vm",
+            dir.display()
+        );
+        Ok(Self {
+            dir: dir.to_path_buf(),
+            noded: paths::noded(),
+            file: ClusterFile::load(dir)?,
+            processes,
+            children: Vec::new(),
+            owned: false,
+        })
+    }
+
+    /// From now on, dropping this value kills the processes: for tests.
+    #[must_use]
+    pub fn owned(mut self) -> Self {
+        self.owned = true;
+        self
+    }
+
+    /// How to reach it.
+    #[must_use]
+    pub fn file(&self) -> &ClusterFile {
+        &self.file
+    }
+
+    /// Its directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Whom its servers are checked against.
+    ///
+    /// # Errors
+    /// When the CA file cannot be read.
+    pub fn trust(&self) -> Result<Trust> {
+        Trust::ca_file(&self.file.ca_path())
+    }
+
+    /// S3 as tenant `demo` through node `index` (from 0).
+    ///
+    /// # Errors
+    /// When there is no such node.
+    pub fn s3(&self, index: usize) -> Result<Client> {
+        Client::of(&self.file, self.file.nodes.get(index).context("no such node")?)
+    }
+
+    /// A session as the operator on node `index` (from 0).
+    ///
+    /// # Errors
+    /// When the node refuses.
+    pub async fn admin(&self, index: usize) -> Result<Admin> {
+        let node = self.file.nodes.get(index).context("no such node")?;
+        Admin::login(&node.admin, self.trust()?, &self.file.operator).await
+    }
+
+    /// The process of a node, when it runs.
+    #[must_use]
+    pub fn process(&self, name: &str) -> Option<Identity> {
+        let entry = self.processes.nodes.iter().find(|entry| entry.name == name)?;
+        entry.process.filter(|process| process.is_running())
+    }
+
+    /// SIGKILL, as a power cut would be.
+    ///
+    /// # Errors
+    /// When the node is unknown or does not run.
+    pub fn kill(&mut self, name: &str) -> Result<()> {
+        self.file.node(name)?;
+        let process = self.process(name).with_context(|| format!("{name} does not run"))?;
+        process.kill()?;
+        self.reap();
+        self.note(name, None)
+    }
+
+    /// Starts a node that does not run and waits until it serves.
+    ///
+    /// # Errors
+    /// When it runs already or does not become ready.
+    pub async fn start(&mut self, name: &str) -> Result<()> {
+        self.launch(name)?;
+        self.wait_ready(name).await
+    }
+
+    /// Starts a node that does not run, without waiting for it.
+    ///
+    /// # Errors
+    /// When it runs already or cannot be started.
+    pub fn launch(&mut self, name: &str) -> Result<()> {
+        let log = paths::workspace().join(&self.file.node(name)?.log);
+        ensure!(self.process(name).is_none(), "{name} runs already");
+        let config = self.dir.join(name).join("config.json");
+        let mut command = Command::new(&self.noded);
+        command.arg("node").arg("--config").arg(config).current_dir(self.dir.join(name));
+        let (child, identity) = process::spawn(&mut command, &log)?;
+        self.children.push(child);
+        self.note(name, Some(identity))
+    }
+
+    /// Waits until a node answers that it serves.
+    ///
+    /// # Errors
+    /// When it dies or takes longer than a minute; its last lines are quoted.
+    pub async fn wait_ready(&mut self, name: &str) -> Result<()> {
+        let node = self.file.node(name)?.clone();
+        let deadline = Instant::now() + READY_LIMIT;
+        let ca = self.file.ca_path();
+        loop {
+            if ca.exists() && admin::is_ready(&node.admin, Trust::ca_file(&ca)?).await {
+                return Ok(());
+            }
+            if self.process(name).is_none() {
+                self.reap();
+                bail!("{name} stopped by itself. Its last lines:\n{}", self.log_tail(name));
+            }
+            if Instant::now() >= deadline {
+                bail!("{name} is not ready after {READY_LIMIT:?}. Its last lines:\n{}", self.log_tail(name));
+            }
+            sleep(POLL).await;
+        }
+    }
+
+    /// Waits until every node of the cluster is up and votes, as node `index` sees it.
+    ///
+    /// # Errors
+    /// When that takes longer than a minute; says what was still missing.
+    pub async fn wait_whole(&self, index: usize) -> Result<()> {
+        let deadline = Instant::now() + READY_LIMIT;
+        let admin = self.admin(index).await?;
+        loop {
+            let state = match admin.members().await {
+                Ok(members) => {
+                    let whole = members.iter().filter(|member| member.up && member.voter).count();
+                    if whole == self.file.nodes.len() {
+                        return Ok(());
+                    }
+                    format!("{members:?}")
+                }
+                Err(error) => format!("{error:#}"),
+            };
+            ensure!(Instant::now() < deadline, "the cluster is not whole after {READY_LIMIT:?}: {state}");
+            sleep(POLL).await;
+        }
+    }
+
+    /// Stops every process, gently first. Says which had to be killed.
+    ///
+    /// # Errors
+    /// When one cannot be stopped.
+    pub fn stop(&mut self) -> Result<Vec<String>> {
+        let running: Vec<_> = self.running();
+        for (_, process) in &running {
+            process.signal(nix::sys::signal::Signal::SIGTERM)?;
+        }
+        let mut killed = Vec::new();
+        for (name, process) in running {
+            if !process.wait_gone(STOP_GRACE) {
+                process.kill()?;
+                killed.push(name.clone());
+            }
+            self.note(&name, None)?;
+        }
+        self.reap();
+        Ok(killed)
+    }
+
+    /// The last lines a node printed.
+    #[must_use]
+    pub fn log_tail(&self, name: &str) -> String {
+        let path = self.dir.join(name).join("console.log");
+        let bytes = fs::read(path).unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes);
+        let lines: Vec<_> = text.lines().collect();
+        lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join("\n")
+    }
+
+    fn running(&self) -> Vec<(String, Identity)> {
+        self.processes
+            .nodes
+            .iter()
+            .filter_map(|entry| {
+                Some((entry.name.clone(), entry.process.filter(|process| process.is_running())?))
+            })
+            .collect()
+    }
+
+    async fn form(&mut self, spec: &DevSpec, layouts: &[NodeLayout], say: &dyn Fn(&str)) -> Result<()> {
+        let first = &layouts[0];
+        say("starting n1, which founds the cluster");
+        first.write_config(spec, Some(layout::bootstrap(spec, &self.file.operator)?), None)?;
+        self.launch(&first.name)?;
+        self.take_ca(first).await?;
+        self.wait_ready(&first.name).await?;
+        let admin = self.admin(0).await?;
+        for layout in &layouts[1..] {
+            let join = Join { peers: vec![first.listen.peer], token: admin.join_token().await? };
+            layout.write_config(spec, None, Some(join))?;
+            say(&format!("starting {}, which joins", layout.name));
+            self.launch(&layout.name)?;
+        }
+        for layout in &layouts[1..] {
+            self.wait_ready(&layout.name).await?;
+        }
+        say("waiting until every node votes");
+        self.wait_whole(0).await?;
+        self.file.tenants.push(admin.create_tenant("demo").await?);
+        self.file.save(&self.dir)
+    }
+
+    /// The founding node writes the CA certificate into its state directory at once.
+    async fn take_ca(&mut self, first: &NodeLayout) -> Result<()> {
+        let source = first.state_dir().join("ca.pem");
+        let deadline = Instant::now() + READY_LIMIT;
+        while !fs::read_to_string(&source).is_ok_and(|text| text.contains("END CERTIFICATE")) {
+            if self.process(&first.name).is_none() || Instant::now() >= deadline {
+                self.reap();
+                bail!(
+                    "{} made no CA certificate. Its last lines:\n{}",
+                    first.name,
+                    self.log_tail(&first.name)
+                );
+            }
+            sleep(POLL).await;
+        }
+        fs::copy(&source, self.file.ca_path()).context("taking the CA certificate").map(drop)
+    }
+
+    fn note(&mut self, name: &str, process: Option<Identity>) -> Result<()> {
+        self.processes.nodes.retain(|entry| entry.name != name);
+        self.processes.nodes.push(NodeProcess { name: name.to_owned(), process });
+        self.processes.nodes.sort_by(|a, b| a.name.cmp(&b.name));
+        self.processes.save(&self.dir)
+    }
+
+    fn reap(&mut self) {
+        self.children.retain_mut(|child| !matches!(child.try_wait(), Ok(Some(_))));
+    }
+}
+
+impl Drop for DevCluster {
+    fn drop(&mut self) {
+        if self.owned {
+            for (name, process) in self.running() {
+                if let Err(error) = process.kill() {
+                    eprintln!("{name} could not be stopped: {error:#}");
+                }
+            }
+            self.reap();
+        }
+    }
+}
+
+/// Stops the processes that an interrupted run left in `dir`.
+///
+/// # Errors
+/// When one cannot be stopped.
+pub fn stop_leftovers(dir: &Path) -> Result<usize> {
+    let Some(processes) =
+        ProcessesFile::load(dir).with_context(|| format!("{}", dir.join(PROCESSES_FILE).display()))?
+    else {
+        return Ok(0);
+    };
+    let running: Vec<_> = processes
+        .nodes
+        .iter()
+        .filter_map(|node| node.process)
+        .filter(|process| process.is_running())
+        .collect();
+    for process in &running {
+        process.stop(STOP_GRACE)?;
+    }
+    Ok(running.len())
+}
