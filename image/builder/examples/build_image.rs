@@ -5,11 +5,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (Some(program), Some(output)) = (arguments.next(), arguments.next()) else {
         return Err("usage: build_image PROGRAM OUTPUT_DIRECTORY".into());
     };
-    let spec = holdfast_image::ImageSpec::new(std::path::PathBuf::from(program), std::path::PathBuf::from(output));
+    let spec =
+        holdfast_image::ImageSpec::new(std::path::PathBuf::from(program), std::path::PathBuf::from(output));
     let built = holdfast_image::build(&spec)?;
     println!("kernel {}, {} modules", built.manifest.kernel_release, built.manifest.modules.len());
     for artifact in &built.manifest.artifacts {
-        println!("{:<14} {:>12} {:>12} {}", artifact.name, artifact.size, artifact.allocated, artifact.sha256);
+        println!(
+            "{:<14} {:>12} {:>12} {}",
+            artifact.name, artifact.size, artifact.allocated, artifact.sha256
+        );
     }
     Ok(())
 }

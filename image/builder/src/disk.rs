@@ -20,7 +20,8 @@ use holdfast_image_layout::{
 use crate::{
     PartitionSizes,
     error::{ImageError, io, run},
-    output::{self, Artifact, Directory},
+    output::{Artifact, Directory},
+    sparse,
 };
 
 /// Two records of 1 MiB: the boot slots, written alternately.
@@ -64,7 +65,7 @@ pub fn build(
         let scratch =
             tempfile::NamedTempFile::new_in(output.path()).map_err(io("create a file in", output.path()))?;
         make_state(scratch.path(), state.size())?;
-        output::copy_sparse(scratch.as_file(), &file, state.offset())
+        sparse::copy_into(scratch.as_file(), &file, state.offset())
             .map_err(io("copy the state file system to", path))
     })
 }

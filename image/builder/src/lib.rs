@@ -21,6 +21,7 @@ mod kernel;
 mod modules;
 mod output;
 mod program;
+pub mod sparse;
 mod uki;
 
 use std::path::{Path, PathBuf};
@@ -52,7 +53,7 @@ pub struct PartitionSizes {
 
 impl Default for PartitionSizes {
     fn default() -> Self {
-        Self { esp: 1 << 30, state: 8 << 30 }
+        Self { esp: 1 << 30, state: 4 << 30 }
     }
 }
 

@@ -2,19 +2,21 @@
 
 use std::{
     fs::{self, File},
-    io::{self as std_io, Read as _, Seek as _, SeekFrom},
-    os::unix::fs::{FileExt as _, MetadataExt as _},
+    io as std_io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::error::{ImageError, io};
+use crate::{
+    error::{ImageError, io},
+    sparse::{self, Part},
+};
 
 const MANIFEST: &str = "manifest.json";
 const SUMS: &str = "sha256sums";
-const COPY_CHUNK: usize = 1 << 20;
 
 /// One file of the image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,40 +110,30 @@ pub fn read_manifest(directory: &Path) -> Option<Manifest> {
     serde_json::from_slice(&fs::read(directory.join(MANIFEST)).ok()?).ok()
 }
 
-/// Copies what `from` holds to `to` at `base`; runs of zeros stay holes.
-pub fn copy_sparse(mut from: &File, to: &File, base: u64) -> std_io::Result<()> {
-    let length = from.metadata()?.len();
-    let mut buffer = vec![0; COPY_CHUNK];
-    let mut offset = 0;
-    from.seek(SeekFrom::Start(0))?;
-    while offset < length {
-        let wanted = buffer.len().min(usize::try_from(length - offset).unwrap_or(buffer.len()));
-        from.read_exact(&mut buffer[..wanted])?;
-        for (index, block) in buffer[..wanted].chunks(4096).enumerate() {
-            if block.iter().any(|&byte| byte != 0) {
-                to.write_all_at(block, base + offset + (index * 4096) as u64)?;
-            }
-        }
-        offset += wanted as u64;
-    }
-    Ok(())
-}
-
 fn describe(path: &Path, name: &str) -> std_io::Result<Artifact> {
-    let mut file = File::open(path)?;
+    let file = File::open(path)?;
     let metadata = file.metadata()?;
     let mut hash = Sha256::new();
-    let mut buffer = vec![0; COPY_CHUNK];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => break,
-            read => hash.update(&buffer[..read]),
+    sparse::for_each_part(&file, |part| {
+        match part {
+            Part::Data { bytes, .. } => hash.update(bytes),
+            Part::Hole { length } => hash_zeros(&mut hash, length),
         }
-    }
+        Ok(())
+    })?;
     Ok(Artifact {
         name: name.to_owned(),
         size: metadata.len(),
         allocated: metadata.blocks() * 512,
         sha256: hex::encode(hash.finalize()),
     })
+}
+
+fn hash_zeros(hash: &mut Sha256, mut length: u64) {
+    const ZEROS: &[u8] = &[0; 64 * 1024];
+    while length > 0 {
+        let part = ZEROS.len().min(usize::try_from(length).unwrap_or(ZEROS.len()));
+        hash.update(&ZEROS[..part]);
+        length -= part as u64;
+    }
 }

@@ -1,0 +1,366 @@
+//! One machine: a QEMU process, its QMP connection, its disks.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    path::{Path, PathBuf},
+    process::{Child, ExitStatus},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::{
+    command_line::{self, Endpoints},
+    disks::{self, CorruptedDrive, Disks},
+    error::{HarnessError, io_error},
+    qmp::{Qmp, QmpError},
+    spawn::{self, Program},
+    spec::{ClusterSpec, NodeSpec},
+};
+
+const QEMU: &str = "qemu-system-x86_64";
+/// QEMU opens its control socket within this time, on a busy host too.
+const QMP_WITHIN: Duration = Duration::from_secs(60);
+/// The guest's kernel lets go of a drive within this time.
+const UNPLUG_WITHIN: Duration = Duration::from_secs(60);
+/// The power button is pressed again at this interval: before PID 1 listens, a press is lost.
+const POWER_BUTTON_INTERVAL: Duration = Duration::from_secs(2);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// How much of QEMU's own output an error quotes.
+const QUOTE_SIZE_MAX: usize = 2000;
+/// Longest path of a unix socket that the kernel takes, with room for the final zero byte.
+const SOCKET_PATH_MAX: usize = 100;
+
+/// Whether a machine runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GuestState {
+    /// No process.
+    Off,
+    /// Runs.
+    Running,
+    /// Stands still, in the middle of whatever it did.
+    Paused,
+}
+
+impl GuestState {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Running => "running",
+            Self::Paused => "paused",
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Process {
+    child: Child,
+    qmp: Qmp,
+    paused: bool,
+}
+
+/// A machine. Dropping it kills it; its disks stay.
+#[derive(Debug)]
+pub struct Guest {
+    cluster: ClusterSpec,
+    node: NodeSpec,
+    disks: Disks,
+    qmp_socket: PathBuf,
+    switch_socket: PathBuf,
+    process: Option<Process>,
+    last_exit: Option<ExitStatus>,
+}
+
+impl Guest {
+    /// A machine that is off. `runtime` holds its QMP socket; the switch already listens at
+    /// `switch_socket`.
+    ///
+    /// # Errors
+    /// `LongSocketPath`.
+    pub fn new(
+        cluster: &ClusterSpec,
+        node: &NodeSpec,
+        runtime: &Path,
+        switch_socket: &Path,
+    ) -> Result<Self, HarnessError> {
+        let qmp_socket = runtime.join(format!("{}.qmp", node.name));
+        for path in [&qmp_socket, switch_socket] {
+            check_socket_path(path)?;
+        }
+        Ok(Self {
+            cluster: cluster.clone(),
+            node: node.clone(),
+            disks: Disks::of(cluster, node),
+            qmp_socket,
+            switch_socket: switch_socket.to_owned(),
+            process: None,
+            last_exit: None,
+        })
+    }
+
+    /// What it was made from.
+    pub fn node(&self) -> &NodeSpec {
+        &self.node
+    }
+
+    /// Log of its serial console, over all its lives.
+    pub fn console_log(&self) -> PathBuf {
+        self.directory().join("console.log")
+    }
+
+    /// Host file of a data drive.
+    ///
+    /// # Errors
+    /// `NoDrive`.
+    pub fn drive_file(&self, drive: &str) -> Result<PathBuf, HarnessError> {
+        Ok(self.directory().join(format!("{}.img", self.node.drive(drive)?)))
+    }
+
+    fn directory(&self) -> PathBuf {
+        self.cluster.dir.join(&self.node.name)
+    }
+
+    /// Whether it runs; notices when it ended by itself.
+    pub fn state(&mut self) -> GuestState {
+        let Some(process) = &mut self.process else { return GuestState::Off };
+        match process.child.try_wait() {
+            Ok(None) if process.paused => GuestState::Paused,
+            Ok(None) => GuestState::Running,
+            Ok(Some(status)) => {
+                self.last_exit = Some(status);
+                self.process = None;
+                GuestState::Off
+            }
+            // Not our child any more: nothing there to control.
+            Err(_) => {
+                self.process = None;
+                GuestState::Off
+            }
+        }
+    }
+
+    /// Process number of its QEMU.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(|process| process.child.id())
+    }
+
+    /// Starts it, with the disks it had.
+    ///
+    /// # Errors
+    /// `WrongState` when it runs, `MissingProgram`, `NoFirmware`, `EndedAtOnce`, `Qmp`, `Io`.
+    pub fn start(&mut self) -> Result<(), HarnessError> {
+        self.expect_state(&[GuestState::Off], "it must be off to be started")?;
+        let directory = self.directory();
+        fs::create_dir_all(&directory).map_err(io_error("create", &directory))?;
+        let drive_size = self.node.drive_size_mib << 20;
+        self.disks.prepare(&self.cluster.image.disk, drive_size)?;
+        if self.qmp_socket.exists() {
+            fs::remove_file(&self.qmp_socket).map_err(io_error("remove", &self.qmp_socket))?;
+        }
+        let console = self.console_log();
+        let endpoints = Endpoints { qmp: &self.qmp_socket, switch: &self.switch_socket, console: &console };
+        let arguments = command_line::arguments(&self.cluster, &self.node, &self.disks, &endpoints);
+        let log = directory.join("qemu.log");
+        let output =
+            OpenOptions::new().create(true).append(true).open(&log).map_err(io_error("create", &log))?;
+        let program = Program { name: QEMU, arguments, output };
+        let mut child = spawn::spawn(program).map_err(|source| HarnessError::MissingProgram {
+            program: "setpriv",
+            package: "util-linux",
+            source,
+        })?;
+        match self.connect(&mut child, &log) {
+            Ok(qmp) => {
+                self.process = Some(Process { child, qmp, paused: false });
+                Ok(())
+            }
+            Err(error) => {
+                end(&mut child);
+                Err(error)
+            }
+        }
+    }
+
+    fn connect(&self, child: &mut Child, log: &Path) -> Result<Qmp, HarnessError> {
+        let deadline = Instant::now() + QMP_WITHIN;
+        loop {
+            match Qmp::connect(&self.qmp_socket) {
+                Ok(qmp) => return Ok(qmp),
+                Err(QmpError::Io(_) | QmpError::Closed) if Instant::now() < deadline => {}
+                Err(source) => return Err(HarnessError::Qmp { node: self.node.name.clone(), source }),
+            }
+            if let Ok(Some(status)) = child.try_wait() {
+                let said = tail(log);
+                let node = self.node.name.clone();
+                return Err(HarnessError::EndedAtOnce { node, status: status.to_string(), said });
+            }
+            thread::sleep(POLL_INTERVAL);
+        }
+    }
+
+    /// Ends it as a power cut does.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            self.last_exit = end(&mut process.child);
+        }
+    }
+
+    /// Presses the power button and waits for the machine to switch itself off.
+    ///
+    /// Returns whether it did; when it did not within `time`, it still runs.
+    ///
+    /// # Errors
+    /// `Qmp`.
+    pub fn stop(&mut self, time: Duration) -> Result<bool, HarnessError> {
+        if self.state() == GuestState::Paused {
+            self.resume()?;
+        }
+        let deadline = Instant::now() + time;
+        let mut press_at = Instant::now();
+        while self.state() != GuestState::Off {
+            if Instant::now() >= deadline {
+                return Ok(false);
+            }
+            if Instant::now() >= press_at {
+                press_at = Instant::now() + POWER_BUTTON_INTERVAL;
+                match self.press_power_button() {
+                    // It ended between the question and the press.
+                    Err(HarnessError::Qmp { source: QmpError::Closed | QmpError::Io(_), .. }) => {}
+                    other => other?,
+                }
+            }
+            thread::sleep(POLL_INTERVAL);
+        }
+        Ok(true)
+    }
+
+    /// Presses the power button and does not wait.
+    ///
+    /// # Errors
+    /// `WrongState`, `Qmp`.
+    pub fn press_power_button(&mut self) -> Result<(), HarnessError> {
+        self.execute("system_powerdown", json!({}))
+    }
+
+    /// Stops its processors; its connections stay open and silent.
+    ///
+    /// # Errors
+    /// `WrongState`, `Qmp`.
+    pub fn pause(&mut self) -> Result<(), HarnessError> {
+        self.execute("stop", json!({}))?;
+        self.set_paused(true);
+        Ok(())
+    }
+
+    /// Lets it go on as if no time had passed for it.
+    ///
+    /// # Errors
+    /// `WrongState`, `Qmp`.
+    pub fn resume(&mut self) -> Result<(), HarnessError> {
+        self.execute("cont", json!({}))?;
+        self.set_paused(false);
+        Ok(())
+    }
+
+    fn set_paused(&mut self, paused: bool) {
+        if let Some(process) = &mut self.process {
+            process.paused = paused;
+        }
+    }
+
+    /// Pulls a data drive out and waits until the guest has noticed.
+    ///
+    /// # Errors
+    /// `NoDrive`, `WrongState`, `Qmp`.
+    pub fn unplug(&mut self, drive: &str) -> Result<(), HarnessError> {
+        let id = self.node.drive(drive)?;
+        self.expect_state(&[GuestState::Running], "it must run to lose a drive")?;
+        self.execute("device_del", json!({ "id": id }))?;
+        let node = self.node.name.clone();
+        let process = self.process()?;
+        process
+            .qmp
+            .wait_event("DEVICE_DELETED", UNPLUG_WITHIN, |name, data| {
+                name == "DEVICE_DELETED" && data["device"] == id.as_str()
+            })
+            .map_err(|source| HarnessError::Qmp { node, source })?;
+        Ok(())
+    }
+
+    /// Puts a data drive back.
+    ///
+    /// # Errors
+    /// `NoDrive`, `WrongState`, `Qmp`.
+    pub fn plug(&mut self, drive: &str) -> Result<(), HarnessError> {
+        let id = self.node.drive(drive)?;
+        self.execute("device_add", command_line::data_drive(&id))
+    }
+
+    /// Rots a data drive, whether the machine runs or not.
+    ///
+    /// # Errors
+    /// `NoDrive`, `Io`.
+    pub fn corrupt(&self, drive: &str, blocks_max: u64) -> Result<CorruptedDrive, HarnessError> {
+        let path = self.drive_file(drive)?;
+        disks::corrupt(&path, blocks_max).map_err(io_error("corrupt", path))
+    }
+
+    /// Runs any QMP command.
+    ///
+    /// # Errors
+    /// `WrongState`, `Qmp`.
+    pub fn execute(&mut self, command: &str, arguments: serde_json::Value) -> Result<(), HarnessError> {
+        self.expect_state(&[GuestState::Running, GuestState::Paused], "it must be on")?;
+        let node = self.node.name.clone();
+        self.process()?
+            .qmp
+            .execute(command, arguments)
+            .map_err(|source| HarnessError::Qmp { node, source })?;
+        Ok(())
+    }
+
+    fn process(&mut self) -> Result<&mut Process, HarnessError> {
+        let node = self.node.name.clone();
+        self.process.as_mut().ok_or(HarnessError::WrongState { node, state: "off", needed: "it must be on" })
+    }
+
+    fn expect_state(&mut self, allowed: &[GuestState], needed: &'static str) -> Result<(), HarnessError> {
+        let state = self.state();
+        if allowed.contains(&state) {
+            return Ok(());
+        }
+        Err(HarnessError::WrongState { node: self.node.name.clone(), state: state.name(), needed })
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.kill();
+        fs::remove_file(&self.qmp_socket).ok();
+    }
+}
+
+/// Refuses a path that `bind` would refuse, with words that help.
+pub fn check_socket_path(path: &Path) -> Result<(), HarnessError> {
+    if path.as_os_str().len() > SOCKET_PATH_MAX {
+        return Err(HarnessError::LongSocketPath(path.to_owned()));
+    }
+    Ok(())
+}
+
+fn end(child: &mut Child) -> Option<ExitStatus> {
+    // Both fail only when it has ended already.
+    child.kill().ok();
+    child.wait().ok()
+}
+
+/// The end of a log.
+fn tail(path: &Path) -> String {
+    let text = File::open(path).and_then(std::io::read_to_string).unwrap_or_default();
+    let start = text.len().saturating_sub(QUOTE_SIZE_MAX);
+    let start = (start..text.len()).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len());
+    text[start..].trim().to_owned()
+}
