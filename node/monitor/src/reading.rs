@@ -158,7 +158,6 @@ reading! {
         write_failures: u64 = Counter "holdfast_stripe_write_failures_total", "Stripe writes refused or given up because too few drives took their shard.";
         read: u64 = Counter "holdfast_stripes_read_total", "Stripe reads answered, degraded or not.";
         degraded_reads: u64 = Counter "holdfast_stripes_degraded_reads_total", "Stripe reads that had to rebuild a missing or damaged shard. Grows while a node or drive is out.";
-        repaired: u64 = Counter "holdfast_stripes_repaired_total", "Shards rebuilt and written again at a new place.";
         unreadable: u64 = Counter "holdfast_stripes_unreadable_total", "Stripe reads refused because too few shards were readable. Any growth needs a person.";
     }
 }
@@ -175,7 +174,6 @@ reading! {
         last_log_index: u64 = Gauge "holdfast_raft_last_log_index", "Index of the last entry in this node's log.";
         committed_index: u64 = Gauge "holdfast_raft_committed_index", "Highest index known to be committed.";
         applied_index: u64 = Gauge "holdfast_raft_applied_index", "Highest index applied to the catalog. A growing distance to committed means that applying is too slow.";
-        commands: u64 = Counter "holdfast_raft_commands_total", "Commands applied to the group's state machine.";
     }
 }
 
@@ -185,7 +183,7 @@ reading! {
         flushes: u64 = Counter "holdfast_raft_log_flushes_total", "Flushes of the shared log.";
         entries: u64 = Counter "holdfast_raft_log_entries_total", "Entries appended. Divided by flushes: how many share one.";
         bytes: u64 = Counter "holdfast_raft_log_bytes_total", "Bytes appended.";
-        size_bytes: u64 = Gauge "holdfast_raft_log_size_bytes", "Bytes the log holds on disk.";
+        commands: u64 = Counter "holdfast_raft_commands_total", "Commands this node proposed as leader. Divided by flushes: how many share one.";
     }
 }
 

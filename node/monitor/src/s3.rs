@@ -3,7 +3,7 @@
 //! A request that ends without an answer (the client went away, the task was cancelled) is counted under the
 //! status `aborted`: `S3Request` accounts for itself when dropped.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, core::Collector};
 
@@ -71,17 +71,43 @@ impl S3Metrics {
 
     /// A request begins. `operation` is the S3 name of a closed set (`PutObject`), never request content,
     /// which its `'static` lifetime makes hard to get wrong.
-    #[must_use]
     pub fn start(&self, operation: &'static str) -> S3Request {
         self.in_flight.with_label_values(&[operation]).inc();
         S3Request {
             metrics: self.clone(),
             operation,
             started: Instant::now(),
-            status: "aborted",
+            status: ABORTED,
             bytes_in: 0,
             bytes_out: 0,
         }
+    }
+
+    /// A request that ended, told as a whole. `status` is `None` when the answer was not sent whole.
+    pub fn observe(
+        &self,
+        operation: &'static str,
+        status: Option<u16>,
+        bytes_in: u64,
+        bytes_out: u64,
+        duration: Duration,
+    ) {
+        self.requests.with_label_values(&[operation, status.map_or(ABORTED, class)]).inc();
+        self.duration.with_label_values(&[operation]).observe(duration.as_secs_f64());
+        self.received.with_label_values(&[operation]).inc_by(bytes_in);
+        self.sent.with_label_values(&[operation]).inc_by(bytes_out);
+    }
+}
+
+const ABORTED: &str = "aborted";
+
+/// The class of an HTTP status, as the label shows it.
+fn class(status: u16) -> &'static str {
+    match status / 100 {
+        1 | 2 => "2xx",
+        3 => "3xx",
+        4 => "4xx",
+        _ => "5xx",
     }
 }
 
@@ -116,12 +142,7 @@ impl S3Request {
 
     /// The answer is out, with this HTTP status.
     pub fn finish(mut self, status: u16) {
-        self.status = match status / 100 {
-            1 | 2 => "2xx",
-            3 => "3xx",
-            4 => "4xx",
-            _ => "5xx",
-        };
+        self.status = class(status);
     }
 }
 
@@ -148,6 +169,16 @@ mod tests {
         drop(request);
         assert_eq!(metrics.in_flight.with_label_values(&["PutObject"]).get(), 0);
         assert_eq!(metrics.requests.with_label_values(&["PutObject", "aborted"]).get(), 1);
+    }
+
+    #[test]
+    fn a_request_told_as_a_whole_is_counted_once() {
+        let metrics = S3Metrics::register(&Registry::new());
+        metrics.observe("GetObject", Some(206), 0, 7, Duration::from_millis(3));
+        metrics.observe("GetObject", None, 0, 3, Duration::from_millis(3));
+        assert_eq!(metrics.requests.with_label_values(&["GetObject", "2xx"]).get(), 1);
+        assert_eq!(metrics.requests.with_label_values(&["GetObject", "aborted"]).get(), 1);
+        assert_eq!(metrics.sent.with_label_values(&["GetObject"]).get(), 10);
     }
 
     #[test]
