@@ -57,11 +57,12 @@ pub fn running_supervisor(dir: &Path) -> Option<SupervisorInfo> {
 ///
 /// # Errors
 /// As `Cluster::start`, and `Io` when the socket cannot be served.
-pub fn supervise(
-    spec: &ClusterSpec,
-    control_socket: &Path,
-    ready: impl FnOnce(),
-) -> Result<(), HarnessError> {
+pub fn supervise(spec: &ClusterSpec, ready: impl FnOnce(&SupervisorInfo)) -> Result<(), HarnessError> {
+    if let Some(other) = running_supervisor(&spec.dir) {
+        return Err(HarnessError::AlreadySupervised { dir: spec.dir.clone(), pid: other.pid });
+    }
+    let runtime = runtime_directory()?;
+    let control_socket = &runtime.path().join("control");
     check_socket_path(control_socket)?;
     let ending = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT] {
