@@ -1,1 +1,65 @@
-//! Typed admin routes, sessions and the embedded web console.
+//! The admin API: typed routes, operators' sessions and the embedded web console.
+//!
+//! What is behind it is an [`AdminBackend`], which the node program implements; this crate knows HTTP, the
+//! node program knows the cluster.
+//!
+//! Invariants:
+//! - default deny: a route exists only as a row of the table in [`routes`], with the role it asks for and the
+//!   reason; nothing under `/api/` answers without a session except the login itself;
+//! - passwords are checked off the async threads, at most two at a time, with the same work for an unknown
+//!   user as for a wrong password;
+//! - a session is a signed token that every node can check; it ends at its time, and at once when the
+//!   operator's password or record changes;
+//! - every write and every login is an audit event, whether it was allowed or not;
+//! - secrets ([`Secret`]) are never printed by `Debug` and never cached by a browser.
+
+#![forbid(unsafe_code)]
+
+mod audit;
+mod backend;
+mod backoff;
+mod error;
+mod guard;
+mod headers;
+mod login;
+mod metrics;
+mod openapi;
+mod password;
+mod problem;
+pub mod routes;
+mod server;
+mod session;
+mod state;
+mod status;
+mod tenants;
+mod web;
+
+use std::sync::Arc;
+
+use axum::{Router, extract::DefaultBodyLimit, middleware};
+
+pub use backend::{
+    AccessKeyPair, AdminBackend, Capacity, ClusterStatus, CreatedTenant, DriveState, DriveStatus, DriveUsage,
+    GroupStatus, JoinTokenInfo, LevelStatus, NodeState, NodeStatus, OperatorRecord, Readiness, Role, Secret,
+    ServiceUrls, StripeShape, TenantStatus,
+};
+pub use error::AdminError;
+pub use metrics::serve_metrics;
+pub use openapi::document as openapi_document;
+pub use password::{HashPasswordError, hash_password};
+pub use server::serve;
+pub use web::CONSOLE_INCLUDED;
+
+/// Largest request body in bytes. The largest legitimate one is a login.
+const BODY_SIZE_MAX: usize = 16 * 1024;
+
+/// The whole service: API, health, console. Hand it to [`serve`].
+pub fn router(backend: Arc<dyn AdminBackend>) -> Router {
+    let state = state::AppState::new(backend);
+    routes::mount(&state)
+        .fallback(web::serve)
+        .method_not_allowed_fallback(problem::method_not_allowed)
+        .layer(DefaultBodyLimit::max(BODY_SIZE_MAX))
+        .layer(middleware::map_response(headers::secure))
+        .with_state(state)
+}

@@ -1,0 +1,376 @@
+//! The seam to the node program: what the admin API asks, and the typed answers it shows.
+//!
+//! The answers are also the JSON of the API: a field added here appears in `openapi.json` and in the console's
+//! types. Quantities carry their unit in the field's name.
+
+use std::{fmt, time::Duration};
+
+use async_trait::async_trait;
+use holdfast_model::{ByteCount, ClusterId, DriveId, Epoch, GroupId, Level, NodeId, TenantId, UnixMillis};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::AdminError;
+
+/// What the admin API needs of a node. Every method may be called at any time and by many requests at once.
+#[async_trait]
+pub trait AdminBackend: Send + Sync + 'static {
+    /// The cluster as this node knows it. Answers without a quorum: it is asked most when there is none.
+    async fn cluster(&self) -> Result<ClusterStatus, AdminError>;
+
+    /// The record of an operator, or `None` when there is no such user.
+    ///
+    /// Asked for every authenticated request: answered from the local replica of the control group, so that
+    /// operators can look at a cluster that has lost its quorum.
+    async fn operator(&self, user: &str) -> Result<Option<OperatorRecord>, AdminError>;
+
+    /// A fresh single-use token with which one node may join.
+    async fn create_join_token(&self, valid_for: Duration) -> Result<JoinTokenInfo, AdminError>;
+
+    /// All tenants, by name.
+    async fn tenants(&self) -> Result<Vec<TenantStatus>, AdminError>;
+
+    /// A new tenant with its first access key. `level` of `None` is the cluster's default.
+    async fn create_tenant(&self, name: &str, level: Option<Level>) -> Result<CreatedTenant, AdminError>;
+
+    /// One more access key for a tenant.
+    async fn create_access_key(&self, tenant: &str) -> Result<AccessKeyPair, AdminError>;
+
+    /// The key that signs sessions: the same on every node of the cluster, and nowhere else.
+    fn session_key(&self) -> [u8; 32];
+
+    /// This node's name.
+    fn node_name(&self) -> String;
+
+    /// Whether this node serves.
+    async fn ready(&self) -> Readiness;
+}
+
+/// Whether a load balancer should send clients here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readiness {
+    /// Drives are mounted, the catalog answers, peers are linked.
+    Ready,
+    /// Starting, stopping or cut off.
+    NotReady,
+}
+
+/// What an operator may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Looks, changes nothing.
+    Viewer,
+    /// Runs the cluster: nodes, tenants, keys. Never reads content.
+    Operator,
+}
+
+/// An operator's account.
+#[derive(Clone, PartialEq, Eq)]
+pub struct OperatorRecord {
+    /// Login name.
+    pub user: String,
+    /// PHC string, argon2id.
+    pub password_hash: String,
+    /// What the account may do.
+    pub role: Role,
+}
+
+impl fmt::Debug for OperatorRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OperatorRecord")
+            .field("user", &self.user)
+            .field("role", &self.role)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Text that is shown once and never printed: keys and tokens.
+#[derive(Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(transparent)]
+#[schema(value_type = String)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a secret.
+    #[must_use]
+    pub const fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The text itself.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// The cluster at one moment, as one node knows it.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct ClusterStatus {
+    /// Chosen at bootstrap, 32 hex digits.
+    #[schema(value_type = String)]
+    pub id: ClusterId,
+    /// Name given at bootstrap.
+    pub name: String,
+    /// Version of the membership.
+    #[schema(value_type = u64)]
+    pub epoch: Epoch,
+    /// Protection of new data.
+    pub level: LevelStatus,
+    /// All drives of all nodes together.
+    pub capacity: Capacity,
+    /// Every member, by number.
+    pub nodes: Vec<NodeStatus>,
+    /// Every Raft group, by number; group 0 is the control group.
+    pub groups: Vec<GroupStatus>,
+    /// Tenants.
+    pub tenants: u64,
+}
+
+/// Requested, actual and suggested protection, side by side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+pub struct LevelStatus {
+    /// What was asked for.
+    #[schema(value_type = String, example = "+2d:1n")]
+    pub requested: Level,
+    /// What new stripes get on the nodes that are up; null when the promise cannot be kept and writes are
+    /// refused.
+    #[schema(value_type = Option<String>, example = "+2d:1n", required = true)]
+    pub actual: Option<Level>,
+    /// What suits a cluster of this size.
+    #[schema(value_type = String, example = "+2d:1n")]
+    pub suggested: Level,
+    /// How new stripes are cut; null when none can be written.
+    #[schema(required = true)]
+    pub stripe: Option<StripeShape>,
+}
+
+/// Shards of one stripe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+pub struct StripeShape {
+    /// Shards that hold content.
+    pub data: u8,
+    /// Shards that may be lost.
+    pub parity: u8,
+}
+
+/// Bytes on drives, before protection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Capacity {
+    /// All drives that are members.
+    #[schema(value_type = u64)]
+    pub raw_bytes: ByteCount,
+    /// Taken by records.
+    #[schema(value_type = u64)]
+    pub used_bytes: ByteCount,
+    /// Free for new records.
+    #[schema(value_type = u64)]
+    pub free_bytes: ByteCount,
+}
+
+/// One node.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct NodeStatus {
+    /// Its number.
+    #[schema(value_type = u64)]
+    pub id: NodeId,
+    /// Its name: `n1`.
+    pub name: String,
+    /// Whether it takes part.
+    pub state: NodeState,
+    /// Where its peers reach it.
+    pub peer_address: String,
+    /// Where clients and operators reach it, as far as it told.
+    #[schema(required = true)]
+    pub services: Option<ServiceUrls>,
+    /// Release it runs; null when it does not answer.
+    #[schema(required = true)]
+    pub version: Option<String>,
+    /// Time since its program started; null when it does not answer.
+    #[schema(required = true)]
+    pub uptime_seconds: Option<u64>,
+    /// Its drives.
+    pub drives: Vec<DriveStatus>,
+}
+
+/// Whether a node takes part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum NodeState {
+    /// Answers its peers.
+    Up,
+    /// A member that does not answer.
+    Down {
+        /// When it was last heard, if this node ever heard it.
+        #[schema(value_type = Option<u64>, required = true)]
+        last_heard_unix_ms: Option<UnixMillis>,
+    },
+    /// Admitted, and not yet a member of its groups.
+    Joining,
+}
+
+/// Base URLs of one node's services.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct ServiceUrls {
+    /// S3 gateway.
+    pub s3: String,
+    /// This API and the console.
+    pub admin: String,
+    /// Prometheus exposition.
+    pub metrics: String,
+}
+
+/// One drive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct DriveStatus {
+    /// Chosen when the drive was formatted, 32 hex digits.
+    #[schema(value_type = String)]
+    pub id: DriveId,
+    /// Printed on the device; empty when it tells none.
+    pub serial: String,
+    /// Where its node finds it.
+    pub path: String,
+    /// What it is good for.
+    pub state: DriveState,
+    /// Bytes it offers.
+    #[schema(value_type = u64)]
+    pub capacity_bytes: ByteCount,
+    /// What is on it; null when its node does not answer.
+    #[schema(required = true)]
+    pub usage: Option<DriveUsage>,
+}
+
+/// What is on a drive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+pub struct DriveUsage {
+    /// Taken by records.
+    #[schema(value_type = u64)]
+    pub used_bytes: ByteCount,
+    /// Free for new records.
+    #[schema(value_type = u64)]
+    pub free_bytes: ByteCount,
+    /// Live shards.
+    pub shards: u64,
+    /// Failures of all kinds since its node started.
+    pub errors: u64,
+}
+
+/// What a drive is good for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum DriveState {
+    /// Reads and writes.
+    Healthy,
+    /// Its index is being rebuilt; it does not serve yet.
+    Mounting,
+    /// Serves, but later than its peers.
+    Slow,
+    /// A write or flush failed: reads at most, never written again.
+    Fenced {
+        /// The failure.
+        reason: String,
+    },
+    /// A member that its node does not find.
+    Missing,
+    /// Its node does not answer.
+    Unknown,
+}
+
+/// One Raft group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct GroupStatus {
+    /// Its number; 0 is the control group.
+    #[schema(value_type = u32)]
+    pub id: GroupId,
+    /// The node that leads it, when there is one.
+    #[schema(value_type = Option<u64>, required = true)]
+    pub leader: Option<NodeId>,
+    /// Current term.
+    pub term: u64,
+    /// Voting members.
+    #[schema(value_type = Vec<u64>)]
+    pub voters: Vec<NodeId>,
+    /// Highest log index applied, here.
+    pub applied_index: u64,
+}
+
+/// One tenant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct TenantStatus {
+    /// 32 hex digits.
+    #[schema(value_type = String)]
+    pub id: TenantId,
+    /// Its name.
+    pub name: String,
+    /// Region its clients sign for.
+    pub region: String,
+    /// Its protection level; null when it follows the cluster's.
+    #[schema(value_type = Option<String>, required = true)]
+    pub level: Option<Level>,
+    /// Ids of its access keys; the secrets are shown only when they are made.
+    pub access_keys: Vec<String>,
+}
+
+/// A tenant just made, with the only showing of its secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct CreatedTenant {
+    /// 32 hex digits.
+    #[schema(value_type = String)]
+    pub id: TenantId,
+    /// Its name.
+    pub name: String,
+    /// Region its clients sign for.
+    pub region: String,
+    /// Id of its first access key.
+    pub access_key: String,
+    /// The secret of that key.
+    pub secret_key: Secret,
+}
+
+/// An access key just made, with the only showing of its secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct AccessKeyPair {
+    /// Id of the key.
+    pub access_key: String,
+    /// Its secret.
+    pub secret_key: Secret,
+}
+
+/// A join token just made, with its only showing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct JoinTokenInfo {
+    /// Goes into `join.token` of the new node's configuration. Single use.
+    pub token: Secret,
+    /// When it stops working.
+    #[schema(value_type = u64)]
+    pub expires_unix_ms: UnixMillis,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_not_printed() {
+        let pair = AccessKeyPair { access_key: "HF1".into(), secret_key: Secret::new("hunter2".into()) };
+        let record =
+            OperatorRecord { user: "a".into(), password_hash: "$argon2id$x".into(), role: Role::Viewer };
+        let printed = format!("{pair:?} {record:?}");
+        assert!(!printed.contains("hunter2") && !printed.contains("argon2id"), "{printed}");
+        assert!(serde_json::to_string(&pair).unwrap().contains("hunter2"), "and yet the answer carries it");
+    }
+
+    #[test]
+    fn states_are_tagged() {
+        let down = NodeState::Down { last_heard_unix_ms: Some(UnixMillis::new(5)) };
+        assert_eq!(serde_json::to_string(&down).unwrap(), r#"{"kind":"down","last_heard_unix_ms":5}"#);
+        assert_eq!(serde_json::to_string(&DriveState::Healthy).unwrap(), r#"{"kind":"healthy"}"#);
+    }
+}

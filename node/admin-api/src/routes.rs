@@ -1,0 +1,279 @@
+//! The table of all routes: who may use each, and why. What is not a row here does not answer.
+//!
+//! The router, the OpenAPI document and the tests are all made from this table.
+
+use axum::{
+    Router,
+    middleware::from_fn_with_state,
+    routing::{self, MethodRouter},
+};
+
+use crate::{
+    AccessKeyPair, ClusterStatus, CreatedTenant, JoinTokenInfo, Role, guard, login,
+    openapi::{self, Shape, shape},
+    state::AppState,
+    status, tenants,
+};
+
+/// HTTP methods that routes use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Method {
+    Get,
+    Post,
+    Delete,
+}
+
+impl Method {
+    /// `GET`
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+            Self::Delete => "DELETE",
+        }
+    }
+}
+
+/// Who may use a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Anyone who reaches the port.
+    Anyone,
+    /// An operator with this role or a higher one.
+    Session(Role),
+}
+
+impl Role {
+    /// `viewer`, `operator`
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Operator => "operator",
+        }
+    }
+}
+
+/// One row.
+#[derive(Debug)]
+pub struct Route {
+    /// HTTP method.
+    pub method: Method,
+    /// Path, with parameters as `{name}`.
+    pub path: &'static str,
+    /// Name of the action: `operationId` of the OpenAPI document, `action` of audit events.
+    pub id: &'static str,
+    /// One line for the document.
+    pub summary: &'static str,
+    /// Who may use it.
+    pub access: Access,
+    /// Why they, and not fewer or more.
+    pub reason: &'static str,
+    pub(crate) request: Option<Shape>,
+    pub(crate) answer: Answer,
+    pub(crate) handler: fn() -> MethodRouter<AppState>,
+}
+
+/// What a route answers when all goes well.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Json(u16, Shape),
+    Document,
+    Text,
+    Nothing,
+}
+
+impl Route {
+    /// Writes and logins leave an audit event; looking does not.
+    #[must_use]
+    pub fn is_audited(&self) -> bool {
+        self.method != Method::Get
+    }
+}
+
+const VIEWER: Access = Access::Session(Role::Viewer);
+const OPERATOR: Access = Access::Session(Role::Operator);
+
+/// All rows.
+pub static ROUTES: &[Route] = &[
+    Route {
+        method: Method::Get,
+        path: "/healthz",
+        id: "healthz",
+        summary: "Whether the program runs.",
+        access: Access::Anyone,
+        reason: "Load balancers and supervisors have no account; the answer is one word.",
+        request: None,
+        answer: Answer::Text,
+        handler: || routing::get(status::healthz),
+    },
+    Route {
+        method: Method::Get,
+        path: "/readyz",
+        id: "readyz",
+        summary: "Whether this node serves clients.",
+        access: Access::Anyone,
+        reason: "Load balancers have no account; the answer is one word, without a cause.",
+        request: None,
+        answer: Answer::Text,
+        handler: || routing::get(status::readyz),
+    },
+    Route {
+        method: Method::Post,
+        path: "/api/v1/session",
+        id: "login",
+        summary: "Begins a session; sets its cookie and returns its token.",
+        access: Access::Anyone,
+        reason: "The login itself. Held back by delays and by the gate before the password check.",
+        request: Some(shape::<login::Login>()),
+        answer: Answer::Json(201, shape::<login::NewSession>()),
+        handler: || routing::post(login::begin),
+    },
+    Route {
+        method: Method::Get,
+        path: "/api/v1/session",
+        id: "session",
+        summary: "Who this session belongs to.",
+        access: VIEWER,
+        reason: "Every account may know itself.",
+        request: None,
+        answer: Answer::Json(200, shape::<login::SessionInfo>()),
+        handler: || routing::get(login::show),
+    },
+    Route {
+        method: Method::Delete,
+        path: "/api/v1/session",
+        id: "logout",
+        summary: "Ends the session on this node and drops its cookie.",
+        access: VIEWER,
+        reason: "Every account may leave.",
+        request: None,
+        answer: Answer::Nothing,
+        handler: || routing::delete(login::end),
+    },
+    Route {
+        method: Method::Get,
+        path: "/api/v1/cluster",
+        id: "cluster",
+        summary: "The cluster: protection, capacity, nodes with their drives, Raft groups.",
+        access: VIEWER,
+        reason: "Names hardware and addresses, so not for anyone; changes nothing, so for every account.",
+        request: None,
+        answer: Answer::Json(200, shape::<ClusterStatus>()),
+        handler: || routing::get(status::cluster),
+    },
+    Route {
+        method: Method::Get,
+        path: "/api/v1/nodes",
+        id: "nodes",
+        summary: "All nodes with their drives.",
+        access: VIEWER,
+        reason: "Part of the cluster's status.",
+        request: None,
+        answer: Answer::Json(200, shape::<status::NodeList>()),
+        handler: || routing::get(status::nodes),
+    },
+    Route {
+        method: Method::Get,
+        path: "/api/v1/drives",
+        id: "drives",
+        summary: "All drives of all nodes.",
+        access: VIEWER,
+        reason: "Part of the cluster's status.",
+        request: None,
+        answer: Answer::Json(200, shape::<status::DriveList>()),
+        handler: || routing::get(status::drives),
+    },
+    Route {
+        method: Method::Post,
+        path: "/api/v1/join-tokens",
+        id: "create_join_token",
+        summary: "Makes a single-use token with which one node may join.",
+        access: OPERATOR,
+        reason: "Whoever holds the token brings a machine into the cluster.",
+        request: Some(shape::<tenants::NewJoinToken>()),
+        answer: Answer::Json(201, shape::<JoinTokenInfo>()),
+        handler: || routing::post(tenants::create_join_token),
+    },
+    Route {
+        method: Method::Get,
+        path: "/api/v1/tenants",
+        id: "tenants",
+        summary: "All tenants and the ids of their access keys.",
+        access: VIEWER,
+        reason: "Names of clients and no secret: for every account, not for anyone.",
+        request: None,
+        answer: Answer::Json(200, shape::<tenants::TenantList>()),
+        handler: || routing::get(tenants::list),
+    },
+    Route {
+        method: Method::Post,
+        path: "/api/v1/tenants",
+        id: "create_tenant",
+        summary: "Makes a tenant; returns the secret of its first access key this one time.",
+        access: OPERATOR,
+        reason: "Takes capacity and gives access.",
+        request: Some(shape::<tenants::NewTenant>()),
+        answer: Answer::Json(201, shape::<CreatedTenant>()),
+        handler: || routing::post(tenants::create),
+    },
+    Route {
+        method: Method::Post,
+        path: "/api/v1/tenants/{name}/access-keys",
+        id: "create_access_key",
+        summary: "Makes one more access key for a tenant; returns its secret this one time.",
+        access: OPERATOR,
+        reason: "Gives access to a tenant's data.",
+        request: None,
+        answer: Answer::Json(201, shape::<AccessKeyPair>()),
+        handler: || routing::post(tenants::create_access_key),
+    },
+    Route {
+        method: Method::Get,
+        path: "/api/v1/openapi.json",
+        id: "openapi",
+        summary: "This description.",
+        access: VIEWER,
+        reason: "No secret, but a map: for those who have an account.",
+        request: None,
+        answer: Answer::Document,
+        handler: || routing::get(openapi::serve),
+    },
+];
+
+/// A router with every row behind its guard.
+pub(crate) fn mount(state: &AppState) -> Router<AppState> {
+    ROUTES.iter().fold(Router::new(), |router, route| {
+        let guarded = (route.handler)().layer(from_fn_with_state((state.clone(), route), guard::guard));
+        router.route(route.path, guarded)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_row_gives_its_reason_and_only_three_are_open() {
+        let mut ids = BTreeSet::new();
+        for route in ROUTES {
+            assert!(ids.insert(route.id), "{} twice", route.id);
+            assert!(route.reason.ends_with('.') && route.summary.ends_with('.'), "{}", route.id);
+        }
+        let open: Vec<_> =
+            ROUTES.iter().filter(|route| route.access == Access::Anyone).map(|r| r.id).collect();
+        assert_eq!(open, ["healthz", "readyz", "login"]);
+    }
+
+    #[test]
+    fn whatever_changes_something_needs_an_operator() {
+        for route in ROUTES.iter().filter(|route| route.is_audited()) {
+            let own_session = ["login", "logout"].contains(&route.id);
+            assert!(own_session || route.access == OPERATOR, "{}", route.id);
+        }
+    }
+}
