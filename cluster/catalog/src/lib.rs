@@ -1,1 +1,41 @@
-//! Deterministic catalog commands applied to SQLite, one file per tenant partition.
+//! The catalog: who owns what, and where each shard is. Deterministic commands applied to SQLite.
+//!
+//! A group's replica hosts many tenant partitions, each a SQLite file of its own. [`Command`]s arrive
+//! through the log and are applied by [`CatalogMachine`]; [`CatalogReader`] reads what has been applied.
+//! Nothing here knows a drive, a socket or a clock: ids and times are in the commands.
+//!
+//! Invariants:
+//! - the same commands give the same rows on every replica ([`PartitionReader::digest`] tells);
+//! - an entry is applied to a file once, however often it is replayed;
+//! - a stripe that a command brought in is known until the sweeper has removed it;
+//! - counters are exact: they change in the transaction of what they count.
+
+#![forbid(unsafe_code)]
+
+mod apply;
+mod body;
+mod command;
+pub mod digest;
+mod machine;
+mod partition;
+mod reader;
+mod response;
+mod rows;
+pub mod sqlite;
+
+pub use apply::{CONDEMNED_KEPT_MILLIS, SWEEP_MAX};
+pub use body::{BodyRef, INLINE_OVERHEAD_MAX, StripeRef};
+pub use command::{
+    COMMAND_VERSION, Command, CompleteUpload, Condition, DecodeError, DeleteItem, MoveShards, Op, Orphan,
+    PutObject, PutPart, ShardMove,
+};
+pub use machine::{CatalogMachine, PARTITIONS_MAX};
+pub use partition::Identity;
+pub use reader::{
+    Bucket, CatalogReader, Digest, GarbageCursor, GarbageRow, KnownStripe, ListPage, ListQuery, ListedObject,
+    ObjectHead, ObjectRow, PartContent, PartRow, PartitionReader, ReadError, ShardOnDrive, UploadRow, Usage,
+};
+pub use response::{CompletedUpload, GarbageId, Outcome, Refusal, Response, decode_outcome, encode_outcome};
+
+/// Longest bucket name in bytes (S3: 63).
+pub const BUCKET_NAME_SIZE_MAX: usize = 63;

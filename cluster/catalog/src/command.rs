@@ -1,0 +1,273 @@
+//! Commands: what is replicated. Encoded as one version byte and the [postcard] form of [`Command`].
+//!
+//! Everything a command needs is in it: ids and the time are chosen by its proposer. Any change of the
+//! encoding, a new variant included, is a new version, and is proposed only when every replica knows it:
+//! a replica that meets an unknown version stops, because it cannot know what the others made of it.
+//!
+//! A command may reach the log twice when its proposer retries. Applied again right after, every command
+//! but [`Op::DeleteBucket`] gives the same answer; each says what its repetition does.
+//!
+//! [postcard]: https://postcard.jamesmunns.com/wire-format
+
+use bytes::Bytes;
+use holdfast_model::{
+    BucketId, DatabaseId, Generation, PartitionId, ShardIndex, StripeId, TenantId, UnixMillis, UploadId,
+    VersionId, placement::Place,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{body::BodyRef, response::GarbageId};
+
+/// Version of the encoding, the first byte of every encoded command.
+pub const COMMAND_VERSION: u8 = 1;
+
+/// One command for one partition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Command {
+    /// The tenant partition it is for.
+    pub partition: PartitionId,
+    /// The proposer's clock. Becomes the creation and modification times that clients see.
+    pub at: UnixMillis,
+    /// What to do.
+    pub op: Op,
+}
+
+/// What a command does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Op {
+    /// Starts the partition on this group. Repeated: the same answer.
+    CreatePartition {
+        /// Whose partition.
+        tenant: TenantId,
+        /// Random; tells this database from any other that ever had the same partition number.
+        database_id: DatabaseId,
+    },
+    /// Repeated with the same id: the same answer.
+    CreateBucket {
+        /// Fresh id of the bucket.
+        bucket: BucketId,
+        /// Its name, already checked against the rules of S3.
+        name: String,
+    },
+    /// Refused while it holds objects or uploads.
+    DeleteBucket {
+        /// Its name.
+        name: String,
+    },
+    /// See [`PutObject`].
+    PutObject(PutObject),
+    /// Deletes keys, with one answer each. A key that is not there is deleted already.
+    DeleteObjects {
+        /// The bucket.
+        bucket: BucketId,
+        /// In the order in which the answers come.
+        items: Vec<DeleteItem>,
+    },
+    /// Starts a multipart upload. Repeated: the same answer.
+    CreateUpload {
+        /// The bucket.
+        bucket: BucketId,
+        /// Key of the object to be.
+        key: String,
+        /// Fresh id of the upload.
+        upload: UploadId,
+        /// Kept for the object, unless completing gives others.
+        attributes: Bytes,
+    },
+    /// See [`PutPart`].
+    PutPart(PutPart),
+    /// See [`CompleteUpload`].
+    CompleteUpload(CompleteUpload),
+    /// Drops the upload and its parts.
+    AbortUpload {
+        /// The bucket.
+        bucket: BucketId,
+        /// The key it was created for.
+        key: String,
+        /// The upload.
+        upload: UploadId,
+    },
+    /// The sweeper's word that these shards are deleted from their drives. Repeated: `false` for each.
+    RemoveGarbage {
+        /// Ids from [`crate::PartitionReader::garbage`].
+        ids: Vec<GarbageId>,
+    },
+    /// See [`MoveShards`].
+    MoveShards(MoveShards),
+    /// Stripes found on drives that the catalog does not know: from here on they can never become part
+    /// of an object, and the sweeper may delete them. One answer each. Repeated: the same answers.
+    Condemn {
+        /// The stripes and what was found of them.
+        stripes: Vec<Orphan>,
+    },
+}
+
+/// Stores an object under a key, replacing the one there. Repeated with the same version while that is
+/// current: the same answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PutObject {
+    /// The bucket, by id: a bucket deleted and created again meanwhile does not get the object.
+    pub bucket: BucketId,
+    /// The key.
+    pub key: String,
+    /// Fresh id of this version.
+    pub version: VersionId,
+    /// Bytes of plaintext.
+    pub size: u64,
+    /// Without quotes.
+    pub etag: String,
+    /// Opaque here.
+    pub attributes: Bytes,
+    /// The object's key, wrapped. Opaque here.
+    pub wrapped_key: Bytes,
+    /// The content.
+    pub body: BodyRef,
+    /// Decided when applied.
+    pub condition: Condition,
+}
+
+/// What must hold of the object at the key for a write to be done.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Condition {
+    /// Only when no object is there.
+    pub if_absent: bool,
+    /// Only when the object there has this ETag.
+    pub if_etag: Option<String>,
+}
+
+/// One key to delete.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeleteItem {
+    /// The key.
+    pub key: String,
+    /// Only when the object there has this ETag.
+    pub if_etag: Option<String>,
+}
+
+/// Stores one part of an upload, replacing the part of that number.
+///
+/// Repeated with stripes: [`crate::Refusal::StripeInUse`] unless it is that part still. Inline: done again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PutPart {
+    /// The bucket.
+    pub bucket: BucketId,
+    /// The key the upload was created for.
+    pub key: String,
+    /// The upload.
+    pub upload: UploadId,
+    /// 1 to 10,000.
+    pub number: u32,
+    /// Bytes of plaintext.
+    pub size: u64,
+    /// Without quotes.
+    pub etag: String,
+    /// Opaque here.
+    pub checksums: Bytes,
+    /// The part's key, wrapped. Opaque here.
+    pub wrapped_key: Bytes,
+    /// The content.
+    pub body: BodyRef,
+}
+
+/// Makes an object of parts of an upload; the parts not named are dropped. Repeated while that object is
+/// current: the same answer, with the version that the first completion gave it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompleteUpload {
+    /// The bucket.
+    pub bucket: BucketId,
+    /// The key the upload was created for.
+    pub key: String,
+    /// The upload.
+    pub upload: UploadId,
+    /// Number and ETag of each part, ascending.
+    pub parts: Vec<(u32, String)>,
+    /// Fresh id of the object's version.
+    pub version: VersionId,
+    /// ETag of the object.
+    pub etag: String,
+    /// In place of the attributes the upload was created with.
+    pub attributes: Option<Bytes>,
+    /// Decided when applied.
+    pub condition: Condition,
+}
+
+/// Switches places of shards, once their new copies have been written and read back. What is left at the
+/// old places becomes garbage. Repeated: the same answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MoveShards {
+    /// The stripe.
+    pub stripe: StripeId,
+    /// The generation the mover started from; the stripe has the next one afterwards.
+    pub expected: Generation,
+    /// The shards that move.
+    pub moves: Vec<ShardMove>,
+}
+
+/// One shard's move. With `from` and `to` on one drive: the shard was written anew in place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardMove {
+    /// Which shard.
+    pub index: ShardIndex,
+    /// Where it was.
+    pub from: Place,
+    /// Where it is.
+    pub to: Place,
+}
+
+/// A stripe that drives hold and the catalog does not know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Orphan {
+    /// The stripe.
+    pub stripe: StripeId,
+    /// Highest generation found.
+    pub generation: Generation,
+    /// The shards found.
+    pub shards: Vec<(ShardIndex, Place)>,
+}
+
+/// The bytes are not a command of this release.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// Written by a newer release.
+    #[error(
+        "catalog command or answer of version {0}, this release knows version {COMMAND_VERSION}; update this node"
+    )]
+    UnknownVersion(u8),
+    /// Not a well-formed command or answer.
+    #[error("malformed catalog command or answer: {0}")]
+    Malformed(String),
+}
+
+impl Command {
+    /// The encoded form.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        encode(self)
+    }
+
+    /// Reads the encoded form.
+    ///
+    /// # Errors
+    /// See [`DecodeError`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        decode(bytes)
+    }
+}
+
+pub(crate) fn encode<T: Serialize>(value: &T) -> Bytes {
+    postcard::to_extend(value, vec![COMMAND_VERSION])
+        .expect("writing to a vector fails only on types that postcard cannot express, and these it can")
+        .into()
+}
+
+pub(crate) fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+    match bytes.split_first() {
+        Some((&COMMAND_VERSION, rest)) => match postcard::take_from_bytes(rest) {
+            Ok((value, [])) => Ok(value),
+            Ok((_, rest)) => Err(DecodeError::Malformed(format!("{} bytes too many", rest.len()))),
+            Err(error) => Err(DecodeError::Malformed(error.to_string())),
+        },
+        Some((version, _)) => Err(DecodeError::UnknownVersion(*version)),
+        None => Err(DecodeError::Malformed("no bytes".into())),
+    }
+}

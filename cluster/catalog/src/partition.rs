@@ -1,0 +1,223 @@
+//! One tenant partition's file, open for writing: its identity, its transaction, its counters.
+//!
+//! Invariants:
+//! - the file's `next_index` commits together with the mutations of the entries below it, so an entry is
+//!   applied once however often the log is replayed;
+//! - a command decides before it mutates: a refusal leaves nothing behind in the transaction.
+
+use std::{collections::HashMap, io, path::Path};
+
+use holdfast_model::{BucketId, DatabaseId, DriveId, PartitionId, TenantId};
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::sqlite::{self, Durability, FileMark, Migration, io_error};
+
+/// The schema of a partition.
+pub(crate) const MIGRATIONS: &[Migration] =
+    &[Migration { name: "0001_initial", up: include_str!("../migrations/partition/0001_initial/up.sql") }];
+
+/// Which database a file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// The partition.
+    pub partition: PartitionId,
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// Random, chosen at creation.
+    pub database_id: DatabaseId,
+}
+
+/// A partition's file.
+pub(crate) struct Partition {
+    identity: Identity,
+    connection: Connection,
+    path: std::path::PathBuf,
+    /// Entries below this log index are applied and committed.
+    next_index: u64,
+    /// Changed since the last checkpoint.
+    dirty: bool,
+    open: Option<Open>,
+}
+
+/// What an open transaction holds in memory until it commits.
+#[derive(Default)]
+pub(crate) struct Open {
+    next_index: u64,
+    pub(crate) next_bucket: i64,
+    pub(crate) next_content: i64,
+    pub(crate) next_stale: i64,
+    /// Buckets touched. `None`: looked for and not there.
+    pub(crate) buckets: HashMap<BucketId, Option<BucketRow>>,
+    pub(crate) drives: HashMap<DriveId, i64>,
+}
+
+/// A bucket's number and counters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BucketRow {
+    pub(crate) no: i64,
+    pub(crate) objects: i64,
+    pub(crate) bytes: i64,
+    pub(crate) uploads: i64,
+    pub(crate) upload_bytes: i64,
+}
+
+/// A partition inside its transaction, while one entry is applied: what the commands work on.
+pub(crate) struct Writer<'a> {
+    pub(crate) db: &'a Connection,
+    pub(crate) open: &'a mut Open,
+    /// The entry's log index.
+    pub(crate) index: u64,
+}
+
+/// Name of a partition's file.
+pub(crate) fn file_name(partition: PartitionId) -> String {
+    format!("{partition}.sqlite")
+}
+
+/// The partition whose file has this name.
+pub(crate) fn partition_of(name: &str) -> Option<PartitionId> {
+    let number = name.strip_prefix('p')?.strip_suffix(".sqlite")?;
+    number.parse().ok().map(PartitionId::new).filter(|id| file_name(*id) == name)
+}
+
+impl Partition {
+    /// Creates the file of a new partition, by a command of entry `index`. What follows in the same entry
+    /// is still to be applied.
+    pub(crate) fn create(dir: &Path, identity: Identity, index: u64) -> io::Result<Self> {
+        let path = dir.join(file_name(identity.partition));
+        let connection = sqlite::open_writer(&path, MIGRATIONS, Durability::AtCheckpoint)?;
+        connection
+            .execute(
+                "INSERT INTO meta (one, partition, tenant, database_id, next_index, next_bucket, next_content, next_stale)
+                 VALUES (1, ?1, ?2, ?3, ?4, 1, 1, 1)",
+                params![
+                    identity.partition.get().cast_signed(),
+                    identity.tenant.as_bytes(),
+                    identity.database_id.as_bytes(),
+                    index.cast_signed()
+                ],
+            )
+            .map_err(|e| io_error("creating", &path, &e))?;
+        Ok(Self { identity, connection, path, next_index: index, dirty: true, open: None })
+    }
+
+    /// Opens an existing file. `None` when the file was never finished: a crash came while it was created,
+    /// so no checkpoint covers it and the log still has the command that makes it.
+    pub(crate) fn open(path: &Path) -> io::Result<Option<Self>> {
+        let connection = sqlite::open_writer(path, MIGRATIONS, Durability::AtCheckpoint)?;
+        let found = read_identity(&connection).map_err(|e| io_error("reading", path, &e))?;
+        Ok(found.map(|(identity, next_index)| Self {
+            identity,
+            connection,
+            path: path.to_owned(),
+            next_index,
+            dirty: true,
+            open: None,
+        }))
+    }
+
+    pub(crate) fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Entries below this log index are applied and committed.
+    pub(crate) fn next_index(&self) -> u64 {
+        self.next_index
+    }
+
+    pub(crate) fn mark(&self) -> FileMark {
+        FileMark {
+            name: file_name(self.identity.partition),
+            database_id: *self.identity.database_id.as_bytes(),
+            next_index: self.next_index,
+        }
+    }
+
+    /// The partition as a command of entry `index` works on it; begins a transaction when none is open.
+    pub(crate) fn writer(&mut self, index: u64) -> rusqlite::Result<Writer<'_>> {
+        if self.open.is_none() {
+            self.connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+            self.dirty = true;
+            let open = self.open.insert(Open::default());
+            (open.next_bucket, open.next_content, open.next_stale) = self
+                .connection
+                .prepare_cached("SELECT next_bucket, next_content, next_stale FROM meta")?
+                .query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        }
+        let open = self.open.as_mut().expect("a transaction was opened above");
+        open.next_index = index + 1;
+        Ok(Writer { db: &self.connection, open, index })
+    }
+
+    /// Commits the open transaction, if any.
+    pub(crate) fn commit(&mut self) -> io::Result<()> {
+        let Some(open) = self.open.take() else { return Ok(()) };
+        write_back(&self.connection, &open).map_err(|e| {
+            // Dropping the connection would roll back too; this frees the lock at once.
+            let _ = self.connection.execute_batch("ROLLBACK");
+            io_error("committing to", &self.path, &e)
+        })?;
+        self.next_index = open.next_index;
+        Ok(())
+    }
+
+    /// Gives up the open transaction, if any.
+    pub(crate) fn roll_back(&mut self) {
+        if self.open.take().is_some() {
+            // A failure leaves the transaction to be rolled back when the file is next opened.
+            let _ = self.connection.execute_batch("ROLLBACK");
+        }
+    }
+
+    /// Makes every commit durable.
+    pub(crate) fn checkpoint(&mut self) -> io::Result<()> {
+        if self.dirty {
+            sqlite::checkpoint(&self.connection, &self.path)?;
+            self.dirty = false;
+        }
+        Ok(())
+    }
+}
+
+fn write_back(db: &Connection, open: &Open) -> rusqlite::Result<()> {
+    let mut update = db.prepare_cached(
+        "UPDATE buckets SET objects = ?2, bytes = ?3, uploads = ?4, upload_bytes = ?5 WHERE no = ?1",
+    )?;
+    let mut rows: Vec<&BucketRow> = open.buckets.values().flatten().collect();
+    rows.sort_by_key(|row| row.no);
+    for row in rows {
+        update.execute(params![row.no, row.objects, row.bytes, row.uploads, row.upload_bytes])?;
+    }
+    db.prepare_cached(
+        "UPDATE meta SET next_index = ?1, next_bucket = ?2, next_content = ?3, next_stale = ?4",
+    )?
+    .execute(params![
+        open.next_index.cast_signed(),
+        open.next_bucket,
+        open.next_content,
+        open.next_stale
+    ])?;
+    db.prepare_cached("COMMIT")?.execute([])?;
+    Ok(())
+}
+
+/// Identity of the database and the log index below which entries are applied; `None` when it has none yet.
+pub(crate) fn read_identity(db: &Connection) -> rusqlite::Result<Option<(Identity, u64)>> {
+    db.query_row("SELECT partition, tenant, database_id, next_index FROM meta", [], |row| {
+        let identity = Identity {
+            partition: PartitionId::new(row.get::<_, i64>(0)?.cast_unsigned()),
+            tenant: TenantId::from_bytes(row.get(1)?),
+            database_id: DatabaseId::from_bytes(row.get(2)?),
+        };
+        Ok((identity, row.get::<_, i64>(3)?.cast_unsigned()))
+    })
+    .optional()
+}

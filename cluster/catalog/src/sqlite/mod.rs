@@ -1,0 +1,208 @@
+//! SQLite files as replicas use them: opening, migrations, pools of readers, state directories, images.
+//!
+//! Shared with the control group's machine. Invariants:
+//! - one writing connection per file, in one process; checkpoints run on it only (the WAL-reset race of
+//!   SQLite up to 3.51.2 needed two, see <https://www.sqlite.org/wal.html>);
+//! - no memory mapping: a read error is an error, not a signal;
+//! - the page caches of all connections together stay below [`HEAP_SOFT_MAX`].
+
+mod image;
+mod migrate;
+mod pool;
+mod state_dir;
+
+use std::{
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rusqlite::{Connection, OpenFlags};
+
+pub use image::{ImageReader, ImageWriter};
+pub use migrate::{Migration, migrate};
+pub use pool::{Pool, Pooled};
+pub use state_dir::{FileMark, StateDir};
+
+/// Page size of every file, in bytes (measured: 16 KiB gains for bulk loads, 8 KiB for mixed work).
+const PAGE_SIZE: u32 = 8192;
+
+/// SQLite copies the write-ahead file back by itself at this many pages (64 MiB), should no checkpoint come.
+const WAL_PAGES_MAX: u32 = 8192;
+
+/// A write-ahead file is cut to this many bytes when it starts anew.
+const WAL_KEPT_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Page cache of one writing connection, in KiB.
+const WRITER_CACHE_KIB: u32 = 8192;
+
+/// Page cache of one reading connection, in KiB.
+const READER_CACHE_KIB: u32 = 2048;
+
+/// Heap of SQLite in this process, in bytes, above which caches give back pages before they grow.
+pub const HEAP_SOFT_MAX: u64 = 96 * 1024 * 1024;
+
+/// How long a connection waits for a lock. Readers and the writer do not block each other in WAL mode;
+/// this covers the moment in which a first reader maps the index of the write-ahead file.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
+
+/// Prepared statements kept by one connection.
+const STATEMENTS_KEPT: usize = 96;
+
+/// How hard a commit tries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// A commit survives a crash of the process. [`checkpoint`] makes it survive power loss.
+    AtCheckpoint,
+    /// A commit survives power loss when it returns.
+    AtCommit,
+}
+
+/// Turns an error of SQLite into one of I/O: damage becomes `InvalidData`.
+#[must_use]
+pub fn io_error(doing: &str, path: &Path, error: &rusqlite::Error) -> io::Error {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, DiskFull, NotADatabase};
+    let kind = match error.sqlite_error_code() {
+        Some(DatabaseCorrupt | NotADatabase) => io::ErrorKind::InvalidData,
+        Some(DiskFull) => io::ErrorKind::StorageFull,
+        _ => io::ErrorKind::Other,
+    };
+    io::Error::new(kind, format!("{doing} {}: {error}", path.display()))
+}
+
+/// Opens `path` for writing, creating it when missing, and brings its schema up to date.
+///
+/// # Errors
+/// I/O, a damaged file, or a schema newer than `migrations` (an older release on newer state).
+pub fn open_writer(path: &Path, migrations: &[Migration], durability: Durability) -> io::Result<Connection> {
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection =
+        Connection::open_with_flags(path, flags).map_err(|e| io_error("opening", path, &e))?;
+    let synchronous = match durability {
+        Durability::AtCheckpoint => "NORMAL",
+        Durability::AtCommit => "FULL",
+    };
+    prepare(&connection, WRITER_CACHE_KIB)
+        .and_then(|()| {
+            connection.execute_batch(&format!(
+                "PRAGMA page_size = {PAGE_SIZE};
+                 PRAGMA journal_mode = WAL;
+                 PRAGMA synchronous = {synchronous};
+                 PRAGMA wal_autocheckpoint = {WAL_PAGES_MAX};
+                 PRAGMA journal_size_limit = {WAL_KEPT_BYTES_MAX};"
+            ))
+        })
+        .map_err(|e| io_error("preparing", path, &e))?;
+    migrate(&mut connection, migrations, path)?;
+    Ok(connection)
+}
+
+/// Opens `path`, which a writer of this process holds open, for reading.
+///
+/// # Errors
+/// As rusqlite.
+pub fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
+    prepare(&connection, READER_CACHE_KIB)?;
+    connection.execute_batch("PRAGMA query_only = ON;")?;
+    Ok(connection)
+}
+
+fn prepare(connection: &Connection, cache_kib: u32) -> rusqlite::Result<()> {
+    connection.busy_timeout(LOCK_WAIT)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
+    connection.execute_batch(&format!(
+        "PRAGMA soft_heap_limit = {HEAP_SOFT_MAX};
+         PRAGMA cache_size = -{cache_kib};
+         PRAGMA mmap_size = 0;
+         PRAGMA temp_store = MEMORY;
+         PRAGMA trusted_schema = OFF;
+         PRAGMA cell_size_check = ON;"
+    ))
+}
+
+/// Makes every commit on `connection` survive power loss.
+///
+/// Copies the write-ahead file back and empties it. When a reader is in the way that is put off, and the
+/// write-ahead file itself is flushed instead.
+///
+/// # Errors
+/// I/O. The file must then be taken as damaged: what a failed flush left behind is unknown.
+pub fn checkpoint(connection: &Connection, path: &Path) -> io::Result<()> {
+    let wrap = |e: &rusqlite::Error| io_error("checkpointing", path, e);
+    connection.busy_timeout(Duration::ZERO).map_err(|e| wrap(&e))?;
+    let outcome = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| {
+        Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
+    });
+    connection.busy_timeout(LOCK_WAIT).map_err(|e| wrap(&e))?;
+    let (busy, frames_left) = outcome.map_err(|e| wrap(&e))?;
+    if busy != 0 || frames_left > 0 {
+        // Opening and closing the write-ahead file drops no lock of SQLite: those are on the other two files.
+        File::open(beside(path, "-wal"))?.sync_all()?;
+    }
+    Ok(())
+}
+
+/// The path of a file that belongs to the database at `path`: `-wal`, `-shm`.
+#[must_use]
+pub fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// Flushes a directory, so that files created, renamed and removed in it stay so.
+///
+/// # Errors
+/// I/O.
+pub fn sync_dir(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SCHEMA: &[Migration] =
+        &[Migration { name: "0001_initial", up: "CREATE TABLE t (x INTEGER) STRICT;" }];
+
+    #[test]
+    fn the_bundled_sqlite_is_past_the_wal_reset_race() {
+        assert!(rusqlite::version_number() >= 3_051_003, "{}", rusqlite::version());
+    }
+
+    #[test]
+    fn a_checkpoint_empties_the_write_ahead_file_or_flushes_it_under_a_reader() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.sqlite");
+        let writer = open_writer(&path, SCHEMA, Durability::AtCheckpoint).unwrap();
+        writer.execute("INSERT INTO t VALUES (1)", []).unwrap();
+        checkpoint(&writer, &path).unwrap();
+        assert_eq!(std::fs::metadata(beside(&path, "-wal")).unwrap().len(), 0);
+
+        let mut reader = open_reader(&path).unwrap();
+        let view = reader.transaction().unwrap();
+        assert_eq!(view.query_row("SELECT count(*) FROM t", [], |r| r.get::<_, i64>(0)).unwrap(), 1);
+        writer.execute("INSERT INTO t VALUES (2)", []).unwrap();
+        checkpoint(&writer, &path).unwrap();
+        assert!(std::fs::metadata(beside(&path, "-wal")).unwrap().len() > 0);
+        assert_eq!(view.query_row("SELECT count(*) FROM t", [], |r| r.get::<_, i64>(0)).unwrap(), 1);
+        drop(view);
+        assert_eq!(reader.query_row("SELECT count(*) FROM t", [], |r| r.get::<_, i64>(0)).unwrap(), 2);
+        assert!(reader.execute("INSERT INTO t VALUES (3)", []).is_err());
+    }
+
+    #[test]
+    fn a_file_that_is_no_database_is_invalid_data() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.sqlite");
+        std::fs::write(&path, vec![0x5a; 16384]).unwrap();
+        let error = open_writer(&path, SCHEMA, Durability::AtCheckpoint).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
+    }
+}
