@@ -31,7 +31,7 @@ impl ControlReader {
         Self { path, changes }
     }
 
-    /// Holds the index of the last applied entry; changes with every applied entry.
+    /// Holds the index of the next entry to be applied; changes with every applied entry.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.clone()
@@ -57,7 +57,7 @@ pub(crate) fn read_view(db: &Connection) -> rusqlite::Result<ControlView> {
         partitions.entry(tenant).or_default().push(partition);
     }
     Ok(ControlView {
-        applied: db.query_row("SELECT applied FROM meta", [], |row| unsigned(row, 0)).optional()?.unwrap_or(0),
+        next_index: db.query_row("SELECT next_index FROM meta", [], |row| unsigned(row, 0)).optional()?.unwrap_or(0),
         cluster: db
             .query_row("SELECT id, name, region, level, catalog_groups, epoch, founded FROM cluster", [], |row| {
                 Ok(ClusterRecord {

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 /// Everything at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct ControlView {
-    /// Log index of the last entry applied.
-    pub applied: u64,
+    /// Log entries below this index are applied.
+    pub next_index: u64,
     /// `None` until the cluster is founded.
     pub cluster: Option<ClusterRecord>,
     /// All nodes that ever joined.

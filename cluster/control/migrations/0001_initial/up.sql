@@ -1,8 +1,8 @@
--- One row: which database this is and how far the log is applied to it.
+-- One row: which database this is and the first log entry that is not applied to it.
 CREATE TABLE meta (
     one INTEGER PRIMARY KEY CHECK (one = 1),
     database_id BLOB NOT NULL,
-    applied INTEGER NOT NULL
+    next_index INTEGER NOT NULL
 ) STRICT;
 
 -- One row once the cluster is founded.
