@@ -1,7 +1,43 @@
 //! openraft behind our interface: one log per node for all groups, groups, batching, read barriers.
+//!
+//! [`Consensus`] is one node's part in all its groups. A group replicates the commands of a
+//! [`StateMachine`]; messages travel by a [`Transport`]. Nothing of openraft shows through.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `log` | the log store: segments, recovery, the writing thread |
+//! | `apply` | a machine on its own thread, checkpoints |
+//! | `propose`, `read` | batching of commands, read barriers |
+//! | `group` | one group: what peers ask, membership |
+//! | `network`, `incoming`, `snapshot` | messages out, snapshots in and out |
+//! | `codec`, `wire`, `log::record` | every byte on disk and wire |
 
+mod apply;
+mod codec;
+mod consensus;
+mod context;
+mod group;
+mod incoming;
+mod log;
 pub mod machine;
+mod maintain;
+mod network;
+pub mod options;
+mod propose;
+mod read;
+mod snapshot;
+mod status;
 pub mod transport;
+mod types;
+mod wire;
 
+pub use consensus::{Consensus, ConsensusError};
+pub use group::MembershipError;
+pub use log::{LogError, LogIdentity, LogPoisoned};
 pub use machine::{Applied, StateMachine};
+pub use options::{COMMAND_BYTES_MAX, ConsensusOptions};
+pub use propose::ProposeError;
+pub use read::ReadError;
+pub use status::{GroupStatus, LogCounters, Role};
 pub use transport::{Transport, TransportError};
+pub use wire::MESSAGE_BYTES_MAX;

@@ -8,18 +8,23 @@ use holdfast_model::NodeId;
 /// Why a message got no answer.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum TransportError {
+    /// There was no connection and none could be made: the peer has certainly not seen the message.
+    #[error("node {0} cannot be reached, nothing was sent: {1}")]
+    NotSent(NodeId, String),
     /// No connection, or it broke before the answer.
     #[error("node {0} cannot be reached: {1}")]
     Unreachable(NodeId, String),
     /// The peer did not answer in time.
     #[error("node {0} did not answer within {1:?}")]
     Timeout(NodeId, Duration),
-    /// The peer answered with an error.
+    /// The peer answered with an error instead of processing the message.
     #[error("node {0} refused: {1}")]
     Refused(NodeId, String),
 }
 
 /// Sends one encoded consensus request to a peer and returns its encoded answer.
+///
+/// Messages are up to [`crate::MESSAGE_BYTES_MAX`] long. They may be lost, doubled and reordered.
 #[async_trait::async_trait]
 pub trait Transport: Send + Sync + 'static {
     /// # Errors

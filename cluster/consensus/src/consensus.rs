@@ -1,0 +1,347 @@
+//! One node's part in all its groups.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt, io,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use holdfast_model::{GroupId, NodeId};
+use parking_lot::RwLock;
+use tokio::{sync::Mutex, time::Instant};
+
+use crate::{
+    apply::Applier,
+    codec,
+    context::Context,
+    group::{Change, Group, GroupHandle, MembershipError},
+    log::{Log, LogError, LogIdentity, LogPoisoned, disk::Directory},
+    machine::StateMachine,
+    maintain::maintain,
+    network::Links,
+    options::ConsensusOptions,
+    propose::{ProposalCounters, ProposeError, Proposer},
+    read::{ReadError, Reader},
+    snapshot::SnapshotDirectory,
+    status::{GroupStatus, LogCounters},
+    types::Raft,
+    wire::{AnswerV1, FailureV1, RequestV1},
+};
+
+/// How long a proposal or a read barrier is tried when the caller names no time.
+pub const DEADLINE_DEFAULT: Duration = Duration::from_secs(10);
+
+/// How long a membership change is tried: a new node may have to receive the whole state.
+pub const MEMBERSHIP_DEADLINE: Duration = Duration::from_secs(600);
+
+/// Why consensus, or a group, could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum ConsensusError {
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The snapshot directory.
+    #[error("the snapshot directory cannot be used")]
+    Snapshots(#[source] io::Error),
+    /// The machine of a group.
+    #[error("the state machine of group {group} cannot be started")]
+    Machine {
+        /// The group.
+        group: GroupId,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The group runs already.
+    #[error("group {0} runs already")]
+    AlreadyStarted(GroupId),
+    /// This node has no such group.
+    #[error("group {0} is not on this node")]
+    NoSuchGroup(GroupId),
+    /// The machine's durable state ends before what is left of the log: entries in between are gone.
+    #[error(
+        "group {group}: the machine holds entries up to {machine:?}, but the log starts after {purged}: the \
+         machine's files are older than the log; remove the group from this node and add it again"
+    )]
+    MachineTooOld {
+        /// The group.
+        group: GroupId,
+        /// Last entry the machine's durable state covers.
+        machine: Option<u64>,
+        /// Last entry cut from the log.
+        purged: u64,
+    },
+    /// openraft refused.
+    #[error("group {group} cannot be started: {reason}")]
+    Raft {
+        /// The group.
+        group: GroupId,
+        /// Why.
+        reason: String,
+    },
+    /// The timing makes no sense.
+    #[error("the timing is unusable: {0}")]
+    Timing(String),
+}
+
+/// One node's part in all its groups.
+pub struct Consensus {
+    options: ConsensusOptions,
+    config: Arc<openraft::Config>,
+    log: Log,
+    snapshots: SnapshotDirectory,
+    proposals: Arc<ProposalCounters>,
+    groups: RwLock<HashMap<GroupId, GroupHandle>>,
+    /// Serializes starting and stopping.
+    starting: Mutex<()>,
+}
+
+impl fmt::Debug for Consensus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Consensus").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl Consensus {
+    /// Opens or recovers the log of all groups.
+    ///
+    /// # Errors
+    /// [`ConsensusError::Log`] when it cannot be read or is damaged, [`ConsensusError::Snapshots`],
+    /// [`ConsensusError::Timing`].
+    pub async fn open(options: ConsensusOptions) -> Result<Arc<Self>, ConsensusError> {
+        let config = options.raft_config().map_err(ConsensusError::Timing)?;
+        let (dir, node, limits) = (options.dir.clone(), options.node, options.log);
+        let opened = tokio::task::spawn_blocking(move || {
+            let directory = Directory::open(dir.join("log"))
+                .map_err(|source| LogError::Io { doing: "opening the log directory", source })?;
+            let log = Log::open(Box::new(directory), node, limits)?;
+            let snapshots =
+                SnapshotDirectory::open(dir.join("snapshots")).map_err(ConsensusError::Snapshots)?;
+            Ok::<_, ConsensusError>((log, snapshots))
+        });
+        let (log, snapshots) =
+            opened.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
+        Ok(Arc::new(Self {
+            options,
+            config: Arc::new(config),
+            log,
+            snapshots,
+            proposals: Arc::default(),
+            groups: RwLock::default(),
+            starting: Mutex::default(),
+        }))
+    }
+
+    /// True when this node had no log and [`Consensus::open`] created one. A node that was a member
+    /// before has lost its log then, and must not take part under its old identity.
+    #[must_use]
+    pub fn log_is_fresh(&self) -> bool {
+        self.log.is_fresh()
+    }
+
+    /// Names the log: another one after it was lost and created anew.
+    #[must_use]
+    pub fn log_identity(&self) -> LogIdentity {
+        self.log.identity()
+    }
+
+    /// Starts `group` on `machine`. What the log holds beyond the machine's last checkpoint and is known
+    /// to be committed is applied before this returns.
+    ///
+    /// # Errors
+    /// [`ConsensusError`]; other groups are not affected.
+    pub async fn start_group(
+        &self,
+        group: GroupId,
+        machine: Box<dyn StateMachine>,
+    ) -> Result<(), ConsensusError> {
+        let _starting = self.starting.lock().await;
+        if self.groups.read().contains_key(&group) {
+            return Err(ConsensusError::AlreadyStarted(group));
+        }
+        let log = self.log.group(group)?;
+        let machine_error = |source| ConsensusError::Machine { group, source };
+        let applier =
+            Applier::start(group, machine, log.clone(), self.snapshots.clone(), self.options.checkpoint)
+                .map_err(machine_error)?;
+        let applied = *applier.applied().borrow();
+        if let Some(purged) = log.inspect(|index| index.purged).filter(|purged| applied < Some(purged.index))
+        {
+            return Err(ConsensusError::MachineTooOld { group, machine: applied, purged: purged.index });
+        }
+        let links = Links { group, transport: Arc::clone(&self.options.transport) };
+        let raft =
+            Raft::new(self.options.node.get(), Arc::clone(&self.config), links, log.clone(), applier.clone())
+                .await
+                .map_err(|error| ConsensusError::Raft { group, reason: error.to_string() })?;
+        let context = Context::new(group, self.options.node, raft, Arc::clone(&self.options.transport));
+        let proposer = Proposer::start(context.clone(), self.options.batch, Arc::clone(&self.proposals));
+        let reader = Reader::start(context.clone(), applier.applied());
+        let maintenance =
+            tokio::spawn(maintain(context.clone(), log.clone(), applier.clone(), self.log.holding()));
+        let started = Group {
+            context,
+            log,
+            applier,
+            proposer,
+            reader,
+            snapshots: self.snapshots.clone(),
+            incoming: Mutex::default(),
+            tasks: vec![maintenance],
+        };
+        self.groups.write().insert(group, Arc::new(started));
+        Ok(())
+    }
+
+    /// Stops `group` on this node: checkpoints its machine and lets go of it.
+    ///
+    /// # Errors
+    /// [`ConsensusError::NoSuchGroup`].
+    pub async fn stop_group(&self, group: GroupId) -> Result<(), ConsensusError> {
+        let _starting = self.starting.lock().await;
+        let stopped = self.groups.write().remove(&group).ok_or(ConsensusError::NoSuchGroup(group))?;
+        stopped.stop().await;
+        Ok(())
+    }
+
+    /// Removes what the log holds of `group`, durably: the group has left this node, or its part of the
+    /// log is damaged and the group is to be added again. Its machine's files are the caller's.
+    ///
+    /// The vote goes as well: only a node that is no voter of the group any more may forget it.
+    ///
+    /// # Errors
+    /// [`ConsensusError::AlreadyStarted`] while the group runs, [`ConsensusError::Log`].
+    pub async fn forget_group(&self, group: GroupId) -> Result<(), ConsensusError> {
+        let _starting = self.starting.lock().await;
+        if self.groups.read().contains_key(&group) {
+            return Err(ConsensusError::AlreadyStarted(group));
+        }
+        Ok(self.log.forget(group).await.map_err(LogError::from)?)
+    }
+
+    /// Makes `voters` (this node among them) the first members of `group`. On one node only, once in the
+    /// life of the group; repeating it is harmless.
+    ///
+    /// # Errors
+    /// [`MembershipError`].
+    pub async fn initialize(&self, group: GroupId, voters: BTreeSet<NodeId>) -> Result<(), MembershipError> {
+        self.group(group).ok_or(MembershipError::NoSuchGroup(group))?.initialize(&voters).await
+    }
+
+    /// Adds `node` to `group` without a vote, and returns when it has caught up. Asks the leader when
+    /// that is another node.
+    ///
+    /// # Errors
+    /// [`MembershipError`]; repeating the call is harmless.
+    pub async fn add_learner(&self, group: GroupId, node: NodeId) -> Result<(), MembershipError> {
+        self.change(group, Change::AddLearner(node)).await
+    }
+
+    /// Makes `voters` the voters of `group`. New ones must be learners; the others leave the group.
+    ///
+    /// # Errors
+    /// [`MembershipError`]; repeating the call is harmless.
+    pub async fn change_voters(
+        &self,
+        group: GroupId,
+        voters: BTreeSet<NodeId>,
+    ) -> Result<(), MembershipError> {
+        if voters.is_empty() {
+            return Err(MembershipError::Invalid { group, reason: "a group needs a voter".to_owned() });
+        }
+        self.change(group, Change::Voters(voters)).await
+    }
+
+    async fn change(&self, group: GroupId, change: Change) -> Result<(), MembershipError> {
+        let deadline = Instant::now() + MEMBERSHIP_DEADLINE;
+        self.group(group).ok_or(MembershipError::NoSuchGroup(group))?.change(change, deadline).await
+    }
+
+    /// Has `command` committed and applied; returns the machine's answer. Linearizable.
+    ///
+    /// # Errors
+    /// [`ProposeError`]. After all but [`ProposeError::Unknown`] it is certain that the command was not
+    /// and will not be applied.
+    pub async fn propose(&self, group: GroupId, command: Bytes) -> Result<Bytes, ProposeError> {
+        self.propose_within(group, command, DEADLINE_DEFAULT).await
+    }
+
+    /// As [`Consensus::propose`], trying for at most `time`.
+    ///
+    /// # Errors
+    /// As for [`Consensus::propose`].
+    pub async fn propose_within(
+        &self,
+        group: GroupId,
+        command: Bytes,
+        time: Duration,
+    ) -> Result<Bytes, ProposeError> {
+        let found = self.group(group).ok_or(ProposeError::NoSuchGroup(group))?;
+        found.proposer.propose(command, Instant::now() + time, false).await
+    }
+
+    /// After it returns, this node's machine has applied everything committed before the call.
+    ///
+    /// # Errors
+    /// [`ReadError`]: then nothing may be concluded from this node's state.
+    pub async fn read_barrier(&self, group: GroupId) -> Result<(), ReadError> {
+        let found = self.group(group).ok_or(ReadError::NoSuchGroup(group))?;
+        found.reader.barrier(Instant::now() + DEADLINE_DEFAULT).await
+    }
+
+    /// Answers a request that `from` sent through its [`crate::Transport`].
+    ///
+    /// # Errors
+    /// A text for the peer, when the request cannot be read; it was not processed then.
+    pub async fn handle(&self, from: NodeId, request: Bytes) -> Result<Bytes, String> {
+        let request: RequestV1 = codec::decode(&request).map_err(|error| error.to_string())?;
+        let answer = match self.group(GroupId::new(request.group)) {
+            Some(group) => group.handle(from, request.call).await,
+            None => AnswerV1::Failed(FailureV1::NoSuchGroup),
+        };
+        Ok(codec::encode(&answer).into())
+    }
+
+    /// The groups that run on this node.
+    #[must_use]
+    pub fn groups(&self) -> BTreeSet<GroupId> {
+        self.groups.read().keys().copied().collect()
+    }
+
+    /// What `group` looks like from here; `None` when it does not run on this node.
+    #[must_use]
+    pub fn status(&self, group: GroupId) -> Option<GroupStatus> {
+        self.group(group).map(|group| group.status())
+    }
+
+    /// Figures of log and proposals since [`Consensus::open`].
+    #[must_use]
+    pub fn counters(&self) -> LogCounters {
+        let (flushes, bytes, entries) = self.log.counters().read();
+        LogCounters {
+            flushes,
+            bytes,
+            entries,
+            proposals: self.proposals.entries.load(Ordering::Relaxed),
+            commands: self.proposals.commands.load(Ordering::Relaxed),
+            forwards: self.proposals.forwards.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Stops all groups, checkpoints their machines, closes the log. Idempotent.
+    ///
+    /// # Errors
+    /// [`LogPoisoned`] when the log had failed.
+    pub async fn shutdown(&self) -> Result<(), LogPoisoned> {
+        let _starting = self.starting.lock().await;
+        let groups: Vec<GroupHandle> = self.groups.write().drain().map(|(_, group)| group).collect();
+        futures::future::join_all(groups.iter().map(|group| group.stop())).await;
+        self.log.close().await
+    }
+
+    fn group(&self, group: GroupId) -> Option<GroupHandle> {
+        self.groups.read().get(&group).cloned()
+    }
+}

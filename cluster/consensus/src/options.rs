@@ -1,0 +1,135 @@
+//! What a node's consensus is configured with. Every limit has a name, a unit and a default.
+
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+
+use holdfast_model::NodeId;
+
+use crate::transport::Transport;
+pub use crate::{apply::CheckpointLimits, log::LogLimits};
+
+/// Largest single command in bytes. With the framing around it, it must fit a message and a record.
+pub const COMMAND_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+const _: () = assert!(COMMAND_BYTES_MAX + 1024 * 1024 <= crate::wire::MESSAGE_BYTES_MAX);
+
+/// Leader and election timing.
+///
+/// A follower stands for election once it has not heard from a leader for between `lease + spread_min`
+/// and `lease + spread_max`; voters refuse any other candidate for as long as `lease`. The defaults
+/// bear guests that are emulated slowly and still replace a leader in under two seconds.
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    /// How often a leader says that it is there. Also how long it waits for the answer to an append.
+    pub heartbeat: Duration,
+    /// How long after the last word from a leader no other candidate gets a vote.
+    pub lease: Duration,
+    /// Shortest wait after the lease.
+    pub spread_min: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_millis(250),
+            lease: Duration::from_millis(1000),
+            spread_min: Duration::from_millis(300),
+        }
+    }
+}
+
+/// How proposals share log entries.
+#[derive(Debug, Clone, Copy)]
+pub struct BatchLimits {
+    /// Commands of one log entry.
+    pub commands_per_entry: usize,
+    /// Bytes of commands of one log entry; a single larger command has an entry of its own.
+    pub bytes_per_entry: usize,
+    /// Entries of one group proposed and not yet applied. Two keep the leader's flush and the followers'
+    /// busy at the same time; more make the batches smaller.
+    pub entries_in_flight: usize,
+    /// Commands accepted and not yet answered, per group. Beyond it a proposal is refused as busy.
+    pub commands_queued: usize,
+    /// Bytes of commands accepted and not yet answered, per group.
+    pub bytes_queued: usize,
+}
+
+impl Default for BatchLimits {
+    fn default() -> Self {
+        Self {
+            commands_per_entry: 1024,
+            bytes_per_entry: 1024 * 1024,
+            entries_in_flight: 2,
+            commands_queued: 8192,
+            bytes_queued: 64 * 1024 * 1024,
+        }
+    }
+}
+
+/// What [`crate::Consensus::open`] needs.
+#[derive(Clone)]
+pub struct ConsensusOptions {
+    /// This node.
+    pub node: NodeId,
+    /// Directory of the log (`log`) and of snapshots in transit (`snapshots`). Belongs to this node alone.
+    pub dir: PathBuf,
+    /// How messages reach other nodes.
+    pub transport: Arc<dyn Transport>,
+    /// Leader and election timing.
+    pub timing: Timing,
+    /// How proposals share log entries.
+    pub batch: BatchLimits,
+    /// When machines checkpoint.
+    pub checkpoint: CheckpointLimits,
+    /// Sizes of the log.
+    pub log: LogLimits,
+}
+
+impl ConsensusOptions {
+    /// Options with all defaults.
+    #[must_use]
+    pub fn new(node: NodeId, dir: PathBuf, transport: Arc<dyn Transport>) -> Self {
+        Self {
+            node,
+            dir,
+            transport,
+            timing: Timing::default(),
+            batch: BatchLimits::default(),
+            checkpoint: CheckpointLimits::default(),
+            log: LogLimits::default(),
+        }
+    }
+
+    pub(crate) fn raft_config(&self) -> Result<openraft::Config, String> {
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        openraft::Config {
+            cluster_name: "holdfast".to_owned(),
+            heartbeat_interval: millis(self.timing.heartbeat),
+            election_timeout_min: millis(self.timing.spread_min),
+            election_timeout_max: millis(self.timing.lease),
+            // Checkpoints and purges are driven by `maintain`: by bytes, and by what the log needs.
+            snapshot_policy: openraft::SnapshotPolicy::Never,
+            max_in_snapshot_log_to_keep: u64::MAX,
+            max_payload_entries: 1024,
+            replication_lag_threshold: LEARNER_LAG_ENTRIES,
+            ..Default::default()
+        }
+        .validate()
+        .map_err(|error| error.to_string())
+    }
+}
+
+/// A learner has caught up when it is at most this many entries behind.
+const LEARNER_LAG_ENTRIES: u64 = 16;
+
+impl fmt::Debug for ConsensusOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConsensusOptions")
+            .field("node", &self.node)
+            .field("dir", &self.dir)
+            .field("timing", &self.timing)
+            .field("batch", &self.batch)
+            .field("checkpoint", &self.checkpoint)
+            .field("log", &self.log)
+            .finish_non_exhaustive()
+    }
+}
