@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -208,6 +209,7 @@ pub fn runtime_directory() -> Result<tempfile::TempDir, HarnessError> {
     let base = if usual.as_os_str().len() <= TEMPORARY_DIRECTORY_MAX { usual } else { PathBuf::from("/tmp") };
     tempfile::Builder::new()
         .prefix("holdfast-")
+        .permissions(fs::Permissions::from_mode(0o700))
         .tempdir_in(&base)
         .map_err(io_error("create a directory in", base))
 }

@@ -1,6 +1,9 @@
 //! Free ports on the loopback.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::{
+    net::{Ipv4Addr, TcpListener},
+    sync::{Mutex, OnceLock, PoisonError},
+};
 
 use crate::error::HarnessError;
 
@@ -9,30 +12,29 @@ use crate::error::HarnessError;
 const FIRST: u16 = 20_000;
 const LAST: u16 = 31_999;
 
-/// Ports of 127.0.0.1 that nobody listens on at the moment, all different.
+/// Ports of 127.0.0.1 that nobody listens on at the moment, all different, and never the same twice in
+/// one process: who got one may not have started to listen yet.
 ///
 /// # Errors
 /// `NoPorts`.
 pub fn free_ports(count: usize) -> Result<Vec<u16>, HarnessError> {
-    // Processes that ask at the same moment start at different places.
+    static NEXT: OnceLock<Mutex<u32>> = OnceLock::new();
     let range = u32::from(LAST - FIRST) + 1;
-    let start = std::process::id().wrapping_mul(613) % range;
-    let mut held = Vec::new();
-    for step in 0..range {
-        if held.len() == count {
-            break;
+    // Processes that ask at the same moment start at different places.
+    let next = NEXT.get_or_init(|| Mutex::new(std::process::id().wrapping_mul(613) % range));
+    let mut next = next.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut ports = Vec::new();
+    for _ in 0..range {
+        if ports.len() == count {
+            return Ok(ports);
         }
-        let port = FIRST + u16::try_from((start + step) % range).expect("below the range's size");
-        // Held until all are found, so that none is found twice by two threads of this process.
-        held.extend(TcpListener::bind((Ipv4Addr::LOCALHOST, port)));
+        let port = FIRST + u16::try_from(*next).expect("below the size of the range");
+        *next = (*next + 1) % range;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            ports.push(port);
+        }
     }
-    if held.len() < count {
-        return Err(HarnessError::NoPorts(count));
-    }
-    held.iter()
-        .map(|listener| listener.local_addr().map(|address| address.port()))
-        .collect::<Result<_, _>>()
-        .map_err(crate::error::io_error("inspect", "a listening socket"))
+    Err(HarnessError::NoPorts(count))
 }
 
 #[cfg(test)]
@@ -43,7 +45,7 @@ mod tests {
     fn ports_are_different_and_free() {
         let taken = free_ports(1).unwrap()[0];
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, taken)).unwrap();
-        let mut ports = free_ports(20).unwrap();
+        let mut ports = [free_ports(10).unwrap(), free_ports(10).unwrap()].concat();
         assert!(!ports.contains(&taken));
         ports.sort_unstable();
         ports.dedup();
