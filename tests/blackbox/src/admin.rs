@@ -72,19 +72,12 @@ impl Admin {
         self.call(Method::GET, "/api/v1/cluster", None).await
     }
 
-    /// The members of the cluster.
+    /// The members of the cluster, as this node sees them.
     ///
     /// # Errors
     /// When the node refuses or its answer has another shape.
     pub async fn members(&self) -> Result<Vec<Member>> {
-        let cluster = self.cluster().await?;
-        let nodes = cluster["nodes"].as_array().with_context(|| format!("no nodes in {cluster}"))?;
-        nodes
-            .iter()
-            .map(|node| {
-                Ok(Member { name: text(node, "name")?, up: flag(node, "up")?, voter: flag(node, "voter")? })
-            })
-            .collect()
+        members(&self.cluster().await?)
     }
 
     async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
@@ -148,6 +141,42 @@ fn text(value: &Value, field: &str) -> Result<String> {
     Ok(value[field].as_str().with_context(|| format!("no text {field:?} in the answer"))?.to_owned())
 }
 
-fn flag(value: &Value, field: &str) -> Result<bool> {
-    value[field].as_bool().with_context(|| format!("no flag {field:?} in {value}"))
+/// Reads the members out of a cluster document: a voter is one that votes in group 0, the control group.
+fn members(cluster: &Value) -> Result<Vec<Member>> {
+    let list =
+        |field: &str| cluster[field].as_array().with_context(|| format!("no list {field:?} in {cluster}"));
+    let control = list("groups")?.iter().find(|group| group["id"] == 0);
+    let voters =
+        control.and_then(|group| group["voters"].as_array()).context("no voters of the control group")?;
+    list("nodes")?
+        .iter()
+        .map(|node| {
+            Ok(Member {
+                name: text(node, "name")?,
+                up: text(&node["state"], "kind")? == "up",
+                voter: voters.contains(&node["id"]),
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_is_down_or_does_not_vote_is_told_from_a_whole_one() {
+        let document = json!({
+            "nodes": [
+                { "id": 1, "name": "n1", "state": { "kind": "up" } },
+                { "id": 2, "name": "n2", "state": { "kind": "down", "last_heard_unix_ms": 5 } },
+                { "id": 3, "name": "n3", "state": { "kind": "up" } },
+            ],
+            "groups": [{ "id": 1, "voters": [3] }, { "id": 0, "voters": [1, 2] }],
+        });
+        let found: Vec<_> =
+            members(&document).unwrap().into_iter().map(|node| (node.up, node.voter)).collect();
+        assert_eq!(found, [(true, true), (false, true), (true, false)]);
+        assert!(members(&json!({ "nodes": [] })).is_err());
+    }
 }

@@ -14,6 +14,7 @@ pub mod ledger;
 pub mod metrics;
 pub mod paths;
 pub mod process;
+mod reach;
 pub mod s3;
 pub mod scan;
 pub mod tree;

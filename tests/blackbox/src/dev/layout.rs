@@ -12,7 +12,7 @@ use argon2::{
     password_hash::{PasswordHasher, phc},
 };
 use holdfast_model::{
-    ByteCount,
+    ByteCount, Level,
     config::{Bootstrap, DriveSelection, Join, Listen, NodeConfig},
 };
 use nix::fcntl::{FallocateFlags, fallocate};
@@ -97,7 +97,7 @@ impl NodeLayout {
             drives: DriveSelection::Paths(self.drives(spec.drives)),
             listen: self.listen.clone(),
             advertise_peer: self.listen.peer,
-            service_names: SERVICE_NAMES.map(str::to_owned).into(),
+            service_names: service_names(),
             s3_domains: vec![S3_DOMAIN.to_owned()],
             buffer_memory: spec.buffer_memory,
             bootstrap,
@@ -123,22 +123,28 @@ impl NodeLayout {
     }
 }
 
+/// Names by which this machine reaches a node, for its certificate.
+#[must_use]
+pub fn service_names() -> Vec<String> {
+    SERVICE_NAMES.map(str::to_owned).into()
+}
+
 /// The `bootstrap` section of a first node.
 ///
 /// # Errors
 /// When the password cannot be hashed.
-pub fn bootstrap(spec: &DevSpec, operator: &Operator) -> Result<Bootstrap> {
+pub fn bootstrap(cluster_name: &str, level: Option<Level>, operator: &Operator) -> Result<Bootstrap> {
     let mut salt = [0; 16];
     getrandom::fill(&mut salt)?;
     let hash: phc::PasswordHash = Argon2::default()
         .hash_password_with_salt(operator.password.as_bytes(), &salt)
         .map_err(|error| anyhow::anyhow!("hashing the operator's password: {error}"))?;
     let mut bootstrap = serde_json::json!({
-        "cluster_name": spec.cluster_name,
+        "cluster_name": cluster_name,
         "operator": operator.user,
         "operator_password_hash": hash.to_string(),
     });
-    if let Some(level) = &spec.level {
+    if let Some(level) = level {
         bootstrap["level"] = serde_json::to_value(level)?;
     }
     // Through its own document form, so that what is left out takes the product's defaults.

@@ -18,13 +18,11 @@ use anyhow::{Context, Result, bail, ensure};
 use holdfast_model::{ByteCount, Level, config::Join};
 use tokio::time::sleep;
 
-pub use layout::{NodeLayout, S3_DOMAIN, bootstrap, operator};
+pub use layout::{NodeLayout, S3_DOMAIN, bootstrap, operator, service_names};
 pub use ports::Ports;
 
 use crate::{
-    admin::{self, Admin},
     cluster_file::{ClusterFile, Kind, NodeProcess, PROCESSES_FILE, ProcessesFile, relative},
-    http_client::Trust,
     paths,
     process::{self, Identity},
     s3::Client,
@@ -176,29 +174,12 @@ impl DevCluster {
         &self.dir
     }
 
-    /// Whom its servers are checked against.
-    ///
-    /// # Errors
-    /// When the CA file cannot be read.
-    pub fn trust(&self) -> Result<Trust> {
-        Trust::ca_file(&self.file.ca_path())
-    }
-
     /// S3 as tenant `demo` through node `index` (from 0).
     ///
     /// # Errors
     /// When there is no such node.
     pub fn s3(&self, index: usize) -> Result<Client> {
-        Client::of(&self.file, self.file.nodes.get(index).context("no such node")?)
-    }
-
-    /// A session as the operator on node `index` (from 0).
-    ///
-    /// # Errors
-    /// When the node refuses.
-    pub async fn admin(&self, index: usize) -> Result<Admin> {
-        let node = self.file.nodes.get(index).context("no such node")?;
-        Admin::login(&node.admin, self.trust()?, &self.file.operator).await
+        self.file.s3(index)
     }
 
     /// The process of a node, when it runs.
@@ -250,21 +231,13 @@ impl DevCluster {
     /// When it dies or takes longer than a minute; its last lines are quoted.
     pub async fn wait_ready(&mut self, name: &str) -> Result<()> {
         let node = self.file.node(name)?.clone();
-        let deadline = Instant::now() + READY_LIMIT;
-        let ca = self.file.ca_path();
-        loop {
-            if ca.exists() && admin::is_ready(&node.admin, Trust::ca_file(&ca)?).await {
-                return Ok(());
-            }
-            if self.process(name).is_none() {
-                self.reap();
-                bail!("{name} stopped by itself. Its last lines:\n{}", self.log_tail(name));
-            }
-            if Instant::now() >= deadline {
-                bail!("{name} is not ready after {READY_LIMIT:?}. Its last lines:\n{}", self.log_tail(name));
-            }
-            sleep(POLL).await;
-        }
+        let mut alive = || match self.process(name) {
+            Some(_) => Ok(()),
+            None => bail!("{name} stopped by itself"),
+        };
+        let outcome = self.file.wait_ready(&node, READY_LIMIT, &mut alive).await;
+        self.reap();
+        outcome.with_context(|| format!("last lines of {name}:\n{}", self.log_tail(name)))
     }
 
     /// Waits until every node of the cluster is up and votes, as node `index` sees it.
@@ -272,22 +245,7 @@ impl DevCluster {
     /// # Errors
     /// When that takes longer than a minute; says what was still missing.
     pub async fn wait_whole(&self, index: usize) -> Result<()> {
-        let deadline = Instant::now() + READY_LIMIT;
-        let admin = self.admin(index).await?;
-        loop {
-            let state = match admin.members().await {
-                Ok(members) => {
-                    let whole = members.iter().filter(|member| member.up && member.voter).count();
-                    if whole == self.file.nodes.len() {
-                        return Ok(());
-                    }
-                    format!("{members:?}")
-                }
-                Err(error) => format!("{error:#}"),
-            };
-            ensure!(Instant::now() < deadline, "the cluster is not whole after {READY_LIMIT:?}: {state}");
-            sleep(POLL).await;
-        }
+        self.file.wait_whole(index, READY_LIMIT).await
     }
 
     /// Stops every process, gently first. Says which had to be killed.
@@ -334,11 +292,15 @@ impl DevCluster {
     async fn form(&mut self, spec: &DevSpec, layouts: &[NodeLayout], say: &dyn Fn(&str)) -> Result<()> {
         let first = &layouts[0];
         say("starting n1, which founds the cluster");
-        first.write_config(spec, Some(layout::bootstrap(spec, &self.file.operator)?), None)?;
+        first.write_config(
+            spec,
+            Some(layout::bootstrap(&spec.cluster_name, spec.level, &self.file.operator)?),
+            None,
+        )?;
         self.launch(&first.name)?;
         self.take_ca(first).await?;
         self.wait_ready(&first.name).await?;
-        let admin = self.admin(0).await?;
+        let admin = self.file.admin(0).await?;
         for layout in &layouts[1..] {
             let join = Join { peers: vec![first.listen.peer], token: admin.join_token().await? };
             layout.write_config(spec, None, Some(join))?;

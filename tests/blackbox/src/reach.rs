@@ -1,0 +1,98 @@
+//! Reaching a cluster through its contract file, whatever its nodes run on.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use tokio::time::sleep;
+
+use crate::{
+    admin::{self, Admin},
+    cluster_file::{ClusterFile, NodeEntry},
+    http_client::Trust,
+    s3::Client,
+};
+
+const POLL: Duration = Duration::from_millis(50);
+
+impl ClusterFile {
+    /// Whom its servers are checked against.
+    ///
+    /// # Errors
+    /// When the CA file cannot be read.
+    pub fn trust(&self) -> Result<Trust> {
+        Trust::ca_file(&self.ca_path())
+    }
+
+    /// The node at `index` (from 0).
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn node_at(&self, index: usize) -> Result<&NodeEntry> {
+        self.nodes
+            .get(index)
+            .with_context(|| format!("there are {} nodes, none at {index}", self.nodes.len()))
+    }
+
+    /// S3 as the first tenant through the node at `index` (from 0).
+    ///
+    /// # Errors
+    /// When there is no such node.
+    pub fn s3(&self, index: usize) -> Result<Client> {
+        Client::of(self, self.node_at(index)?)
+    }
+
+    /// A session as the operator on the node at `index` (from 0).
+    ///
+    /// # Errors
+    /// When the node refuses.
+    pub async fn admin(&self, index: usize) -> Result<Admin> {
+        Admin::login(&self.node_at(index)?.admin, self.trust()?, &self.operator).await
+    }
+
+    /// Waits until a node says that it serves. `alive` is asked between tries and ends the wait with its error.
+    ///
+    /// # Errors
+    /// That error, or that `limit` has passed.
+    pub async fn wait_ready(
+        &self,
+        node: &NodeEntry,
+        limit: Duration,
+        alive: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<()> {
+        let trust = self.trust()?;
+        let deadline = Instant::now() + limit;
+        while !admin::is_ready(&node.admin, trust.clone()).await {
+            alive()?;
+            if Instant::now() >= deadline {
+                bail!("{} is not ready after {} s; see {}", node.name, limit.as_secs(), node.log.display());
+            }
+            sleep(POLL).await;
+        }
+        Ok(())
+    }
+
+    /// Waits until every node is up and votes in the control group, as the node at `index` sees it.
+    ///
+    /// # Errors
+    /// When that takes longer than `limit`; says what was still missing.
+    pub async fn wait_whole(&self, index: usize, limit: Duration) -> Result<()> {
+        let deadline = Instant::now() + limit;
+        let admin = self.admin(index).await?;
+        loop {
+            let state = match admin.members().await {
+                Ok(members) => {
+                    let whole = members.iter().filter(|member| member.up && member.voter).count();
+                    if whole == self.nodes.len() {
+                        return Ok(());
+                    }
+                    format!("{members:?}")
+                }
+                Err(error) => format!("{error:#}"),
+            };
+            if Instant::now() >= deadline {
+                bail!("the cluster is not whole after {} s: {state}", limit.as_secs());
+            }
+            sleep(POLL).await;
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! `cargo xtask bench`: builds the benchmark client and points it at a cluster of processes.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use holdfast_blackbox::{
+    dev::{DRIVE_SIZE, DevCluster, DevSpec},
+    paths,
+};
+use holdfast_model::ByteCount;
+
+use crate::{
+    binaries,
+    run::{run, say},
+};
+
+/// Arguments of `bench`.
+#[derive(Debug, Args)]
+pub struct Bench {
+    /// Only rows whose name holds this word: put, get, 4KiB, 1MiB, 64MiB
+    name: Option<String>,
+    /// Nodes of the cluster that is started
+    #[arg(long, default_value_t = 1)]
+    nodes: u16,
+    /// Drives on each
+    #[arg(long, default_value_t = 6)]
+    drives: u16,
+    /// Measure the cluster that runs already (`up` or `dev`), not a fresh one
+    #[arg(long)]
+    running: bool,
+    /// Longest time for one row, in seconds
+    #[arg(long, default_value_t = 5)]
+    seconds: u32,
+}
+
+impl Bench {
+    /// Starts a cluster of its own unless told otherwise, measures, stops it.
+    ///
+    /// # Errors
+    /// When a build fails, the cluster does not form, or a request fails.
+    pub async fn run(self) -> Result<()> {
+        let mut client = binaries::bench()?;
+        client.arg("--seconds").arg(self.seconds.to_string());
+        if let Some(name) = &self.name {
+            client.arg(name);
+        }
+        if self.running {
+            return run(client.arg("--cluster").arg(paths::cluster_dir()));
+        }
+        let dir: PathBuf = paths::target().join("bench").join("cluster");
+        let spec = DevSpec {
+            dir: dir.clone(),
+            noded: binaries::noded()?,
+            nodes: self.nodes,
+            drives: self.drives,
+            drive_size: DRIVE_SIZE,
+            buffer_memory: ByteCount::mib(512),
+            level: None,
+            cluster_name: "bench".into(),
+            known_ports: false,
+        };
+        let mut cluster = DevCluster::create(&spec, &say).await?.owned();
+        run(client.arg("--cluster").arg(&dir))?;
+        cluster.stop()?;
+        // The drives are large and of no use afterwards.
+        std::fs::remove_dir_all(&dir)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,36 @@
+//! Building the programs that other commands start.
+
+use std::{path::PathBuf, process::Command};
+
+use anyhow::{Result, ensure};
+use holdfast_blackbox::paths;
+
+use crate::{
+    run::{cargo, run},
+    web,
+};
+
+/// Builds the node program with an up-to-date web console in it.
+///
+/// # Errors
+/// When a build fails.
+pub fn noded() -> Result<PathBuf> {
+    web::refresh()?;
+    build("holdfast-noded")?;
+    let program = paths::noded();
+    ensure!(program.exists(), "{} was not built", program.display());
+    Ok(program)
+}
+
+/// Builds the benchmark client.
+///
+/// # Errors
+/// When the build fails.
+pub fn bench() -> Result<Command> {
+    build("holdfast-bench")?;
+    Ok(Command::new(paths::binaries().join("holdfast-bench")))
+}
+
+fn build(package: &str) -> Result<()> {
+    run(cargo().args(["build", "--quiet", "--package", package]).current_dir(paths::workspace()))
+}

@@ -1,1 +1,0 @@
-//! cargo xtask: every command of the project.

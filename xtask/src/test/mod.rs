@@ -1,0 +1,156 @@
+//! `cargo xtask test`: everything that says whether the tree is good, in the order in which it fails fastest.
+//!
+//! Invariants:
+//! - a step that ran nothing is a failure, not a pass;
+//! - a step that fails does not hide the steps after it;
+//! - whatever a step's programs left running is stopped before the last line is printed.
+
+mod count;
+mod step;
+mod tidy;
+
+use std::{env, fs, process::ExitCode, time::Instant};
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+use holdfast_blackbox::{dev::stop_leftovers, paths};
+
+use crate::{
+    binaries,
+    run::{cargo, duration, say},
+    web,
+};
+use count::Count;
+use step::{Step, command, function};
+
+/// How much is tested.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+enum Scope {
+    /// Without real clients and virtual machines
+    Quick,
+    /// Everything; what CI runs
+    Full,
+}
+
+/// Arguments of `test`.
+#[derive(Debug, Args)]
+pub struct Test {
+    /// How much
+    #[arg(value_enum, default_value = "quick")]
+    scope: Scope,
+    /// Only steps whose name holds this word
+    #[arg(long)]
+    only: Option<String>,
+}
+
+impl Test {
+    /// Runs the steps and prints the sum.
+    ///
+    /// # Errors
+    /// When leftovers cannot be stopped; a failed test is an exit code.
+    pub fn run(&self) -> Result<ExitCode> {
+        sweep()?;
+        let begun = Instant::now();
+        let mut sum = Count::default();
+        let mut broken = Vec::new();
+        for step in steps(self.scope).into_iter().filter(|step| self.wanted(step)) {
+            let name = step.name;
+            let outcome = step.run();
+            sum += outcome.count;
+            if outcome.count.failed > 0 {
+                broken.push(name);
+            }
+            sweep()?;
+        }
+        if !broken.is_empty() {
+            println!("\n  failed: {}", broken.join(", "));
+        }
+        println!("\n  {}", duration(begun.elapsed()));
+        println!("{sum}");
+        Ok(if sum.failed == 0 && sum.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    fn wanted(&self, step: &Step) -> bool {
+        self.only.as_ref().is_none_or(|word| step.name.contains(word.as_str()))
+    }
+}
+
+fn steps(scope: Scope) -> Vec<Step> {
+    let mut steps = vec![
+        command("format", || Ok(with(&["fmt", "--all", "--check"]))),
+        function("tidy", tidy::run),
+        function("console: build", || web::build().map(|()| Count::one_passed())),
+        command("console: check", || web::npm_command(&["run", "check"])),
+        command("console: tests", || web::npm_command(&["test"])),
+        command("lints", || {
+            Ok(with(&[
+                "clippy",
+                "--workspace",
+                "--all-targets",
+                "--features",
+                ALL_TESTS,
+                "--",
+                "-D",
+                "warnings",
+            ]))
+        }),
+        command("unit tests", || Ok(with(&["test", "--workspace", "--no-fail-fast"]))),
+        function("node program", || binaries::noded().map(|_| Count::one_passed())),
+        command("black box: cluster of processes", || blackbox("cluster")),
+    ];
+    if scope == Scope::Full {
+        steps.push(command("black box: aws, rclone, s3cmd, boto3", || blackbox("clients")));
+        steps.push(command("virtual machines: harness", || {
+            Ok(with(&[
+                "test",
+                "--package",
+                "holdfast-qemu",
+                "--no-fail-fast",
+                "--",
+                "--ignored",
+                "--test-threads=1",
+            ]))
+        }));
+        steps.push(command("virtual machines: cluster", || blackbox("machines")));
+    }
+    steps
+}
+
+/// Features that bring in every test of the black box.
+const ALL_TESTS: &str = "holdfast-blackbox/cluster,holdfast-blackbox/clients,holdfast-blackbox/machines";
+
+fn with(arguments: &[&str]) -> std::process::Command {
+    let mut command = cargo();
+    command.args(arguments).current_dir(paths::workspace()).env("CARGO_TERM_COLOR", "never");
+    command
+}
+
+/// The black-box tests of one feature, one at a time: each has a cluster of its own on two cores.
+fn blackbox(feature: &str) -> Result<std::process::Command> {
+    let mut command = with(&[
+        "test",
+        "--package",
+        "holdfast-blackbox",
+        "--features",
+        feature,
+        "--no-fail-fast",
+        "--test",
+        feature,
+    ]);
+    command.args(["--", "--test-threads=1", "--nocapture"]);
+    command.env("HOLDFAST_NODED", paths::noded()).env("HOLDFAST_XTASK", env::current_exe()?);
+    Ok(command)
+}
+
+/// Stops what interrupted tests left behind in their scratch directories.
+fn sweep() -> Result<()> {
+    let Ok(entries) = fs::read_dir(paths::scratch_dir()) else { return Ok(()) };
+    for entry in entries {
+        let dir = entry?.path();
+        let stopped = stop_leftovers(&dir)?;
+        if stopped > 0 {
+            say(&format!("stopped {stopped} processes left in {}", dir.display()));
+        }
+    }
+    Ok(())
+}

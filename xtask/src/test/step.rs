@@ -1,0 +1,113 @@
+//! One step of a test run: a program with its output in a log, or a check of our own.
+
+use std::{
+    fmt,
+    fs::{self, File},
+    io::{self, Write},
+    path::PathBuf,
+    process::{Command, Stdio},
+    time::Instant,
+};
+
+use anyhow::{Context, Result};
+use holdfast_blackbox::paths;
+
+use super::count::Count;
+use crate::run::{describe, duration};
+
+/// Lines of a failed step's log that are shown.
+const TAIL_LINES: usize = 120;
+
+/// A named step, not yet run.
+pub struct Step {
+    /// What people and `--only` call it.
+    pub name: &'static str,
+    work: Work,
+}
+
+enum Work {
+    Command(Box<dyn FnOnce() -> Result<Command>>),
+    Function(Box<dyn FnOnce() -> Result<Count>>),
+}
+
+impl fmt::Debug for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Step({})", self.name)
+    }
+}
+
+/// What came of a step.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Its tests.
+    pub count: Count,
+}
+
+/// A step that runs a program; it passes when the program succeeds.
+pub fn command(name: &'static str, make: impl FnOnce() -> Result<Command> + 'static) -> Step {
+    Step { name, work: Work::Command(Box::new(make)) }
+}
+
+/// A step of our own.
+pub fn function(name: &'static str, work: impl FnOnce() -> Result<Count> + 'static) -> Step {
+    Step { name, work: Work::Function(Box::new(work)) }
+}
+
+impl Step {
+    /// Runs it and prints one line, and more when it failed.
+    pub fn run(self) -> Outcome {
+        print!("  {:<40}", self.name);
+        // A line that is begun shows what is being waited for; a terminal that is gone is no reason to stop.
+        let _ = io::stdout().flush();
+        let begun = Instant::now();
+        let result = match self.work {
+            Work::Function(work) => work().map(|count| (count, String::new())),
+            Work::Command(make) => make().and_then(|command| logged(self.name, command)),
+        };
+        let (count, explanation) = match result {
+            Ok((count, explanation)) => (count, explanation),
+            Err(error) => (Count { passed: 0, failed: 1 }, format!("{error:#}")),
+        };
+        let word = if count.failed == 0 { "ok" } else { "FAILED" };
+        println!(" {word:<6} {count:>24}  {}", duration(begun.elapsed()));
+        if count.failed > 0 {
+            for line in explanation.lines() {
+                println!("    | {line}");
+            }
+        }
+        Outcome { count }
+    }
+}
+
+/// Runs a program with its output in `target/test/NAME.log`; the explanation is the end of that log.
+fn logged(name: &str, mut command: Command) -> Result<(Count, String)> {
+    let log = log_file(name)?;
+    let file = File::create(&log).with_context(|| format!("creating {}", log.display()))?;
+    let line = describe(&command);
+    let status = command
+        .stdin(Stdio::null())
+        .stdout(file.try_clone()?)
+        .stderr(file)
+        .status()
+        .with_context(|| format!("cannot start {line}"))?;
+    let bytes = fs::read(&log)?;
+    let output = String::from_utf8_lossy(&bytes);
+    let mut count = Count::of(&output);
+    let is_test_run = line.contains("test");
+    if status.success() && count == Count::default() {
+        // A linter is one test; a test runner that ran none proves nothing.
+        count = if is_test_run { Count { passed: 0, failed: 1 } } else { Count::one_passed() };
+    } else if !status.success() && count.failed == 0 {
+        count.failed = 1;
+    }
+    let lines: Vec<_> = output.lines().collect();
+    let tail = lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n");
+    Ok((count, format!("{line}: {status}\n{tail}\nall of it: {}", log.display())))
+}
+
+fn log_file(name: &str) -> Result<PathBuf> {
+    let dir = paths::target().join("test");
+    fs::create_dir_all(&dir)?;
+    let plain: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    Ok(dir.join(format!("{plain}.log")))
+}

@@ -1,0 +1,93 @@
+//! The web console: built with its own toolchain, then embedded by the node program's build.
+
+use std::{env, fs, path::Path, process::Command, time::SystemTime};
+
+use anyhow::{Context, Result};
+use holdfast_blackbox::paths;
+
+use crate::run::{run, say, which};
+
+const SOURCES: [&str; 2] = ["src", "public"];
+
+/// `npm ci` when the lock changed, then the build.
+///
+/// # Errors
+/// When npm is missing or fails.
+pub fn build() -> Result<()> {
+    install()?;
+    npm(&["run", "build"])
+}
+
+/// Builds when a source is newer than what was built.
+///
+/// # Errors
+/// As [`build`].
+pub fn refresh() -> Result<()> {
+    let web = paths::workspace().join("admin-web");
+    let built = modified(&web.join("dist/index.html"));
+    let newest = newest(&web)?;
+    if built.is_some_and(|built| newest.is_some_and(|newest| newest <= built)) {
+        return Ok(());
+    }
+    say("the web console is older than its sources");
+    build()
+}
+
+/// Installs the console's packages as its lock file says, unless they are.
+///
+/// # Errors
+/// When npm is missing or fails.
+pub fn install() -> Result<()> {
+    let web = paths::workspace().join("admin-web");
+    // npm writes this file at the end of an installation.
+    let installed = modified(&web.join("node_modules/.package-lock.json"));
+    let locked = modified(&web.join("package-lock.json"));
+    if installed.is_some() && installed >= locked {
+        return Ok(());
+    }
+    npm(&["ci", "--no-audit", "--no-fund"])
+}
+
+/// Runs npm in the console's directory.
+///
+/// # Errors
+/// When npm is missing or fails.
+pub fn npm(arguments: &[&str]) -> Result<()> {
+    run(&mut npm_command(arguments)?)
+}
+
+/// npm in the console's directory, not yet started.
+///
+/// # Errors
+/// When npm is missing.
+pub fn npm_command(arguments: &[&str]) -> Result<Command> {
+    let npm = which("npm").context("npm is not installed: cargo xtask setup")?;
+    let mut command = Command::new(npm);
+    command.args(arguments).current_dir(paths::workspace().join("admin-web"));
+    if env::var_os("CI").is_none() {
+        command.arg("--loglevel=error");
+    }
+    Ok(command)
+}
+
+/// Time of the newest file that the build reads.
+fn newest(web: &Path) -> Result<Option<SystemTime>> {
+    let mut newest = None;
+    let mut note = |time: Option<SystemTime>| newest = newest.max(time);
+    for entry in fs::read_dir(web).with_context(|| format!("{} is missing", web.display()))? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if path.is_file() {
+            note(modified(&path));
+        } else if SOURCES.contains(&name.as_ref()) {
+            for file in holdfast_blackbox::tree::list(&path)? {
+                note(modified(&path.join(file)));
+            }
+        }
+    }
+    Ok(newest)
+}
+
+fn modified(path: &Path) -> Option<SystemTime> {
+    fs::metadata(path).and_then(|meta| meta.modified()).ok()
+}
