@@ -38,22 +38,15 @@ pub(crate) async fn guard(
 ) -> Response {
     let (mut parts, body) = request.into_parts();
     let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0);
-    let mut actor = None;
-    let response = match admit(&state, route, &parts).await {
-        Err(problem) => problem.into_response(),
+    let (actor, response) = match admit(&state, route, &parts).await {
+        Err(Refusal { problem, who }) => (who, problem.into_response()),
         Ok(session) => {
-            actor = session.as_ref().map(|session| (session.claims.user.clone(), session.role));
+            let actor = session.as_ref().map(|session| (session.claims.user.clone(), session.role));
             if let Some(session) = session {
                 parts.extensions.insert(session);
             }
             let answer = tokio::time::timeout(DEADLINE, next.run(Request::from_parts(parts, body))).await;
-            answer.unwrap_or_else(|_| {
-                let detail = format!(
-                    "No answer within {} s. What was asked for may still happen: look before you repeat it.",
-                    DEADLINE.as_secs()
-                );
-                Problem::deadline(detail).into_response()
-            })
+            (actor, answer.unwrap_or_else(|_| deadline_exceeded().into_response()))
         }
     };
     if route.is_audited() {
@@ -62,11 +55,30 @@ pub(crate) async fn guard(
     response
 }
 
-async fn admit(state: &AppState, route: &Route, request: &Parts) -> Result<Option<Session>, Problem> {
+fn deadline_exceeded() -> Problem {
+    Problem::deadline(format!(
+        "No answer within {} s. What was asked for may still happen: look before you repeat it.",
+        DEADLINE.as_secs()
+    ))
+}
+
+/// Why a request goes no further, and whose it is when that is proven.
+struct Refusal {
+    problem: Problem,
+    who: Option<(String, Role)>,
+}
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        Self { problem, who: None }
+    }
+}
+
+async fn admit(state: &AppState, route: &Route, request: &Parts) -> Result<Option<Session>, Refusal> {
     let headers = &request.headers;
     let writes = !matches!(request.method, Method::GET | Method::HEAD);
     if writes && !origin_is_ours(request) {
-        return Err(Problem::cross_site("The Origin header names another site."));
+        return Err(Problem::cross_site("The Origin header names another site.").into());
     }
     let Access::Session(needed) = route.access else {
         return Ok(None);
@@ -77,19 +89,19 @@ async fn admit(state: &AppState, route: &Route, request: &Parts) -> Result<Optio
     let over = || Problem::session_required("The session is over or was never valid. Log in again.");
     let claims = Claims::verify(&token, &state.backend.session_key(), now()).ok_or_else(over)?;
     if state.ended.lock().contains(&claims) {
-        return Err(over());
+        return Err(over().into());
     }
-    let record = state.backend.operator(&claims.user).await?.filter(|record| claims.fits(record));
-    let role = record.ok_or_else(over)?.role;
+    let record = state.backend.operator(&claims.user).await.map_err(Problem::from)?;
+    let role = record.filter(|record| claims.fits(record)).ok_or_else(over)?.role;
+    let refuse = |problem| Err(Refusal { problem, who: Some((claims.user.clone(), role)) });
     if writes && by_cookie && !headers.contains_key(CSRF_HEADER) {
-        return Err(Problem::cross_site(format!(
-            "A write that is authenticated by cookie carries {CSRF_HEADER}: 1."
-        )));
+        let detail = format!("A write that is authenticated by cookie carries {CSRF_HEADER}: 1.");
+        return refuse(Problem::cross_site(detail));
     }
     if role < needed {
         let detail =
             format!("{} needs the role {}; {} is {}.", route.id, needed.name(), claims.user, role.name());
-        return Err(Problem::forbidden(detail));
+        return refuse(Problem::forbidden(detail));
     }
     Ok(Some(Session { claims, role }))
 }

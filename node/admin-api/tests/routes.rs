@@ -1,0 +1,313 @@
+//! The service as a client meets it: who is let in, what is answered, what is kept from caches and logs.
+
+mod support;
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use holdfast_admin_api::Role;
+use holdfast_admin_api::routes::{Access, ROUTES};
+use http::{Request, StatusCode, header};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use support::{Client, Example, PASSWORD};
+
+fn path(template: &str) -> String {
+    template.replace("{name}", "demo")
+}
+
+#[tokio::test]
+async fn every_route_that_asks_for_a_session_refuses_without_one() {
+    let client = Client::new(Example::default());
+    for route in ROUTES.iter().filter(|route| route.access != Access::Anyone) {
+        let request = Request::builder().method(route.method.name()).uri(path(route.path));
+        let answer = client.send(request.body(Body::empty()).unwrap()).await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{}", route.id);
+        assert_eq!(answer.problem(), "session-required");
+        let answer = client.call(route.method.name(), &path(route.path), "hf1.e30.AAAA", &Value::Null).await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{} with a forged token", route.id);
+    }
+}
+
+#[tokio::test]
+async fn a_viewer_reads_and_is_refused_whatever_needs_an_operator() {
+    let client = Client::new(Example::default());
+    let token = client.token("watcher").await;
+    for route in ROUTES.iter().filter(|route| route.id != "logout" && route.access != Access::Anyone) {
+        let answer = client.call(route.method.name(), &path(route.path), &token, &Value::Null).await;
+        if route.access == Access::Session(Role::Operator) {
+            assert_eq!(answer.problem(), "forbidden", "{}", route.id);
+        } else {
+            assert_eq!(answer.status, StatusCode::OK, "{}: {}", route.id, answer.text);
+        }
+    }
+}
+
+#[tokio::test]
+async fn open_routes_say_one_word() {
+    let get = |path: &str| Request::get(path).body(Body::empty()).unwrap();
+    let client = Client::new(Example::default());
+    assert_eq!(client.send(get("/healthz")).await.text, "ok\n");
+    assert_eq!(client.send(get("/readyz")).await.text, "ready\n");
+    let starting = Client::new(Example { hangs: true, ..Example::default() });
+    let answer = starting.send(get("/readyz")).await;
+    assert_eq!((answer.status, answer.text.as_str()), (StatusCode::SERVICE_UNAVAILABLE, "not ready\n"));
+}
+
+#[tokio::test]
+async fn the_cookie_opens_reads_and_writes_need_the_consoles_header_too() {
+    let client = Client::new(Example::default());
+    let login = client.login("admin", PASSWORD).await;
+    let cookie = login.headers[header::SET_COOKIE].to_str().unwrap().to_owned();
+    for attribute in ["__Host-holdfast=", "; Secure", "; HttpOnly", "; SameSite=Strict", "; Path=/"] {
+        assert!(cookie.contains(attribute), "{cookie}");
+    }
+    assert!(!cookie.contains("Domain"));
+    let pair = cookie.split(';').next().unwrap();
+    let read = Request::get("/api/v1/session").header("cookie", pair).body(Body::empty()).unwrap();
+    let session = client.send(read).await;
+    assert_eq!((&session.json["user"], &session.json["node"]), (&json!("admin"), &json!("n1")));
+
+    let write = |extra: &[(&str, &str)]| {
+        let mut request = support::json("POST", "/api/v1/join-tokens", &json!({})).header("cookie", pair);
+        for (name, value) in extra {
+            request = request.header(*name, *value);
+        }
+        request.body(Body::from("{}")).unwrap()
+    };
+    assert_eq!(client.send(write(&[])).await.problem(), "cross-site-request");
+    let evil = [("x-holdfast-csrf", "1"), ("host", "n1:8443"), ("origin", "https://evil.example")];
+    assert_eq!(client.send(write(&evil)).await.problem(), "cross-site-request");
+    let ours = [("x-holdfast-csrf", "1"), ("host", "n1:8443"), ("origin", "https://n1:8443")];
+    assert_eq!(client.send(write(&ours)).await.status, StatusCode::CREATED);
+}
+
+#[tokio::test]
+async fn wrong_password_and_unknown_user_are_answered_alike_and_then_held_back() {
+    let client = Client::new(Example::default());
+    let wrong = client.login("admin", "wrong").await;
+    let unknown = client.login("nobody", "wrong").await;
+    assert_eq!(wrong.problem(), "login-refused");
+    assert_eq!((wrong.status, &wrong.text), (unknown.status, &unknown.text));
+    let mut tries = 0;
+    let held_back = loop {
+        let answer = client.login("admin", "wrong").await;
+        tries += 1;
+        assert!(tries < 10, "never held back");
+        if answer.status == StatusCode::TOO_MANY_REQUESTS {
+            break answer;
+        }
+    };
+    assert!(held_back.headers.contains_key(header::RETRY_AFTER));
+    assert_eq!(
+        client.login("admin", PASSWORD).await.status,
+        StatusCode::TOO_MANY_REQUESTS,
+        "the right one too"
+    );
+    assert_eq!(
+        client.login("watcher", PASSWORD).await.status,
+        StatusCode::CREATED,
+        "others are not held back"
+    );
+}
+
+#[tokio::test]
+async fn a_session_is_good_on_every_node_of_its_cluster_and_on_no_other() {
+    let token = Client::new(Example::default()).token("admin").await;
+    let second = Client::new(Example { node: "n2", ..Example::default() });
+    let other = Client::new(Example { key: [9; 32], ..Example::default() });
+    let answer = second.call("GET", "/api/v1/session", &token, &Value::Null).await;
+    assert_eq!(answer.json["node"], "n2");
+    let answer = other.call("GET", "/api/v1/session", &token, &Value::Null).await;
+    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn logout_ends_the_session_and_drops_the_cookie() {
+    let client = Client::new(Example::default());
+    let token = client.token("admin").await;
+    let answer = client.call("DELETE", "/api/v1/session", &token, &Value::Null).await;
+    assert_eq!(answer.status, StatusCode::NO_CONTENT);
+    assert!(answer.headers[header::SET_COOKIE].to_str().unwrap().contains("Max-Age=0"));
+    let answer = client.call("GET", "/api/v1/session", &token, &Value::Null).await;
+    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn a_changed_password_or_a_removed_account_ends_its_sessions() {
+    let example = Arc::new(Example::default());
+    let client = Client {
+        router: holdfast_admin_api::router(example.clone()),
+        address: ([192, 0, 2, 1], 4000).into(),
+    };
+    let (admin, watcher) = (client.token("admin").await, client.token("watcher").await);
+    example.operators.lock().retain(|operator| operator.user == "admin");
+    example.operators.lock()[0].password_hash.push('A');
+    for token in [admin, watcher] {
+        let answer = client.call("GET", "/api/v1/cluster", &token, &Value::Null).await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+    }
+}
+
+#[tokio::test]
+async fn tenants_are_made_once_and_their_secrets_are_not_stored_by_browsers() {
+    let client = Client::new(Example::default());
+    let token = client.token("admin").await;
+    let post = |path: &'static str, body: Value| {
+        let (client, token) = (&client, &token);
+        async move { client.call("POST", path, token, &body).await }
+    };
+    let created = post("/api/v1/tenants", json!({ "name": "acme", "level": "+2d:1n" })).await;
+    assert_eq!(created.status, StatusCode::CREATED, "{}", created.text);
+    assert_eq!(created.json["secret_key"], "example-secret-shown-once");
+    assert_eq!(created.headers[header::CACHE_CONTROL], "no-store");
+    assert_eq!(post("/api/v1/tenants", json!({ "name": "acme" })).await.problem(), "conflict");
+    assert_eq!(post("/api/v1/tenants", json!({ "name": "Acme!" })).await.problem(), "invalid-request");
+    assert_eq!(
+        post("/api/v1/tenants", json!({ "name": "x", "level": "+9n" })).await.problem(),
+        "invalid-request"
+    );
+    assert_eq!(post("/api/v1/tenants", json!({ "name": "x", "nmae": 1 })).await.problem(), "invalid-request");
+    assert_eq!(post("/api/v1/tenants/acme/access-keys", Value::Null).await.status, StatusCode::CREATED);
+    assert_eq!(post("/api/v1/tenants/none/access-keys", Value::Null).await.problem(), "not-found");
+    let list = client.call("GET", "/api/v1/tenants", &token, &Value::Null).await;
+    assert_eq!(list.json["tenants"][1]["access_keys"].as_array().unwrap().len(), 2);
+    assert!(!list.text.contains("secret"), "{}", list.text);
+}
+
+#[tokio::test]
+async fn join_tokens_live_as_long_as_asked_within_a_day() {
+    let client = Client::new(Example::default());
+    let token = client.token("admin").await;
+    let ask = |body: Value| {
+        let (client, token) = (&client, &token);
+        async move { client.call("POST", "/api/v1/join-tokens", token, &body).await }
+    };
+    assert_eq!(ask(json!({})).await.json["expires_unix_ms"], 1_800_000_000_000_u64 + 900_000);
+    assert_eq!(
+        ask(json!({ "valid_for_seconds": 60 })).await.json["expires_unix_ms"],
+        1_800_000_000_000_u64 + 60_000
+    );
+    assert_eq!(ask(json!({ "valid_for_seconds": 86_401 })).await.problem(), "invalid-request");
+}
+
+#[tokio::test]
+async fn bodies_that_are_not_small_json_are_refused() {
+    let client = Client::new(Example::default());
+    let post = |kind: &'static str, body: String| {
+        let request = Request::post("/api/v1/session").header("content-type", kind);
+        client.send(request.body(Body::from(body)).unwrap())
+    };
+    assert_eq!(post("text/plain", "{}".into()).await.problem(), "unsupported-media-type");
+    assert_eq!(post("application/json", "{".into()).await.problem(), "invalid-request");
+    assert_eq!(post("application/json", " ".repeat(20_000)).await.problem(), "body-too-large");
+}
+
+#[tokio::test]
+async fn the_cluster_its_nodes_and_drives_tell_the_same() {
+    let client = Client::new(Example::default());
+    let token = client.token("watcher").await;
+    let get = |path: &'static str| {
+        let (client, token) = (&client, &token);
+        async move { client.call("GET", path, token, &Value::Null).await.json }
+    };
+    let (cluster, nodes, drives) =
+        (get("/api/v1/cluster").await, get("/api/v1/nodes").await, get("/api/v1/drives").await);
+    assert_eq!(cluster["level"]["requested"], "+2d:1n");
+    assert_eq!(nodes["nodes"], cluster["nodes"]);
+    assert_eq!(drives["drives"].as_array().unwrap().len(), 12);
+    assert_eq!(drives["drives"][4]["node"], "n2");
+    assert_eq!(drives["drives"][4]["drive"], cluster["nodes"][1]["drives"][0]);
+}
+
+#[tokio::test]
+async fn every_answer_carries_the_security_headers() {
+    let client = Client::new(Example::default());
+    let requests = [
+        Request::get("/").body(Body::empty()),
+        Request::get("/assets/none.js").body(Body::empty()),
+        Request::get("/api/v1/cluster").body(Body::empty()),
+        Request::get("/api/none").body(Body::empty()),
+        Request::put("/api/v1/session").body(Body::empty()),
+        Request::get("/healthz").body(Body::empty()),
+    ];
+    for request in requests {
+        let request = request.unwrap();
+        let what = format!("{} {}", request.method(), request.uri());
+        let answer = client.send(request).await;
+        let policy = answer.headers[header::CONTENT_SECURITY_POLICY].to_str().unwrap();
+        assert!(policy.contains("frame-ancestors 'none'") && !policy.contains("unsafe"), "{what}: {policy}");
+        assert_eq!(answer.headers[header::X_CONTENT_TYPE_OPTIONS], "nosniff", "{what}");
+        assert!(answer.headers.contains_key(header::STRICT_TRANSPORT_SECURITY), "{what}");
+        assert!(!answer.headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN), "{what}");
+        if what.contains("/api/") {
+            assert_eq!(answer.headers[header::CACHE_CONTROL], "no-store", "{what}");
+            assert!(answer.status.is_client_error(), "{what}");
+            answer.problem();
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_that_does_not_answer_costs_the_client_its_deadline_and_no_more() {
+    let client = Client::new(Example { hangs: true, ..Example::default() });
+    let token = client.token("admin").await;
+    let begun = tokio::time::Instant::now();
+    let answer = client.call("GET", "/api/v1/cluster", &token, &Value::Null).await;
+    assert_eq!(answer.problem(), "deadline-exceeded");
+    assert_eq!(begun.elapsed().as_secs(), 30);
+}
+
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn logins_and_writes_are_audited_done_or_refused_and_reads_are_not() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().json().with_writer(move || writer.clone()).finish();
+    let _default = tracing::subscriber::set_default(subscriber);
+
+    let client = Client::new(Example::default());
+    let (admin, watcher) = (client.token("admin").await, client.token("watcher").await);
+    client.login("admin", "a wrong guess").await;
+    client.call("GET", "/api/v1/cluster", &admin, &Value::Null).await;
+    client.call("POST", "/api/v1/tenants", &admin, &json!({ "name": "acme" })).await;
+    client.call("POST", "/api/v1/tenants", &watcher, &json!({ "name": "other" })).await;
+    client.call("POST", "/api/v1/tenants", "forged", &json!({ "name": "other" })).await;
+
+    let text = String::from_utf8(lines.0.lock().clone()).unwrap();
+    let events: Vec<String> = text
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .filter(|event| event["target"] == "audit")
+        .map(|event| {
+            let field = |name: &str| event["fields"][name].as_str().unwrap().to_owned();
+            [field("action"), field("outcome"), field("user"), field("on"), field("address")].join(" ")
+        })
+        .collect();
+    assert_eq!(
+        events,
+        [
+            "login done \"admin\" \"-\" 192.0.2.1",
+            "login done \"watcher\" \"-\" 192.0.2.1",
+            "login refused \"admin\" \"-\" 192.0.2.1",
+            "create_tenant done \"admin\" \"acme\" 192.0.2.1",
+            "create_tenant refused \"watcher\" \"-\" 192.0.2.1",
+            "create_tenant refused \"-\" \"-\" 192.0.2.1",
+        ]
+    );
+    for secret in [PASSWORD, "a wrong guess", "example-secret-shown-once", admin.as_str()] {
+        assert!(!text.contains(secret), "{secret} in the log");
+    }
+}

@@ -1,0 +1,297 @@
+//! A made-up cluster for tests and for looking at the console. Nothing of it is in the node program.
+
+#![allow(dead_code, reason = "each user of this module takes a part of it")]
+#![allow(clippy::unwrap_used, reason = "only tests and an example use it")]
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use argon2::{Argon2, Params, PasswordHash, PasswordHasher as _};
+use async_trait::async_trait;
+use axum::{Router, body::Body, extract::ConnectInfo};
+use holdfast_admin_api::{
+    AccessKeyPair, AdminBackend, AdminError, Capacity, ClusterStatus, CreatedTenant, DriveState, DriveStatus,
+    DriveUsage, GroupStatus, JoinTokenInfo, LevelStatus, NodeState, NodeStatus, OperatorRecord, Readiness,
+    Role, Secret, ServiceUrls, StripeShape, TenantStatus, router,
+};
+use holdfast_model::{ByteCount, ClusterId, DriveId, Epoch, GroupId, Level, NodeId, TenantId, UnixMillis};
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt as _;
+use parking_lot::Mutex;
+use serde_json::Value;
+use tower::ServiceExt as _;
+
+/// The password of all accounts.
+pub const PASSWORD: &str = "correct horse";
+
+/// A hash that is quick to check: 64 KiB, one pass.
+fn password_hash() -> String {
+    let hasher = Argon2::from(Params::new(64, 1, 1, None).unwrap());
+    let hash: PasswordHash =
+        hasher.hash_password_with_salt(PASSWORD.as_bytes(), b"0123456789abcdef").unwrap();
+    hash.to_string()
+}
+
+/// Everything a test may change while the service runs.
+pub struct Example {
+    pub node: &'static str,
+    pub key: [u8; 32],
+    pub operators: Mutex<Vec<OperatorRecord>>,
+    pub tenants: Mutex<Vec<TenantStatus>>,
+    pub cluster: Mutex<Box<dyn Fn() -> ClusterStatus + Send>>,
+    /// Calls take forever.
+    pub hangs: bool,
+}
+
+impl Default for Example {
+    fn default() -> Self {
+        let operator =
+            |user: &str, role| OperatorRecord { user: user.into(), password_hash: password_hash(), role };
+        Self {
+            node: "n1",
+            key: [1; 32],
+            operators: Mutex::new(vec![operator("admin", Role::Operator), operator("watcher", Role::Viewer)]),
+            tenants: Mutex::new(vec![TenantStatus {
+                id: TenantId::from_bytes([3; 16]),
+                name: "demo".into(),
+                region: "us-east-1".into(),
+                level: None,
+                access_keys: vec!["HFDEMO0000000001".into()],
+            }]),
+            cluster: Mutex::new(Box::new(healthy)),
+            hangs: false,
+        }
+    }
+}
+
+#[async_trait]
+impl AdminBackend for Example {
+    async fn cluster(&self) -> Result<ClusterStatus, AdminError> {
+        if self.hangs {
+            std::future::pending::<()>().await;
+        }
+        Ok((self.cluster.lock())())
+    }
+
+    async fn operator(&self, user: &str) -> Result<Option<OperatorRecord>, AdminError> {
+        Ok(self.operators.lock().iter().find(|operator| operator.user == user).cloned())
+    }
+
+    async fn create_join_token(&self, valid_for: Duration) -> Result<JoinTokenInfo, AdminError> {
+        let expires = UnixMillis::new(1_800_000_000_000 + u64::try_from(valid_for.as_millis()).unwrap());
+        Ok(JoinTokenInfo { token: Secret::new("hfj1-EXAMPLE-TOKEN".into()), expires_unix_ms: expires })
+    }
+
+    async fn tenants(&self) -> Result<Vec<TenantStatus>, AdminError> {
+        Ok(self.tenants.lock().clone())
+    }
+
+    async fn create_tenant(&self, name: &str, level: Option<Level>) -> Result<CreatedTenant, AdminError> {
+        let mut tenants = self.tenants.lock();
+        if tenants.iter().any(|tenant| tenant.name == name) {
+            return Err(AdminError::Conflict { what: format!("Tenant \"{name}\" exists already.") });
+        }
+        let id = TenantId::from_bytes([u8::try_from(tenants.len()).unwrap() + 4; 16]);
+        let access_key = format!("HFEXAMPLE{:07}", tenants.len());
+        let (name, region) = (name.to_owned(), "us-east-1".to_owned());
+        let access_keys = vec![access_key.clone()];
+        tenants.push(TenantStatus { id, name: name.clone(), region: region.clone(), level, access_keys });
+        Ok(CreatedTenant {
+            id,
+            name,
+            region,
+            access_key,
+            secret_key: Secret::new("example-secret-shown-once".into()),
+        })
+    }
+
+    async fn create_access_key(&self, tenant: &str) -> Result<AccessKeyPair, AdminError> {
+        let mut tenants = self.tenants.lock();
+        let tenant = tenants
+            .iter_mut()
+            .find(|known| known.name == tenant)
+            .ok_or_else(|| AdminError::NotFound { what: format!("tenant \"{tenant}\"") })?;
+        let access_key = format!("HFEXTRA{:09}", tenant.access_keys.len());
+        tenant.access_keys.push(access_key.clone());
+        Ok(AccessKeyPair { access_key, secret_key: Secret::new("another-secret-shown-once".into()) })
+    }
+
+    fn session_key(&self) -> [u8; 32] {
+        self.key
+    }
+
+    fn node_name(&self) -> String {
+        self.node.to_owned()
+    }
+
+    async fn ready(&self) -> Readiness {
+        if self.hangs { Readiness::NotReady } else { Readiness::Ready }
+    }
+}
+
+const TIB: u64 = 1 << 40;
+
+fn drive(node: u8, index: u8, used: u64) -> DriveStatus {
+    DriveStatus {
+        id: DriveId::from_bytes([node * 16 + index; 16]),
+        serial: format!("ZX{node}0{index}A7{index}K"),
+        path: format!("/dev/vd{}", char::from(b'b' + index)),
+        state: DriveState::Healthy,
+        capacity_bytes: ByteCount::new(4 * TIB),
+        usage: Some(DriveUsage {
+            used_bytes: ByteCount::new(used),
+            free_bytes: ByteCount::new(4 * TIB - used),
+            shards: used / 400_000,
+            errors: 0,
+        }),
+    }
+}
+
+fn node(number: u8) -> NodeStatus {
+    let host = format!("10.77.0.{number}");
+    NodeStatus {
+        id: NodeId::new(number.into()),
+        name: format!("n{number}"),
+        state: NodeState::Up,
+        peer_address: format!("{host}:7400"),
+        services: Some(ServiceUrls {
+            s3: format!("https://{host}:9443"),
+            admin: format!("https://{host}:8443"),
+            metrics: format!("https://{host}:9100/metrics"),
+        }),
+        version: Some("0.1.0".into()),
+        uptime_seconds: Some(86_400 * u64::from(number) + 4_321),
+        drives: (0..4).map(|i| drive(number, i, TIB + u64::from(i) * (TIB / 9))).collect(),
+    }
+}
+
+fn sum(nodes: &[NodeStatus]) -> Capacity {
+    let drives = || nodes.iter().flat_map(|node| &node.drives);
+    let raw: u64 = drives().map(|drive| drive.capacity_bytes.get()).sum();
+    let used: u64 = drives().filter_map(|drive| drive.usage).map(|usage| usage.used_bytes.get()).sum();
+    Capacity {
+        raw_bytes: ByteCount::new(raw),
+        used_bytes: ByteCount::new(used),
+        free_bytes: ByteCount::new(raw - used),
+    }
+}
+
+/// Three nodes of four drives, all well.
+pub fn healthy() -> ClusterStatus {
+    let nodes: Vec<_> = (1..=3).map(node).collect();
+    let level = Level::PLUS_2D_1N;
+    ClusterStatus {
+        id: ClusterId::from_bytes([0xc5; 16]),
+        name: "archive-west".into(),
+        epoch: Epoch::new(7),
+        level: LevelStatus {
+            requested: level,
+            actual: Some(level),
+            suggested: level,
+            stripe: Some(StripeShape { data: 4, parity: 2 }),
+        },
+        capacity: sum(&nodes),
+        groups: (0..=8)
+            .map(|group| GroupStatus {
+                id: GroupId::new(group),
+                leader: Some(NodeId::new(u64::from(group % 3 + 1))),
+                term: 3,
+                voters: (1..=3).map(NodeId::new).collect(),
+                applied_index: 18_000 + 731 * u64::from(group),
+            })
+            .collect(),
+        nodes,
+        tenants: 1,
+    }
+}
+
+/// The same with a node down, one joining, drives in trouble and a group without a leader.
+pub fn troubled() -> ClusterStatus {
+    let mut status = healthy();
+    let [first, second, third] = &mut status.nodes[..] else { unreachable!("three nodes") };
+    first.drives[1].state =
+        DriveState::Fenced { reason: "flush failed: Input/output error (os error 5)".into() };
+    if let Some(usage) = &mut first.drives[1].usage {
+        usage.errors = 1;
+    }
+    first.drives[2].state = DriveState::Slow;
+    second.state = NodeState::Down { last_heard_unix_ms: Some(UnixMillis::new(1_790_000_000_000)) };
+    (second.services, second.version, second.uptime_seconds) = (None, None, None);
+    for drive in &mut second.drives {
+        (drive.state, drive.usage) = (DriveState::Unknown, None);
+    }
+    third.drives[3].state = DriveState::Missing;
+    third.drives[3].usage = None;
+    let mut fourth = node(4);
+    fourth.state = NodeState::Joining;
+    fourth.drives.truncate(2);
+    fourth.drives[1].state = DriveState::Mounting;
+    status.nodes.push(fourth);
+    status.level.actual = None;
+    status.level.stripe = None;
+    status.groups[4].leader = None;
+    status.capacity = sum(&status.nodes);
+    status
+}
+
+/// A client of one node's router, without sockets.
+pub struct Client {
+    pub router: Router,
+    pub address: SocketAddr,
+}
+
+impl Client {
+    pub fn new(backend: Example) -> Self {
+        Self { router: router(Arc::new(backend)), address: SocketAddr::from(([192, 0, 2, 1], 4000)) }
+    }
+
+    pub async fn send(&self, request: Request<Body>) -> Answer {
+        let mut request = request;
+        request.extensions_mut().insert(ConnectInfo(self.address));
+        Answer::read(self.router.clone().oneshot(request).await.unwrap()).await
+    }
+
+    pub async fn login(&self, user: &str, password: &str) -> Answer {
+        let body = serde_json::json!({ "user": user, "password": password });
+        self.send(json("POST", "/api/v1/session", &body).body(Body::from(body.to_string())).unwrap()).await
+    }
+
+    /// The token of a fresh session.
+    pub async fn token(&self, user: &str) -> String {
+        let answer = self.login(user, PASSWORD).await;
+        assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text);
+        answer.json["token"].as_str().unwrap().to_owned()
+    }
+
+    pub async fn call(&self, method: &str, path: &str, token: &str, body: &Value) -> Answer {
+        let request = json(method, path, body).header("authorization", format!("Bearer {token}"));
+        self.send(request.body(Body::from(body.to_string())).unwrap()).await
+    }
+}
+
+pub fn json(method: &str, path: &str, body: &Value) -> http::request::Builder {
+    let request = Request::builder().method(method).uri(path);
+    if body.is_null() { request } else { request.header("content-type", "application/json") }
+}
+
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: http::HeaderMap,
+    pub text: String,
+    /// Null when the body is not JSON.
+    pub json: Value,
+}
+
+impl Answer {
+    async fn read(response: Response<Body>) -> Self {
+        let (parts, body) = response.into_parts();
+        let text = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
+        let json = serde_json::from_str(&text).unwrap_or_default();
+        Self { status: parts.status, headers: parts.headers, text, json }
+    }
+
+    /// Last part of the problem's type.
+    pub fn problem(&self) -> &str {
+        assert_eq!(self.headers["content-type"], "application/problem+json", "{}", self.text);
+        self.json["type"].as_str().unwrap().rsplit(':').next().unwrap()
+    }
+}
