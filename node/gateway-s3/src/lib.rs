@@ -1,1 +1,105 @@
 //! The S3 protocol over TLS, served from the object layer.
+//!
+//! A request passes, in this order: the connection's bounds ([`limits`], `server`), the head read once
+//! (`front`, `sigv4`, `target`, [`operations`]), the protocol library's signature check, the gate (`gate`,
+//! `headers`, `normal`), the library's parsing, a handler (`ops`) and the object layer. Content passes beside
+//! it, verified as it streams ([`intake`]). Errors become AWS's documents in one place (`errors`, `answer`).
+//!
+//! What is not served is refused, never ignored: operations, parameters and headers outside the tables get
+//! `NotImplemented`. Left out on purpose: everything that decides (conditions, placement, durability) is the
+//! object layer's; this crate holds no state beyond a request.
+
+mod answer;
+mod call;
+mod errors;
+mod front;
+mod gate;
+mod headers;
+pub mod intake;
+pub mod limits;
+mod normal;
+pub mod observer;
+pub mod operations;
+mod ops;
+mod server;
+mod service;
+pub mod sigv4;
+pub mod target;
+mod watch;
+
+use std::{future::Future, sync::Arc};
+
+use holdfast_object::api::ObjectGateway;
+use rustls::ServerConfig;
+use s3s::{
+    config::{S3Config, StaticConfigProvider},
+    service::S3ServiceBuilder,
+};
+use tokio::net::TcpListener;
+
+pub use crate::{
+    errors::Refusal,
+    observer::{Cut, Observer, RequestRecord},
+};
+use crate::{front::Front, target::Domains};
+
+/// The first pass only verifies signatures.
+struct NoOperations;
+
+impl s3s::S3 for NoOperations {}
+
+/// The gateway of one node.
+#[derive(Clone)]
+pub struct S3Gateway {
+    front: Arc<Front>,
+    observer: Arc<dyn Observer>,
+}
+
+impl std::fmt::Debug for S3Gateway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("S3Gateway")
+    }
+}
+
+impl S3Gateway {
+    /// `domains` are those below which `bucket.DOMAIN` names a bucket; any other host is path style.
+    #[must_use]
+    pub fn new(objects: Arc<dyn ObjectGateway>, domains: Vec<String>, observer: Arc<dyn Observer>) -> Self {
+        let domains = Domains::new(domains);
+        let mut config = S3Config::default();
+        config.xml_max_body_size = limits::XML_BODY_SIZE_MAX;
+        config.presigned_url_max_skew_time_secs =
+            u32::try_from(limits::CLOCK_SKEW_MAX.as_secs()).unwrap_or(u32::MAX);
+        config.normalize_forward_slash_path = false;
+        // Forms are refused before they reach the library; should one, it is not gathered in memory.
+        config.post_object_max_file_size = 0;
+        config.form_max_parts = 0;
+
+        let config = Arc::new(StaticConfigProvider::new(Arc::new(config)));
+
+        let mut second = S3ServiceBuilder::new(service::Service::new(Arc::clone(&objects)));
+        second.set_auth(gate::NoSecrets);
+        second.set_access(gate::Gate);
+        second.set_host(domains.clone());
+        second.set_config(config.clone());
+
+        let mut first = S3ServiceBuilder::new(NoOperations);
+        first.set_auth(gate::Secrets(Arc::clone(&objects)));
+        first.set_route(gate::Verified(second.build()));
+        first.set_host(domains.clone());
+        first.set_config(config);
+        let front = Front::new(first.build(), objects, domains, Arc::clone(&observer));
+        Self { front: Arc::new(front), observer }
+    }
+
+    /// Serves connections of `listener` until `shutdown` completes, then lets requests in progress end.
+    /// Protocols are offered by ALPN unless `tls` already chose.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        tls: Arc<ServerConfig>,
+        shutdown: impl Future<Output = ()> + Send,
+    ) {
+        server::serve(self.front, self.observer, listener, tls, shutdown).await;
+    }
+}

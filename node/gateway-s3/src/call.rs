@@ -1,0 +1,73 @@
+//! One request's context: what is known about it before and beside the protocol library's types.
+
+use std::sync::{Arc, OnceLock, atomic::AtomicBool};
+
+use holdfast_object::api::Credential;
+use http::HeaderMap;
+use parking_lot::Mutex;
+
+use crate::{
+    errors::Refusal,
+    intake::{Intake, Outcome, Source, plan::Plan},
+    operations::Operation,
+    sigv4::{ChunkSigner, Signed},
+    target::Target,
+};
+
+tokio::task_local! {
+    /// The call this task serves, for the hooks of the protocol library, which are given no context.
+    pub(crate) static CALL: Arc<Call>;
+}
+
+/// See the module.
+pub struct Call {
+    /// Answered as `x-amz-request-id`.
+    pub id: String,
+    /// What was recognised.
+    pub operation: &'static Operation,
+    /// On what.
+    pub target: Target,
+    /// The signature's claims, verified by the time a handler runs.
+    pub signed: Signed,
+    /// `x-amz-date`, for chunk signatures.
+    pub date: String,
+    /// Headers as they were sent.
+    pub headers: HeaderMap,
+    /// What the head declares about the body.
+    pub plan: Plan,
+    /// The body on its way in, until somebody takes it.
+    pub content: Mutex<Option<Source>>,
+    /// What became of the body.
+    pub outcome: Arc<Outcome>,
+    /// Whose access key it is; set when the secret was looked up.
+    pub credential: OnceLock<Credential>,
+    /// Why it was refused, if it was.
+    pub refusal: Mutex<Option<Refusal>>,
+    /// Whether the signature was verified.
+    pub verified: AtomicBool,
+}
+
+impl std::fmt::Debug for Call {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Call")
+            .field("id", &self.id)
+            .field("operation", &self.operation.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Call {
+    /// Whose access key it is.
+    pub(crate) fn credential(&self) -> Result<&Credential, Refusal> {
+        self.credential.get().ok_or_else(|| Refusal::new("AccessDenied"))
+    }
+
+    /// The body, verified as it is read. Once: a second call finds nothing.
+    pub(crate) fn take_content(&self) -> Result<Intake, Refusal> {
+        let source = self.content.lock().take();
+        let source = source.ok_or_else(|| Refusal::because("InternalError", "content was already taken"))?;
+        let secret = &self.credential()?.secret;
+        let signer = ChunkSigner::new(secret, &self.date, &self.signed.scope, &self.signed.signature);
+        Ok(Intake::new(source, &self.plan, Some(signer), Arc::clone(&self.outcome)))
+    }
+}

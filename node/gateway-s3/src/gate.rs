@@ -1,0 +1,139 @@
+//! The way through the protocol library, in two passes.
+//!
+//! The first pass ([`Secrets`], [`Verified`]) verifies the signature of the head as it was sent and comes
+//! back here, for every request, before the library reads anything else into it. What is not signed, not
+//! served, or asks for what is not there, ends here. The second pass ([`Gate`]) is given the request
+//! [normalised](crate::normal): without its signature, without headers that the RFC says to ignore, with a
+//! body that is verified as it is read. It looks up no secrets and serves only what the first pass let through.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use holdfast_object::api::ObjectGateway;
+use http::{Extensions, HeaderMap, Method, StatusCode, Uri, header};
+use s3s::{
+    Body, HttpRequest, S3Request, S3Response, S3Result,
+    access::{S3Access, S3AccessContext},
+    auth::{S3Auth, SecretKey},
+    route::S3Route,
+    service::S3Service,
+};
+
+use crate::{
+    call::{CALL, Call},
+    errors::Refusal,
+    headers, normal,
+    operations::Support,
+};
+
+/// First pass: looks secrets up.
+pub(crate) struct Secrets(pub Arc<dyn ObjectGateway>);
+
+#[async_trait::async_trait]
+impl S3Auth for Secrets {
+    async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
+        let found = self.0.credential(access_key).await.map_err(Refusal::from)?;
+        let credential =
+            found.ok_or_else(|| Refusal::new("InvalidAccessKeyId").with("AWSAccessKeyId", access_key))?;
+        let secret = SecretKey::from(credential.secret.as_str());
+        CALL.with(|call| {
+            // Twice only if the library asks twice for one request; the first answer stands.
+            let _ = call.credential.set(credential);
+        });
+        Ok(secret)
+    }
+}
+
+/// First pass: takes every request whose signature was verified, and hands it to the second.
+pub(crate) struct Verified(pub S3Service);
+
+#[async_trait::async_trait]
+impl S3Route for Verified {
+    fn is_match(&self, _: &Method, _: &Uri, _: &HeaderMap, _: &mut Extensions) -> bool {
+        true
+    }
+
+    async fn check_access(&self, request: &mut S3Request<Body>) -> S3Result<()> {
+        let call = CALL.with(Arc::clone);
+        if request.credentials.as_ref().is_none_or(|verified| verified.access_key != call.signed.access_key) {
+            return Err(Refusal::new("AccessDenied").into());
+        }
+        call.verified.store(true, Ordering::Relaxed);
+        is_served(&call)?;
+        headers::check(&request.headers, &owner_id(call.credential()?.tenant))?;
+        Ok(())
+    }
+
+    async fn call(&self, request: S3Request<Body>) -> S3Result<S3Response<Body>> {
+        let call = CALL.with(Arc::clone);
+        let mut normal: HttpRequest = HttpRequest::new(Body::empty());
+        if !call.operation.takes_content() {
+            *normal.body_mut() = Body::http_body_unsync(call.take_content()?.into_http());
+        }
+        *normal.method_mut() = request.method;
+        *normal.uri_mut() = normal::uri(&request.uri)?;
+        *normal.headers_mut() = normal::headers(request.headers);
+        let answer = self.0.call(normal).await.map_err(|error| {
+            tracing::error!(operation = call.operation.name, ?error, "protocol library failed");
+            Refusal::new("InternalError")
+        })?;
+        let (parts, body) = answer.into_parts();
+        // The library says 206 for GET only.
+        let ranged = parts.status == StatusCode::OK && parts.headers.contains_key(header::CONTENT_RANGE);
+        let status = if ranged { StatusCode::PARTIAL_CONTENT } else { parts.status };
+        let mut answer = S3Response::with_status(body, status);
+        answer.headers = parts.headers;
+        answer.extensions = parts.extensions;
+        Ok(answer)
+    }
+}
+
+/// The canonical owner id that answers show: 64 hex digits, as AWS has them.
+pub(crate) fn owner_id(tenant: holdfast_model::TenantId) -> String {
+    format!("{tenant}{tenant}")
+}
+
+fn is_served(call: &Call) -> Result<(), Refusal> {
+    let name = call.operation.name;
+    match call.operation.support {
+        Support::Yes | Support::Absent => Ok(()),
+        Support::No(_) if matches!(name, "PutBucketAcl" | "PutObjectAcl") => {
+            Err(Refusal::new("AccessControlListNotSupported"))
+        }
+        Support::No(why) => {
+            Err(Refusal::because("NotImplemented", format!("{name} is not implemented: {why}.")))
+        }
+    }
+}
+
+/// Second pass: there are no secrets, so nothing signed can be verified again.
+pub(crate) struct NoSecrets;
+
+#[async_trait::async_trait]
+impl S3Auth for NoSecrets {
+    async fn get_secret_key(&self, _: &str) -> S3Result<SecretKey> {
+        Err(Refusal::new("AccessDenied").into())
+    }
+}
+
+/// Second pass: serves what the first verified, as what the first took it for.
+pub(crate) struct Gate;
+
+#[async_trait::async_trait]
+impl S3Access for Gate {
+    async fn check(&self, cx: &mut S3AccessContext<'_>) -> S3Result<()> {
+        let call = CALL.with(Arc::clone);
+        if !call.verified.load(Ordering::Relaxed) {
+            return Err(Refusal::new("AccessDenied").into());
+        }
+        // Our table and the library's router must agree, or one would serve what the other refused.
+        let routed_as = cx.s3_op().name();
+        let path = cx.s3_path();
+        let same_target =
+            path.get_bucket_name() == call.target.bucket() && path.get_object_key() == call.target.key();
+        if call.operation.name != routed_as || !same_target {
+            tracing::warn!(recognised = call.operation.name, routed_as, "request is ambiguous");
+            return Err(Refusal::not_implemented("This combination of parameters").into());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,157 @@
+//! Which `x-amz-` headers the gateway acts on. Every other one asks for something that is not there, and
+//! is refused: a client that asks for object lock and is answered 200 believes in a lock that is not held.
+
+use http::HeaderMap;
+
+use crate::errors::Refusal;
+
+/// Headers acted on, or harmless by their meaning.
+const KNOWN: &[&str] = &[
+    "x-amz-bypass-governance-retention", // nothing is retained, so there is nothing to bypass
+    "x-amz-checksum-algorithm",
+    "x-amz-checksum-mode",
+    "x-amz-checksum-type",
+    "x-amz-content-sha256",
+    "x-amz-copy-source",
+    "x-amz-copy-source-if-match",
+    "x-amz-copy-source-if-modified-since",
+    "x-amz-copy-source-if-none-match",
+    "x-amz-copy-source-if-unmodified-since",
+    "x-amz-copy-source-range",
+    "x-amz-date",
+    "x-amz-decoded-content-length",
+    "x-amz-expected-bucket-owner",
+    "x-amz-max-parts",
+    "x-amz-metadata-directive",
+    "x-amz-mp-object-size",
+    "x-amz-object-attributes",
+    "x-amz-optional-object-attributes",
+    "x-amz-part-number-marker",
+    "x-amz-request-payer", // the owner pays for everything
+    "x-amz-sdk-checksum-algorithm",
+    "x-amz-source-expected-bucket-owner",
+    "x-amz-te",
+    "x-amz-trailer",
+    "x-amz-user-agent",
+];
+
+/// Headers whose given value asks for what is the case anyway.
+const HARMLESS_VALUES: &[(&str, &[&str])] = &[
+    ("x-amz-acl", &["private", "bucket-owner-full-control"]),
+    ("x-amz-bucket-object-lock-enabled", &["false"]),
+    ("x-amz-object-ownership", &["BucketOwnerEnforced"]),
+    ("x-amz-server-side-encryption", &["AES256"]),
+    ("x-amz-server-side-encryption-bucket-key-enabled", &["false"]),
+    ("x-amz-storage-class", &["STANDARD"]),
+    ("x-amz-tagging", &[""]),
+    ("x-amz-tagging-directive", &["COPY"]),
+];
+
+/// Storage classes that AWS knows; asking for another name is a mistake rather than a missing feature.
+const STORAGE_CLASSES: &[&str] = &[
+    "DEEP_ARCHIVE",
+    "EXPRESS_ONEZONE",
+    "FSX_ONTAP",
+    "FSX_OPENZFS",
+    "GLACIER",
+    "GLACIER_IR",
+    "INTELLIGENT_TIERING",
+    "ONEZONE_IA",
+    "OUTPOSTS",
+    "REDUCED_REDUNDANCY",
+    "SNOW",
+    "STANDARD_IA",
+];
+
+/// # Errors
+/// What AWS answers when a header asks for something a bucket cannot do.
+pub fn check(headers: &HeaderMap, owner: &str) -> Result<(), Refusal> {
+    for (name, value) in headers {
+        let name = name.as_str();
+        if !name.starts_with("x-amz-") || name.starts_with("x-amz-meta-") || KNOWN.contains(&name) {
+            continue;
+        }
+        if crate::intake::checksum::Algorithm::by_header(name).is_some() {
+            continue;
+        }
+        let value = value.to_str().unwrap_or("\u{fffd}");
+        let harmless = HARMLESS_VALUES.iter().find(|(known, _)| *known == name);
+        if harmless.is_some_and(|(_, values)| values.contains(&value)) {
+            continue;
+        }
+        return Err(refusal(name, value));
+    }
+    for name in ["x-amz-expected-bucket-owner", "x-amz-source-expected-bucket-owner"] {
+        if headers.get(name).is_some_and(|value| value.as_bytes() != owner.as_bytes()) {
+            return Err(Refusal::new("AccessDenied"));
+        }
+    }
+    Ok(())
+}
+
+fn refusal(name: &str, value: &str) -> Refusal {
+    match name {
+        "x-amz-acl" => Refusal::new("AccessControlListNotSupported"),
+        name if name.starts_with("x-amz-grant-") => Refusal::new("AccessControlListNotSupported"),
+        "x-amz-security-token" => Refusal::new("InvalidToken"),
+        "x-amz-storage-class" if !STORAGE_CLASSES.contains(&value) => Refusal::new("InvalidStorageClass"),
+        "x-amz-server-side-encryption" if !value.starts_with("aws:") => {
+            Refusal::new("InvalidEncryptionAlgorithmError")
+                .with("ArgumentName", name)
+                .with("ArgumentValue", value)
+        }
+        _ => Refusal::because(
+            "NotImplemented",
+            format!("A header you provided implies functionality that is not implemented: {name}."),
+        )
+        .with("Header", name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code(name: &'static str, value: &str) -> Option<&'static str> {
+        let mut headers = HeaderMap::new();
+        headers.insert(name, value.parse().unwrap());
+        check(&headers, "owner").err().map(|refusal| refusal.code)
+    }
+
+    #[test]
+    fn what_is_the_case_anyway_is_accepted() {
+        for (name, value) in [
+            ("x-amz-acl", "private"),
+            ("x-amz-server-side-encryption", "AES256"),
+            ("x-amz-storage-class", "STANDARD"),
+            ("x-amz-meta-anything", "x"),
+            ("x-amz-checksum-sha256", "x"),
+            ("x-amz-expected-bucket-owner", "owner"),
+        ] {
+            assert_eq!(code(name, value), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_refused_and_never_ignored() {
+        for (name, value, expected) in [
+            ("x-amz-acl", "public-read", "AccessControlListNotSupported"),
+            ("x-amz-grant-read", "id=1", "AccessControlListNotSupported"),
+            ("x-amz-object-lock-mode", "COMPLIANCE", "NotImplemented"),
+            ("x-amz-bucket-object-lock-enabled", "true", "NotImplemented"),
+            ("x-amz-server-side-encryption", "aws:kms", "NotImplemented"),
+            ("x-amz-server-side-encryption", "rot13", "InvalidEncryptionAlgorithmError"),
+            ("x-amz-server-side-encryption-customer-key", "k", "NotImplemented"),
+            ("x-amz-tagging", "a=b", "NotImplemented"),
+            ("x-amz-website-redirect-location", "/x", "NotImplemented"),
+            ("x-amz-storage-class", "GLACIER", "NotImplemented"),
+            ("x-amz-storage-class", "CHEAP", "InvalidStorageClass"),
+            ("x-amz-write-offset-bytes", "10", "NotImplemented"),
+            ("x-amz-security-token", "t", "InvalidToken"),
+            ("x-amz-a-header-of-next-year", "1", "NotImplemented"),
+            ("x-amz-expected-bucket-owner", "somebody", "AccessDenied"),
+        ] {
+            assert_eq!(code(name, value), Some(expected), "{name}: {value}");
+        }
+    }
+}

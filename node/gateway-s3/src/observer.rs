@@ -1,0 +1,50 @@
+//! What the gateway tells about itself; the node's metrics listen.
+
+use std::time::Duration;
+
+use holdfast_model::TenantId;
+
+/// One finished request.
+#[derive(Debug, Clone)]
+pub struct RequestRecord {
+    /// Operation name, `"Unknown"` when it was not recognised. A fixed set: fit for a metric's label.
+    pub operation: &'static str,
+    /// HTTP status.
+    pub status: u16,
+    /// The tenant, once its key was known and its signature right.
+    pub tenant: Option<TenantId>,
+    /// Body bytes received.
+    pub bytes_in: u64,
+    /// Body bytes sent.
+    pub bytes_out: u64,
+    /// From the head's arrival to the last byte of the answer.
+    pub duration: Duration,
+    /// Whether the answer was sent whole; `false` when the client went away or the content failed.
+    pub whole: bool,
+}
+
+/// Why a connection was ended without the client asking for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Cut {
+    /// The TLS handshake failed.
+    Handshake,
+    /// The TLS handshake took too long.
+    HandshakeTimeout,
+    /// The client stopped reading its answer.
+    NotReading,
+    /// The connection was idle, or broke.
+    Other,
+}
+
+/// Listens. Calls come from the serving tasks: they must return at once.
+pub trait Observer: Send + Sync + 'static {
+    /// A request ended.
+    fn request(&self, _record: &RequestRecord) {}
+    /// A connection was opened.
+    fn connection_opened(&self) {}
+    /// A connection ended; `Some` when it was cut.
+    fn connection_closed(&self, _cut: Option<Cut>) {}
+}
+
+/// Listens to nothing.
+impl Observer for () {}

@@ -1,0 +1,96 @@
+//! Buckets: create, list, look at, delete.
+
+use s3s::{
+    S3Request, S3Response,
+    dto::{
+        Bucket, BucketLocationConstraint, CreateBucketInput, CreateBucketOutput, DeleteBucketInput,
+        DeleteBucketOutput, GetBucketLocationInput, GetBucketLocationOutput, HeadBucketInput,
+        HeadBucketOutput, ListBucketsInput, ListBucketsOutput,
+    },
+};
+
+use crate::{errors::Refusal, ops::shared::timestamp, service::Context};
+
+/// The region whose buckets AWS shows with an empty constraint.
+const REGION_WITHOUT_CONSTRAINT: &str = "us-east-1";
+
+/// Buckets of one answer, when the client sets no limit.
+const BUCKETS_MAX: i32 = 10_000;
+
+pub(crate) async fn list(
+    cx: Context,
+    request: S3Request<ListBucketsInput>,
+) -> Result<S3Response<ListBucketsOutput>, Refusal> {
+    let input = request.input;
+    let limit = match input.max_buckets {
+        None => BUCKETS_MAX,
+        Some(limit) if (1..=BUCKETS_MAX).contains(&limit) => limit,
+        Some(_) => {
+            return Err(Refusal::because("InvalidArgument", "max-buckets must be between 1 and 10000."));
+        }
+    };
+    let prefix = input.prefix.as_deref().unwrap_or("");
+    let after = input.continuation_token.as_deref().unwrap_or("");
+    let elsewhere = input.bucket_region.as_deref().is_some_and(|region| region != cx.region);
+    let mut buckets = cx.objects.list_buckets().await?;
+    buckets.retain(|bucket| !elsewhere && bucket.name.starts_with(prefix) && bucket.name.as_str() > after);
+    let limit = usize::try_from(limit).unwrap_or(0);
+    let more = buckets.len() > limit;
+    buckets.truncate(limit);
+    let next = buckets.last().filter(|_| more).map(|bucket| bucket.name.clone());
+    let shown = |bucket: holdfast_object::api::BucketInfo| Bucket {
+        name: Some(bucket.name),
+        creation_date: Some(timestamp(bucket.created)),
+        bucket_region: Some(cx.region.clone()),
+    };
+    Ok(S3Response::new(ListBucketsOutput {
+        buckets: Some(buckets.into_iter().map(shown).collect()),
+        continuation_token: next,
+        owner: Some(cx.owner),
+        prefix: input.prefix,
+    }))
+}
+
+pub(crate) async fn create(
+    cx: Context,
+    request: S3Request<CreateBucketInput>,
+) -> Result<S3Response<CreateBucketOutput>, Refusal> {
+    let input = request.input;
+    if let Some(configuration) = &input.create_bucket_configuration {
+        let asked = configuration.location_constraint.as_ref().map(BucketLocationConstraint::as_str);
+        if let Some(asked) = asked.filter(|asked| !asked.is_empty() && *asked != cx.region) {
+            return Err(Refusal::new("InvalidLocationConstraint").with("LocationConstraint", asked));
+        }
+        if configuration.bucket.is_some() || configuration.location.is_some() {
+            return Err(Refusal::not_implemented("This kind of bucket"));
+        }
+    }
+    cx.objects.create_bucket(&input.bucket).await?;
+    Ok(S3Response::new(CreateBucketOutput { location: Some(format!("/{}", input.bucket)) }))
+}
+
+pub(crate) async fn head(
+    cx: Context,
+    request: S3Request<HeadBucketInput>,
+) -> Result<S3Response<HeadBucketOutput>, Refusal> {
+    cx.objects.head_bucket(&request.input.bucket).await?;
+    Ok(S3Response::new(HeadBucketOutput { bucket_region: Some(cx.region), ..Default::default() }))
+}
+
+pub(crate) async fn delete(
+    cx: Context,
+    request: S3Request<DeleteBucketInput>,
+) -> Result<S3Response<DeleteBucketOutput>, Refusal> {
+    cx.objects.delete_bucket(&request.input.bucket).await?;
+    Ok(S3Response::new(DeleteBucketOutput {}))
+}
+
+pub(crate) async fn location(
+    cx: Context,
+    request: S3Request<GetBucketLocationInput>,
+) -> Result<S3Response<GetBucketLocationOutput>, Refusal> {
+    cx.objects.head_bucket(&request.input.bucket).await?;
+    let constraint =
+        (cx.region != REGION_WITHOUT_CONSTRAINT).then(|| BucketLocationConstraint::from(cx.region));
+    Ok(S3Response::new(GetBucketLocationOutput { location_constraint: constraint }))
+}

@@ -1,0 +1,199 @@
+//! Completing a multipart upload: the client's list of parts against what was uploaded, and the checksum
+//! of the whole from the parts'.
+
+use std::collections::BTreeMap;
+
+use holdfast_model::limits::{LIST_KEYS_MAX, PART_NUMBER_MAX};
+use holdfast_object::api::{PartInfo, UploadInfo};
+use s3s::{
+    S3Request, S3Response,
+    dto::{ChecksumType, CompleteMultipartUploadInput, CompleteMultipartUploadOutput, CompletedPart},
+};
+
+use crate::{
+    errors::Refusal,
+    intake::checksum::{self, Algorithm},
+    ops::{
+        multipart::{Declared, part_number},
+        shared::{checksum_type, encryption, etag, fill_checksums, upload_id, write_condition},
+    },
+    service::Context,
+};
+
+pub(crate) async fn complete(
+    cx: Context,
+    request: S3Request<CompleteMultipartUploadInput>,
+) -> Result<S3Response<CompleteMultipartUploadOutput>, Refusal> {
+    let condition = write_condition(&cx.call.headers)?;
+    let input = request.input;
+    let upload = upload_id(&input.upload_id)?;
+    let listed = input.multipart_upload.as_ref().and_then(|list| list.parts.as_deref()).unwrap_or_default();
+    let parts = listed_parts(listed)?;
+
+    let (begun, first) = cx.objects.list_parts(&input.bucket, &input.key, upload, 0, LIST_KEYS_MAX).await?;
+    let mut stored: BTreeMap<u32, PartInfo> = BTreeMap::new();
+    let mut page = first;
+    loop {
+        let (full, last) = (page.len() == LIST_KEYS_MAX, page.last().map_or(0, |part| part.number));
+        stored.extend(page.into_iter().map(|part| (part.number, part)));
+        if !full || last >= PART_NUMBER_MAX {
+            break;
+        }
+        page = cx.objects.list_parts(&input.bucket, &input.key, upload, last, LIST_KEYS_MAX).await?.1;
+    }
+    check_parts(listed, &parts, &stored)?;
+    check_size(input.mpu_object_size, &parts, &stored)?;
+    let checksums = whole(&begun, &parts, &stored)?;
+    check_whole(&input, &begun, &checksums)?;
+
+    let info =
+        cx.objects.complete_upload(&input.bucket, &input.key, upload, &parts, checksums, condition).await?;
+    let checksums = &info.attributes.checksums;
+    let mut output = CompleteMultipartUploadOutput {
+        location: Some(format!("/{}/{}", input.bucket, input.key)),
+        e_tag: etag(&info.etag),
+        checksum_type: checksum_type(checksums),
+        server_side_encryption: encryption(),
+        ..Default::default()
+    };
+    fill_checksums!(output, checksums);
+    output.bucket = Some(input.bucket);
+    output.key = Some(input.key);
+    Ok(S3Response::new(output))
+}
+
+/// Numbers and ETags, in ascending order.
+fn listed_parts(listed: &[CompletedPart]) -> Result<Vec<(u32, String)>, Refusal> {
+    if listed.is_empty() || listed.len() > PART_NUMBER_MAX as usize {
+        return Err(Refusal::new("MalformedXML"));
+    }
+    let mut parts: Vec<(u32, String)> = Vec::with_capacity(listed.len());
+    for part in listed {
+        let (Some(number), Some(etag)) = (part.part_number, &part.e_tag) else {
+            return Err(Refusal::new("MalformedXML"));
+        };
+        let number = part_number(number)?;
+        if parts.last().is_some_and(|(last, _)| *last >= number) {
+            return Err(Refusal::new("InvalidPartOrder"));
+        }
+        parts.push((number, etag.value().to_owned()));
+    }
+    Ok(parts)
+}
+
+fn listed_checksum(part: &CompletedPart, algorithm: Algorithm) -> Option<&String> {
+    match algorithm {
+        Algorithm::Crc32 => part.checksum_crc32.as_ref(),
+        Algorithm::Crc32c => part.checksum_crc32c.as_ref(),
+        Algorithm::Crc64Nvme => part.checksum_crc64nvme.as_ref(),
+        Algorithm::Sha1 => part.checksum_sha1.as_ref(),
+        Algorithm::Sha256 => part.checksum_sha256.as_ref(),
+    }
+}
+
+fn check_parts(
+    listed: &[CompletedPart],
+    parts: &[(u32, String)],
+    stored: &BTreeMap<u32, PartInfo>,
+) -> Result<(), Refusal> {
+    for (listed, (number, etag)) in listed.iter().zip(parts) {
+        let found = stored.get(number).filter(|part| part.etag == *etag);
+        let same = |part: &&PartInfo| {
+            Algorithm::ALL.into_iter().all(|algorithm| match listed_checksum(listed, algorithm) {
+                None => true,
+                Some(value) => part.checksums.get(algorithm.name()) == Some(value),
+            })
+        };
+        if found.filter(same).is_none() {
+            return Err(Refusal::new("InvalidPart")
+                .with("PartNumber", number.to_string())
+                .with("ETag", etag));
+        }
+    }
+    Ok(())
+}
+
+fn check_size(
+    declared: Option<i64>,
+    parts: &[(u32, String)],
+    stored: &BTreeMap<u32, PartInfo>,
+) -> Result<(), Refusal> {
+    let Some(declared) = declared else { return Ok(()) };
+    let total: u64 = parts.iter().filter_map(|(number, _)| stored.get(number)).map(|part| part.size).sum();
+    if u64::try_from(declared) == Ok(total) {
+        return Ok(());
+    }
+    let said = format!(
+        "The provided 'x-amz-mp-object-size' header value {declared} does not match what was computed: {total}"
+    );
+    Err(Refusal::because("InvalidRequest", said))
+}
+
+/// The checksum of the object, if the upload was begun with one.
+fn whole(
+    begun: &UploadInfo,
+    parts: &[(u32, String)],
+    stored: &BTreeMap<u32, PartInfo>,
+) -> Result<BTreeMap<String, String>, Refusal> {
+    let Some(declared) = Declared::of(&begun.attributes) else { return Ok(BTreeMap::new()) };
+    let algorithm = declared.algorithm;
+    let mut values = Vec::with_capacity(parts.len());
+    for (number, _) in parts {
+        let part = stored.get(number).ok_or_else(|| Refusal::new("InvalidPart"))?;
+        let value = part.checksums.get(algorithm.name()).and_then(|text| algorithm.decode(text)).ok_or_else(|| {
+            Refusal::because(
+                "InvalidRequest",
+                format!(
+                    "The upload was created using a {} checksum. Every part must carry one. It was missing for part {number}.",
+                    algorithm.name().to_lowercase()
+                ),
+            )
+        })?;
+        values.push((value, part.size));
+    }
+    let value = if declared.full_object {
+        checksum::full_object(algorithm, &values).ok_or_else(|| Refusal::new("InvalidRequest"))?
+    } else {
+        let values: Vec<Vec<u8>> = values.into_iter().map(|(value, _)| value).collect();
+        checksum::composite(algorithm, &values)
+    };
+    Ok(BTreeMap::from([(algorithm.name().to_owned(), value)]))
+}
+
+/// What the client says the object's checksum is.
+fn check_whole(
+    input: &CompleteMultipartUploadInput,
+    begun: &UploadInfo,
+    checksums: &BTreeMap<String, String>,
+) -> Result<(), Refusal> {
+    let declared = Declared::of(&begun.attributes);
+    if let Some(kind) = input.checksum_type.as_ref().map(ChecksumType::as_str)
+        && declared.is_none_or(|declared| declared.kind() != kind)
+    {
+        let said = format!("The upload was not created with the {kind} checksum type.");
+        return Err(Refusal::because("InvalidRequest", said));
+    }
+    for (algorithm, said) in [
+        (Algorithm::Crc32, &input.checksum_crc32),
+        (Algorithm::Crc32c, &input.checksum_crc32c),
+        (Algorithm::Crc64Nvme, &input.checksum_crc64nvme),
+        (Algorithm::Sha1, &input.checksum_sha1),
+        (Algorithm::Sha256, &input.checksum_sha256),
+    ] {
+        let Some(said) = said else { continue };
+        let computed = checksums.get(algorithm.name()).ok_or_else(|| {
+            let name = algorithm.name().to_lowercase();
+            Refusal::because(
+                "InvalidRequest",
+                format!("The upload was not created with the {name} checksum algorithm."),
+            )
+        })?;
+        let without_count = computed.split('-').next().unwrap_or_default();
+        if said != computed && said != without_count {
+            let said =
+                format!("The {} you specified did not match the calculated checksum.", algorithm.name());
+            return Err(Refusal::because("BadDigest", said));
+        }
+    }
+    Ok(())
+}

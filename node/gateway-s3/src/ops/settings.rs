@@ -1,0 +1,145 @@
+//! Settings that tools read when they start. What is the case is answered; a feature that is not there is
+//! answered as AWS answers for a bucket that does not use it. Nothing here changes anything: deleting a
+//! setting that cannot exist finds it gone.
+
+use s3s::{
+    S3Request, S3Response,
+    dto::{
+        DeleteBucketCorsInput, DeleteBucketCorsOutput, DeleteBucketLifecycleInput,
+        DeleteBucketLifecycleOutput, DeleteBucketPolicyInput, DeleteBucketPolicyOutput,
+        DeleteBucketReplicationInput, DeleteBucketReplicationOutput, DeleteBucketTaggingInput,
+        DeleteBucketTaggingOutput, DeleteBucketWebsiteInput, DeleteBucketWebsiteOutput,
+        DeleteObjectTaggingInput, DeleteObjectTaggingOutput, GetBucketAccelerateConfigurationInput,
+        GetBucketAccelerateConfigurationOutput, GetBucketAclInput, GetBucketAclOutput, GetBucketCorsInput,
+        GetBucketCorsOutput, GetBucketEncryptionInput, GetBucketEncryptionOutput,
+        GetBucketLifecycleConfigurationInput, GetBucketLifecycleConfigurationOutput, GetBucketLoggingInput,
+        GetBucketLoggingOutput, GetBucketNotificationConfigurationInput,
+        GetBucketNotificationConfigurationOutput, GetBucketOwnershipControlsInput,
+        GetBucketOwnershipControlsOutput, GetBucketPolicyInput, GetBucketPolicyOutput,
+        GetBucketPolicyStatusInput, GetBucketPolicyStatusOutput, GetBucketReplicationInput,
+        GetBucketReplicationOutput, GetBucketRequestPaymentInput, GetBucketRequestPaymentOutput,
+        GetBucketTaggingInput, GetBucketTaggingOutput, GetBucketVersioningInput, GetBucketVersioningOutput,
+        GetBucketWebsiteInput, GetBucketWebsiteOutput, GetObjectAclInput, GetObjectAclOutput,
+        GetObjectLegalHoldInput, GetObjectLegalHoldOutput, GetObjectLockConfigurationInput,
+        GetObjectLockConfigurationOutput, GetObjectRetentionInput, GetObjectRetentionOutput,
+        GetObjectTaggingInput, GetObjectTaggingOutput, GetPublicAccessBlockInput, GetPublicAccessBlockOutput,
+        Grant, Grantee, ObjectOwnership, Owner, OwnershipControls, OwnershipControlsRule, Payer, Permission,
+        PublicAccessBlockConfiguration, ServerSideEncryption, ServerSideEncryptionByDefault,
+        ServerSideEncryptionConfiguration, ServerSideEncryptionRule, Type,
+    },
+};
+
+use crate::{errors::Refusal, ops::shared::only_null_version, service::Context};
+
+/// A setting of a bucket that exists has this answer.
+macro_rules! bucket_settings {
+    ($($name:ident: $input:ident -> $output:ident = |$cx:ident| $answer:expr;)*) => {
+        $(
+            pub(crate) async fn $name($cx: Context, request: S3Request<$input>) -> Result<S3Response<$output>, Refusal> {
+                $cx.objects.head_bucket(&request.input.bucket).await?;
+                let answer: Result<$output, Refusal> = $answer;
+                answer.map(S3Response::new)
+            }
+        )*
+    };
+}
+
+bucket_settings! {
+    accelerate: GetBucketAccelerateConfigurationInput -> GetBucketAccelerateConfigurationOutput = |cx| Ok(Default::default());
+    bucket_acl: GetBucketAclInput -> GetBucketAclOutput = |cx| {
+        Ok(GetBucketAclOutput { grants: Some(full_control(&cx.owner)), owner: Some(cx.owner) })
+    };
+    cors: GetBucketCorsInput -> GetBucketCorsOutput = |cx| Err(Refusal::new("NoSuchCORSConfiguration"));
+    encryption: GetBucketEncryptionInput -> GetBucketEncryptionOutput = |cx| Ok(sealed());
+    lifecycle: GetBucketLifecycleConfigurationInput -> GetBucketLifecycleConfigurationOutput =
+        |cx| Err(Refusal::new("NoSuchLifecycleConfiguration"));
+    logging: GetBucketLoggingInput -> GetBucketLoggingOutput = |cx| Ok(Default::default());
+    notification: GetBucketNotificationConfigurationInput -> GetBucketNotificationConfigurationOutput = |cx| Ok(Default::default());
+    object_lock: GetObjectLockConfigurationInput -> GetObjectLockConfigurationOutput =
+        |cx| Err(Refusal::new("ObjectLockConfigurationNotFoundError"));
+    ownership: GetBucketOwnershipControlsInput -> GetBucketOwnershipControlsOutput = |cx| {
+        let enforced = ObjectOwnership::from_static(ObjectOwnership::BUCKET_OWNER_ENFORCED);
+        let rules = vec![OwnershipControlsRule { object_ownership: enforced }];
+        Ok(GetBucketOwnershipControlsOutput { ownership_controls: Some(OwnershipControls { rules }) })
+    };
+    policy: GetBucketPolicyInput -> GetBucketPolicyOutput = |cx| Err(Refusal::new("NoSuchBucketPolicy"));
+    policy_status: GetBucketPolicyStatusInput -> GetBucketPolicyStatusOutput = |cx| Err(Refusal::new("NoSuchBucketPolicy"));
+    public_access_block: GetPublicAccessBlockInput -> GetPublicAccessBlockOutput = |cx| {
+        let all = PublicAccessBlockConfiguration {
+            block_public_acls: Some(true),
+            block_public_policy: Some(true),
+            ignore_public_acls: Some(true),
+            restrict_public_buckets: Some(true),
+        };
+        Ok(GetPublicAccessBlockOutput { public_access_block_configuration: Some(all) })
+    };
+    replication: GetBucketReplicationInput -> GetBucketReplicationOutput =
+        |cx| Err(Refusal::new("ReplicationConfigurationNotFoundError"));
+    request_payment: GetBucketRequestPaymentInput -> GetBucketRequestPaymentOutput =
+        |cx| Ok(GetBucketRequestPaymentOutput { payer: Some(Payer::from_static(Payer::BUCKET_OWNER)) });
+    bucket_tagging: GetBucketTaggingInput -> GetBucketTaggingOutput = |cx| Err(Refusal::new("NoSuchTagSet"));
+    versioning: GetBucketVersioningInput -> GetBucketVersioningOutput = |cx| Ok(Default::default());
+    website: GetBucketWebsiteInput -> GetBucketWebsiteOutput = |cx| Err(Refusal::new("NoSuchWebsiteConfiguration"));
+
+    delete_cors: DeleteBucketCorsInput -> DeleteBucketCorsOutput = |cx| Ok(DeleteBucketCorsOutput {});
+    delete_lifecycle: DeleteBucketLifecycleInput -> DeleteBucketLifecycleOutput = |cx| Ok(DeleteBucketLifecycleOutput {});
+    delete_policy: DeleteBucketPolicyInput -> DeleteBucketPolicyOutput = |cx| Ok(DeleteBucketPolicyOutput {});
+    delete_replication: DeleteBucketReplicationInput -> DeleteBucketReplicationOutput = |cx| Ok(DeleteBucketReplicationOutput {});
+    delete_bucket_tagging: DeleteBucketTaggingInput -> DeleteBucketTaggingOutput = |cx| Ok(DeleteBucketTaggingOutput {});
+    delete_website: DeleteBucketWebsiteInput -> DeleteBucketWebsiteOutput = |cx| Ok(DeleteBucketWebsiteOutput {});
+}
+
+/// A setting of an object that exists has this answer.
+macro_rules! object_settings {
+    ($($name:ident: $input:ident -> $output:ident = |$cx:ident| $answer:expr;)*) => {
+        $(
+            pub(crate) async fn $name($cx: Context, request: S3Request<$input>) -> Result<S3Response<$output>, Refusal> {
+                let input = request.input;
+                only_null_version(input.version_id.as_deref())?;
+                $cx.objects.head(&input.bucket, &input.key).await?;
+                let answer: Result<$output, Refusal> = $answer;
+                answer.map(S3Response::new)
+            }
+        )*
+    };
+}
+
+object_settings! {
+    object_acl: GetObjectAclInput -> GetObjectAclOutput = |cx| {
+        Ok(GetObjectAclOutput { grants: Some(full_control(&cx.owner)), owner: Some(cx.owner), ..Default::default() })
+    };
+    legal_hold: GetObjectLegalHoldInput -> GetObjectLegalHoldOutput = |cx| Err(no_lock());
+    retention: GetObjectRetentionInput -> GetObjectRetentionOutput = |cx| Err(no_lock());
+    object_tagging: GetObjectTaggingInput -> GetObjectTaggingOutput = |cx| Ok(Default::default());
+    delete_object_tagging: DeleteObjectTaggingInput -> DeleteObjectTaggingOutput = |cx| Ok(Default::default());
+}
+
+fn no_lock() -> Refusal {
+    Refusal::because("InvalidRequest", "Bucket is missing Object Lock Configuration")
+}
+
+fn full_control(owner: &Owner) -> Vec<Grant> {
+    vec![Grant {
+        grantee: Some(Grantee {
+            display_name: owner.display_name.clone(),
+            email_address: None,
+            id: owner.id.clone(),
+            type_: Type::from_static(Type::CANONICAL_USER),
+            uri: None,
+        }),
+        permission: Some(Permission::from_static(Permission::FULL_CONTROL)),
+    }]
+}
+
+fn sealed() -> GetBucketEncryptionOutput {
+    let by_default = ServerSideEncryptionByDefault {
+        kms_master_key_id: None,
+        sse_algorithm: ServerSideEncryption::from_static(ServerSideEncryption::AES256),
+    };
+    let rule = ServerSideEncryptionRule {
+        apply_server_side_encryption_by_default: Some(by_default),
+        bucket_key_enabled: Some(false),
+    };
+    let configuration = ServerSideEncryptionConfiguration { rules: vec![rule] };
+    GetBucketEncryptionOutput { server_side_encryption_configuration: Some(configuration) }
+}

@@ -1,0 +1,120 @@
+//! The operations of the protocol library, each handed to its handler in [`crate::ops`].
+
+use std::sync::Arc;
+
+use holdfast_object::api::{ObjectGateway, TenantObjects};
+use s3s::{S3, S3Request, S3Response, S3Result, dto::*};
+
+use crate::{
+    call::{CALL, Call},
+    errors::Refusal,
+    gate::owner_id,
+    ops,
+};
+
+/// What a handler has beside its input.
+pub(crate) struct Context {
+    /// The request.
+    pub call: Arc<Call>,
+    /// The tenant whose key signed it.
+    pub objects: Arc<dyn TenantObjects>,
+    /// This cluster's region.
+    pub region: String,
+    /// Shown as owner of everything.
+    pub owner: Owner,
+}
+
+/// Dispatches.
+pub(crate) struct Service {
+    objects: Arc<dyn ObjectGateway>,
+}
+
+impl Service {
+    pub(crate) fn new(objects: Arc<dyn ObjectGateway>) -> Self {
+        Self { objects }
+    }
+
+    fn enter(&self) -> S3Result<Context> {
+        let call = CALL.with(Arc::clone);
+        let credential = call.credential()?;
+        let owner = Owner {
+            id: Some(owner_id(credential.tenant)),
+            display_name: Some(credential.tenant_name.clone()),
+        };
+        let objects = self.objects.open(credential.tenant);
+        Ok(Context { call, objects, region: self.objects.region(), owner })
+    }
+}
+
+macro_rules! operations {
+    ($($name:ident: $input:ident -> $output:ident = $handler:path;)*) => {
+        #[async_trait::async_trait]
+        impl S3 for Service {
+            $(
+                async fn $name(&self, request: S3Request<$input>) -> S3Result<S3Response<$output>> {
+                    let context = self.enter()?;
+                    let answer: Result<S3Response<$output>, Refusal> = $handler(context, request).await;
+                    Ok(answer?)
+                }
+            )*
+        }
+    };
+}
+
+operations! {
+    list_buckets: ListBucketsInput -> ListBucketsOutput = ops::bucket::list;
+    create_bucket: CreateBucketInput -> CreateBucketOutput = ops::bucket::create;
+    head_bucket: HeadBucketInput -> HeadBucketOutput = ops::bucket::head;
+    delete_bucket: DeleteBucketInput -> DeleteBucketOutput = ops::bucket::delete;
+    get_bucket_location: GetBucketLocationInput -> GetBucketLocationOutput = ops::bucket::location;
+
+    put_object: PutObjectInput -> PutObjectOutput = ops::write::put;
+    delete_object: DeleteObjectInput -> DeleteObjectOutput = ops::write::delete;
+    delete_objects: DeleteObjectsInput -> DeleteObjectsOutput = ops::write::delete_many;
+    copy_object: CopyObjectInput -> CopyObjectOutput = ops::copy::copy;
+    upload_part_copy: UploadPartCopyInput -> UploadPartCopyOutput = ops::copy::part;
+
+    get_object: GetObjectInput -> GetObjectOutput = ops::read::get;
+    head_object: HeadObjectInput -> HeadObjectOutput = ops::read::head;
+    get_object_attributes: GetObjectAttributesInput -> GetObjectAttributesOutput = ops::read::attributes;
+
+    list_objects: ListObjectsInput -> ListObjectsOutput = ops::list::version_1;
+    list_objects_v2: ListObjectsV2Input -> ListObjectsV2Output = ops::list::version_2;
+    list_object_versions: ListObjectVersionsInput -> ListObjectVersionsOutput = ops::list::versions;
+
+    create_multipart_upload: CreateMultipartUploadInput -> CreateMultipartUploadOutput = ops::multipart::create;
+    upload_part: UploadPartInput -> UploadPartOutput = ops::multipart::part;
+    complete_multipart_upload: CompleteMultipartUploadInput -> CompleteMultipartUploadOutput = ops::complete::complete;
+    abort_multipart_upload: AbortMultipartUploadInput -> AbortMultipartUploadOutput = ops::multipart::abort;
+    list_parts: ListPartsInput -> ListPartsOutput = ops::multipart::list_parts;
+    list_multipart_uploads: ListMultipartUploadsInput -> ListMultipartUploadsOutput = ops::multipart::list_uploads;
+
+    get_bucket_accelerate_configuration: GetBucketAccelerateConfigurationInput -> GetBucketAccelerateConfigurationOutput = ops::settings::accelerate;
+    get_bucket_acl: GetBucketAclInput -> GetBucketAclOutput = ops::settings::bucket_acl;
+    get_bucket_cors: GetBucketCorsInput -> GetBucketCorsOutput = ops::settings::cors;
+    get_bucket_encryption: GetBucketEncryptionInput -> GetBucketEncryptionOutput = ops::settings::encryption;
+    get_bucket_lifecycle_configuration: GetBucketLifecycleConfigurationInput -> GetBucketLifecycleConfigurationOutput = ops::settings::lifecycle;
+    get_bucket_logging: GetBucketLoggingInput -> GetBucketLoggingOutput = ops::settings::logging;
+    get_bucket_notification_configuration: GetBucketNotificationConfigurationInput -> GetBucketNotificationConfigurationOutput = ops::settings::notification;
+    get_bucket_ownership_controls: GetBucketOwnershipControlsInput -> GetBucketOwnershipControlsOutput = ops::settings::ownership;
+    get_bucket_policy: GetBucketPolicyInput -> GetBucketPolicyOutput = ops::settings::policy;
+    get_bucket_policy_status: GetBucketPolicyStatusInput -> GetBucketPolicyStatusOutput = ops::settings::policy_status;
+    get_bucket_replication: GetBucketReplicationInput -> GetBucketReplicationOutput = ops::settings::replication;
+    get_bucket_request_payment: GetBucketRequestPaymentInput -> GetBucketRequestPaymentOutput = ops::settings::request_payment;
+    get_bucket_tagging: GetBucketTaggingInput -> GetBucketTaggingOutput = ops::settings::bucket_tagging;
+    get_bucket_versioning: GetBucketVersioningInput -> GetBucketVersioningOutput = ops::settings::versioning;
+    get_bucket_website: GetBucketWebsiteInput -> GetBucketWebsiteOutput = ops::settings::website;
+    get_object_lock_configuration: GetObjectLockConfigurationInput -> GetObjectLockConfigurationOutput = ops::settings::object_lock;
+    get_public_access_block: GetPublicAccessBlockInput -> GetPublicAccessBlockOutput = ops::settings::public_access_block;
+    get_object_acl: GetObjectAclInput -> GetObjectAclOutput = ops::settings::object_acl;
+    get_object_legal_hold: GetObjectLegalHoldInput -> GetObjectLegalHoldOutput = ops::settings::legal_hold;
+    get_object_retention: GetObjectRetentionInput -> GetObjectRetentionOutput = ops::settings::retention;
+    get_object_tagging: GetObjectTaggingInput -> GetObjectTaggingOutput = ops::settings::object_tagging;
+    delete_bucket_cors: DeleteBucketCorsInput -> DeleteBucketCorsOutput = ops::settings::delete_cors;
+    delete_bucket_lifecycle: DeleteBucketLifecycleInput -> DeleteBucketLifecycleOutput = ops::settings::delete_lifecycle;
+    delete_bucket_policy: DeleteBucketPolicyInput -> DeleteBucketPolicyOutput = ops::settings::delete_policy;
+    delete_bucket_replication: DeleteBucketReplicationInput -> DeleteBucketReplicationOutput = ops::settings::delete_replication;
+    delete_bucket_tagging: DeleteBucketTaggingInput -> DeleteBucketTaggingOutput = ops::settings::delete_bucket_tagging;
+    delete_bucket_website: DeleteBucketWebsiteInput -> DeleteBucketWebsiteOutput = ops::settings::delete_website;
+    delete_object_tagging: DeleteObjectTaggingInput -> DeleteObjectTaggingOutput = ops::settings::delete_object_tagging;
+}
