@@ -39,6 +39,9 @@ pub trait AdminBackend: Send + Sync + 'static {
     /// The key that signs sessions: the same on every node of the cluster, and nowhere else.
     fn session_key(&self) -> [u8; 32];
 
+    /// The cluster's CA certificate as PEM.
+    fn ca_pem(&self) -> String;
+
     /// This node's name.
     fn node_name(&self) -> String;
 

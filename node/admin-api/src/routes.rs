@@ -121,6 +121,17 @@ pub static ROUTES: &[Route] = &[
         handler: || routing::get(status::readyz),
     },
     Route {
+        method: Method::Get,
+        path: "/api/v1/ca.pem",
+        id: "ca",
+        summary: "The cluster's CA certificate, to verify all its services with.",
+        access: Access::Anyone,
+        reason: "A CA certificate is public; who fetches it must compare its fingerprint by another way.",
+        request: None,
+        answer: Answer::Text,
+        handler: || routing::get(status::ca),
+    },
+    Route {
         method: Method::Post,
         path: "/api/v1/session",
         id: "login",

@@ -55,6 +55,11 @@ pub(crate) async fn healthz() -> &'static str {
     "ok\n"
 }
 
+/// The cluster's CA.
+pub(crate) async fn ca(State(state): State<AppState>) -> String {
+    state.backend.ca_pem()
+}
+
 /// Whether to send clients here.
 pub(crate) async fn readyz(State(state): State<AppState>) -> (StatusCode, &'static str) {
     match state.backend.ready().await {

@@ -1,5 +1,7 @@
 //! The listener itself: TLS, ALPN, shutdown.
 
+#![allow(clippy::unwrap_used, reason = "a failed step fails its test")]
+
 mod support;
 
 use std::{sync::Arc, time::Duration};

@@ -119,6 +119,10 @@ impl AdminBackend for Example {
         self.key
     }
 
+    fn ca_pem(&self) -> String {
+        "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n".to_owned()
+    }
+
     fn node_name(&self) -> String {
         self.node.to_owned()
     }

@@ -1,0 +1,137 @@
+// What an operator should look at, most serious first. Pure: a cluster in, findings out.
+import type { ClusterStatus, DriveStatus, GroupStatus, NodeStatus } from './api/types.ts'
+import { describeDrive, describeNode, survives } from './state.ts'
+import { bytes, percent, percentNumber, plural } from './units.ts'
+
+export type Severity = 'bad' | 'warning' | 'busy'
+
+export type Finding = {
+  /** Stable while the finding stands. */
+  key: string
+  severity: Severity
+  title: string
+  /** What it means and what to do. */
+  detail: string
+  /** The node whose page tells more. */
+  node: string | null
+}
+
+const USED_WARNING_PERCENT = 80
+const USED_BAD_PERCENT = 90
+
+const ORDER: Record<Severity, number> = { bad: 0, warning: 1, busy: 2 }
+
+export function attention(cluster: ClusterStatus, now: number): Finding[] {
+  const findings = [
+    ...protection(cluster),
+    ...cluster.nodes.flatMap((node) => ofNode(node, now)),
+    ...leaderless(cluster.groups),
+    ...capacity(cluster),
+  ]
+  return findings.sort((a, b) => ORDER[a.severity] - ORDER[b.severity])
+}
+
+function protection({ level }: ClusterStatus): Finding[] {
+  if (level.actual === null) {
+    return [
+      {
+        key: 'level',
+        severity: 'bad',
+        title: 'Writes are refused',
+        detail:
+          `No stripe on the drives that are up keeps ${level.requested} (${survives(level.requested)}). ` +
+          'Reads go on. Bring nodes or drives back, or lower the level.',
+        node: null,
+      },
+    ]
+  }
+  if (level.actual !== level.requested) {
+    return [
+      {
+        key: 'level',
+        severity: 'warning',
+        title: `New data gets ${level.actual}, not ${level.requested}`,
+        detail: `It survives ${survives(level.actual)}.`,
+        node: null,
+      },
+    ]
+  }
+  return []
+}
+
+function ofNode(node: NodeStatus, now: number): Finding[] {
+  const state = describeNode(node.state, now)
+  const findings: Finding[] = []
+  if (node.state.kind === 'down') {
+    findings.push({
+      key: `node-${node.id}`,
+      severity: 'bad',
+      title: `${node.name} is down`,
+      detail: `${state.detail} Its shards are rebuilt from others when read.`,
+      node: node.name,
+    })
+  }
+  if (node.state.kind === 'joining') {
+    findings.push({ key: `node-${node.id}`, severity: 'busy', title: `${node.name} is joining`, detail: state.detail, node: node.name })
+  }
+  // Of a node that is down the drives are unknown, which its own finding says already.
+  return [...findings, ...node.drives.flatMap((drive) => ofDrive(node.name, drive))]
+}
+
+function ofDrive(node: string, drive: DriveStatus): Finding[] {
+  const { tone, label, detail } = describeDrive(drive.state)
+  const name = drive.serial === '' ? drive.path : drive.serial
+  const finding = (severity: Severity, title: string, what: string): Finding => ({
+    key: `drive-${drive.id}`,
+    severity,
+    title,
+    detail: what,
+    node,
+  })
+  if (tone === 'bad') {
+    return [finding('bad', `Drive ${name} on ${node} is ${label.toLowerCase()}`, `${sentence(detail)} Replace ${drive.path}.`)]
+  }
+  if (tone === 'warning') return [finding('warning', `Drive ${name} on ${node} is ${label.toLowerCase()}`, detail)]
+  if (tone === 'busy') return [finding('busy', `Drive ${name} on ${node} is ${label.toLowerCase()}`, detail)]
+  const errors = drive.usage?.errors ?? 0
+  if (errors > 0) {
+    return [finding('warning', `Drive ${name} on ${node} had ${plural(errors, 'error')}`, 'It still serves. Watch whether the number grows.')]
+  }
+  return []
+}
+
+function sentence(text: string): string {
+  return /[.!?]$/.test(text) ? text : `${text}.`
+}
+
+function leaderless(groups: GroupStatus[]): Finding[] {
+  const without = groups.filter((group) => group.leader === null)
+  if (without.length === 0) return []
+  const names = without.map((group) => `g${group.id}`).join(', ')
+  const control = without.some((group) => group.id === 0)
+  return [
+    {
+      key: 'leaderless',
+      severity: 'bad',
+      title: `No leader for ${names}`,
+      detail:
+        (control ? 'Membership, tenants and roles cannot be changed. ' : '') +
+        'Buckets kept in these groups can be neither written nor listed until most of their voters are up.',
+      node: null,
+    },
+  ]
+}
+
+function capacity({ capacity: { raw_bytes, used_bytes, free_bytes } }: ClusterStatus): Finding[] {
+  const used = percentNumber(used_bytes, raw_bytes)
+  if (raw_bytes === 0 || used < USED_WARNING_PERCENT) return []
+  return [
+    {
+      key: 'capacity',
+      severity: used < USED_BAD_PERCENT ? 'warning' : 'bad',
+      title: `${percent(used_bytes, raw_bytes)} of the capacity is used`,
+      detail: `${bytes(free_bytes)} are free before protection. Add drives or nodes.`,
+      node: null,
+    },
+  ]
+}
