@@ -1,0 +1,211 @@
+//! A replica in a temporary directory, driven as the log drives it, and short ways to make commands.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use holdfast_catalog::{
+    BodyRef, CatalogMachine, CatalogReader, Command, CompleteUpload, Condition, DeleteItem, Digest,
+    GarbageCursor, GarbageRow, Op, Outcome, PartitionReader, PutObject, PutPart, Response, StripeRef,
+    decode_outcome,
+};
+use holdfast_consensus::{Applied, StateMachine};
+use holdfast_model::{
+    BucketId, DatabaseId, DriveId, Generation, NodeId, PartitionId, StripeId, TenantId, UnixMillis, UploadId,
+    VersionId, placement::Place,
+};
+
+pub const PARTITION: PartitionId = PartitionId::new(1);
+
+/// One replica and the log index it has reached.
+pub struct Replica {
+    pub machine: CatalogMachine,
+    pub index: u64,
+}
+
+impl Replica {
+    pub fn open(dir: &Path) -> Self {
+        Self { machine: CatalogMachine::open(dir).unwrap(), index: 0 }
+    }
+
+    /// Opens a replica with one partition that has one bucket, `b`.
+    pub fn with_bucket(dir: &Path) -> Self {
+        let mut replica = Self::open(dir);
+        replica.expect(create_partition(PARTITION), Response::PartitionCreated);
+        replica.expect(create_bucket(1, "b"), Response::BucketCreated);
+        replica
+    }
+
+    /// Applies one entry for [`PARTITION`].
+    pub fn apply_all(&mut self, ops: Vec<Op>) -> Vec<Outcome> {
+        self.index += 1;
+        let commands: Vec<Bytes> = ops.into_iter().map(|op| command(self.index, op)).collect();
+        apply(&mut self.machine, self.index, &commands)
+    }
+
+    pub fn apply(&mut self, op: Op) -> Outcome {
+        self.apply_all(vec![op]).remove(0)
+    }
+
+    #[track_caller]
+    pub fn expect(&mut self, op: Op, response: Response) {
+        assert_eq!(self.apply(op), Ok(response));
+    }
+
+    /// Applies, expecting it to be done.
+    #[track_caller]
+    pub fn done(&mut self, op: Op) -> Response {
+        self.apply(op).unwrap()
+    }
+
+    pub fn reader(&self) -> PartitionReader {
+        self.machine.reader().partition(PARTITION).unwrap()
+    }
+}
+
+/// The command as every replica gets it; its time is derived from the entry's index.
+pub fn command(index: u64, op: Op) -> Bytes {
+    Command { partition: PARTITION, at: UnixMillis::new(time_of(index)), op }.encode()
+}
+
+pub fn time_of(index: u64) -> u64 {
+    1_700_000_000_000 + index
+}
+
+pub fn apply(machine: &mut CatalogMachine, index: u64, commands: &[Bytes]) -> Vec<Outcome> {
+    let answers = machine.apply(&[Applied { index, commands }]).unwrap();
+    answers[0].iter().map(|answer| decode_outcome(answer).unwrap()).collect()
+}
+
+pub fn digests(reader: &CatalogReader) -> Vec<Digest> {
+    reader.partitions().iter().map(|id| reader.partition(id.partition).unwrap().digest().unwrap()).collect()
+}
+
+/// All garbage, read in small pages.
+pub fn all_garbage(reader: &PartitionReader) -> Vec<GarbageRow> {
+    let (mut all, mut after): (Vec<GarbageRow>, Option<GarbageCursor>) = (Vec::new(), None);
+    loop {
+        let (page, next) = reader.garbage(after, 3).unwrap();
+        all.extend(page);
+        if next.is_none() {
+            return all;
+        }
+        after = next;
+    }
+}
+
+pub fn bucket_id(n: u8) -> BucketId {
+    BucketId::from_bytes([n; 16])
+}
+
+pub fn version(n: u64) -> VersionId {
+    VersionId::new(UnixMillis::new(n), [1; 10])
+}
+
+pub fn upload_id(n: u64) -> UploadId {
+    UploadId::new(UnixMillis::new(n), [2; 10])
+}
+
+pub fn stripe_id(n: u64) -> StripeId {
+    StripeId::new(UnixMillis::new(n), [3; 10])
+}
+
+pub fn drive(n: u8) -> DriveId {
+    DriveId::from_bytes([n; 16])
+}
+
+pub fn place(n: u8) -> Place {
+    Place { node: NodeId::new(u64::from(n % 3) + 1), drive: drive(n) }
+}
+
+/// A 2+1 stripe on drives chosen by its number.
+pub fn stripe(n: u64, plain_len: u64) -> StripeRef {
+    let first = u8::try_from(n % 5).unwrap();
+    StripeRef {
+        id: stripe_id(n),
+        number: u32::try_from(n).unwrap(),
+        plain_len: u32::try_from(plain_len).unwrap(),
+        data: 2,
+        parity: 1,
+        generation: Generation::new(0),
+        places: (first..first + 3).map(place).collect(),
+    }
+}
+
+pub fn stripes(ids: std::ops::Range<u64>, plain_len: u64) -> BodyRef {
+    BodyRef::Stripes(ids.map(|n| stripe(n, plain_len)).collect())
+}
+
+pub fn inline(text: &str) -> BodyRef {
+    BodyRef::Inline(Bytes::copy_from_slice(text.as_bytes()))
+}
+
+pub fn create_partition(partition: PartitionId) -> Op {
+    assert_eq!(partition, PARTITION);
+    Op::CreatePartition {
+        tenant: TenantId::from_bytes([9; 16]),
+        database_id: DatabaseId::from_bytes([8; 16]),
+    }
+}
+
+pub fn create_bucket(n: u8, name: &str) -> Op {
+    Op::CreateBucket { bucket: bucket_id(n), name: name.into() }
+}
+
+pub fn put_into(bucket: BucketId, key: &str, n: u64, size: u64, body: BodyRef, condition: Condition) -> Op {
+    Op::PutObject(PutObject {
+        bucket,
+        key: key.into(),
+        version: version(n),
+        size,
+        etag: format!("etag-{n}"),
+        attributes: Bytes::from(format!("attributes-{n}")),
+        wrapped_key: Bytes::from(format!("key-{n}")),
+        body,
+        condition,
+    })
+}
+
+/// Puts into bucket 1 without condition.
+pub fn put(key: &str, n: u64, size: u64, body: BodyRef) -> Op {
+    put_into(bucket_id(1), key, n, size, body, Condition::default())
+}
+
+pub fn delete(key: &str) -> Op {
+    Op::DeleteObjects { bucket: bucket_id(1), items: vec![DeleteItem { key: key.into(), if_etag: None }] }
+}
+
+pub fn create_upload(key: &str, upload: u64) -> Op {
+    let attributes = Bytes::from(format!("upload-{upload}"));
+    Op::CreateUpload { bucket: bucket_id(1), key: key.into(), upload: upload_id(upload), attributes }
+}
+
+pub fn put_part(key: &str, upload: u64, number: u32, n: u64, size: u64, body: BodyRef) -> Op {
+    Op::PutPart(PutPart {
+        bucket: bucket_id(1),
+        key: key.into(),
+        upload: upload_id(upload),
+        number,
+        size,
+        etag: format!("etag-{n}"),
+        checksums: Bytes::from(format!("checksums-{n}")),
+        wrapped_key: Bytes::from(format!("key-{n}")),
+        body,
+    })
+}
+
+pub fn complete(key: &str, upload: u64, n: u64, parts: &[(u32, u64)]) -> Op {
+    Op::CompleteUpload(CompleteUpload {
+        bucket: bucket_id(1),
+        key: key.into(),
+        upload: upload_id(upload),
+        parts: parts.iter().map(|(number, n)| (*number, format!("etag-{n}"))).collect(),
+        version: version(n),
+        etag: format!("complete-{upload}-{}", parts.len()),
+        attributes: None,
+        condition: Condition::default(),
+    })
+}
+
+pub fn abort(key: &str, upload: u64) -> Op {
+    Op::AbortUpload { bucket: bucket_id(1), key: key.into(), upload: upload_id(upload) }
+}

@@ -1,0 +1,93 @@
+//! The encoding of commands is a promise to logs already written: published bytes stay readable.
+
+use bytes::Bytes;
+use holdfast_catalog::{
+    Command, Condition, GarbageId, MoveShards, Op, Orphan, Outcome, Refusal, Response, ShardMove,
+    decode_outcome, encode_outcome,
+};
+use holdfast_model::{Generation, ShardIndex, UnixMillis};
+
+use crate::common::*;
+
+/// One command of every kind, in the order of the kinds.
+fn commands() -> Vec<Command> {
+    let condition = Condition { if_absent: true, if_etag: Some("e".into()) };
+    let mut complete_with = complete("k", 1, 2, &[(1, 7), (2, 8)]);
+    let Op::CompleteUpload(c) = &mut complete_with else { unreachable!() };
+    c.attributes = Some(Bytes::from_static(b"other"));
+    let shard = ShardMove { index: ShardIndex::new(2), from: place(1), to: place(2) };
+    let orphan = Orphan {
+        stripe: stripe_id(9),
+        generation: Generation::new(1),
+        shards: vec![(ShardIndex::new(3), place(4))],
+    };
+    let ops = vec![
+        create_partition(PARTITION),
+        create_bucket(1, "bucket"),
+        Op::DeleteBucket { name: "bucket".into() },
+        put_into(bucket_id(1), "inline", 3, 5, inline("sealed"), condition),
+        put("striped", 4, 20, stripes(1..3, 10)),
+        delete("k"),
+        create_upload("k", 1),
+        put_part("k", 1, 2, 5, 10, stripes(3..4, 10)),
+        complete("k", 1, 2, &[(1, 7)]),
+        complete_with,
+        abort("k", 1),
+        Op::RemoveGarbage { ids: vec![GarbageId::Stripe(stripe_id(1)), GarbageId::Shards(300)] },
+        Op::MoveShards(MoveShards {
+            stripe: stripe_id(1),
+            expected: Generation::new(300),
+            moves: vec![shard],
+        }),
+        Op::Condemn { stripes: vec![orphan] },
+    ];
+    ops.into_iter()
+        .map(|op| Command { partition: PARTITION, at: UnixMillis::new(1_700_000_000_000), op })
+        .collect()
+}
+
+fn outcomes() -> Vec<Outcome> {
+    vec![
+        Ok(Response::ObjectPut { modified: UnixMillis::new(1_700_000_000_000) }),
+        Ok(Response::ObjectsDeleted(vec![Ok(None), Ok(Some(version(1))), Err(Refusal::PreconditionFailed)])),
+        Ok(Response::Condemned(vec![true, false])),
+        Ok(Response::Replayed),
+        Err(Refusal::PartTooSmall { number: 1, size: 2, min: 3 }),
+        Err(Refusal::Invalid("why".into())),
+    ]
+}
+
+/// Each on its own line, in hex. Set `HOLDFAST_WRITE_GOLDEN` to write a new version's file.
+fn check(name: &str, lines: &[Bytes]) -> String {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    let hex = |bytes: &Bytes| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>() + "\n";
+    let text: String = lines.iter().map(hex).collect();
+    if std::env::var_os("HOLDFAST_WRITE_GOLDEN").is_some() {
+        std::fs::write(&path, &text).unwrap();
+    }
+    let golden = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(text, golden, "the encoding changed: that is a new COMMAND_VERSION beside this one");
+    golden
+}
+
+fn unhex(line: &str) -> Vec<u8> {
+    (0..line.len()).step_by(2).map(|i| u8::from_str_radix(&line[i..i + 2], 16).unwrap()).collect()
+}
+
+#[test]
+fn version_1_commands_stay_readable() {
+    let commands = commands();
+    let golden = check("commands_v1.hex", &commands.iter().map(Command::encode).collect::<Vec<_>>());
+    for (line, command) in golden.lines().zip(&commands) {
+        assert_eq!(&Command::decode(&unhex(line)).unwrap(), command);
+    }
+}
+
+#[test]
+fn version_1_outcomes_stay_readable() {
+    let outcomes = outcomes();
+    let golden = check("outcomes_v1.hex", &outcomes.iter().map(encode_outcome).collect::<Vec<_>>());
+    for (line, outcome) in golden.lines().zip(&outcomes) {
+        assert_eq!(&decode_outcome(&unhex(line)).unwrap(), outcome);
+    }
+}

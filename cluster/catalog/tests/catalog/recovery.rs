@@ -1,0 +1,174 @@
+//! Crashes, images and files that went missing or back in time.
+
+use std::{fs, io, path::Path};
+
+use holdfast_catalog::{CatalogMachine, ListQuery, Op, ReadError};
+use holdfast_consensus::StateMachine;
+
+use crate::common::*;
+
+fn state_file(dir: &Path, name: &str) -> std::path::PathBuf {
+    let state = fs::read_to_string(dir.join("current")).unwrap();
+    dir.join(state.trim()).join(name)
+}
+
+#[test]
+fn what_a_checkpoint_covered_is_there_without_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut replica = Replica::with_bucket(dir.path());
+    assert_eq!(replica.machine.position(), None);
+    replica.done(put("k", 1, 30, stripes(1..4, 10)));
+    replica.machine.checkpoint(b"position").unwrap();
+    let digest = digests(&replica.machine.reader());
+    drop(replica);
+    let machine = CatalogMachine::open(dir.path()).unwrap();
+    assert_eq!(machine.position().unwrap(), b"position");
+    assert_eq!(digests(&machine.reader()), digest);
+}
+
+#[test]
+fn an_image_carries_the_state_to_another_replica() {
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut replica = Replica::with_bucket(dir.path());
+    replica.done(put("k", 1, 30, stripes(1..4, 10)));
+    replica.done(create_upload("u", 1));
+    let image = dir.path().join("image");
+    replica.machine.snapshot(&image).unwrap();
+    // What comes after the image is not in it.
+    let digest = digests(&replica.machine.reader());
+    replica.done(put("later", 2, 1, inline("x")));
+
+    let mut fresh = CatalogMachine::open(other.path()).unwrap();
+    let reader = fresh.reader();
+    assert!(matches!(reader.partition(PARTITION), Err(ReadError::NoSuchPartition(_))));
+    fresh.install(&image, b"there").unwrap();
+    assert_eq!(fresh.position().unwrap(), b"there");
+    assert_eq!(digests(&reader), digest);
+    // It goes on from there, as the first one did, also after a restart.
+    apply(&mut fresh, replica.index, &[command(replica.index, put("later", 2, 1, inline("x")))]);
+    assert_eq!(digests(&reader), digests(&replica.machine.reader()));
+    drop(fresh);
+    let fresh = CatalogMachine::open(other.path()).unwrap();
+    assert_eq!(digests(&fresh.reader()), digests(&replica.machine.reader()));
+    assert_eq!(fresh.position().unwrap(), b"there");
+}
+
+#[test]
+fn a_reader_goes_on_while_an_image_is_installed_under_it() {
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut replica = Replica::with_bucket(dir.path());
+    replica.done(put("k", 1, 1, inline("new")));
+    let image = dir.path().join("image");
+    replica.machine.snapshot(&image).unwrap();
+    let mut second = Replica::with_bucket(other.path());
+    second.done(put("old", 1, 1, inline("old")));
+    let held = second.reader();
+    assert!(held.head_object("b", "old").is_ok());
+    second.machine.install(&image, b"p").unwrap();
+    // The handle in use still shows the state it was made for; the next one the new state.
+    assert!(held.head_object("b", "old").is_ok());
+    assert!(second.reader().head_object("b", "k").is_ok());
+    assert!(matches!(second.reader().head_object("b", "old"), Err(ReadError::NoSuchKey)));
+}
+
+#[test]
+fn a_damaged_image_leaves_the_old_state() {
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut replica = Replica::with_bucket(dir.path());
+    replica.done(put("k", 1, 1, inline("x")));
+    let image = dir.path().join("image");
+    replica.machine.snapshot(&image).unwrap();
+    let good = fs::read(&image).unwrap();
+
+    let mut second = Replica::with_bucket(other.path());
+    second.machine.checkpoint(b"old").unwrap();
+    let digest = digests(&second.machine.reader());
+    let mut flipped = good.clone();
+    let middle = flipped.len() / 2;
+    flipped[middle] ^= 1;
+    for bad in [flipped, good[..good.len() - 1].to_vec(), b"nonsense".to_vec(), Vec::new()] {
+        fs::write(&image, bad).unwrap();
+        let error = second.machine.install(&image, b"new").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
+        assert_eq!(digests(&second.machine.reader()), digest);
+    }
+    second.done(put("k", 2, 1, inline("still working")));
+    drop(second);
+    assert_eq!(CatalogMachine::open(other.path()).unwrap().position().unwrap(), b"old");
+    // The good one is accepted after all of that.
+    fs::write(&image, good).unwrap();
+    let mut machine = CatalogMachine::open(other.path()).unwrap();
+    machine.install(&image, b"new").unwrap();
+    assert_eq!(digests(&machine.reader()), digests(&replica.machine.reader()));
+}
+
+#[test]
+fn a_missing_or_older_file_is_damage_and_not_an_empty_catalog() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut replica = Replica::with_bucket(dir.path());
+    replica.machine.checkpoint(b"one").unwrap();
+    let file = state_file(dir.path(), "p1.sqlite");
+    let old = fs::read(&file).unwrap();
+    replica.done(put("k", 1, 1, inline("x")));
+    replica.machine.checkpoint(b"two").unwrap();
+    drop(replica);
+    let new = fs::read(&file).unwrap();
+    for damage in [None, Some(old.as_slice()), Some(&[]), Some(&[7; 8192])] {
+        for suffix in ["", "-wal", "-shm"] {
+            let _ = fs::remove_file(holdfast_catalog::sqlite::beside(&file, suffix));
+        }
+        if let Some(bytes) = damage {
+            fs::write(&file, bytes).unwrap();
+        }
+        let error = CatalogMachine::open(dir.path()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
+    }
+    fs::write(&file, new).unwrap();
+    CatalogMachine::open(dir.path()).unwrap();
+}
+
+#[test]
+fn a_file_left_half_made_by_a_crash_is_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut replica = Replica::open(dir.path());
+    replica.machine.checkpoint(b"before").unwrap();
+    drop(replica);
+    fs::write(state_file(dir.path(), "p1.sqlite"), b"").unwrap();
+    let mut replica = Replica::open(dir.path());
+    replica.done(create_partition(PARTITION));
+    replica.done(create_bucket(1, "b"));
+    assert_eq!(replica.reader().list_buckets().unwrap().len(), 1);
+}
+
+#[test]
+fn reads_go_on_beside_writes_and_see_whole_entries() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut replica = Replica::with_bucket(dir.path());
+    let reader = replica.machine.reader();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    let partition = reader.partition(PARTITION).unwrap();
+                    let page =
+                        partition.list("b", &ListQuery { limit: 1000, ..ListQuery::default() }).unwrap();
+                    // Every entry puts two keys or removes two.
+                    assert!(page.objects.len().is_multiple_of(2), "{}", page.objects.len());
+                }
+            });
+        }
+        for n in 0..200u64 {
+            let (a, b) = (format!("a{}", n % 7), format!("b{}", n % 7));
+            let ops: Vec<Op> = match n % 3 {
+                2 => vec![delete(&a), delete(&b)],
+                _ => vec![put(&a, 2 * n, 1, inline("x")), put(&b, 2 * n + 1, 1, inline("x"))],
+            };
+            replica.apply_all(ops);
+            if n.is_multiple_of(20) {
+                replica.machine.checkpoint(b"p").unwrap();
+            }
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
