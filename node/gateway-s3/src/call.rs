@@ -33,6 +33,8 @@ pub struct Call {
     pub date: String,
     /// Headers as they were sent.
     pub headers: HeaderMap,
+    /// Query parameters as they were sent, decoded.
+    pub query: Vec<(String, String)>,
     /// What the head declares about the body.
     pub plan: Plan,
     /// The body on its way in, until somebody takes it.

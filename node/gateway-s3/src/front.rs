@@ -102,7 +102,7 @@ impl Front {
             answer::error(&Refusal::new("SlowDown"), &path, &id, None)
         } else {
             let (mut parts, body) = request.into_parts();
-            match self.read_head(&mut parts, &id) {
+            match self.read_head(&mut parts, &body, &id) {
                 Ok(mut call) => {
                     ledger.record.operation = call.operation.name;
                     *call.content.get_mut() = Some(source(body));
@@ -131,7 +131,7 @@ impl Front {
     }
 
     /// Everything about a request that can be told from its head.
-    fn read_head(&self, parts: &mut Parts, id: &str) -> Result<Call, Turned> {
+    fn read_head(&self, parts: &mut Parts, body: &Incoming, id: &str) -> Result<Call, Turned> {
         if parts.method == Method::OPTIONS {
             return Err(Refusal::new("AccessForbidden").into());
         }
@@ -159,7 +159,11 @@ impl Front {
         if !operation.takes_content() {
             plan.content_md5 = plan::content_md5(&parts.headers).map_err(turned)?;
         } else if plan.length.is_none() {
-            return Err(turned(Refusal::new("MissingContentLength")));
+            // On HTTP/2 a request that ends with its head says that its body is empty.
+            if !(parts.version == http::Version::HTTP_2 && body.is_end_stream()) {
+                return Err(turned(Refusal::new("MissingContentLength")));
+            }
+            plan.length = Some(0);
         }
         let date =
             parts.headers.get("x-amz-date").and_then(|value| value.to_str().ok()).unwrap_or("").to_owned();
@@ -170,6 +174,7 @@ impl Front {
             signed,
             date,
             headers: parts.headers.clone(),
+            query,
             plan,
             content: Mutex::new(None),
             outcome: Arc::new(Outcome::default()),

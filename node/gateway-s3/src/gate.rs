@@ -59,6 +59,7 @@ impl S3Route for Verified {
         }
         call.verified.store(true, Ordering::Relaxed);
         is_served(&call)?;
+        call.operation.check_parameters(&call.query)?;
         headers::check(&request.headers, &owner_id(call.credential()?.tenant))?;
         Ok(())
     }

@@ -394,7 +394,7 @@ fn is_general(name: &str) -> bool {
 /// Recognises a request. `copies` says that it carries `x-amz-copy-source`.
 ///
 /// # Errors
-/// `MethodNotAllowed` where no operation has this method; `NotImplemented` for parameters nobody knows.
+/// `MethodNotAllowed` where no operation has this method.
 pub fn recognise(
     method: &Method,
     target: &Target,
@@ -410,25 +410,31 @@ pub fn recognise(
     let fits = |row: &&Operation| {
         row.method == *method
             && row.on == on
-            && row.markers.iter().all(|marker| has(marker))
+            && row.markers.iter().all(&has)
             && (copies || !matches!(row.name, "CopyObject" | "UploadPartCopy"))
     };
-    let Some(found) = OPERATIONS.iter().find(fits) else {
-        return Err(Refusal::new("MethodNotAllowed").with("Method", method.as_str()));
-    };
-    for (name, value) in query {
-        let name = name.as_str();
-        if name == "list-type" && value != "2" {
-            return Err(Refusal::because("InvalidArgument", "list-type must be 2."));
+    let found = OPERATIONS.iter().find(fits);
+    found.ok_or_else(|| Refusal::new("MethodNotAllowed").with("Method", method.as_str()))
+}
+
+impl Operation {
+    /// # Errors
+    /// `NotImplemented` for parameters that this operation does not know.
+    pub fn check_parameters(&self, query: &Query) -> Result<(), Refusal> {
+        for (name, value) in query {
+            let name = name.as_str();
+            if name == "list-type" && value != "2" {
+                return Err(Refusal::because("InvalidArgument", "list-type must be 2."));
+            }
+            if !is_general(name) && !self.markers.contains(&name) && !self.params.contains(&name) {
+                return Err(Refusal::not_implemented(&format!(
+                    "The query parameter {name:?} with {}",
+                    self.name
+                )));
+            }
         }
-        if !is_general(name) && !found.markers.contains(&name) && !found.params.contains(&name) {
-            return Err(Refusal::not_implemented(&format!(
-                "The query parameter {name:?} with {}",
-                found.name
-            )));
-        }
+        Ok(())
     }
-    Ok(found)
 }
 
 #[cfg(test)]
@@ -446,7 +452,9 @@ mod tests {
             .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .collect();
-        recognise(&method, target, &query, copies).map(|row| row.name).map_err(|refusal| refusal.code)
+        let row = recognise(&method, target, &query, copies).map_err(|refusal| refusal.code)?;
+        row.check_parameters(&query).map_err(|refusal| refusal.code)?;
+        Ok(row.name)
     }
 
     #[test]

@@ -100,7 +100,7 @@ impl Algorithm {
 pub struct Hasher(State);
 
 enum State {
-    Crc(Box<crc_fast::Digest>, usize),
+    Crc(crc_fast::Digest, usize),
     Sha(digest::Context),
 }
 
@@ -115,7 +115,7 @@ impl Hasher {
     #[must_use]
     pub fn new(algorithm: Algorithm) -> Self {
         Self(match (algorithm.crc(), algorithm) {
-            (Some(crc), _) => State::Crc(Box::new(crc_fast::Digest::new(crc)), algorithm.size()),
+            (Some(crc), _) => State::Crc(crc_fast::Digest::new(crc), algorithm.size()),
             (None, Algorithm::Sha1) => State::Sha(digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY)),
             (None, _) => State::Sha(digest::Context::new(&digest::SHA256)),
         })

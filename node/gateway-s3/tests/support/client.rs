@@ -284,6 +284,8 @@ impl Client {
         body: &[u8],
     ) -> Answer {
         let (builder, _) = self.head(&method, path, query, headers, &sha256(body));
+        let builder =
+            if method == Method::PUT { builder.header("content-length", body.len()) } else { builder };
         let request = builder.body(full(body)).expect("a request");
         let answered = tokio::time::timeout(Duration::from_secs(60), self.send(request)).await;
         answered.expect("an answer in time").expect("an answer")

@@ -1,0 +1,263 @@
+//! Multipart uploads and listings.
+
+mod support;
+
+use std::sync::atomic::Ordering;
+
+use http::Method;
+use support::{
+    KEY, Server,
+    client::{Answer, Client},
+};
+
+async fn start() -> (Server, Client) {
+    let server = Server::start().await;
+    server.objects.tenants[KEY].1.part_size_min.store(4, Ordering::Relaxed);
+    let client = server.client();
+    client.put("/bucket", b"").await.ok();
+    (server, client)
+}
+
+async fn begin(client: &Client, headers: &[(&str, &str)]) -> String {
+    client.call(Method::POST, "/bucket/k", "uploads", headers, b"").await.ok().element("UploadId").unwrap()
+}
+
+async fn part(client: &Client, upload: &str, number: u32, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    client
+        .call(Method::PUT, "/bucket/k", &format!("partNumber={number}&uploadId={upload}"), headers, body)
+        .await
+}
+
+async fn complete(client: &Client, upload: &str, parts: &[(u32, &str)], headers: &[(&str, &str)]) -> Answer {
+    let parts: String = parts
+        .iter()
+        .map(|(number, etag)| format!("<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag></Part>"))
+        .collect();
+    let document = format!("<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>");
+    client.call(Method::POST, "/bucket/k", &format!("uploadId={upload}"), headers, document.as_bytes()).await
+}
+
+#[tokio::test]
+async fn parts_become_an_object_with_the_etag_of_their_etags() {
+    let (server, client) = start().await;
+    let upload = begin(&client, &[("x-amz-meta-a", "1"), ("content-type", "text/plain")]).await;
+    let first = part(&client, &upload, 1, &[], b"first ").await.ok();
+    let second = part(&client, &upload, 7, &[], b"second").await.ok();
+    let listed =
+        client.call(Method::GET, "/bucket/k", &format!("uploadId={upload}&max-parts=1"), &[], b"").await.ok();
+    assert_eq!(
+        (listed.elements("PartNumber"), listed.element("IsTruncated")),
+        (vec!["1".to_owned()], Some("true".to_owned()))
+    );
+    assert_eq!(listed.element("NextPartNumberMarker").as_deref(), Some("1"));
+    assert_eq!(
+        client.call(Method::GET, "/bucket", "uploads", &[], b"").await.ok().elements("UploadId"),
+        [upload.clone()]
+    );
+    assert!(!server.holds("bucket", "k"));
+    assert_eq!(client.delete("/bucket").await.error(), (409, "BucketNotEmpty".to_owned()));
+
+    let done =
+        complete(&client, &upload, &[(1, first.header("etag")), (7, second.header("etag"))], &[]).await.ok();
+    assert_eq!(done.element("ETag").as_deref(), Some("\"6f8ef22172eb5877141d8bf51be87ab1-2\""));
+    let got = client.get("/bucket/k").await.ok();
+    assert_eq!(
+        (got.text().as_str(), got.header("x-amz-meta-a"), got.header("content-type")),
+        ("first second", "1", "text/plain")
+    );
+    assert_eq!(complete(&client, &upload, &[(1, "x")], &[]).await.error(), (404, "NoSuchUpload".to_owned()));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_list_of_parts_that_is_wrong_completes_nothing() {
+    let (server, client) = start().await;
+    let upload = begin(&client, &[]).await;
+    let first = part(&client, &upload, 1, &[], b"1").await.ok().header("etag").to_owned();
+    let second = part(&client, &upload, 2, &[], b"22222").await.ok().header("etag").to_owned();
+    let cases: [(&[(u32, &str)], u16, &str); 6] = [
+        (&[], 400, "MalformedXML"),
+        (&[(2, &second), (1, &first)], 400, "InvalidPartOrder"),
+        (&[(1, &first), (1, &first)], 400, "InvalidPartOrder"),
+        (&[(1, &second)], 400, "InvalidPart"),
+        (&[(1, &first), (3, &second)], 400, "InvalidPart"),
+        (&[(1, &first), (2, &second)], 400, "EntityTooSmall"),
+    ];
+    for (parts, status, code) in cases {
+        assert_eq!(
+            complete(&client, &upload, parts, &[]).await.error(),
+            (status, code.to_owned()),
+            "{parts:?}"
+        );
+    }
+    for number in [0, 10_001] {
+        assert_eq!(
+            part(&client, &upload, number, &[], b"x").await.error(),
+            (400, "InvalidArgument".to_owned())
+        );
+    }
+    let size = complete(&client, &upload, &[(2, &second)], &[("x-amz-mp-object-size", "6")]).await;
+    assert_eq!(size.error(), (400, "InvalidRequest".to_owned()));
+    assert!(!server.holds("bucket", "k"));
+    let query = format!("uploadId={upload}");
+    assert_eq!(client.call(Method::DELETE, "/bucket/k", &query, &[], b"").await.status, 204);
+    assert_eq!(
+        client.call(Method::DELETE, "/bucket/k", &query, &[], b"").await.error(),
+        (404, "NoSuchUpload".to_owned())
+    );
+    assert_eq!(part(&client, &upload, 1, &[], b"x").await.error(), (404, "NoSuchUpload".to_owned()));
+    assert_eq!(part(&client, "nonsense", 1, &[], b"x").await.error(), (404, "NoSuchUpload".to_owned()));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn checksums_of_parts_become_the_checksum_of_the_object() {
+    // CRC-32 of "123456789" is cbf43926; the composite is the CRC-32 of the two parts' values.
+    let (server, client) = start().await;
+    for (kind, expected) in [("FULL_OBJECT", "y/Q5Jg=="), ("COMPOSITE", "4zspdQ==-2")] {
+        let upload =
+            begin(&client, &[("x-amz-checksum-algorithm", "CRC32"), ("x-amz-checksum-type", kind)]).await;
+        let first = part(&client, &upload, 1, &[("x-amz-checksum-crc32", "y/U6HA==")], b"12345").await.ok();
+        let second = part(&client, &upload, 2, &[("x-amz-checksum-crc32", "nbq/hw==")], b"6789").await.ok();
+        let parts = [(1, first.header("etag")), (2, second.header("etag"))]
+            .map(|(number, etag)| (number, etag.to_owned()));
+        let parts: Vec<(u32, &str)> = parts.iter().map(|(number, etag)| (*number, etag.as_str())).collect();
+        let wrong = complete(&client, &upload, &parts, &[("x-amz-checksum-crc32", "AAAAAA==")]).await;
+        assert_eq!(wrong.error(), (400, "BadDigest".to_owned()));
+        let done = complete(&client, &upload, &parts, &[]).await.ok();
+        let value = done.element("ChecksumCRC32").unwrap();
+        assert_eq!(value, expected, "{kind}");
+        assert_eq!(done.element("ChecksumType").as_deref(), Some(kind));
+        let head =
+            client.call(Method::HEAD, "/bucket/k", "", &[("x-amz-checksum-mode", "ENABLED")], b"").await.ok();
+        assert_eq!(
+            (head.header("x-amz-checksum-crc32"), head.header("x-amz-checksum-type")),
+            (value.as_str(), kind)
+        );
+    }
+    let upload = begin(&client, &[("x-amz-checksum-algorithm", "CRC32")]).await;
+    let bare = part(&client, &upload, 1, &[], b"12345").await.ok();
+    assert_eq!(
+        complete(&client, &upload, &[(1, bare.header("etag"))], &[]).await.error(),
+        (400, "InvalidRequest".to_owned())
+    );
+    assert_eq!(
+        part(&client, &upload, 1, &[("x-amz-checksum-crc32", "AAAAAA==")], b"12345").await.error(),
+        (400, "BadDigest".to_owned())
+    );
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn parts_are_copied_from_ranges_of_objects() {
+    let (server, client) = start().await;
+    client.put("/bucket/source", b"0123456789").await.ok();
+    let upload = begin(&client, &[("x-amz-checksum-algorithm", "SHA256")]).await;
+    let from = ("x-amz-copy-source", "/bucket/source");
+    let first = part(&client, &upload, 1, &[from, ("x-amz-copy-source-range", "bytes=5-9")], b"").await.ok();
+    assert!(first.element("ChecksumSHA256").is_some(), "an upload with checksums computes them for copies");
+    let second = part(&client, &upload, 2, &[from], b"").await.ok();
+    for (range, code) in [("bytes=5-10", "InvalidArgument"), ("bytes=-3", "InvalidArgument")] {
+        let refused = part(&client, &upload, 3, &[from, ("x-amz-copy-source-range", range)], b"").await;
+        assert_eq!(refused.error(), (400, code.to_owned()));
+    }
+    let etags = [first.element("ETag").unwrap(), second.element("ETag").unwrap()];
+    complete(&client, &upload, &[(1, &etags[0]), (2, &etags[1])], &[]).await.ok();
+    assert_eq!(client.get("/bucket/k").await.ok().text(), "567890123456789");
+    server.stop().await;
+}
+
+async fn list(client: &Client, query: &str) -> Answer {
+    client.call(Method::GET, "/bucket", query, &[], b"").await
+}
+
+#[tokio::test]
+async fn listings_page_group_and_resume() {
+    let (server, client) = start().await;
+    for key in ["a/1", "a/2", "b", "c/x/y", "c/z", "d"] {
+        client.put(&format!("/bucket/{key}"), b"x").await.ok();
+    }
+    let all = list(&client, "list-type=2").await.ok();
+    assert_eq!(all.elements("Key"), ["a/1", "a/2", "b", "c/x/y", "c/z", "d"]);
+    assert_eq!(
+        (all.element("KeyCount").as_deref(), all.element("IsTruncated").as_deref()),
+        (Some("6"), Some("false"))
+    );
+    assert!(all.element("Owner").is_none());
+    assert_eq!(list(&client, "fetch-owner=true&list-type=2").await.ok().elements("DisplayName").len(), 6);
+
+    let (mut seen, mut token, mut pages) = (Vec::new(), String::new(), 0);
+    loop {
+        let resume = if token.is_empty() { String::new() } else { format!("continuation-token={token}&") };
+        let page = list(&client, &format!("{resume}delimiter=%2F&list-type=2&max-keys=1")).await.ok();
+        seen.extend(page.elements("Key"));
+        seen.extend(page.elements("Prefix").into_iter().filter(|prefix| !prefix.is_empty()));
+        pages += 1;
+        match page.element("NextContinuationToken") {
+            Some(next) => token = next,
+            None => break,
+        }
+    }
+    assert_eq!((seen, pages), (vec!["a/".to_owned(), "b".to_owned(), "c/".to_owned(), "d".to_owned()], 4));
+
+    assert_eq!(list(&client, "list-type=2&start-after=b").await.ok().elements("Key"), ["c/x/y", "c/z", "d"]);
+    assert_eq!(list(&client, "delimiter=%2F&list-type=2&prefix=c%2F").await.ok().elements("Key"), ["c/z"]);
+    let empty = list(&client, "list-type=2&max-keys=0").await.ok();
+    assert_eq!((empty.elements("Key").len(), empty.element("IsTruncated").as_deref()), (0, Some("false")));
+
+    let old = list(&client, "delimiter=%2F&max-keys=2").await.ok();
+    assert_eq!(
+        (old.elements("Key"), old.element("NextMarker").as_deref()),
+        (vec!["b".to_owned()], Some("b"))
+    );
+    let old = list(&client, "delimiter=%2F&marker=b").await.ok();
+    assert_eq!(old.elements("Key"), ["d"]);
+    assert!(
+        list(&client, "max-keys=2").await.ok().element("NextMarker").is_none(),
+        "only with a delimiter, as AWS"
+    );
+
+    let versions = list(&client, "max-keys=4&versions").await.ok();
+    assert_eq!(versions.elements("VersionId"), ["null"; 4]);
+    assert_eq!(versions.element("NextKeyMarker").as_deref(), Some("c/x/y"));
+
+    for query in [
+        "list-type=2&max-keys=-1",
+        "encoding-type=rot13&list-type=2",
+        "continuation-token=%21&list-type=2",
+        "max-keys=many",
+    ] {
+        assert_eq!(list(&client, query).await.error(), (400, "InvalidArgument".to_owned()), "{query}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn uploads_are_listed_in_order_grouped_and_resumed() {
+    let (server, client) = start().await;
+    let mut uploads = Vec::new();
+    for key in ["a/1", "a/2", "b", "b", "c/1"] {
+        let begun = client.call(Method::POST, &format!("/bucket/{key}"), "uploads", &[], b"").await.ok();
+        uploads.push(begun.element("UploadId").unwrap());
+    }
+    assert_eq!(list(&client, "uploads").await.ok().elements("UploadId"), uploads);
+    let grouped = list(&client, "delimiter=%2F&uploads").await.ok();
+    assert_eq!(grouped.elements("UploadId"), uploads[2..4]);
+    let prefixes: Vec<String> =
+        grouped.elements("Prefix").into_iter().filter(|prefix| !prefix.is_empty()).collect();
+    assert_eq!(prefixes, ["a/", "c/"]);
+
+    let page = list(&client, "max-uploads=3&uploads").await.ok();
+    assert_eq!(
+        (page.elements("UploadId"), page.element("IsTruncated").as_deref()),
+        (uploads[..3].to_vec(), Some("true"))
+    );
+    let (key, id) = (page.element("NextKeyMarker").unwrap(), page.element("NextUploadIdMarker").unwrap());
+    let rest = list(&client, &format!("key-marker={key}&upload-id-marker={id}&uploads")).await.ok();
+    assert_eq!(rest.elements("UploadId"), uploads[3..]);
+    let page = list(&client, "delimiter=%2F&max-uploads=1&uploads").await.ok();
+    assert_eq!(page.element("NextKeyMarker").as_deref(), Some("a/"));
+    let rest = list(&client, "delimiter=%2F&key-marker=a%2F&uploads").await.ok();
+    assert_eq!(rest.elements("UploadId"), uploads[2..4]);
+    server.stop().await;
+}
