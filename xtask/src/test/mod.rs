@@ -80,7 +80,7 @@ fn steps(scope: Scope) -> Vec<Step> {
         command("format", || Ok(with(&["fmt", "--all", "--check"]))),
         function("tidy", tidy::run),
         function("console: build", || web::build().map(|()| Count::one_passed())),
-        command("console: check", || web::npm_command(&["run", "check"])),
+        command("console: lints", || web::npm_command(&["run", "lint"])),
         command("console: tests", || web::npm_command(&["test"])),
         command("lints", || {
             Ok(with(&[
