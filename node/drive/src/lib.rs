@@ -1,1 +1,44 @@
-//! Segments on one device: group commit, recovery, scrub.
+//! A drive: append-only segments on one device, one thread with one ring, group commit, recovery.
+//!
+//! ```text
+//! callers ──put/get/delete──> queue ──> engine thread ──operations──> BlockDevice (io_uring)
+//!    └────────list/status──> index, counters  ▲ │
+//!                                             └─┴─ completions: written, then flushed, then acknowledged
+//! ```
+//!
+//! A put's life: checksums (caller's task) -> place in the open segment, header into the buffer's headroom
+//! -> one write -> whole and clean -> one flush for all that wait -> index -> [`Durable`] -> caller.
+//!
+//! Invariants:
+//! - a [`Durable`] exists only after a clean flush that was submitted when the write had completed;
+//! - a failed write or flush fences the drive for good, in the label too where that can still be written;
+//! - every dead record copy has a tombstone until its segment is free, so nothing deleted comes back;
+//! - segments are freed by a flushed header before they are used again;
+//! - what is read is verified by header identity and block checksums before it is returned;
+//! - changes to one shard happen one after another.
+
+#![forbid(unsafe_code)]
+
+mod blocking;
+mod commit;
+mod engine;
+mod handle;
+mod index;
+pub mod inspect;
+mod labels;
+mod mount;
+mod probe;
+mod scan;
+mod segments;
+mod shared;
+mod types;
+
+
+pub use commit::Durable;
+pub use handle::Drive;
+pub use probe::{format, probe};
+pub use types::{
+    DamagedRecord, DeleteError, DriveCounters, DriveIdentity, DriveOptions, DriveState, DriveStatus,
+    FormatDriveError, FormatParams, GetError, Latency, MountReport, OpenError, Probe, ProbeError, PutError,
+    ShardInfo, ShardWrite, TornRecord,
+};

@@ -66,6 +66,12 @@ impl Operation {
         Self { token, kind, offset, buffer: Some(buffer), start, length }
     }
 
+    /// The same operation under another name.
+    #[must_use]
+    pub fn with_token(self, token: u64) -> Self {
+        Self { token, ..self }
+    }
+
     /// The caller's name for this operation; comes back in the completion.
     #[must_use]
     pub fn token(&self) -> u64 {

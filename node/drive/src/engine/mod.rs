@@ -1,0 +1,590 @@
+//! The engine: one thread, one device. Takes requests, keeps operations in flight, reaps completions.
+//!
+//! A state machine around [`Engine::turn`]: requests and completions in, operations and answers out. The
+//! thread calls it in a loop; tests call it step by step on a device that misbehaves.
+//!
+//! - `write`: places records and tombstones in the log, group commit, sealing, fencing.
+//! - `read`: reads for callers.
+//! - `reclaim`: frees segments by moving what is alive in them.
+//!
+//! Invariants:
+//! - what a flush covers had completed, whole, when the flush was submitted; it alone is acknowledged;
+//! - a segment's header has completed before a flush covers any of its records;
+//! - changes to one shard happen one after another (`busy`);
+//! - tombstones become durable in the order in which they were asked for.
+
+mod read;
+mod reclaim;
+mod write;
+
+use std::{
+    collections::{BTreeSet, HashMap, VecDeque},
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use holdfast_format::{DriveLabel, Layout, SegmentSequence, Sequence};
+use holdfast_model::{ByteCount, DriveId, ShardId, limits::SECTOR_SIZE};
+use holdfast_ring::{BlockDevice, Buffer, BufferPool, Completion, Kind, Operation};
+use tokio::sync::oneshot;
+
+use self::{
+    read::{ReadPart, Reads},
+    reclaim::Reclaim,
+    write::{OpenSegment, TombstoneQueue, What, Write},
+};
+use crate::{
+    blocking::{RETRIES_MAX, is_momentary},
+    commit::{CleanFlush, FlushTicket},
+    mount::State,
+    segments::{Phase, Segments},
+    shared::{Request, Shared, Unavailable, add},
+    types::{DriveOptions, DriveState},
+};
+
+/// Memory for headers, footers, tombstones and records being moved: separate from the callers' pool, so
+/// that a full pool never keeps a drive from deleting, sealing or reclaiming.
+const META_POOL_SIZE: ByteCount = ByteCount::mib(8);
+
+/// An operation in flight for this long makes the drive slow.
+const SLOW_AFTER: Duration = Duration::from_secs(1);
+
+/// A drive stays slow this long after the last slow operation.
+const SLOW_FOR: Duration = Duration::from_secs(10);
+
+/// A write or flush in flight for this long will not come back: the drive is fenced.
+const HUNG_AFTER: Duration = Duration::from_secs(30);
+
+/// How long a closing engine waits for operations in flight.
+const CLOSE_GRACE: Duration = Duration::from_secs(30);
+
+/// After this long without writes the label records what is durable, so that a later mount can tell
+/// torn from damaged to the last record.
+const IDLE_LABEL_AFTER: Duration = Duration::from_secs(1);
+
+/// Segments that puts leave free: for tombstones and for reclaiming.
+pub(crate) const PUT_RESERVE: usize = 2;
+
+/// What an operation in flight is for.
+#[derive(Debug)]
+enum Job {
+    Write(Write),
+    Read(ReadPart),
+    Flush(FlushTicket<What>),
+    /// Flush after a fence; its outcome changes nothing.
+    LastFlush,
+}
+
+/// An operation in flight.
+#[derive(Debug)]
+struct InFlight {
+    job: Job,
+    since: Instant,
+}
+
+/// The engine of one drive.
+#[derive(Debug)]
+pub(crate) struct Engine<D> {
+    device: D,
+    label: DriveLabel,
+    drive: DriveId,
+    layout: Layout,
+    shared: Arc<Shared>,
+    meta: BufferPool,
+    background_rate: ByteCount,
+
+    segments: Segments,
+    open: Option<OpenSegment>,
+    sealing: Vec<OpenSegment>,
+    next_sequence: Sequence,
+    next_life: SegmentSequence,
+    /// Sequences given out and not yet flushed.
+    undurable: BTreeSet<Sequence>,
+
+    jobs: Vec<Option<InFlight>>,
+    vacant: Vec<usize>,
+    /// Jobs in the order they were submitted, for finding old ones.
+    by_age: VecDeque<(usize, Instant)>,
+    /// Operations the device had no room for yet.
+    ready: VecDeque<(Operation, Job)>,
+    writes_in_flight: usize,
+    headers_in_flight: usize,
+    /// Completed and not yet covered by a flush.
+    written: Vec<What>,
+    written_since: Option<Instant>,
+    flush_in_flight: bool,
+    /// The last clean flush, the proof for what the index holds. None once a flush failed.
+    proof: Option<CleanFlush>,
+
+    /// Shards being changed, and the requests that wait for that.
+    busy: HashMap<ShardId, VecDeque<Request>>,
+    /// Requests that waited for a shard that is no longer busy.
+    released: VecDeque<Request>,
+    tombs: TombstoneQueue,
+    reads: Reads,
+    reclaim: Reclaim,
+
+    unavailable: Option<Unavailable>,
+    slow_until: Option<Instant>,
+    closing: Option<Closing>,
+    idle_since: Instant,
+    label_pending: usize,
+    /// Reused each turn.
+    requests: Vec<Request>,
+    completions: Vec<Completion>,
+}
+
+#[derive(Debug)]
+struct Closing {
+    replies: Vec<oneshot::Sender<()>>,
+    until: Instant,
+    stage: Stage,
+}
+
+/// How far a closing engine is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Requests are finished.
+    Draining,
+    /// The last footer and the label are being written.
+    Sealing,
+    /// A last flush is on its way.
+    Flushing,
+}
+
+impl<D: BlockDevice> Engine<D> {
+    /// An engine for a mounted drive.
+    pub(crate) fn new(
+        device: D,
+        label: DriveLabel,
+        state: State,
+        shared: Arc<Shared>,
+        options: &DriveOptions,
+    ) -> Self {
+        shared.set_waker(device.waker());
+        let now = Instant::now();
+        let mut tombs = TombstoneQueue::default();
+        for tombstone in state.untombed {
+            tombs.push(tombstone, None);
+        }
+        *shared.index.write() = state.index;
+        let fenced =
+            label.fenced.then(|| Unavailable::Fenced("it was fenced before it was opened".to_owned()));
+        // The mount flushed everything it found.
+        let proof =
+            FlushTicket::<()>::new(label.drive, Vec::new()).finish(Ok(0)).ok().map(|(proof, _)| proof);
+        let mut engine = Self {
+            drive: label.drive,
+            layout: label.layout,
+            meta: BufferPool::new(META_POOL_SIZE).expect("a few megabytes of address space"),
+            background_rate: options.background_rate,
+            device,
+            label,
+            shared,
+            segments: state.segments,
+            open: None,
+            sealing: Vec::new(),
+            next_sequence: state.next_sequence,
+            next_life: state.next_life,
+            undurable: BTreeSet::new(),
+            jobs: Vec::new(),
+            vacant: Vec::new(),
+            by_age: VecDeque::new(),
+            ready: VecDeque::new(),
+            writes_in_flight: 0,
+            headers_in_flight: 0,
+            written: Vec::new(),
+            written_since: None,
+            flush_in_flight: false,
+            proof: proof.filter(|_| fenced.is_none()),
+            busy: HashMap::new(),
+            released: VecDeque::new(),
+            tombs,
+            reads: Reads::default(),
+            reclaim: Reclaim::default(),
+            unavailable: fenced,
+            slow_until: None,
+            closing: None,
+            idle_since: now,
+            label_pending: 0,
+            requests: Vec::new(),
+            completions: Vec::new(),
+        };
+        engine.publish(now);
+        engine
+    }
+
+    /// Runs until the drive is closed.
+    pub(crate) fn run(mut self) {
+        while self.turn(None) {}
+    }
+
+    /// One round: requests, completions, new operations, then a wait of at most `limit`. `false` when the
+    /// drive is closed and nothing is left to do.
+    pub(crate) fn turn(&mut self, limit: Option<Duration>) -> bool {
+        let now = Instant::now();
+        let mut requests = std::mem::take(&mut self.requests);
+        self.shared.take(&mut requests);
+        for request in requests.drain(..) {
+            self.dispatch(request, now);
+        }
+        self.requests = requests;
+        while let Some(request) = self.released.pop_front() {
+            self.dispatch(request, now);
+        }
+        self.watch(now);
+        self.pump(now);
+        self.publish(now);
+        if self.finish_closing(now) {
+            return false;
+        }
+        let wait = self.wait_limit(now, limit);
+        let wait = if self.shared.may_sleep() { wait } else { Some(Duration::ZERO) };
+        let mut completions = std::mem::take(&mut self.completions);
+        if let Err(error) = self.device.wait(wait, &mut completions) {
+            self.fail(Unavailable::Gone(format!("its ring failed: {error}")));
+        }
+        let now = Instant::now();
+        for completion in completions.drain(..) {
+            self.complete(completion, now);
+        }
+        self.completions = completions;
+        true
+    }
+
+    fn dispatch(&mut self, request: Request, now: Instant) {
+        match request {
+            Request::Put(put) => self.put(put),
+            Request::Get(get) => self.get(get, now),
+            Request::Delete { id, generation, reply } => self.delete(id, generation, reply),
+            Request::Close { reply } => {
+                let closing = self.closing.get_or_insert_with(|| Closing {
+                    replies: Vec::new(),
+                    until: now + CLOSE_GRACE,
+                    stage: Stage::Draining,
+                });
+                closing.replies.extend(reply);
+            }
+        }
+    }
+
+    /// Starts whatever can be started.
+    fn pump(&mut self, now: Instant) {
+        if self.unavailable.is_none() {
+            self.emit_tombstones();
+            self.seal_what_is_durable();
+            self.step_reclaim(now);
+            self.record_idle(now);
+        }
+        self.start_waiting_reads(now);
+        self.submit_ready(now);
+        if self.unavailable.is_none() {
+            self.maybe_flush(now);
+        }
+    }
+
+    fn submit_ready(&mut self, now: Instant) {
+        while let Some((operation, job)) = self.ready.pop_front() {
+            if !self.submit(operation, job, now) {
+                break;
+            }
+        }
+    }
+
+    /// Queues an operation behind those that wait for the device.
+    fn enqueue(&mut self, operation: Operation, job: Job) {
+        self.ready.push_back((operation, job));
+    }
+
+    /// Submits an operation; `false` when the device is full and it went back to the front of the queue.
+    fn submit(&mut self, operation: Operation, job: Job, now: Instant) -> bool {
+        let slot = self.vacant.pop().unwrap_or_else(|| {
+            self.jobs.push(None);
+            self.jobs.len() - 1
+        });
+        let length = operation.length() as u64;
+        let kind = operation.kind();
+        match self.device.submit(operation.with_token(slot as u64)) {
+            Ok(()) => {
+                match kind {
+                    Kind::Read => add(&self.shared.counters.reads, 1),
+                    Kind::Write => {
+                        add(&self.shared.counters.writes, 1);
+                        add(&self.shared.counters.write_bytes, length);
+                    }
+                    Kind::Flush => {}
+                }
+                self.jobs[slot] = Some(InFlight { job, since: now });
+                self.by_age.push_back((slot, now));
+                true
+            }
+            Err(operation) => {
+                self.vacant.push(slot);
+                self.ready.push_front((operation, job));
+                false
+            }
+        }
+    }
+
+    fn complete(&mut self, completion: Completion, now: Instant) {
+        let Completion { token, outcome, buffer, .. } = completion;
+        let slot = usize::try_from(token).expect("tokens are slots");
+        let Some(InFlight { job, since }) = self.jobs.get_mut(slot).and_then(Option::take) else {
+            return;
+        };
+        self.vacant.push(slot);
+        let took = now.saturating_duration_since(since);
+        if took >= SLOW_AFTER {
+            self.slow_until = Some(now + SLOW_FOR);
+        }
+        let counters = &self.shared.counters;
+        match job {
+            Job::Write(write) => {
+                counters.write_latency.record(took);
+                if let Some(buffer) = buffer {
+                    self.write_done(write, outcome, buffer, now);
+                }
+            }
+            Job::Read(part) => {
+                counters.read_latency.record(took);
+                if let Some(buffer) = buffer {
+                    self.read_done(part, outcome, buffer, now);
+                }
+            }
+            Job::Flush(ticket) => {
+                counters.flush_latency.record(took);
+                self.flush_done(ticket, outcome);
+            }
+            Job::LastFlush => {}
+        }
+    }
+
+    /// Looks for operations that take too long.
+    fn watch(&mut self, now: Instant) {
+        while let Some((slot, since)) = self.by_age.front().copied() {
+            match &self.jobs[slot] {
+                Some(job) if job.since == since => {
+                    let age = now.saturating_duration_since(since);
+                    if age >= SLOW_AFTER {
+                        self.slow_until = Some(now + SLOW_FOR);
+                    }
+                    let hung = age >= HUNG_AFTER;
+                    if hung && !matches!(job.job, Job::Read(_)) && self.unavailable.is_none() {
+                        self.fail(Unavailable::Fenced(format!("a write has not come back for {age:?}")));
+                    }
+                    break;
+                }
+                _ => drop(self.by_age.pop_front()),
+            }
+        }
+    }
+
+    fn wait_limit(&self, now: Instant, limit: Option<Duration>) -> Option<Duration> {
+        let mut wait = limit;
+        let mut at_most = |d: Duration| wait = Some(wait.map_or(d, |w| w.min(d)));
+        if !self.by_age.is_empty() {
+            at_most(SLOW_AFTER);
+        }
+        if self.slow_until.is_some() {
+            at_most(SLOW_FOR);
+        }
+        if let Some(pause) = self.reclaim.pause(now) {
+            at_most(pause);
+        }
+        if self.wants_idle_label() {
+            at_most(
+                (self.idle_since + IDLE_LABEL_AFTER).saturating_duration_since(now)
+                    + Duration::from_millis(1),
+            );
+        }
+        if let Some(pause) = self.flush_pause(now) {
+            at_most(pause);
+        }
+        if !self.released.is_empty() || self.closing.is_some() && self.device.in_flight() == 0 {
+            at_most(Duration::ZERO);
+        }
+        wait
+    }
+
+    /// Everything up to this is flushed.
+    fn durable(&self) -> Sequence {
+        match self.undurable.first() {
+            Some(first) => Sequence::new(first.get() - 1),
+            None => Sequence::new(self.next_sequence.get() - 1),
+        }
+    }
+
+    /// A frame of `length` bytes for the engine's own structures.
+    fn meta_frame(&self, length: usize) -> Option<Buffer> {
+        self.meta.try_acquire(length - SECTOR_SIZE)
+    }
+
+    /// How many bytes of new shards fit before the reserve.
+    fn free_bytes(&self) -> u64 {
+        if self.unavailable.is_some() {
+            return 0;
+        }
+        let usable = u64::from(self.layout.segment_sectors()) * 63 / 64;
+        let segments = self.segments.free_count().saturating_sub(PUT_RESERVE) as u64;
+        let open = self.open.as_ref().map_or(0, |open| u64::from(open.room(self.layout.segment_sectors())));
+        (segments * usable + open) * SECTOR_SIZE as u64
+    }
+
+    fn publish(&mut self, now: Instant) {
+        if self.slow_until.is_some_and(|until| until <= now) {
+            self.slow_until = None;
+        }
+        let (state, reason) = match &self.unavailable {
+            Some(Unavailable::Fenced(why)) => (DriveState::Fenced, why.clone()),
+            Some(Unavailable::Gone(why)) => (DriveState::Gone, why.clone()),
+            Some(Unavailable::Closed) => (DriveState::Closed, String::new()),
+            None if self.slow_until.is_some() => (DriveState::Slow, String::new()),
+            None => (DriveState::Live, String::new()),
+        };
+        let sector = SECTOR_SIZE as u64;
+        let size = self.layout.segment_size().get();
+        let open =
+            self.open.as_ref().map_or(0, |open| u64::from(open.room(self.layout.segment_sectors())) * sector);
+        let free_segments = self.segments.free_count() as u64;
+        let mut gauges = self.shared.gauges.lock();
+        gauges.state = state;
+        gauges.reason = reason;
+        gauges.used = (u64::from(self.layout.segments()) - free_segments) * size - open;
+        gauges.live = self.segments.live_sectors() * sector;
+        gauges.free = self.free_bytes();
+    }
+
+    /// The drive takes no writes from now on, or nothing at all. Everyone who waits is told.
+    fn fail(&mut self, why: Unavailable) {
+        if matches!(self.unavailable, Some(Unavailable::Gone(_) | Unavailable::Closed)) {
+            return;
+        }
+        let was_fenced = matches!(self.unavailable, Some(Unavailable::Fenced(_)));
+        if was_fenced && matches!(why, Unavailable::Fenced(_)) {
+            return;
+        }
+        match &why {
+            Unavailable::Closed => tracing::info!(drive = %self.drive, "drive closed"),
+            _ => tracing::error!(drive = %self.drive, ?why, "drive fails"),
+        }
+        self.unavailable = Some(why.clone());
+        self.proof = None;
+        self.refuse_writes(&why);
+        match why {
+            Unavailable::Fenced(_) => self.write_fence(),
+            Unavailable::Gone(_) | Unavailable::Closed => self.refuse_reads(&why),
+        }
+    }
+
+    /// Ends the engine step by step once everything is written; `true` when it is over.
+    fn finish_closing(&mut self, now: Instant) -> bool {
+        let Some(closing) = &self.closing else { return false };
+        let (stage, in_time) = (closing.stage, now < closing.until);
+        let answered = self.reads.is_empty() && self.released.is_empty();
+        let written = self.writes_in_flight == 0
+            && !self.flush_in_flight
+            && self.written.is_empty()
+            && self.ready.is_empty()
+            && self.tombs.is_idle()
+            && self.busy.is_empty();
+        if in_time && !answered {
+            return false;
+        }
+        if in_time && self.unavailable.is_none() {
+            if !written {
+                return false;
+            }
+            match stage {
+                Stage::Draining => {
+                    self.seal_open();
+                    self.seal_what_is_durable();
+                    self.record_label();
+                    self.closing_stage(Stage::Sealing);
+                    self.submit_ready(now);
+                    return false;
+                }
+                Stage::Sealing => {
+                    self.enqueue(Operation::flush(0), Job::LastFlush);
+                    self.closing_stage(Stage::Flushing);
+                    self.submit_ready(now);
+                    return false;
+                }
+                Stage::Flushing if self.device.in_flight() > 0 => return false,
+                Stage::Flushing => {}
+            }
+        }
+        for request in self.shared.close() {
+            self.refuse(request, &Unavailable::Closed);
+        }
+        self.fail(Unavailable::Closed);
+        self.publish(now);
+        let replies = self.closing.take().map(|c| c.replies).unwrap_or_default();
+        for reply in replies {
+            // The caller may have gone.
+            let _ = reply.send(());
+        }
+        true
+    }
+
+    fn closing_stage(&mut self, stage: Stage) {
+        if let Some(closing) = &mut self.closing {
+            closing.stage = stage;
+        }
+    }
+
+    fn refuse(&mut self, request: Request, why: &Unavailable) {
+        // Whoever asked may have gone; then the answer is dropped.
+        match request {
+            Request::Put(put) => drop(put.reply.send(Err(why.put(self.drive)))),
+            Request::Delete { reply, .. } => drop(reply.send(Err(why.delete(self.drive)))),
+            Request::Get(get) => {
+                if let Some(error) = why.get(self.drive) {
+                    drop(get.reply.send(Err(error)));
+                }
+            }
+            Request::Close { reply } => {
+                let _ = reply.map(|reply| reply.send(()));
+            }
+        }
+    }
+
+    /// Whether a failed operation means that the device is no longer there.
+    fn is_gone(error: &io::Error) -> bool {
+        matches!(
+            error.raw_os_error(),
+            Some(libc::ENODEV | libc::ENXIO | libc::ENOMEDIUM | libc::ENOSPC | libc::ESHUTDOWN)
+        ) || error.kind() == io::ErrorKind::UnexpectedEof
+    }
+
+    fn phase(&mut self, segment: u32, phase: Phase) {
+        self.segments.get_mut(segment).phase = phase;
+    }
+}
+
+/// What to do with an operation after its completion.
+enum Progress {
+    Done,
+    /// Bytes done so far; go on from there.
+    Again(usize),
+    Failed(io::Error),
+}
+
+/// Judges a transfer of `length` bytes of which `done` were done before this completion.
+fn progress(outcome: io::Result<usize>, done: usize, length: usize, retries: &mut u32) -> Progress {
+    let done = match outcome {
+        Ok(0) => {
+            return Progress::Failed(io::Error::new(io::ErrorKind::UnexpectedEof, "it transferred nothing"));
+        }
+        Ok(count) if done + count >= length => return Progress::Done,
+        // A short count may end inside a sector; direct I/O goes on at the sector's start.
+        Ok(count) => done + count / SECTOR_SIZE * SECTOR_SIZE,
+        Err(error) if is_momentary(&error) => done,
+        Err(error) => return Progress::Failed(error),
+    };
+    *retries += 1;
+    if *retries > RETRIES_MAX {
+        return Progress::Failed(io::Error::other("it keeps cutting the transfer short"));
+    }
+    Progress::Again(done)
+}

@@ -1,0 +1,237 @@
+//! The read side: for callers, and for reclaiming.
+//!
+//! A caller's read brings the record's header along, in the same operation when the range begins with the
+//! first block, otherwise in one of its own. Verifying is the caller's.
+//!
+//! Invariant: a segment something is read from is pinned, so that it is not used again meanwhile.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    io,
+    time::{Duration, Instant},
+};
+
+use holdfast_format::BLOCK_SIZE;
+use holdfast_model::limits::SECTOR_SIZE;
+use holdfast_ring::{BlockDevice, Buffer, Operation};
+
+use super::{Engine, Job, Progress, progress};
+use crate::{
+    handle::expect_generation,
+    index::Indexed,
+    shared::{GetRequest, RawRead, Unavailable, add},
+    types::GetError,
+};
+
+/// A read in flight: bytes `start + done..start + length` of its buffer's frame are still to come.
+#[derive(Debug)]
+pub(super) struct ReadPart {
+    purpose: Purpose,
+    segment: u32,
+    /// Where byte `start` of the frame comes from.
+    offset: u64,
+    start: usize,
+    length: usize,
+    done: usize,
+    retries: u32,
+}
+
+/// What a read is for.
+#[derive(Debug)]
+pub(super) enum Purpose {
+    /// A caller's read: its number, and whether this part is the header alone.
+    Caller { read: u64, header_only: bool },
+    /// A piece of a footer, for reclaiming.
+    Footer,
+    /// A record to be moved.
+    MoveSource(Indexed),
+    /// A record that was moved, to be compared: the new place and the old one.
+    MoveCheck { new: Indexed, from: Indexed },
+}
+
+/// Callers' reads.
+#[derive(Debug, Default)]
+pub(super) struct Reads {
+    next: u64,
+    active: HashMap<u64, CallerRead>,
+    /// For want of a buffer for the header.
+    waiting: VecDeque<GetRequest>,
+}
+
+impl Reads {
+    pub(super) fn is_empty(&self) -> bool {
+        self.active.is_empty() && self.waiting.is_empty()
+    }
+}
+
+#[derive(Debug)]
+struct CallerRead {
+    request: PendingGet,
+    entry: Indexed,
+    parts_left: u32,
+    header: Option<Buffer>,
+    buffer: Option<Buffer>,
+    failed: Option<GetError>,
+}
+
+type PendingGet = tokio::sync::oneshot::Sender<Result<RawRead, GetError>>;
+
+impl<D: BlockDevice> Engine<D> {
+    pub(super) fn get(&mut self, request: GetRequest, now: Instant) {
+        if let Some(error) = self.unavailable.as_ref().and_then(|why| why.get(self.drive)) {
+            return drop(request.reply.send(Err(error)));
+        }
+        if now >= request.expires {
+            add(&self.shared.counters.timeouts, 1);
+            let error = GetError::Deadline { drive: self.drive, id: request.id, deadline: Duration::ZERO };
+            return drop(request.reply.send(Err(error)));
+        }
+        let entry = self.shared.index.read().get(request.id);
+        let entry = match expect_generation(self.drive, request.id, request.generation, entry) {
+            Ok(entry) => entry,
+            Err(error) => return drop(request.reply.send(Err(error))),
+        };
+        let header = if request.first_block == 0 {
+            None
+        } else {
+            match self.meta_frame(SECTOR_SIZE) {
+                Some(header) => Some(header),
+                None => return self.reads.waiting.push_back(request),
+            }
+        };
+        self.start_get(request, entry, header);
+    }
+
+    fn start_get(&mut self, request: GetRequest, entry: Indexed, header: Option<Buffer>) {
+        let GetRequest { first_block, mut buffer, reply, .. } = request;
+        // The same shard and generation has the same length, so the blocks fit the buffer asked for.
+        let from = first_block as usize * BLOCK_SIZE;
+        let length = buffer.len().min((entry.payload_len as usize).saturating_sub(from));
+        buffer.set_len(length);
+        let read = self.reads.next;
+        self.reads.next += 1;
+        let segment = entry.location.segment;
+        let base = self.layout.offset(segment, entry.location.sector);
+        let blocks = buffer.framed_len() - SECTOR_SIZE;
+        let parts_left = if header.is_some() { 2 } else { 1 };
+        let state =
+            CallerRead { request: reply, entry, parts_left, header: None, buffer: None, failed: None };
+        self.reads.active.insert(read, state);
+        if let Some(header) = header {
+            let purpose = Purpose::Caller { read, header_only: true };
+            self.read(purpose, segment, base, header, 0, SECTOR_SIZE);
+            let purpose = Purpose::Caller { read, header_only: false };
+            self.read(purpose, segment, base + (SECTOR_SIZE + from) as u64, buffer, SECTOR_SIZE, blocks);
+        } else {
+            let purpose = Purpose::Caller { read, header_only: false };
+            self.read(purpose, segment, base, buffer, 0, SECTOR_SIZE + blocks);
+        }
+    }
+
+    /// Reads `length` bytes at `offset` into the frame of `buffer` from `start` on.
+    pub(super) fn read(
+        &mut self,
+        purpose: Purpose,
+        segment: u32,
+        offset: u64,
+        buffer: Buffer,
+        start: usize,
+        length: usize,
+    ) {
+        self.segments.get_mut(segment).pins += 1;
+        self.resume_read(ReadPart { purpose, segment, offset, start, length, done: 0, retries: 0 }, buffer);
+    }
+
+    fn resume_read(&mut self, part: ReadPart, buffer: Buffer) {
+        let (offset, start) = (part.offset + part.done as u64, part.start + part.done);
+        let operation = Operation::read(0, offset, buffer, start, part.length - part.done);
+        self.enqueue(operation, Job::Read(part));
+    }
+
+    pub(super) fn read_done(
+        &mut self,
+        mut part: ReadPart,
+        outcome: io::Result<usize>,
+        buffer: Buffer,
+        now: Instant,
+    ) {
+        let result = match progress(outcome, part.done, part.length, &mut part.retries) {
+            Progress::Again(done) => {
+                add(&self.shared.counters.retries, 1);
+                part.done = done;
+                return self.resume_read(part, buffer);
+            }
+            Progress::Done => {
+                add(&self.shared.counters.read_bytes, part.length as u64);
+                Ok(buffer)
+            }
+            Progress::Failed(error) => {
+                add(&self.shared.counters.read_errors, 1);
+                if Self::is_gone(&error) {
+                    self.fail(Unavailable::Gone(format!("read at {} failed: {error}", part.offset)));
+                }
+                Err(error)
+            }
+        };
+        self.segments.get_mut(part.segment).pins -= 1;
+        match part.purpose {
+            Purpose::Caller { read, header_only } => self.caller_part_done(read, header_only, result),
+            Purpose::Footer => self.footer_read(part.segment, result),
+            Purpose::MoveSource(entry) => self.move_source_read(entry, result),
+            Purpose::MoveCheck { new, from } => self.move_checked(&new, &from, result),
+        }
+        self.start_waiting_reads(now);
+    }
+
+    fn caller_part_done(&mut self, read: u64, header_only: bool, result: io::Result<Buffer>) {
+        let drive = self.drive;
+        // Not there any more when the drive was given up meanwhile.
+        let Some(state) = self.reads.active.get_mut(&read) else { return };
+        state.parts_left -= 1;
+        match result {
+            Ok(buffer) if header_only => state.header = Some(buffer),
+            Ok(buffer) => state.buffer = Some(buffer),
+            Err(error) => {
+                state.failed =
+                    Some(GetError::Device { drive, id: state.entry.shard, what: error.to_string() });
+            }
+        }
+        if state.parts_left > 0 {
+            return;
+        }
+        let Some(CallerRead { request, entry, header, buffer, failed, .. }) = self.reads.active.remove(&read)
+        else {
+            return;
+        };
+        let answer = match (failed, buffer) {
+            (Some(error), _) => Err(error),
+            (None, Some(buffer)) => Ok(RawRead { entry, header, buffer }),
+            (None, None) => Err(GetError::Closed { drive }),
+        };
+        // The caller may have gone; then the buffers go back to their pools.
+        drop(request.send(answer));
+    }
+
+    pub(super) fn start_waiting_reads(&mut self, now: Instant) {
+        while let Some(request) = self.reads.waiting.pop_front() {
+            let before = self.reads.waiting.len();
+            self.get(request, now);
+            if self.reads.waiting.len() > before {
+                // Back at the end of the queue: still no buffer. Keep the order.
+                self.reads.waiting.rotate_right(1);
+                break;
+            }
+        }
+    }
+
+    /// Tells all callers that nothing will be read any more. Buffers in flight stay with the device.
+    pub(super) fn refuse_reads(&mut self, why: &Unavailable) {
+        let Some(error) = why.get(self.drive) else { return };
+        for (_, read) in self.reads.active.drain() {
+            drop(read.request.send(Err(error.clone())));
+        }
+        for request in self.reads.waiting.drain(..) {
+            drop(request.reply.send(Err(error.clone())));
+        }
+    }
+}

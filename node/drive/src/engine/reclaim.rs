@@ -1,0 +1,387 @@
+//! Reclaiming: making free segments of mostly dead ones.
+//!
+//! One segment at a time: read its footer, copy what is alive to the end of the log, flush, read the copy
+//! back, switch the index, give the old copy a tombstone; write again the tombstones that are still
+//! needed; then mark the segment free. A segment with nothing alive skips straight to the end.
+//!
+//! Invariants:
+//! - a record's old copy is dead only once the new one is flushed and was read back;
+//! - a segment is marked free only when nothing in it is alive and its needed tombstones are durable
+//!   elsewhere;
+//! - while there is room, moving keeps to its rate; when room is short it does not wait.
+
+use std::{
+    collections::VecDeque,
+    io,
+    time::{Duration, Instant},
+};
+
+use holdfast_format::{Footer, FooterRecord, FooterTrailer, Tombstone};
+use holdfast_model::limits::SECTOR_SIZE;
+use holdfast_ring::{BlockDevice, Buffer};
+
+use super::{Engine, PUT_RESERVE, read::Purpose};
+use crate::{
+    blocking::TRANSFER_SIZE_MAX,
+    handle::verify,
+    index::{Indexed, Location},
+    segments::Phase,
+    shared::add,
+    types::DriveIdentity,
+};
+
+/// Records being moved at the same time.
+const MOVES_MAX: usize = 4;
+
+/// After a look at the segments that found nothing to do, the next one is at the earliest after this.
+const LOOK_PAUSE: Duration = Duration::from_millis(10);
+
+/// After a move that found no room, or a segment that could not be emptied.
+const STUCK_PAUSE: Duration = Duration::from_millis(200);
+
+/// What is being done.
+#[derive(Debug, Default)]
+enum Stage {
+    #[default]
+    Idle,
+    ReadingFooter {
+        segment: u32,
+        bytes: Vec<u8>,
+        total: usize,
+    },
+    Moving {
+        segment: u32,
+        queue: VecDeque<FooterRecord>,
+        tombstones: Vec<Tombstone>,
+        stuck: bool,
+    },
+    /// Until the tombstone of that number is durable.
+    Tombstones {
+        segment: u32,
+        until: u64,
+    },
+    Freeing {
+        segment: u32,
+    },
+}
+
+/// The state of reclaiming.
+#[derive(Debug, Default)]
+pub(super) struct Reclaim {
+    stage: Stage,
+    moves_in_flight: usize,
+    /// Moved, flushed, and waiting for a buffer to be read back into.
+    unchecked: VecDeque<(Indexed, Indexed)>,
+    /// Something died, was sealed or was refused since the last look.
+    look: bool,
+    not_before: Option<Instant>,
+    /// Bytes that may be moved now, and when that was reckoned.
+    allowance: u64,
+    reckoned: Option<Instant>,
+    waits_for_allowance: Option<Duration>,
+}
+
+impl Reclaim {
+    /// Something changed that may make a segment worth reclaiming.
+    pub(super) fn look_again(&mut self) {
+        self.look = true;
+    }
+
+    /// The drive takes no writes any more.
+    pub(super) fn stop(&mut self) {
+        *self = Self::default();
+    }
+
+    /// When to be woken, with nothing else happening.
+    pub(super) fn pause(&self, now: Instant) -> Option<Duration> {
+        let until = self.not_before.filter(|_| self.look).map(|until| until.saturating_duration_since(now));
+        let least = Duration::from_millis(1);
+        [until, self.waits_for_allowance].into_iter().flatten().min().map(|pause| pause.max(least))
+    }
+
+    fn segment(&self) -> Option<u32> {
+        match &self.stage {
+            Stage::Idle => None,
+            Stage::ReadingFooter { segment, .. }
+            | Stage::Moving { segment, .. }
+            | Stage::Tombstones { segment, .. }
+            | Stage::Freeing { segment } => Some(*segment),
+        }
+    }
+
+    fn stuck(&mut self, because: bool) {
+        if let Stage::Moving { stuck, .. } = &mut self.stage {
+            *stuck |= because;
+        }
+    }
+}
+
+impl<D: BlockDevice> Engine<D> {
+    pub(super) fn step_reclaim(&mut self, now: Instant) {
+        self.check_moved();
+        if self.closing.is_some() {
+            return;
+        }
+        match &self.reclaim.stage {
+            Stage::Idle => self.choose_segment(now),
+            Stage::ReadingFooter { .. } | Stage::Freeing { .. } => {}
+            Stage::Moving { .. } => self.move_records(now),
+            Stage::Tombstones { segment, until } => {
+                let (segment, until) = (*segment, *until);
+                if self.tombs.is_durable(until) {
+                    self.free(segment, now);
+                }
+            }
+        }
+    }
+
+    fn is_short_of_room(&self) -> bool {
+        self.segments.free_count() <= PUT_RESERVE + 1
+    }
+
+    fn choose_segment(&mut self, now: Instant) {
+        if !self.reclaim.look || self.reclaim.not_before.is_some_and(|until| now < until) {
+            return;
+        }
+        self.reclaim.look = false;
+        self.reclaim.not_before = Some(now + LOOK_PAUSE);
+        let Some((segment, keep)) = self.segments.emptiest() else { return };
+        let total = self.layout.segment_sectors();
+        let scarce = self.segments.free_count() * 4 < self.layout.segments() as usize;
+        let worth = if self.is_short_of_room() {
+            keep < total / 16 * 15
+        } else if scarce {
+            keep < total / 2
+        } else {
+            self.segments.get(segment).live_records == 0
+        };
+        if !worth {
+            return;
+        }
+        // There may be more like this one.
+        self.reclaim.look = true;
+        let s = self.segments.get(segment);
+        if s.live_records == 0 && s.needed_tombstones() == 0 {
+            return self.free(segment, now);
+        }
+        let sectors = Footer::sectors_for(s.records as usize, s.tombstones as usize);
+        let total = sectors as usize * SECTOR_SIZE;
+        self.reclaim.stage = Stage::ReadingFooter { segment, bytes: Vec::with_capacity(total), total };
+        self.read_more_footer();
+    }
+
+    fn read_more_footer(&mut self) {
+        let Stage::ReadingFooter { segment, bytes, total } = &self.reclaim.stage else { return };
+        let (segment, left) = (*segment, *total - bytes.len());
+        let length = left.min(TRANSFER_SIZE_MAX);
+        let Some(buffer) = self.meta_frame(length) else {
+            return self.give_up(segment);
+        };
+        let sector =
+            self.layout.segment_sectors() - u32::try_from(left / SECTOR_SIZE).expect("it fits the segment");
+        let offset = self.layout.offset(segment, sector);
+        self.read(Purpose::Footer, segment, offset, buffer, 0, length);
+    }
+
+    pub(super) fn footer_read(&mut self, segment: u32, result: io::Result<Buffer>) {
+        let Stage::ReadingFooter { bytes, total, .. } = &mut self.reclaim.stage else { return };
+        let Ok(buffer) = result else {
+            return self.distrust(segment, "its footer cannot be read");
+        };
+        bytes.extend_from_slice(buffer.framed());
+        if bytes.len() < *total {
+            return self.read_more_footer();
+        }
+        let life = self.segments.get(segment).life;
+        let footer = bytes.split_last_chunk().and_then(|(table, trailer)| {
+            let trailer =
+                FooterTrailer::parse(trailer).ok().filter(|t| (t.segment, t.life) == (segment, life))?;
+            Footer::parse(&trailer, table).ok()
+        });
+        let Some(footer) = footer else {
+            return self.distrust(segment, "its footer is damaged");
+        };
+        let queue = footer.records.into_iter().filter(|r| self.live_at(segment, r).is_some()).collect();
+        self.reclaim.stage = Stage::Moving { segment, queue, tombstones: footer.tombstones, stuck: false };
+    }
+
+    fn live_at(&self, segment: u32, record: &FooterRecord) -> Option<Indexed> {
+        let here = Location { segment, sector: record.sector };
+        self.shared.index.read().get(record.shard).filter(|entry| entry.location == here)
+    }
+
+    fn move_records(&mut self, now: Instant) {
+        self.reckon(now);
+        self.reclaim.waits_for_allowance = None;
+        let unlimited = self.is_short_of_room();
+        let mut deferred = Vec::new();
+        while self.reclaim.moves_in_flight < MOVES_MAX {
+            let Stage::Moving { segment, queue, stuck: false, .. } = &mut self.reclaim.stage else { break };
+            let segment = *segment;
+            let Some(record) = queue.pop_front() else { break };
+            let Some(entry) = self.live_at(segment, &record) else { continue };
+            if self.busy.contains_key(&entry.shard) {
+                deferred.push(record);
+                continue;
+            }
+            let length = SECTOR_SIZE + (entry.payload_len as usize).next_multiple_of(SECTOR_SIZE);
+            let allowed = unlimited || self.reclaim.allowance >= length as u64;
+            let buffer = if allowed { self.meta.try_acquire(entry.payload_len as usize) } else { None };
+            let Some(buffer) = buffer else {
+                deferred.push(record);
+                if !allowed {
+                    let missing = length as u64 - self.reclaim.allowance;
+                    let rate = self.background_rate.get().max(1);
+                    self.reclaim.waits_for_allowance =
+                        Some(Duration::from_secs_f64(missing as f64 / rate as f64));
+                }
+                break;
+            };
+            self.reclaim.allowance = self.reclaim.allowance.saturating_sub(length as u64);
+            self.reclaim.moves_in_flight += 1;
+            self.busy.insert(entry.shard, VecDeque::new());
+            let offset = self.layout.offset(segment, record.sector);
+            self.read(Purpose::MoveSource(entry), segment, offset, buffer, 0, length);
+        }
+        let Stage::Moving { segment, queue, tombstones, stuck } = &mut self.reclaim.stage else { return };
+        for record in deferred.into_iter().rev() {
+            queue.push_front(record);
+        }
+        if self.reclaim.moves_in_flight > 0 || !queue.is_empty() && !*stuck {
+            return;
+        }
+        let (segment, stuck, tombstones) = (*segment, *stuck, std::mem::take(tombstones));
+        if stuck || self.segments.get(segment).live_records > 0 {
+            return self.give_up(segment);
+        }
+        for tombstone in tombstones {
+            if self.segments.by_life(tombstone.life).is_some_and(|target| target != segment) {
+                self.tombs.push(tombstone, None);
+            }
+        }
+        self.reclaim.stage = Stage::Tombstones { segment, until: self.tombs.asked() };
+    }
+
+    /// Tops up the allowance: at most one second's worth.
+    fn reckon(&mut self, now: Instant) {
+        let rate = self.background_rate.get();
+        let since = self.reclaim.reckoned.replace(now).map_or(Duration::from_secs(1), |then| now - then);
+        let earned = (since.as_secs_f64().min(1.0) * rate as f64) as u64;
+        // One record at least, however low the rate.
+        let most = rate.max((TRANSFER_SIZE_MAX + SECTOR_SIZE) as u64);
+        self.reclaim.allowance = (self.reclaim.allowance + earned).min(most);
+    }
+
+    pub(super) fn move_source_read(&mut self, entry: Indexed, result: io::Result<Buffer>) {
+        if self.unavailable.is_some() {
+            return;
+        }
+        let identity = DriveIdentity::from(self.label);
+        let verified = result.map_err(|e| e.to_string()).and_then(|buffer| {
+            let header = verify(&identity, &entry, buffer.headroom(), 0, &buffer)?;
+            Ok((header, buffer))
+        });
+        match verified {
+            Ok((mut header, buffer)) => {
+                header.moved = true;
+                if self.append_moved(header, buffer, entry.location).is_err() {
+                    self.move_failed(&entry);
+                }
+            }
+            Err(what) => {
+                // It stays where it is, and its segment with it, until its owner repairs or deletes it.
+                add(&self.shared.counters.checksum_errors, 1);
+                tracing::warn!(drive = %self.drive, shard = %entry.shard, what, "record cannot be moved");
+                self.move_failed(&entry);
+            }
+        }
+    }
+
+    fn move_failed(&mut self, entry: &Indexed) {
+        self.reclaim.moves_in_flight -= 1;
+        self.reclaim.stuck(true);
+        self.release(entry.shard);
+    }
+
+    /// A moved record is flushed: it is read back before it counts.
+    pub(super) fn moved_durably(&mut self, new: Indexed, from: Location) {
+        self.reclaim.unchecked.push_back((new, Indexed { location: from, ..new }));
+        self.check_moved();
+    }
+
+    fn check_moved(&mut self) {
+        while let Some((new, from)) = self.reclaim.unchecked.front().copied() {
+            let length = SECTOR_SIZE + (new.payload_len as usize).next_multiple_of(SECTOR_SIZE);
+            let Some(buffer) = self.meta.try_acquire(new.payload_len as usize) else { return };
+            self.reclaim.unchecked.pop_front();
+            let offset = self.layout.offset(new.location.segment, new.location.sector);
+            self.read(Purpose::MoveCheck { new, from }, new.location.segment, offset, buffer, 0, length);
+        }
+    }
+
+    pub(super) fn move_checked(&mut self, new: &Indexed, from: &Indexed, result: io::Result<Buffer>) {
+        if self.unavailable.is_some() {
+            return;
+        }
+        let identity = DriveIdentity::from(self.label);
+        let checked = result
+            .map_err(|e| e.to_string())
+            .and_then(|buffer| verify(&identity, new, buffer.headroom(), 0, &buffer).map(drop));
+        match checked {
+            Ok(()) => {
+                self.switch(new);
+                add(&self.shared.counters.records_moved, 1);
+                self.reclaim.moves_in_flight -= 1;
+                self.release(new.shard);
+            }
+            Err(what) => {
+                add(&self.shared.counters.checksum_errors, 1);
+                tracing::warn!(drive = %self.drive, shard = %new.shard, what, "moved record does not read back");
+                self.discard(new);
+                self.move_failed(from);
+            }
+        }
+    }
+
+    fn free(&mut self, segment: u32, now: Instant) {
+        let s = self.segments.get(segment);
+        if s.phase != Phase::Sealed || s.live_records > 0 {
+            return self.give_up(segment);
+        }
+        if self.mark_free(segment) {
+            self.reclaim.stage = Stage::Freeing { segment };
+        } else {
+            self.reclaim.stage = Stage::Idle;
+            self.reclaim.look = true;
+            self.reclaim.not_before = Some(now + LOOK_PAUSE);
+        }
+    }
+
+    /// The free mark is durable.
+    pub(super) fn reclaimed(&mut self, segment: u32) {
+        add(&self.shared.counters.segments_reclaimed, 1);
+        if self.reclaim.segment() == Some(segment) {
+            self.reclaim.stage = Stage::Idle;
+            self.reclaim.look = true;
+            self.reclaim.not_before = None;
+        }
+    }
+
+    /// Leaves the segment as it is until something else in it dies.
+    fn give_up(&mut self, segment: u32) {
+        let s = self.segments.get_mut(segment);
+        s.stuck_at = Some((s.live_records, s.needed_tombstones()));
+        self.reclaim.stage = Stage::Idle;
+        self.reclaim.look = true;
+        self.reclaim.not_before = Some(Instant::now() + STUCK_PAUSE);
+    }
+
+    /// Leaves the segment alone until the next mount, which will read it through.
+    fn distrust(&mut self, segment: u32, why: &'static str) {
+        add(&self.shared.counters.checksum_errors, 1);
+        tracing::warn!(drive = %self.drive, segment, why, "segment cannot be reclaimed");
+        self.phase(segment, Phase::Suspect);
+        self.reclaim.stage = Stage::Idle;
+        self.reclaim.look = true;
+    }
+}

@@ -1,0 +1,383 @@
+//! [`Drive`]: the handle that callers hold. Computes and verifies checksums in the caller's task, so that
+//! the engine thread only moves bytes.
+
+use std::{
+    io,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use holdfast_format::{BLOCK_SIZE, BlockChecksums, Place, RecordHeader, SegmentSequence, Sequence};
+use holdfast_model::{ByteCount, ClusterId, DriveId, Generation, ShardId, limits::SECTOR_SIZE};
+use holdfast_ring::{BlockDevice, Buffer, RingDevice, RingOptions};
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, oneshot};
+
+use crate::{
+    commit::Durable,
+    engine::Engine,
+    index::Indexed,
+    mount::{self, Mounted},
+    probe::unix_now,
+    shared::{GetRequest, PutRequest, REQUESTS_MAX, RawRead, Request, Shared, Unavailable, add},
+    types::{
+        DeleteError, DriveIdentity, DriveOptions, DriveStatus, GetError, MountReport, OpenError, PutError,
+        ShardInfo, ShardWrite,
+    },
+};
+
+/// A drive that is open. Clones are handles to the same drive; the last one to go closes it.
+#[derive(Debug, Clone)]
+pub struct Drive {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    identity: DriveIdentity,
+    /// Bytes in segments.
+    offered: ByteCount,
+    path: PathBuf,
+    options: DriveOptions,
+    shared: Arc<Shared>,
+    admission: Semaphore,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // The thread ends by itself: it flushes, seals and lets go of the device.
+        self.shared.send(Request::Close { reply: None });
+    }
+}
+
+impl Drive {
+    /// Opens the drive at `path`, which must belong to cluster `expect`. Blocking: reads labels, footers and
+    /// unsealed segments, then starts the drive's thread.
+    ///
+    /// # Errors
+    /// [`OpenError`]. A drive that is fenced opens, for reading.
+    pub fn open(
+        path: &Path,
+        expect: ClusterId,
+        options: DriveOptions,
+    ) -> Result<(Self, MountReport), OpenError> {
+        let ring = RingOptions {
+            depth: options.queue_depth,
+            read_only: false,
+            register: options.register_memory.then(|| options.pool.clone()),
+        };
+        let device_path = path.to_owned();
+        Self::open_with(path, expect, options, move || {
+            RingDevice::open(&device_path, &ring).map_err(OpenError::Device)
+        })
+    }
+
+    /// Opens a drive on the device that `make` makes, on the drive's own thread.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub(crate) fn open_with<D: BlockDevice>(
+        path: &Path,
+        expect: ClusterId,
+        options: DriveOptions,
+        make: impl FnOnce() -> Result<D, OpenError> + Send + 'static,
+    ) -> Result<(Self, MountReport), OpenError> {
+        let shared = Arc::new(Shared::new());
+        let (ready, mounted) = std::sync::mpsc::channel();
+        let name = path.display().to_string();
+        let start = |source| OpenError::Start { path: name.clone(), source };
+        let thread = {
+            let (shared, options, name) = (Arc::clone(&shared), options.clone(), name.clone());
+            std::thread::Builder::new().name(thread_name(path)).spawn(move || {
+                let mounted = make().and_then(|mut device| {
+                    let mounted = mount::mount(&mut device, &name, expect)?;
+                    Ok((device, mounted))
+                });
+                let (device, mounted) = match mounted {
+                    Ok(mounted) => mounted,
+                    Err(error) => return drop(ready.send(Err(error))),
+                };
+                let Mounted { label, state, report } = mounted;
+                let engine = Engine::new(device, label, state, shared, &options);
+                if ready.send(Ok((label, report))).is_ok() {
+                    engine.run();
+                }
+            })
+        }
+        .map_err(start)?;
+        let answer =
+            mounted.recv().map_err(|_| start(io::Error::other("its thread ended while mounting")))?;
+        let (label, report) = match answer {
+            Ok(answer) => answer,
+            Err(error) => {
+                // The device is closed when the thread is over, so that the caller may open it again.
+                drop(thread.join());
+                return Err(error);
+            }
+        };
+        let inner = Inner {
+            offered: ByteCount::new(u64::from(label.layout.segments()) * label.layout.segment_size().get()),
+            identity: label.into(),
+            path: path.to_owned(),
+            options,
+            shared,
+            admission: Semaphore::new(REQUESTS_MAX),
+            thread: Mutex::new(Some(thread)),
+        };
+        Ok((Self { inner: Arc::new(inner) }, report))
+    }
+
+    /// The drive's id.
+    #[must_use]
+    pub fn id(&self) -> DriveId {
+        self.inner.identity.drive
+    }
+
+    /// Who the drive is, as of its mount.
+    #[must_use]
+    pub fn identity(&self) -> &DriveIdentity {
+        &self.inner.identity
+    }
+
+    /// Writes a shard. When it returns, the shard has passed a device flush: the [`Durable`] is the proof.
+    ///
+    /// Writing the same shard and generation again is the same as writing it once. A higher generation
+    /// replaces a lower one. Cancelled, the write may still happen.
+    ///
+    /// # Errors
+    /// [`PutError`]; then nothing was acknowledged, and the shard is on the drive whole or not at all.
+    pub async fn put(&self, shard: ShardWrite) -> Result<Durable, PutError> {
+        let closed = PutError::Closed { drive: self.id() };
+        let _admitted = self.inner.admission.acquire().await.map_err(|_| closed.clone())?;
+        let ShardWrite { id, generation, tenant, data, parity, manifest, payload } = shard;
+        let invalid = |source| PutError::Invalid { id, source };
+        let header = RecordHeader {
+            place: Place {
+                cluster: self.inner.identity.cluster,
+                drive: self.id(),
+                segment: 0,
+                sector: 0,
+                life: SegmentSequence::NONE,
+            },
+            sequence: Sequence::NONE,
+            durable: Sequence::NONE,
+            shard: id,
+            generation,
+            tenant,
+            data,
+            parity,
+            moved: false,
+            written: unix_now(),
+            payload_len: u32::try_from(payload.len()).unwrap_or(u32::MAX),
+            blocks: BlockChecksums::of(&payload),
+            manifest,
+        };
+        header.check().map_err(invalid)?;
+        let (reply, answer) = oneshot::channel();
+        if !self.inner.shared.send(Request::Put(PutRequest { header: Box::new(header), payload, reply })) {
+            return Err(self.unavailable().put(self.id()));
+        }
+        answer.await.unwrap_or(Err(closed))
+    }
+
+    /// Reads bytes `range` of a shard's payload; the buffer returned holds exactly those.
+    ///
+    /// What comes back has been verified: the record's header names this shard, generation and place, and
+    /// every 64 KiB block touched has its checksum.
+    ///
+    /// # Errors
+    /// [`GetError`]. After [`GetError::Deadline`] the device may still be working; its buffer is not reused
+    /// before it is done.
+    pub async fn get(
+        &self,
+        id: ShardId,
+        generation: Generation,
+        range: Range<u32>,
+        deadline: Duration,
+    ) -> Result<Buffer, GetError> {
+        let expires = Instant::now() + deadline;
+        match tokio::time::timeout(deadline, self.get_unhurried(id, generation, range, expires)).await {
+            Ok(Err(GetError::Deadline { drive, .. })) => Err(GetError::Deadline { drive, id, deadline }),
+            Ok(result) => result,
+            Err(_) => {
+                add(&self.inner.shared.counters.timeouts, 1);
+                Err(GetError::Deadline { drive: self.id(), id, deadline })
+            }
+        }
+    }
+
+    async fn get_unhurried(
+        &self,
+        id: ShardId,
+        generation: Generation,
+        range: Range<u32>,
+        expires: Instant,
+    ) -> Result<Buffer, GetError> {
+        let drive = self.id();
+        let closed = GetError::Closed { drive };
+        let _admitted = self.inner.admission.acquire().await.map_err(|_| closed.clone())?;
+        let entry = self.inner.shared.index.read().get(id);
+        let entry = expect_generation(drive, id, generation, entry)?;
+        let Range { start, end } = range;
+        if start >= end || end > entry.payload_len {
+            return Err(GetError::OutOfRange { drive, id, payload_len: entry.payload_len, start, end });
+        }
+        let first_block = start / BLOCK_SIZE as u32;
+        let from = first_block * BLOCK_SIZE as u32;
+        let to = end.next_multiple_of(BLOCK_SIZE as u32).min(entry.payload_len);
+        let buffer = self.inner.options.pool.acquire((to - from) as usize).await;
+        let (reply, answer) = oneshot::channel();
+        let request = GetRequest { id, generation, first_block, buffer, expires, reply };
+        if !self.inner.shared.send(Request::Get(request)) {
+            return Err(self.unavailable().get(drive).unwrap_or(closed));
+        }
+        let RawRead { entry, header, mut buffer } = answer.await.unwrap_or(Err(closed))?;
+        let header = header.as_ref().unwrap_or(&buffer).headroom();
+        if let Err(what) = verify(&self.inner.identity, &entry, header, first_block, &buffer) {
+            add(&self.inner.shared.counters.checksum_errors, 1);
+            let (segment, sector) = (entry.location.segment, entry.location.sector);
+            return Err(GetError::Damaged { drive, id, segment, sector, what });
+        }
+        let (skip, length) = ((start - from) as usize, (end - start) as usize);
+        if skip > 0 {
+            buffer.copy_within(skip..skip + length, 0);
+        }
+        buffer.set_len(length);
+        Ok(buffer)
+    }
+
+    /// Deletes a shard, of `generation` or an older one. When it returns, that has passed a device flush.
+    /// `false` when there was nothing to delete.
+    ///
+    /// # Errors
+    /// [`DeleteError`]; the shard may or may not be deleted then.
+    pub async fn delete(&self, id: ShardId, generation: Generation) -> Result<bool, DeleteError> {
+        let closed = DeleteError::Closed { drive: self.id() };
+        let _admitted = self.inner.admission.acquire().await.map_err(|_| closed.clone())?;
+        let (reply, answer) = oneshot::channel();
+        if !self.inner.shared.send(Request::Delete { id, generation, reply }) {
+            return Err(self.unavailable().delete(self.id()));
+        }
+        answer.await.unwrap_or(Err(closed))
+    }
+
+    /// Up to `limit` live shards in ascending order, the first one after `after`.
+    #[must_use]
+    pub fn list(&self, after: Option<ShardId>, limit: usize) -> Vec<ShardInfo> {
+        let entries = self.inner.shared.index.read().list(after, limit);
+        let info = |e: Indexed| ShardInfo {
+            id: e.shard,
+            generation: e.generation,
+            tenant: e.tenant,
+            payload_len: e.payload_len,
+            written: e.written,
+        };
+        entries.into_iter().map(info).collect()
+    }
+
+    /// State and figures.
+    #[must_use]
+    pub fn status(&self) -> DriveStatus {
+        let gauges = self.inner.shared.gauges.lock().clone();
+        let (shards, memory) = {
+            let index = self.inner.shared.index.read();
+            (index.len() as u64, index.memory() as u64)
+        };
+        DriveStatus {
+            id: self.id(),
+            path: self.inner.path.clone(),
+            state: gauges.state,
+            reason: gauges.reason,
+            mount_epoch: self.inner.identity.mount_epoch,
+            capacity: self.inner.offered,
+            used: ByteCount::new(gauges.used),
+            live: ByteCount::new(gauges.live),
+            free: ByteCount::new(gauges.free),
+            shards,
+            index_memory: ByteCount::new(memory),
+            counters: self.inner.shared.counters.read(),
+        }
+    }
+
+    /// Finishes what is under way, seals the open segment, flushes, and ends the drive's thread. Requests
+    /// after this are refused. Closing twice is closing once.
+    pub async fn close(&self) {
+        let (reply, answer) = oneshot::channel();
+        if self.inner.shared.send(Request::Close { reply: Some(reply) }) {
+            // An error means that the thread is over already.
+            drop(answer.await);
+        }
+        let thread = self.inner.thread.lock().take();
+        if let Some(thread) = thread {
+            // It has answered and is letting go of the device; a panic in it was printed there.
+            drop(tokio::task::spawn_blocking(move || thread.join()).await);
+        }
+    }
+
+    fn unavailable(&self) -> Unavailable {
+        let gauges = self.inner.shared.gauges.lock();
+        match gauges.state {
+            crate::DriveState::Fenced => Unavailable::Fenced(gauges.reason.clone()),
+            crate::DriveState::Gone => Unavailable::Gone(gauges.reason.clone()),
+            _ => Unavailable::Closed,
+        }
+    }
+}
+
+/// The kernel shows 15 bytes of a thread's name.
+fn thread_name(path: &Path) -> String {
+    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    format!("drive {name}")
+}
+
+pub(crate) fn expect_generation(
+    drive: DriveId,
+    id: ShardId,
+    given: Generation,
+    entry: Option<Indexed>,
+) -> Result<Indexed, GetError> {
+    match entry {
+        None => Err(GetError::NotFound { drive, id }),
+        Some(entry) if entry.generation != given => {
+            Err(GetError::OtherGeneration { drive, id, given, stored: entry.generation })
+        }
+        Some(entry) => Ok(entry),
+    }
+}
+
+/// Checks that `header` is the one the index means and that `blocks`, from block `first_block` on, match it.
+pub(crate) fn verify(
+    identity: &DriveIdentity,
+    entry: &Indexed,
+    header: &[u8; SECTOR_SIZE],
+    first_block: u32,
+    blocks: &[u8],
+) -> Result<RecordHeader, String> {
+    let header = RecordHeader::parse(header).map_err(|e| e.to_string())?;
+    let place = header.place;
+    if (place.cluster, place.drive) != (identity.cluster, identity.drive) {
+        return Err(format!(
+            "the record says it belongs to drive {} of cluster {}",
+            place.drive, place.cluster
+        ));
+    }
+    if (place.segment, place.sector) != (entry.location.segment, entry.location.sector) {
+        return Err(format!("the record says it lies in segment {}, sector {}", place.segment, place.sector));
+    }
+    if (header.shard, header.generation, header.payload_len)
+        != (entry.shard, entry.generation, entry.payload_len)
+    {
+        return Err(format!(
+            "the record is shard {} {} of {} B",
+            header.shard, header.generation, header.payload_len
+        ));
+    }
+    match header.blocks.verify(first_block as usize, blocks) {
+        Ok(()) => Ok(header),
+        Err(block) => Err(format!("the checksum of block {block} does not match")),
+    }
+}

@@ -1,0 +1,573 @@
+//! The offline inspector: reads a device through and verifies every checksum, changing nothing.
+//!
+//! Its read path is its own: tokio-uring and buffered reads, nothing of the engine, of `holdfast-ring` or
+//! of the mount. Only the layouts are shared. So a mistake in the engine's reading does not hide itself.
+//!
+//! Meant for a drive that nobody has open: on one in use, the newest records may look torn.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fmt, io,
+    path::{Path, PathBuf},
+};
+
+use holdfast_format::{
+    DriveLabel, Footer, FooterRecord, FooterTrailer, FormatError, LABEL_COPIES, Layout, Place, RecordHeader,
+    SEGMENT_HEADER_SECTORS, Sector, SegmentHeader, SegmentSequence, SegmentState, TombstoneBlock,
+};
+use holdfast_model::{ByteCount, Generation, ShardId, TenantId, UnixMillis, limits::SECTOR_SIZE};
+use tokio_uring::fs::File;
+
+/// Bytes read at a time.
+const CHUNK_SIZE: usize = 4 * 1024 * 1024;
+
+/// Problems kept in a report; the rest is counted.
+const PROBLEMS_MAX: usize = 1000;
+
+/// Why a device could not be inspected.
+#[derive(Debug, thiserror::Error)]
+pub enum InspectError {
+    /// It could not be opened or read at all.
+    #[error("cannot read {}", path.display())]
+    Device {
+        /// The device.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// It holds no readable label.
+    #[error("{} holds no drive of Holdfast: {what}", path.display())]
+    NoLabel {
+        /// The device.
+        path: PathBuf,
+        /// What the copies of the label said.
+        what: String,
+    },
+}
+
+/// A record, as the inspector found it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InspectedRecord {
+    /// Segment it lies in.
+    pub segment: u32,
+    /// Sector of its header.
+    pub sector: u32,
+    /// The shard.
+    pub shard: ShardId,
+    /// Version of its place.
+    pub generation: Generation,
+    /// Whose shard.
+    pub tenant: TenantId,
+    /// Data and parity shards of its stripe.
+    pub geometry: (u8, u8),
+    /// Payload bytes.
+    pub payload_len: u32,
+    /// Bytes of sealed manifest.
+    pub manifest_len: usize,
+    /// When it was first written to this drive.
+    pub written: UnixMillis,
+    /// Every block matches its checksum.
+    pub sound: bool,
+}
+
+impl fmt::Display for InspectedRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            segment,
+            sector,
+            shard,
+            generation,
+            tenant,
+            geometry: (k, m),
+            payload_len,
+            manifest_len,
+            ..
+        } = self;
+        let sound = if self.sound { "sound" } else { "DAMAGED" };
+        write!(
+            f,
+            "segment {segment} sector {sector}: shard {shard} {generation} tenant {tenant} {k}+{m}, \
+             {payload_len} B, manifest {manifest_len} B, {sound}"
+        )
+    }
+}
+
+/// One segment that holds records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InspectedSegment {
+    /// Position on the drive.
+    pub segment: u32,
+    /// Its life.
+    pub life: u64,
+    /// It has a footer.
+    pub sealed: bool,
+    /// Records found.
+    pub records: u64,
+    /// Of those, named by a tombstone.
+    pub dead: u64,
+    /// Tombstones found.
+    pub tombstones: u64,
+    /// Bytes of payload found.
+    pub payload: ByteCount,
+}
+
+/// Something that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Byte on the device.
+    pub offset: u64,
+    /// What is wrong.
+    pub what: String,
+}
+
+/// What a device holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inspection {
+    /// The device.
+    pub path: PathBuf,
+    /// The current label.
+    pub label: DriveLabel,
+    /// Copies of the label that are good.
+    pub good_labels: usize,
+    /// Segments that hold records.
+    pub segments: Vec<InspectedSegment>,
+    /// Segments that were never used, or were freed.
+    pub free_segments: u32,
+    /// Shards with at least one copy that no tombstone names.
+    pub live_shards: u64,
+    /// What is wrong: the first thousand.
+    pub problems: Vec<Problem>,
+    /// How much is wrong in all.
+    pub problem_count: u64,
+}
+
+impl Inspection {
+    /// Whether everything on the device is as it should be.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.problem_count == 0
+    }
+}
+
+impl fmt::Display for Inspection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let DriveLabel { cluster, drive, node, layout, fenced, mount_epoch, counter, durable, .. } =
+            &self.label;
+        writeln!(f, "drive     {drive}{}", if *fenced { "  FENCED" } else { "" })?;
+        writeln!(f, "device    {}", self.path.display())?;
+        writeln!(f, "cluster   {cluster}, formatted by node {node}")?;
+        writeln!(
+            f,
+            "capacity  {} in {} segments of {}",
+            layout.capacity(),
+            layout.segments(),
+            layout.segment_size()
+        )?;
+        let labels = self.good_labels;
+        writeln!(
+            f,
+            "labels    {labels} of {LABEL_COPIES} good, write {counter}, mount {mount_epoch}, durable to {}",
+            durable.get()
+        )?;
+        let total = |get: fn(&InspectedSegment) -> u64| self.segments.iter().map(get).sum::<u64>();
+        let payload = ByteCount::new(total(|s| s.payload.get()));
+        let (records, dead) = (total(|s| s.records), total(|s| s.dead));
+        writeln!(
+            f,
+            "records   {records}, {dead} of them dead, {payload} of payload; {} live shards",
+            self.live_shards
+        )?;
+        writeln!(f, "segments  {} used, {} free", self.segments.len(), self.free_segments)?;
+        for s in &self.segments {
+            let sealed = if s.sealed { "sealed" } else { "open" };
+            writeln!(
+                f,
+                "  {:>6}  life {}, {sealed}, {} records ({} dead), {} tombstones, {}",
+                s.segment, s.life, s.records, s.dead, s.tombstones, s.payload
+            )?;
+        }
+        for problem in &self.problems {
+            writeln!(f, "PROBLEM at byte {}: {}", problem.offset, problem.what)?;
+        }
+        let shown = self.problems.len() as u64;
+        if self.problem_count > shown {
+            writeln!(f, "... and {} more", self.problem_count - shown)?;
+        }
+        write!(f, "{}", if self.is_sound() { "sound: every checksum matches" } else { "NOT SOUND" })
+    }
+}
+
+/// Inspects the device at `path`. Blocking.
+///
+/// # Errors
+/// [`InspectError`] when there is nothing to inspect; what is wrong with a drive is in the report.
+pub fn inspect(path: &Path) -> Result<Inspection, InspectError> {
+    inspect_each(path, |_| {})
+}
+
+/// As [`inspect`], and hands over every record as it is found.
+///
+/// # Errors
+/// As [`inspect`].
+pub fn inspect_each(
+    path: &Path,
+    each: impl FnMut(&InspectedRecord) + Send,
+) -> Result<Inspection, InspectError> {
+    // Its own thread: tokio-uring brings a runtime, which cannot start inside another one.
+    let panicked =
+        || InspectError::Device { path: path.to_owned(), source: io::Error::other("the inspector panicked") };
+    std::thread::scope(|scope| {
+        let inspector = scope.spawn(|| tokio_uring::start(Inspector::run(path, each)));
+        inspector.join().unwrap_or_else(|_| Err(panicked()))
+    })
+}
+
+struct Inspector<'a, F> {
+    path: &'a Path,
+    file: File,
+    label: DriveLabel,
+    problems: Vec<Problem>,
+    problem_count: u64,
+    each: F,
+}
+
+/// What was found in a segment.
+struct Contents {
+    header: SegmentHeader,
+    sealed: bool,
+    records: Vec<(RecordHeader, bool)>,
+    blocks: Vec<TombstoneBlock>,
+}
+
+impl<'a, F: FnMut(&InspectedRecord)> Inspector<'a, F> {
+    async fn run(path: &'a Path, each: F) -> Result<Inspection, InspectError> {
+        let device = |source| InspectError::Device { path: path.to_owned(), source };
+        let size = device_size(path).map_err(device)?;
+        let file = File::open(path).await.map_err(device)?;
+        let (label, good_labels) = read_labels(path, &file, size).await?;
+        let mut inspector = Self { path, file, label, problems: Vec::new(), problem_count: 0, each };
+        for (copy, good) in good_labels.iter().enumerate() {
+            if let Err(what) = good {
+                inspector
+                    .problem(label.layout.label_offsets()[copy], format!("copy {copy} of the label: {what}"));
+            }
+        }
+        let mut contents = Vec::new();
+        for segment in 0..label.layout.segments() {
+            contents.extend(inspector.segment(segment).await);
+        }
+        Ok(inspector.conclude(contents, good_labels.iter().filter(|g| g.is_ok()).count()))
+    }
+
+    fn problem(&mut self, offset: u64, what: String) {
+        self.problem_count += 1;
+        if self.problems.len() < PROBLEMS_MAX {
+            self.problems.push(Problem { offset, what });
+        }
+    }
+
+    async fn segment(&mut self, segment: u32) -> Option<Contents> {
+        let layout = self.label.layout;
+        let at = layout.offset(segment, 0);
+        let header = match read(&self.file, at, SEGMENT_HEADER_SECTORS as usize * SECTOR_SIZE).await {
+            Ok(bytes) => self.segment_header(segment, &bytes),
+            Err(error) => {
+                self.problem(at, format!("header of segment {segment}: {error}"));
+                None
+            }
+        };
+        let header = header.filter(|h| h.state == SegmentState::Used)?;
+        let mut contents = Contents { header, sealed: false, records: Vec::new(), blocks: Vec::new() };
+        self.walk(&mut contents).await;
+        self.footer(&mut contents).await;
+        Some(contents)
+    }
+
+    fn segment_header(&mut self, segment: u32, bytes: &[u8]) -> Option<SegmentHeader> {
+        let layout = self.label.layout;
+        let mut best: Option<SegmentHeader> = None;
+        for (copy, sector) in (0u32..).zip(sectors(bytes)) {
+            let offset = layout.offset(segment, copy);
+            match SegmentHeader::parse(sector) {
+                Ok(h) if (h.cluster, h.drive) != (self.label.cluster, self.label.drive) => {
+                    self.problem(offset, format!("header of segment {segment} belongs to drive {}", h.drive));
+                }
+                Ok(h) if (h.segment, h.sectors) != (segment, layout.segment_sectors()) => {
+                    self.problem(
+                        offset,
+                        format!("header of segment {segment} says it is segment {}", h.segment),
+                    );
+                }
+                Ok(h) => {
+                    if best.is_none_or(|b| (h.life, h.state) > (b.life, b.state)) {
+                        best = Some(h);
+                    }
+                }
+                Err(FormatError::Blank { .. }) => {}
+                Err(error) => self.problem(offset, format!("segment {segment}: {error}")),
+            }
+        }
+        best
+    }
+
+    /// Goes through the segment from header to header.
+    async fn walk(&mut self, contents: &mut Contents) {
+        let layout = self.label.layout;
+        let (segment, life) = (contents.header.segment, contents.header.life);
+        let end = layout.segment_sectors();
+        let mut window = Window { first: 0, bytes: Vec::new() };
+        let mut at = SEGMENT_HEADER_SECTORS;
+        while at < end {
+            let expected =
+                Place { cluster: self.label.cluster, drive: self.label.drive, segment, sector: at, life };
+            let Some(sector) = self.window(&mut window, segment, at, 1).await else { return };
+            let sector: Sector = sector.try_into().expect("one sector was asked for");
+            if let Ok(header) = RecordHeader::parse(&sector)
+                && header.place == expected
+                && header.sectors() <= end - at
+            {
+                let Some(payload) = self.window(&mut window, segment, at + 1, header.sectors() - 1).await
+                else {
+                    return;
+                };
+                let sound = header.blocks.verify(0, &payload[..header.payload_len as usize]);
+                if let Err(block) = sound {
+                    let offset = layout.offset(segment, at);
+                    self.problem(
+                        offset,
+                        format!("block {block} of shard {} does not match its checksum", header.shard),
+                    );
+                }
+                (self.each)(&InspectedRecord {
+                    segment,
+                    sector: at,
+                    shard: header.shard,
+                    generation: header.generation,
+                    tenant: header.tenant,
+                    geometry: (header.data, header.parity),
+                    payload_len: header.payload_len,
+                    manifest_len: header.manifest.len(),
+                    written: header.written,
+                    sound: sound.is_ok(),
+                });
+                at += header.sectors();
+                contents.records.push((header, sound.is_ok()));
+                continue;
+            }
+            if let Ok(block) = TombstoneBlock::parse(&sector)
+                && block.place == expected
+            {
+                contents.blocks.push(block);
+            }
+            at += 1;
+        }
+    }
+
+    async fn window<'w>(
+        &mut self,
+        window: &'w mut Window,
+        segment: u32,
+        at: u32,
+        count: u32,
+    ) -> Option<&'w [u8]> {
+        let layout = self.label.layout;
+        let held = (window.bytes.len() / SECTOR_SIZE) as u32;
+        if at < window.first || at + count > window.first + held {
+            let length = CHUNK_SIZE.min((layout.segment_sectors() - at) as usize * SECTOR_SIZE);
+            let offset = layout.offset(segment, at);
+            match read(&self.file, offset, length).await {
+                Ok(bytes) => *window = Window { first: at, bytes },
+                Err(error) => {
+                    self.problem(
+                        offset,
+                        format!("segment {segment} cannot be read from sector {at} on: {error}"),
+                    );
+                    return None;
+                }
+            }
+        }
+        let start = (at - window.first) as usize * SECTOR_SIZE;
+        Some(&window.bytes[start..start + count as usize * SECTOR_SIZE])
+    }
+
+    /// Compares the footer, if there is one, with what was found.
+    async fn footer(&mut self, contents: &mut Contents) {
+        let layout = self.label.layout;
+        let segment = contents.header.segment;
+        let last = layout.segment_sectors() - 1;
+        let trailer_offset = layout.offset(segment, last);
+        let trailer = match read(&self.file, trailer_offset, SECTOR_SIZE).await {
+            Ok(bytes) => FooterTrailer::parse(bytes.as_slice().try_into().expect("one sector was read")),
+            Err(error) => {
+                return self.problem(trailer_offset, format!("footer of segment {segment}: {error}"));
+            }
+        };
+        let trailer = match trailer {
+            Ok(trailer) if trailer.life == contents.header.life && trailer.segment == segment => trailer,
+            // Not sealed: what is there is of an earlier life, or part of a record.
+            Ok(_) | Err(FormatError::Blank { .. } | FormatError::Foreign { .. }) => return,
+            Err(error) => return self.problem(trailer_offset, format!("segment {segment}: {error}")),
+        };
+        let first = last - trailer.table_sectors();
+        let offset = layout.offset(segment, first);
+        let footer = match read(&self.file, offset, trailer.table_sectors() as usize * SECTOR_SIZE).await {
+            Ok(table) => Footer::parse(&trailer, &table).map_err(|e| e.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        match footer {
+            Ok(footer) => {
+                contents.sealed = true;
+                self.compare(contents, &footer, offset);
+            }
+            Err(what) => self.problem(offset, format!("footer of segment {segment}: {what}")),
+        }
+    }
+
+    fn compare(&mut self, contents: &Contents, footer: &Footer, offset: u64) {
+        let segment = footer.segment;
+        if footer.lost > 0 {
+            let what = format!(
+                "segment {segment}: {} acknowledged records were lost before it was sealed",
+                footer.lost
+            );
+            self.problem(offset, what);
+        }
+        let found: HashMap<u32, &RecordHeader> =
+            contents.records.iter().map(|(h, _)| (h.place.sector, h)).collect();
+        let layout = self.label.layout;
+        for listed in &footer.records {
+            let FooterRecord { shard, generation, payload_len, sequence, sector, .. } = *listed;
+            let same = found.get(&sector).is_some_and(|h| {
+                (h.shard, h.generation, h.payload_len, h.sequence)
+                    == (shard, generation, payload_len, sequence)
+            });
+            if !same {
+                self.problem(
+                    layout.offset(segment, sector),
+                    format!("shard {shard} {generation} is listed here and is not here"),
+                );
+            }
+        }
+        let blocks: HashSet<_> = contents.blocks.iter().flat_map(|b| &b.entries).collect();
+        for tombstone in footer.tombstones.iter().filter(|t| !blocks.contains(t)) {
+            self.problem(
+                offset,
+                format!("the tombstone of shard {} is listed and is not there", tombstone.shard),
+            );
+        }
+    }
+
+    fn conclude(self, contents: Vec<Contents>, good_labels: usize) -> Inspection {
+        let dead: HashSet<(SegmentSequence, u32)> = contents
+            .iter()
+            .flat_map(|c| &c.blocks)
+            .flat_map(|b| &b.entries)
+            .map(|t| (t.life, t.sector))
+            .collect();
+        let is_dead = |h: &RecordHeader| dead.contains(&(h.place.life, h.place.sector));
+        let live: HashSet<ShardId> = contents
+            .iter()
+            .flat_map(|c| &c.records)
+            .filter(|(h, _)| !is_dead(h))
+            .map(|(h, _)| h.shard)
+            .collect();
+        let used = u32::try_from(contents.len()).expect("no more than there are segments");
+        let segments = contents
+            .iter()
+            .map(|c| InspectedSegment {
+                segment: c.header.segment,
+                life: c.header.life.get(),
+                sealed: c.sealed,
+                records: c.records.len() as u64,
+                dead: c.records.iter().filter(|(h, _)| is_dead(h)).count() as u64,
+                tombstones: c.blocks.iter().map(|b| b.entries.len() as u64).sum(),
+                payload: ByteCount::new(c.records.iter().map(|(h, _)| u64::from(h.payload_len)).sum()),
+            })
+            .collect();
+        Inspection {
+            path: self.path.to_owned(),
+            label: self.label,
+            good_labels,
+            segments,
+            free_segments: self.label.layout.segments() - used,
+            live_shards: live.len() as u64,
+            problems: self.problems,
+            problem_count: self.problem_count,
+        }
+    }
+}
+
+struct Window {
+    first: u32,
+    bytes: Vec<u8>,
+}
+
+fn sectors(bytes: &[u8]) -> impl Iterator<Item = &Sector> {
+    bytes.chunks_exact(SECTOR_SIZE).map(|s| s.try_into().expect("chunks of one sector"))
+}
+
+fn device_size(path: &Path) -> io::Result<u64> {
+    use std::io::Seek;
+    std::fs::File::open(path)?.seek(io::SeekFrom::End(0))
+}
+
+/// Reads exactly `length` bytes.
+async fn read(file: &File, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+    let mut whole = Vec::with_capacity(length);
+    while whole.len() < length {
+        let rest = Vec::with_capacity(length - whole.len());
+        let (result, bytes) = file.read_at(rest, offset + whole.len() as u64).await;
+        match result {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => whole.extend_from_slice(&bytes[..count.min(length - whole.len())]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(whole)
+}
+
+/// The label with the highest counter, and what is wrong with each copy.
+async fn read_labels(
+    path: &Path,
+    file: &File,
+    size: u64,
+) -> Result<(DriveLabel, Vec<Result<(), String>>), InspectError> {
+    let mut offsets = Layout::label_offsets_for(ByteCount::new(size));
+    let mut by_device = true;
+    loop {
+        let mut copies: Vec<Result<DriveLabel, String>> = Vec::new();
+        for (copy, offset) in (0u16..).zip(offsets) {
+            copies.push(match read(file, offset, SECTOR_SIZE).await {
+                Ok(bytes) => {
+                    match DriveLabel::parse(bytes.as_slice().try_into().expect("one sector was read")) {
+                        Ok((label, number)) if number == copy => Ok(label),
+                        Ok((_, number)) => Err(format!("it is copy {number}")),
+                        Err(error) => Err(error.to_string()),
+                    }
+                }
+                Err(error) => Err(error.to_string()),
+            });
+        }
+        let newest = copies.iter().filter_map(|c| c.as_ref().ok()).max_by_key(|l| l.counter).copied();
+        let Some(mut label) = newest else {
+            let what: Vec<String> = copies.into_iter().filter_map(Result::err).collect();
+            return Err(InspectError::NoLabel { path: path.to_owned(), what: what.join("; ") });
+        };
+        if by_device && label.layout.label_offsets() != offsets {
+            // The device is larger than the drive on it.
+            by_device = false;
+            offsets = label.layout.label_offsets();
+            continue;
+        }
+        label.fenced = copies.iter().flatten().any(|l| l.fenced);
+        let checked = copies
+            .into_iter()
+            .map(|copy| match copy? {
+                l if l.drive != label.drive => Err(format!("it names drive {}", l.drive)),
+                _ => Ok(()),
+            })
+            .collect();
+        return Ok((label, checked));
+    }
+}

@@ -1,0 +1,492 @@
+//! Mounting: from what the device holds to the index, and to a drive that takes records again.
+//!
+//! Labels -> segment headers -> footers of sealed segments -> scan of segments without one -> tombstones
+//! -> index. Then the scanned segments are sealed and the label's mount epoch is raised.
+//!
+//! Torn or damaged: sequences count without gaps along the log, and every header says up to which
+//! sequence everything had been flushed when it was written. The highest such number anywhere is what is
+//! known to have been acknowledged.
+//! - At or below it, a record that is missing or does not match is damage, and is reported.
+//! - Above it, a record was either acknowledged by the last flush before the crash or not at all: when it
+//!   is whole it counts, when it is not it was torn, is dropped and named in the report.
+//!
+//! Invariants: a fenced drive is not written to; nothing is served before what was found is flushed.
+
+use std::{collections::HashSet, io, time::Instant};
+
+use holdfast_format::{
+    DriveLabel, Footer, FooterRecord, FooterTrailer, FormatError, SEGMENT_HEADER_SECTORS, SegmentHeader,
+    SegmentSequence, SegmentState, Sequence, Tombstone,
+};
+use holdfast_model::{ByteCount, ClusterId, limits::SECTOR_SIZE};
+use holdfast_ring::{BlockDevice, BufferPool};
+
+use crate::{
+    blocking::{Blocking, TRANSFER_SIZE_MAX},
+    index::{Index, Indexed, Location},
+    labels::{self, Labels},
+    probe::unix_now,
+    scan::{Content, Item, Owner, scan},
+    segments::{Phase, Segments},
+    types::{DamagedRecord, MountReport, OpenError, TornRecord},
+};
+
+/// Memory for mounting.
+const POOL_SIZE: ByteCount = ByteCount::mib(8);
+
+/// What the engine starts from.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) index: Index,
+    pub(crate) segments: Segments,
+    pub(crate) next_sequence: Sequence,
+    pub(crate) next_life: SegmentSequence,
+    /// Dead copies that have no tombstone yet: a crash came between.
+    pub(crate) untombed: Vec<Tombstone>,
+}
+
+/// A mounted drive.
+#[derive(Debug)]
+pub(crate) struct Mounted {
+    pub(crate) label: DriveLabel,
+    pub(crate) state: State,
+    pub(crate) report: MountReport,
+}
+
+/// One used segment, as found.
+struct Found {
+    segment: u32,
+    life: SegmentSequence,
+    first: Sequence,
+    header_bad: bool,
+    content: SegmentContent,
+}
+
+enum SegmentContent {
+    Sealed(Footer),
+    Scanned(Vec<Item>),
+}
+
+/// Mounts the drive on `device`. `path` is for messages.
+///
+/// # Errors
+/// [`OpenError`].
+pub(crate) fn mount<D: BlockDevice>(
+    device: &mut D,
+    path: &str,
+    expect: ClusterId,
+) -> Result<Mounted, OpenError> {
+    let began = Instant::now();
+    let failed = |step| move |source| OpenError::Mount { path: path.to_owned(), step, source };
+    let pool = BufferPool::new(POOL_SIZE)
+        .map_err(|e| OpenError::Start { path: path.to_owned(), source: io::Error::other(e) })?;
+    let capacity = device.capacity();
+    let mut io = Blocking { device, pool: &pool };
+    let no_label = |what: &str| OpenError::NoLabel { path: path.to_owned(), what: what.to_owned() };
+    let (mut label, bad_labels) = match labels::read(&mut io).map_err(failed("reading labels"))? {
+        Labels::Good { label, bad } => (label, bad),
+        Labels::Blank => return Err(no_label("it is blank")),
+        Labels::Foreign => return Err(no_label("something else is on it")),
+        Labels::Damaged { what } => return Err(no_label(&what)),
+    };
+    if label.cluster != expect {
+        return Err(OpenError::OtherCluster {
+            path: path.to_owned(),
+            found: label.cluster,
+            expected: expect,
+        });
+    }
+    if label.layout.capacity() > capacity {
+        let expected = label.layout.capacity();
+        return Err(OpenError::Shrunk { path: path.to_owned(), found: capacity, expected });
+    }
+    let mut report = MountReport {
+        mount_epoch: label.mount_epoch,
+        fenced: label.fenced,
+        shards: 0,
+        damaged: Vec::new(),
+        lost: 0,
+        torn: Vec::new(),
+        segments_scanned: 0,
+        repaired: bad_labels.iter().map(|copy| format!("label copy {copy}")).collect(),
+        took: began.elapsed(),
+    };
+    let owner = Owner { cluster: label.cluster, drive: label.drive, layout: label.layout };
+    let mut survey = survey(&mut io, &owner, &mut report).map_err(failed("reading segments"))?;
+    survey.used.sort_by_key(|found| found.life);
+    let durable = survey
+        .used
+        .iter()
+        .fold(label.durable.max(survey.durable), |durable, found| durable.max(found.durable()));
+    let highest = survey.used.iter().map(Found::highest).max().unwrap_or_default().max(durable);
+    // Headers of free segments that must be written again take a life each.
+    let next_life = SegmentSequence::new(survey.next_life.get() + survey.bad_free.len() as u64);
+    let footers = judge(&owner, &survey, durable, &mut report);
+
+    if !label.fenced {
+        let rewrite = Rewrite { owner: &owner, label: &label, durable };
+        rewrite.run(&mut io, &survey, &footers).map_err(failed("sealing segments"))?;
+        label.mount_epoch += 1;
+        label.counter += 1;
+        label.durable = highest;
+        labels::write(&mut io, &label).map_err(failed("writing labels"))?;
+        report.mount_epoch = label.mount_epoch;
+    }
+    let mut segments = Segments::new(&label.layout);
+    for segment in &survey.free {
+        segments.found(*segment, Phase::Free, SegmentSequence::NONE);
+    }
+    for (found, footer) in survey.used.iter().zip(&footers) {
+        segments.found(found.segment, Phase::Sealed, found.life);
+        let s = segments.get_mut(found.segment);
+        s.records = u32::try_from(footer.records.len()).expect("at most one record a sector");
+        s.tombstones = u32::try_from(footer.tombstones.len()).expect("they fit the segment");
+    }
+    let (index, untombed) = build_index(&footers, &mut segments, &mut report);
+    report.shards = index.len() as u64;
+    report.took = began.elapsed();
+    let state = State { index, segments, next_sequence: highest.next(), next_life, untombed };
+    Ok(Mounted { label, state, report })
+}
+
+impl Found {
+    /// The highest sequence that this segment proves to have been flushed.
+    fn durable(&self) -> Sequence {
+        match &self.content {
+            SegmentContent::Sealed(footer) => footer.last,
+            SegmentContent::Scanned(items) => items.iter().map(|item| item.durable).max().unwrap_or_default(),
+        }
+    }
+
+    /// The highest sequence in this segment.
+    fn highest(&self) -> Sequence {
+        match &self.content {
+            SegmentContent::Sealed(footer) => footer.last,
+            SegmentContent::Scanned(items) => {
+                items.iter().map(|item| item.sequence).max().unwrap_or_default()
+            }
+        }
+    }
+}
+
+/// All segments of the drive.
+struct Survey {
+    used: Vec<Found>,
+    free: Vec<u32>,
+    /// Free segments whose header must be written again.
+    bad_free: Vec<u32>,
+    next_life: SegmentSequence,
+    durable: Sequence,
+}
+
+/// The header of a segment, from its two copies.
+enum HeaderFound {
+    Blank,
+    Good { header: SegmentHeader, one_bad: bool },
+    Bad,
+}
+
+fn header_of(owner: &Owner, segment: u32, frame: &[u8]) -> HeaderFound {
+    let copies: Vec<Result<SegmentHeader, FormatError>> = frame
+        .chunks_exact(SECTOR_SIZE)
+        .map(|s| SegmentHeader::parse(s.try_into().expect("one sector")))
+        .collect();
+    let ours = |h: &SegmentHeader| {
+        (h.cluster, h.drive, h.segment, h.sectors)
+            == (owner.cluster, owner.drive, segment, owner.layout.segment_sectors())
+    };
+    let good: Vec<SegmentHeader> =
+        copies.iter().filter_map(|c| c.as_ref().ok()).filter(|h| ours(h)).copied().collect();
+    match good.iter().max_by_key(|h| (h.life, h.state)) {
+        Some(&header) => {
+            HeaderFound::Good { header, one_bad: good.len() < copies.len() || good[0] != good[1] }
+        }
+        None if copies.iter().all(|c| matches!(c, Err(FormatError::Blank { .. }))) => HeaderFound::Blank,
+        None => HeaderFound::Bad,
+    }
+}
+
+fn survey<D: BlockDevice>(
+    io: &mut Blocking<'_, D>,
+    owner: &Owner,
+    report: &mut MountReport,
+) -> io::Result<Survey> {
+    let layout = owner.layout;
+    let header_size = SEGMENT_HEADER_SECTORS as usize * SECTOR_SIZE;
+    let ranges: Vec<_> = (0..layout.segments()).map(|s| (layout.offset(s, 0), header_size)).collect();
+    let mut headers: Vec<HeaderFound> = ranges.iter().map(|_| HeaderFound::Bad).collect();
+    io.read_many(&ranges, |number, result| {
+        if let Ok(buffer) = result {
+            let segment = u32::try_from(number).expect("a segment number");
+            headers[number] = header_of(owner, segment, buffer.framed());
+        }
+    })?;
+    let mut survey = Survey {
+        used: Vec::new(),
+        free: Vec::new(),
+        bad_free: Vec::new(),
+        next_life: SegmentSequence::NONE.next(),
+        durable: Sequence::NONE,
+    };
+    let mut candidates = Vec::new();
+    for (segment, found) in (0u32..).zip(headers) {
+        let header = match found {
+            HeaderFound::Blank => {
+                survey.free.push(segment);
+                continue;
+            }
+            HeaderFound::Good { header, one_bad } => {
+                survey.next_life = survey.next_life.max(header.life.next());
+                survey.durable = survey.durable.max(header.durable);
+                if one_bad {
+                    report.repaired.push(format!("one copy of the header of segment {segment}"));
+                }
+                if header.state == SegmentState::Free {
+                    survey.free.push(segment);
+                    survey.bad_free.extend(one_bad.then_some(segment));
+                    continue;
+                }
+                Some((header, one_bad))
+            }
+            HeaderFound::Bad => {
+                report.repaired.push(format!("the header of segment {segment}"));
+                None
+            }
+        };
+        candidates.push((segment, header));
+    }
+    let ranges: Vec<_> = candidates
+        .iter()
+        .map(|(s, _)| (layout.offset(*s, layout.segment_sectors() - 1), SECTOR_SIZE))
+        .collect();
+    let mut trailers: Vec<Option<FooterTrailer>> = vec![None; candidates.len()];
+    io.read_many(&ranges, |number, result| {
+        let (segment, header) = &candidates[number];
+        let trailer = result.ok().and_then(|buffer| FooterTrailer::parse(buffer.headroom()).ok());
+        trailers[number] = trailer.filter(|t| {
+            (t.cluster, t.drive, t.segment, t.sectors)
+                == (owner.cluster, owner.drive, *segment, layout.segment_sectors())
+                && header.is_none_or(|(h, _)| h.life == t.life)
+        });
+    })?;
+    for ((segment, header), trailer) in candidates.into_iter().zip(trailers) {
+        let footer = match trailer {
+            Some(trailer) => read_footer(io, owner, segment, &trailer)?,
+            None => None,
+        };
+        let (known_life, header_bad) =
+            (header.map(|(h, _)| h.life), header.is_none_or(|(_, one_bad)| one_bad));
+        let (life, first, content) = if let Some(footer) = footer {
+            (footer.life, footer.first, SegmentContent::Sealed(footer))
+        } else {
+            report.segments_scanned += 1;
+            if trailer.is_some() {
+                report.repaired.push(format!("the footer of segment {segment}"));
+            }
+            let items = scan(io, owner, segment, known_life)?;
+            let Some(life) = known_life.or(items.first().map(|item| item.life)) else {
+                // No header, no footer, no record: a segment whose opening did not survive.
+                survey.free.push(segment);
+                survey.bad_free.push(segment);
+                continue;
+            };
+            let lowest = items.iter().map(|item| item.sequence).min().unwrap_or_default();
+            (life, header.map_or(lowest, |(h, _)| h.first), SegmentContent::Scanned(items))
+        };
+        survey.next_life = survey.next_life.max(life.next());
+        survey.used.push(Found { segment, life, first, header_bad, content });
+    }
+    Ok(survey)
+}
+
+/// The footer, or `None` when its table is damaged.
+fn read_footer<D: BlockDevice>(
+    io: &mut Blocking<'_, D>,
+    owner: &Owner,
+    segment: u32,
+    trailer: &FooterTrailer,
+) -> io::Result<Option<Footer>> {
+    let table_sectors = trailer.table_sectors();
+    let mut table = Vec::with_capacity(table_sectors as usize * SECTOR_SIZE);
+    let mut sector = owner.layout.segment_sectors() - 1 - table_sectors;
+    while table.len() < table_sectors as usize * SECTOR_SIZE {
+        let left = table_sectors as usize * SECTOR_SIZE - table.len();
+        let length = left.min(TRANSFER_SIZE_MAX);
+        match io.read(owner.layout.offset(segment, sector), length) {
+            Ok(buffer) => table.extend_from_slice(buffer.framed()),
+            Err(error) if error.kind() == io::ErrorKind::OutOfMemory => return Err(error),
+            Err(_) => return Ok(None),
+        }
+        sector += u32::try_from(length / SECTOR_SIZE).expect("a transfer is few sectors");
+    }
+    Ok(Footer::parse(trailer, &table).ok())
+}
+
+/// Tells torn from damaged in scanned segments; gives every used segment its footer.
+fn judge(owner: &Owner, survey: &Survey, durable: Sequence, report: &mut MountReport) -> Vec<Footer> {
+    let mut footers = Vec::with_capacity(survey.used.len());
+    for (i, found) in survey.used.iter().enumerate() {
+        let items = match &found.content {
+            SegmentContent::Sealed(footer) => {
+                report.lost += u64::from(footer.lost);
+                footers.push(footer.clone());
+                continue;
+            }
+            SegmentContent::Scanned(items) => items,
+        };
+        // The sequences this segment should have: up to where the next life begins. When that life is no
+        // more, the end is not known, and only gaps between what was found count.
+        let next = survey.used.get(i + 1);
+        let end = match next {
+            Some(next) if next.life == found.life.next() && !matches!(next.first, Sequence::NONE) => {
+                next.first
+            }
+            None => durable.next(),
+            Some(_) => found.highest().next(),
+        };
+        let acknowledged = found.first.get()..end.get().min(durable.next().get());
+        let present = items.iter().filter(|item| acknowledged.contains(&item.sequence.get())).count() as u64;
+        let lost = acknowledged.end.saturating_sub(acknowledged.start).saturating_sub(present);
+        report.lost += lost;
+        let mut footer = Footer {
+            cluster: owner.cluster,
+            drive: owner.drive,
+            segment: found.segment,
+            sectors: owner.layout.segment_sectors(),
+            life: found.life,
+            first: found.first,
+            last: found.highest().max(found.first),
+            lost: u32::try_from(lost).unwrap_or(u32::MAX),
+            records: Vec::new(),
+            tombstones: Vec::new(),
+        };
+        for item in items {
+            match &item.content {
+                Content::Record(record) if record.damaged && item.sequence > durable => {
+                    report.torn.push(TornRecord { id: record.shard, generation: record.generation });
+                }
+                Content::Record(record) => footer.records.push(*record),
+                Content::Tombstones(entries) => footer.tombstones.extend(entries),
+            }
+        }
+        footers.push(footer);
+    }
+    footers
+}
+
+/// Writing what the mount found out: footers, and headers that were damaged. All of it flushed.
+struct Rewrite<'a> {
+    owner: &'a Owner,
+    label: &'a DriveLabel,
+    durable: Sequence,
+}
+
+impl Rewrite<'_> {
+    fn run<D: BlockDevice>(
+        &self,
+        io: &mut Blocking<'_, D>,
+        survey: &Survey,
+        footers: &[Footer],
+    ) -> io::Result<()> {
+        let layout = self.owner.layout;
+        let mut next_life = survey.next_life;
+        for segment in &survey.bad_free {
+            self.header(io, *segment, SegmentState::Free, next_life, Sequence::NONE)?;
+            next_life = next_life.next();
+        }
+        // One after the other, oldest first: a footer says that everything before it is flushed.
+        for (found, footer) in survey.used.iter().zip(footers) {
+            if found.header_bad {
+                self.header(io, found.segment, SegmentState::Used, found.life, found.first)?;
+            }
+            if let SegmentContent::Scanned(_) = found.content {
+                let bytes = footer.encode();
+                let sectors = u32::try_from(bytes.len() / SECTOR_SIZE).expect("a footer fits its segment");
+                let mut sector = layout.segment_sectors() - sectors;
+                for chunk in bytes.chunks(TRANSFER_SIZE_MAX) {
+                    let mut buffer = io.frame(chunk.len())?;
+                    buffer.framed_mut().copy_from_slice(chunk);
+                    io.write(layout.offset(found.segment, sector), buffer)?;
+                    sector += u32::try_from(chunk.len() / SECTOR_SIZE).expect("a transfer is few sectors");
+                }
+                io.flush()?;
+            }
+        }
+        // Also makes durable what was found whole, but had perhaps not been flushed before the crash.
+        io.flush()
+    }
+
+    fn header<D: BlockDevice>(
+        &self,
+        io: &mut Blocking<'_, D>,
+        segment: u32,
+        state: SegmentState,
+        life: SegmentSequence,
+        first: Sequence,
+    ) -> io::Result<()> {
+        let header = SegmentHeader {
+            cluster: self.owner.cluster,
+            drive: self.owner.drive,
+            segment,
+            sectors: self.owner.layout.segment_sectors(),
+            state,
+            life,
+            first,
+            durable: self.durable,
+            mount_epoch: self.label.mount_epoch,
+            written: unix_now(),
+        };
+        let mut buffer = io.frame(SEGMENT_HEADER_SECTORS as usize * SECTOR_SIZE)?;
+        for sector in buffer.framed_mut().chunks_exact_mut(SECTOR_SIZE) {
+            header.encode(sector.try_into().expect("one sector"));
+        }
+        io.write(self.owner.layout.offset(segment, 0), buffer).map(drop)
+    }
+}
+
+/// The index, and the dead copies that no tombstone names yet.
+fn build_index(
+    footers: &[Footer],
+    segments: &mut Segments,
+    report: &mut MountReport,
+) -> (Index, Vec<Tombstone>) {
+    let mut dead: HashSet<(SegmentSequence, u32)> = HashSet::new();
+    for footer in footers {
+        for tombstone in &footer.tombstones {
+            dead.insert((tombstone.life, tombstone.sector));
+            segments.add_tombstone(footer.segment, tombstone.life);
+        }
+    }
+    let mut copies: Vec<(&FooterRecord, u32, SegmentSequence)> = footers
+        .iter()
+        .flat_map(|footer| footer.records.iter().map(|record| (record, footer.segment, footer.life)))
+        .filter(|(record, _, life)| !dead.contains(&(*life, record.sector)))
+        .collect();
+    // Of one shard, the best copy comes last: the newest generation, undamaged, the latest.
+    copies.sort_unstable_by_key(|(record, _, _)| {
+        (record.shard, record.generation, !record.damaged, record.sequence)
+    });
+    let mut untombed = Vec::new();
+    let mut live = Vec::new();
+    for (i, (record, segment, life)) in copies.iter().enumerate() {
+        if copies.get(i + 1).is_some_and(|(next, _, _)| next.shard == record.shard) {
+            let (shard, generation, sector) = (record.shard, record.generation, record.sector);
+            untombed.push(Tombstone { shard, generation, life: *life, sector });
+            continue;
+        }
+        if record.damaged {
+            let (id, generation) = (record.shard, record.generation);
+            report.damaged.push(DamagedRecord { id, generation, segment: *segment, sector: record.sector });
+        }
+        segments.add_live(*segment, record.payload_len);
+        live.push(Indexed {
+            shard: record.shard,
+            generation: record.generation,
+            tenant: record.tenant,
+            payload_len: record.payload_len,
+            written: record.written,
+            location: Location { segment: *segment, sector: record.sector },
+        });
+    }
+    (Index::load(live), untombed)
+}

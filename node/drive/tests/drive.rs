@@ -1,0 +1,303 @@
+//! A drive on a real file, through io_uring.
+
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+use std::{os::unix::fs::FileExt, path::Path, time::Duration};
+
+use holdfast_drive::*;
+use holdfast_model::{
+    ByteCount, ClusterId, DriveId, Generation, NodeId, ShardId, ShardIndex, StripeId, TenantId,
+    limits::SHARD_SIZE_MAX,
+};
+use holdfast_ring::BufferPool;
+
+const DEADLINE: Duration = Duration::from_secs(30);
+const CLUSTER: ClusterId = ClusterId::from_bytes([0xC1; 16]);
+
+struct Fixture {
+    file: tempfile::NamedTempFile,
+    pool: BufferPool,
+}
+
+impl Fixture {
+    fn new(mib: u64) -> Self {
+        let file = tempfile::NamedTempFile::new_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        file.as_file().set_len(mib << 20).unwrap();
+        let params =
+            FormatParams { cluster: CLUSTER, drive: DriveId::from_bytes([0xD1; 16]), node: NodeId::new(1) };
+        format(file.path(), &params).unwrap();
+        Self { file, pool: BufferPool::new(ByteCount::mib(32)).unwrap() }
+    }
+
+    fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    fn open(&self) -> (Drive, MountReport) {
+        Drive::open(self.path(), CLUSTER, DriveOptions::new(self.pool.clone())).unwrap()
+    }
+
+    async fn write(&self, id: ShardId, generation: u32, bytes: &[u8]) -> ShardWrite {
+        let mut payload = self.pool.acquire(bytes.len()).await;
+        payload.copy_from_slice(bytes);
+        ShardWrite {
+            id,
+            generation: Generation::new(generation),
+            tenant: TenantId::from_bytes([7; 16]),
+            data: 4,
+            parity: 2,
+            manifest: vec![1, 2, 3],
+            payload,
+        }
+    }
+}
+
+fn shard(n: u32) -> ShardId {
+    let mut stripe = [0; 16];
+    stripe[..4].copy_from_slice(&n.to_be_bytes());
+    ShardId { stripe: StripeId::from_bytes(stripe), index: ShardIndex::new(2) }
+}
+
+fn bytes(n: u32, length: usize) -> Vec<u8> {
+    (0..length).map(|i| (i as u32).wrapping_mul(2_654_435_761).wrapping_add(n).to_le_bytes()[3]).collect()
+}
+
+const G1: Generation = Generation::new(1);
+const G2: Generation = Generation::new(2);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shards_are_written_read_in_part_and_deleted_and_outlive_restarts() {
+    let fixture = Fixture::new(64);
+    let (drive, report) = fixture.open();
+    assert!(report.is_clean() && report.mount_epoch == 1);
+    let lengths = [1, 4096, 5000, 65_536, 65_537, 200_000, SHARD_SIZE_MAX];
+    for (n, length) in (0u32..).zip(lengths) {
+        let durable = drive.put(fixture.write(shard(n), 1, &bytes(n, length)).await).await.unwrap();
+        assert_eq!((durable.drive(), durable.id(), durable.generation()), (drive.id(), shard(n), G1));
+    }
+    for round in 0..3 {
+        let drive = if round == 0 { drive.clone() } else { fixture.open().0 };
+        for (n, length) in (0u32..).zip(lengths) {
+            let whole = bytes(n, length);
+            let (third, end) = (length / 3, length);
+            for range in [0..length, third..end, third..end.min(third + 10), length - 1..length, 0..1] {
+                if range.is_empty() {
+                    continue;
+                }
+                let got =
+                    drive.get(shard(n), G1, range.start as u32..range.end as u32, DEADLINE).await.unwrap();
+                assert_eq!(&got[..], &whole[range]);
+            }
+        }
+        assert_eq!(drive.list(None, 100).len(), lengths.len());
+        assert_eq!(
+            drive.list(Some(shard(2)), 2).iter().map(|s| s.id).collect::<Vec<_>>(),
+            [shard(3), shard(4)]
+        );
+        drive.close().await;
+    }
+    let (drive, report) = fixture.open();
+    assert_eq!((report.mount_epoch, report.shards, report.segments_scanned), (4, 7, 0));
+    assert!(drive.delete(shard(3), G1).await.unwrap());
+    assert!(!drive.delete(shard(3), G1).await.unwrap());
+    assert!(!drive.delete(shard(99), G1).await.unwrap());
+    assert!(matches!(drive.get(shard(3), G1, 0..1, DEADLINE).await, Err(GetError::NotFound { .. })));
+    drive.close().await;
+    let (drive, report) = fixture.open();
+    assert_eq!(report.shards, 6);
+    assert!(matches!(drive.get(shard(3), G1, 0..1, DEADLINE).await, Err(GetError::NotFound { .. })));
+    drive.close().await;
+    let inspection = inspect::inspect(fixture.path()).unwrap();
+    assert!(inspection.is_sound(), "{inspection}");
+    assert_eq!((inspection.live_shards, inspection.good_labels), (6, 4));
+    assert_eq!(fixture.pool.available(), fixture.pool.budget());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn generations_replace_older_ones_and_never_newer_ones() {
+    let fixture = Fixture::new(64);
+    let (drive, _) = fixture.open();
+    drive.put(fixture.write(shard(1), 1, b"old").await).await.unwrap();
+    drive.put(fixture.write(shard(1), 1, b"old").await).await.unwrap();
+    let other = drive.put(fixture.write(shard(1), 1, b"other length").await).await;
+    assert!(matches!(other, Err(PutError::Conflict { .. })));
+    drive.put(fixture.write(shard(1), 2, b"newer").await).await.unwrap();
+    let stale = drive.put(fixture.write(shard(1), 1, b"old").await).await;
+    assert!(matches!(stale, Err(PutError::Stale { stored: G2, .. })));
+    assert!(!drive.delete(shard(1), G1).await.unwrap(), "an old delete does not hit a newer shard");
+    for _ in 0..2 {
+        let (drive, _) = {
+            drive.close().await;
+            fixture.open()
+        };
+        assert_eq!(&drive.get(shard(1), G2, 0..5, DEADLINE).await.unwrap()[..], b"newer");
+        let old = drive.get(shard(1), G1, 0..3, DEADLINE).await;
+        assert!(matches!(old, Err(GetError::OtherGeneration { stored: G2, .. })));
+        assert!(matches!(drive.get(shard(1), G2, 0..6, DEADLINE).await, Err(GetError::OutOfRange { .. })));
+        drive.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_that_wait_together_share_a_flush() {
+    let fixture = Fixture::new(128);
+    let (drive, _) = fixture.open();
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..64u32 {
+        let (drive, pool) = (drive.clone(), fixture.pool.clone());
+        tasks.spawn(async move {
+            for i in 0..20u32 {
+                let mut payload = pool.acquire(4096).await;
+                payload.fill(n as u8);
+                let write = ShardWrite {
+                    id: shard(n * 1000 + i),
+                    generation: G1,
+                    tenant: TenantId::from_bytes([7; 16]),
+                    data: 1,
+                    parity: 2,
+                    manifest: Vec::new(),
+                    payload,
+                };
+                drive
+                    .put(ShardWrite { id: ShardId { index: ShardIndex::new(0), ..write.id }, ..write })
+                    .await
+                    .unwrap();
+            }
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.unwrap();
+    }
+    let status = drive.status();
+    assert_eq!((status.state, status.shards), (DriveState::Live, 1280));
+    assert_eq!(status.counters.records_acknowledged, 1280);
+    let share = status.counters.records_acknowledged as f64 / status.counters.flushes as f64;
+    println!("{share:.1} records a flush, {:?}", status.counters);
+    assert!(share > 4.0, "only {share} records a flush");
+    drive.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_drive_reads_deletes_and_takes_shards_again() {
+    let fixture = Fixture::new(16);
+    let (drive, _) = fixture.open();
+    let payload = bytes(5, 100_000);
+    let mut written = Vec::new();
+    for n in 0.. {
+        match drive.put(fixture.write(shard(n), 1, &payload).await).await {
+            Ok(_) => written.push(n),
+            Err(PutError::Full { .. }) => break,
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert!(written.len() > 50, "{} shards of 100 kB on 16 MiB", written.len());
+    for n in &written {
+        assert_eq!(&drive.get(shard(*n), G1, 0..100_000, DEADLINE).await.unwrap()[..], &payload[..]);
+    }
+    // Every other one: no segment becomes empty by itself.
+    for n in written.iter().step_by(2) {
+        assert!(drive.delete(shard(*n), G1).await.unwrap());
+    }
+    let mut again = 0;
+    for n in 1000.. {
+        let mut attempt = drive.put(fixture.write(shard(n), 1, &payload).await).await;
+        for _ in 0..500 {
+            if attempt.is_ok() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            attempt = drive.put(fixture.write(shard(n), 1, &payload).await).await;
+        }
+        attempt.unwrap();
+        again += 1;
+        if again * 3 > written.len() {
+            break;
+        }
+    }
+    let status = drive.status();
+    assert!(status.counters.records_moved > 0 && status.counters.segments_reclaimed > 0, "{status:?}");
+    for n in written.iter().skip(1).step_by(2) {
+        assert_eq!(&drive.get(shard(*n), G1, 0..100_000, DEADLINE).await.unwrap()[..], &payload[..]);
+    }
+    drive.close().await;
+    let (drive, report) = fixture.open();
+    assert!(report.is_clean(), "{report:?}");
+    assert_eq!(report.shards as usize, written.len() / 2 + again);
+    drive.close().await;
+    let inspection = inspect::inspect(fixture.path()).unwrap();
+    assert!(inspection.is_sound(), "{inspection}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotten_block_is_refused_and_found_by_the_inspector() {
+    let fixture = Fixture::new(64);
+    let (drive, _) = fixture.open();
+    drive.put(fixture.write(shard(1), 1, &bytes(1, 200_000)).await).await.unwrap();
+    drive.close().await;
+    let mut found = Vec::new();
+    inspect::inspect_each(fixture.path(), |record| found.push(record.clone())).unwrap();
+    let record = &found[0];
+    assert_eq!(
+        (record.shard, record.payload_len, record.geometry, record.manifest_len),
+        (shard(1), 200_000, (4, 2), 3)
+    );
+    // One bit in the second block.
+    let inspection = inspect::inspect(fixture.path()).unwrap();
+    let segment_size = inspection.label.layout.segment_size().get();
+    let at =
+        (1 << 20) + u64::from(record.segment) * segment_size + u64::from(record.sector + 1) * 4096 + 70_000;
+    let mut byte = [0];
+    fixture.file.as_file().read_exact_at(&mut byte, at).unwrap();
+    fixture.file.as_file().write_all_at(&[byte[0] ^ 4], at).unwrap();
+    fixture.file.as_file().sync_all().unwrap();
+    let (drive, _) = fixture.open();
+    assert_eq!(
+        &drive.get(shard(1), G1, 0..65_536, DEADLINE).await.unwrap()[..],
+        &bytes(1, 200_000)[..65_536]
+    );
+    for range in [65_536..65_537, 0..200_000, 70_000..140_000] {
+        let damaged = drive.get(shard(1), G1, range, DEADLINE).await;
+        assert!(matches!(damaged, Err(GetError::Damaged { .. })), "{damaged:?}");
+    }
+    assert_eq!(drive.status().counters.checksum_errors, 3);
+    drive.close().await;
+    let inspection = inspect::inspect(fixture.path()).unwrap();
+    assert!(!inspection.is_sound() && inspection.problems.len() == 1, "{inspection}");
+    // Repair is a write of the next generation.
+    let (drive, _) = fixture.open();
+    drive.put(fixture.write(shard(1), 2, &bytes(1, 200_000)).await).await.unwrap();
+    assert_eq!(&drive.get(shard(1), G2, 0..200_000, DEADLINE).await.unwrap()[..], &bytes(1, 200_000)[..]);
+    drive.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_blank_devices_are_formatted_and_only_ours_are_opened() {
+    let file = tempfile::NamedTempFile::new_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+    file.as_file().set_len(64 << 20).unwrap();
+    let params =
+        FormatParams { cluster: CLUSTER, drive: DriveId::from_bytes([0xD1; 16]), node: NodeId::new(1) };
+    let options = || DriveOptions::new(BufferPool::new(ByteCount::mib(4)).unwrap());
+    assert_eq!(probe(file.path()).unwrap(), Probe::Blank);
+    let blank = Drive::open(file.path(), CLUSTER, options());
+    assert!(matches!(blank, Err(OpenError::NoLabel { .. })));
+    file.as_file().write_all_at(b"EFI PART", 512).unwrap();
+    assert!(matches!(probe(file.path()).unwrap(), Probe::Foreign { .. }));
+    assert!(matches!(format(file.path(), &params), Err(FormatDriveError::NotBlank { .. })));
+    file.as_file().write_all_at(&[0; 8], 512).unwrap();
+    file.as_file().write_all_at(b"x", (64 << 20) - 1).unwrap();
+    assert!(matches!(probe(file.path()).unwrap(), Probe::Foreign { .. }), "the end of the device counts too");
+    file.as_file().write_all_at(&[0], (64 << 20) - 1).unwrap();
+    assert_eq!(format(file.path(), &params).unwrap(), params.drive);
+    assert!(matches!(format(file.path(), &params), Err(FormatDriveError::NotBlank { .. })));
+    let Probe::Ours(identity) = probe(file.path()).unwrap() else { panic!("it was formatted") };
+    assert_eq!((identity.cluster, identity.drive, identity.fenced), (CLUSTER, params.drive, false));
+    let other = Drive::open(file.path(), ClusterId::from_bytes([9; 16]), options());
+    assert!(matches!(other, Err(OpenError::OtherCluster { .. })));
+    let (drive, _) = Drive::open(file.path(), CLUSTER, options()).unwrap();
+    let twice = Drive::open(file.path(), CLUSTER, options());
+    assert!(matches!(twice, Err(OpenError::Device(_))), "one drive, one engine");
+    drive.close().await;
+    assert!(matches!(drive.delete(shard(1), G1).await, Err(DeleteError::Closed { .. })));
+    file.as_file().set_len(32 << 20).unwrap();
+    assert!(matches!(Drive::open(file.path(), CLUSTER, options()), Err(OpenError::Shrunk { .. })));
+}
