@@ -24,7 +24,9 @@ pub(crate) fn apply(db: &Connection, command: &Command) -> Applied {
                 .optional()?
                 .map(ClusterId::from_bytes);
             match existing {
-                Some(existing) if existing == *cluster => return Ok(Ok(Response::Registered(NodeId::new(1)))),
+                Some(existing) if existing == *cluster => {
+                    return Ok(Ok(Response::Registered(NodeId::new(1))));
+                }
                 Some(existing) => return Ok(Err(Refusal::ClusterExists(existing))),
                 None => {}
             }
@@ -94,8 +96,10 @@ pub(crate) fn apply(db: &Connection, command: &Command) -> Applied {
         }
         Command::SetLevel { tenant: Some(tenant), level } => {
             let level = level.map(|level| level.to_string());
-            let changed =
-                db.execute("UPDATE tenants SET level = ?2 WHERE tenant = ?1", params![tenant.as_bytes(), level])?;
+            let changed = db.execute(
+                "UPDATE tenants SET level = ?2 WHERE tenant = ?1",
+                params![tenant.as_bytes(), level],
+            )?;
             found(db, changed, "tenant", tenant)
         }
         Command::SetLevel { tenant: None, level } => {
@@ -144,9 +148,8 @@ fn founded(db: &Connection) -> rusqlite::Result<bool> {
 }
 
 fn register(db: &Connection, request: &RegisterNode) -> Applied {
-    let same = db
-        .query_row("SELECT node FROM nodes WHERE request = ?1", [request.request], node_of)
-        .optional()?;
+    let same =
+        db.query_row("SELECT node FROM nodes WHERE request = ?1", [request.request], node_of).optional()?;
     if let Some(node) = same {
         return Ok(Ok(Response::Registered(node)));
     }
@@ -167,7 +170,8 @@ fn register(db: &Connection, request: &RegisterNode) -> Applied {
     if taken.is_some() {
         return Ok(Err(Refusal::NameTaken { what: "node".to_owned(), name: request.name.clone() }));
     }
-    let count: i64 = db.query_row("SELECT count(*) FROM nodes WHERE state <> 'removed'", [], |row| row.get(0))?;
+    let count: i64 =
+        db.query_row("SELECT count(*) FROM nodes WHERE state <> 'removed'", [], |row| row.get(0))?;
     if count >= NODES_MAX as i64 {
         return Ok(Err(Refusal::TooManyNodes));
     }
@@ -180,7 +184,8 @@ fn register(db: &Connection, request: &RegisterNode) -> Applied {
 }
 
 fn insert_node(db: &Connection, request: &RegisterNode, state: NodeState) -> rusqlite::Result<NodeId> {
-    let node = db.query_row("UPDATE cluster SET next_node = next_node + 1 RETURNING next_node - 1", [], node_of)?;
+    let node =
+        db.query_row("UPDATE cluster SET next_node = next_node + 1 RETURNING next_node - 1", [], node_of)?;
     db.execute(
         "INSERT INTO nodes VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         params![
@@ -276,9 +281,7 @@ fn insert_access_key(db: &Connection, access_key: &str, tenant: TenantId, sealed
         .map(TenantId::from_bytes);
     match owner {
         Some(owner) if owner == tenant => DONE,
-        Some(_) => {
-            Ok(Err(Refusal::NameTaken { what: "access key".to_owned(), name: access_key.to_owned() }))
-        }
+        Some(_) => Ok(Err(Refusal::NameTaken { what: "access key".to_owned(), name: access_key.to_owned() })),
         None => {
             db.execute(
                 "INSERT INTO access_keys VALUES (?1, ?2, ?3, ?4)",

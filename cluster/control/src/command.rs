@@ -226,7 +226,9 @@ pub type Outcome = Result<Response, Refusal>;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// Written by a newer release.
-    #[error("control command or answer of version {0}, this release knows {COMMAND_VERSION}; update this node")]
+    #[error(
+        "control command or answer of version {0}, this release knows {COMMAND_VERSION}; update this node"
+    )]
     UnknownVersion(u8),
     /// Not well-formed.
     #[error("malformed control command or answer: {0}")]

@@ -15,12 +15,12 @@ mod reader;
 mod view;
 
 pub use command::{
-    COMMAND_VERSION, Command, DecodeError, DriveEntry, NewTenant, Outcome, RegisterNode, Refusal, Response,
+    COMMAND_VERSION, Command, DecodeError, DriveEntry, NewTenant, Outcome, Refusal, RegisterNode, Response,
     decode_outcome,
 };
 pub use machine::ControlMachine;
 pub use reader::ControlReader;
 pub use view::{
-    AccessKeyRecord, ClusterRecord, ControlView, DriveRecord, DriveState, JoinTokenRecord, NodeRecord, NodeState,
-    OperatorRecord, ServiceAddresses, TenantRecord, TenantState,
+    AccessKeyRecord, ClusterRecord, ControlView, DriveRecord, DriveState, JoinTokenRecord, NodeRecord,
+    NodeState, OperatorRecord, ServiceAddresses, TenantRecord, TenantState,
 };

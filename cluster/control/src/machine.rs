@@ -77,8 +77,16 @@ impl ControlMachine {
         holdfast_catalog::digest::of_tables(
             &self.db,
             &[
-                "cluster", "nodes", "groups", "drives", "tenants", "partitions", "access_keys", "operators",
-                "join_tokens", "secrets",
+                "cluster",
+                "nodes",
+                "groups",
+                "drives",
+                "tenants",
+                "partitions",
+                "access_keys",
+                "operators",
+                "join_tokens",
+                "secrets",
             ],
         )
     }
@@ -98,7 +106,8 @@ impl ControlMachine {
             }
             let mut outcomes = Vec::with_capacity(entry.commands.len());
             for bytes in entry.commands {
-                let command = Command::decode(bytes).map_err(|e| rusqlite::Error::ToSqlConversionFailure(e.into()))?;
+                let command =
+                    Command::decode(bytes).map_err(|e| rusqlite::Error::ToSqlConversionFailure(e.into()))?;
                 let outcome: Outcome = apply(&transaction, &command)?;
                 outcomes.push(encode_outcome(&outcome));
             }
@@ -175,7 +184,7 @@ impl StateMachine for ControlMachine {
         self.database_id = database_id;
         self.next_index = next_index;
         self.changed.send_replace(next_index);
-        self.dir.remove_others()
+        Ok(())
     }
 }
 

@@ -51,25 +51,37 @@ impl ControlReader {
 
 pub(crate) fn read_view(db: &Connection) -> rusqlite::Result<ControlView> {
     let mut partitions: BTreeMap<TenantId, Vec<(PartitionId, GroupId)>> = BTreeMap::new();
-    for (tenant, partition) in rows(db, "SELECT tenant, partition_no, group_no FROM partitions ORDER BY partition_no", |row| {
-        Ok((TenantId::from_bytes(row.get(0)?), (PartitionId::new(unsigned(row, 1)?), GroupId::new(row.get(2)?))))
-    })? {
+    for (tenant, partition) in
+        rows(db, "SELECT tenant, partition_no, group_no FROM partitions ORDER BY partition_no", |row| {
+            Ok((
+                TenantId::from_bytes(row.get(0)?),
+                (PartitionId::new(unsigned(row, 1)?), GroupId::new(row.get(2)?)),
+            ))
+        })?
+    {
         partitions.entry(tenant).or_default().push(partition);
     }
     Ok(ControlView {
-        next_index: db.query_row("SELECT next_index FROM meta", [], |row| unsigned(row, 0)).optional()?.unwrap_or(0),
+        next_index: db
+            .query_row("SELECT next_index FROM meta", [], |row| unsigned(row, 0))
+            .optional()?
+            .unwrap_or(0),
         cluster: db
-            .query_row("SELECT id, name, region, level, catalog_groups, epoch, founded FROM cluster", [], |row| {
-                Ok(ClusterRecord {
-                    id: ClusterId::from_bytes(row.get(0)?),
-                    name: row.get(1)?,
-                    region: row.get(2)?,
-                    level: parsed(row, 3)?,
-                    catalog_groups: row.get(4)?,
-                    epoch: Epoch::new(unsigned(row, 5)?),
-                    founded: UnixMillis::new(unsigned(row, 6)?),
-                })
-            })
+            .query_row(
+                "SELECT id, name, region, level, catalog_groups, epoch, founded FROM cluster",
+                [],
+                |row| {
+                    Ok(ClusterRecord {
+                        id: ClusterId::from_bytes(row.get(0)?),
+                        name: row.get(1)?,
+                        region: row.get(2)?,
+                        level: parsed(row, 3)?,
+                        catalog_groups: row.get(4)?,
+                        epoch: Epoch::new(unsigned(row, 5)?),
+                        founded: UnixMillis::new(unsigned(row, 6)?),
+                    })
+                },
+            )
             .optional()?,
         nodes: rows(db, "SELECT node, name, peer, s3, admin, metrics, state, joined FROM nodes", |row| {
             let node = NodeId::new(unsigned(row, 0)?);

@@ -6,7 +6,8 @@ use std::{
 };
 
 use holdfast_model::{
-    ByteCount, ClusterId, DatabaseId, DriveId, Epoch, GroupId, Level, NodeId, PartitionId, TenantId, UnixMillis,
+    ByteCount, ClusterId, DatabaseId, DriveId, Epoch, GroupId, Level, NodeId, PartitionId, TenantId,
+    UnixMillis,
 };
 use serde::{Deserialize, Serialize};
 

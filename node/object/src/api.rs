@@ -217,7 +217,11 @@ pub trait TenantObjects: Send + Sync + 'static {
     /// `Ok(false)` when there was no such object (S3 answers 204 either way).
     async fn delete(&self, bucket: &str, key: &str) -> Result<bool, ObjectError>;
     /// One result per key, in order.
-    async fn delete_many(&self, bucket: &str, keys: &[String]) -> Result<Vec<Result<bool, ObjectError>>, ObjectError>;
+    async fn delete_many(
+        &self,
+        bucket: &str,
+        keys: &[String],
+    ) -> Result<Vec<Result<bool, ObjectError>>, ObjectError>;
     async fn list(&self, bucket: &str, query: ListQuery) -> Result<ListPage, ObjectError>;
     /// Content is read and written anew under a fresh key. `attributes: None` keeps the source's.
     async fn copy(
@@ -228,7 +232,12 @@ pub trait TenantObjects: Send + Sync + 'static {
         condition: WriteCondition,
     ) -> Result<ObjectInfo, ObjectError>;
 
-    async fn create_upload(&self, bucket: &str, key: &str, attributes: Attributes) -> Result<UploadId, ObjectError>;
+    async fn create_upload(
+        &self,
+        bucket: &str,
+        key: &str,
+        attributes: Attributes,
+    ) -> Result<UploadId, ObjectError>;
     async fn put_part(
         &self,
         bucket: &str,

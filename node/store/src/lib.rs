@@ -1,1 +1,43 @@
 //! Runs stripe plans on local and remote drives.
+//!
+//! ```text
+//! object ──> StripeWriter / StripeReader ──> Shards ──> this node's drives   (channel to their threads)
+//!                                              └──────> other nodes' drives  (peer links)
+//! peers  ──> ShardService ──> this node's drives
+//! ```
+//!
+//! The store never sees the catalog: it is told which shards of which stripe to write or read, where.
+//! [`Health`] knows which nodes answer and what their drives have free, and is what placement looks at.
+
+#![forbid(unsafe_code)]
+
+mod health;
+mod reader;
+mod service;
+mod shards;
+mod wire;
+mod writer;
+
+pub use health::{Health, NodeHealth};
+pub use reader::{ReadFailed, StoredStripe, StripeReader};
+pub use service::ShardService;
+pub use shards::{ShardError, Shards};
+pub use wire::{DriveReport, DriveReportState, NodeReport};
+pub use writer::{StripeDraft, WriteFailed, Written, write_stripe};
+
+/// What the store has done since it started.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Stripes written at their full level.
+    pub stripes_written: std::sync::atomic::AtomicU64,
+    /// Stripe ranges read.
+    pub ranges_read: std::sync::atomic::AtomicU64,
+    /// Stripe ranges of which at least one shard had to be rebuilt.
+    pub degraded_reads: std::sync::atomic::AtomicU64,
+    /// Shards found missing or damaged by a read.
+    pub bad_shards: std::sync::atomic::AtomicU64,
+    /// Stripe ranges refused because too few shards were readable or content did not open.
+    pub unreadable: std::sync::atomic::AtomicU64,
+    /// Stripes that did not reach their level and were given up.
+    pub stripes_failed: std::sync::atomic::AtomicU64,
+}

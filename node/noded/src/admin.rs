@@ -1,0 +1,337 @@
+//! Answers the admin API from the control state, the nodes' reports and consensus.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use holdfast_admin_api::{
+    AccessKeyPair, AdminBackend, AdminError, Capacity, ClusterStatus, CreatedTenant, DriveState, DriveStatus,
+    DriveUsage, GroupStatus, JoinTokenInfo, LevelStatus, NodeState, NodeStatus, OperatorRecord, Readiness,
+    Role, Secret, ServiceUrls, StripeShape, TenantStatus,
+};
+use holdfast_consensus::Consensus;
+use holdfast_control::{Command, ControlView, Refusal, TenantState};
+use holdfast_keyring::Keyring;
+use holdfast_model::{ByteCount, GroupId, Level, NodeId, UnixMillis};
+use holdfast_peer::{join::JoinToken, pki::Ca};
+use holdfast_store::{DriveReport, DriveReportState, Health};
+
+use crate::{
+    control::{Control, now},
+    tenants,
+};
+
+/// What an operator is told to wait when there is no quorum.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
+
+/// The admin API's view of this node.
+#[derive(Debug)]
+pub struct Admin {
+    /// This node's name.
+    pub name: String,
+    /// The control group.
+    pub control: Control,
+    /// All groups.
+    pub consensus: Arc<Consensus>,
+    /// Who answers.
+    pub health: Arc<Health>,
+    /// Keys.
+    pub keyring: Arc<Keyring>,
+    /// The cluster's CA, for the fingerprint in join tokens.
+    pub ca: Arc<Ca>,
+    /// Signs sessions; the same on all nodes.
+    pub session_key: [u8; 32],
+}
+
+fn internal(doing: &str, error: anyhow::Error) -> AdminError {
+    AdminError::Internal { doing: doing.to_owned(), source: error.into() }
+}
+
+fn unavailable(error: &anyhow::Error) -> AdminError {
+    AdminError::Unavailable { what: format!("{error:#}"), retry_after: RETRY_AFTER }
+}
+
+fn refused(refusal: &Refusal) -> AdminError {
+    match refusal {
+        Refusal::NameTaken { .. } => AdminError::Conflict { what: refusal.to_string() },
+        Refusal::NotFound { what, name } => AdminError::NotFound { what: format!("{what} {name:?}") },
+        other => AdminError::Conflict { what: other.to_string() },
+    }
+}
+
+/// A tenant's name: what can stand in a host name and on a command line.
+fn check_tenant_name(name: &str) -> Result<(), AdminError> {
+    let fits = (2..=63).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && !name.starts_with('-')
+        && !name.ends_with('-');
+    if fits {
+        return Ok(());
+    }
+    Err(AdminError::Invalid {
+        what: format!(
+            "tenant name {name:?}: use 2 to 63 lower-case letters, digits and hyphens, no hyphen at the ends"
+        ),
+    })
+}
+
+impl Admin {
+    async fn view(&self) -> Result<ControlView, AdminError> {
+        self.control.view().await.map_err(|error| internal("reading the control state", error))
+    }
+
+    fn drive_status(
+        record: &holdfast_control::DriveRecord,
+        report: Option<&DriveReport>,
+        up: bool,
+    ) -> DriveStatus {
+        let state = match (report, up) {
+            (_, false) => DriveState::Unknown,
+            (None, true) => DriveState::Missing,
+            (Some(report), true) => match report.state {
+                DriveReportState::Live => DriveState::Healthy,
+                DriveReportState::Slow => DriveState::Slow,
+                DriveReportState::Gone => DriveState::Missing,
+                DriveReportState::Fenced => {
+                    DriveState::Fenced { reason: "a write or flush failed; replace the drive".to_owned() }
+                }
+            },
+        };
+        DriveStatus {
+            id: record.drive,
+            serial: String::new(),
+            path: record.path.clone(),
+            state,
+            capacity_bytes: record.capacity,
+            usage: report.filter(|_| up).map(|report| DriveUsage {
+                used_bytes: ByteCount::new(report.used_bytes),
+                free_bytes: ByteCount::new(report.free_bytes),
+                shards: report.shards,
+                errors: report.errors,
+            }),
+        }
+    }
+}
+
+fn level_status(requested: Level, health: &Health, nodes: usize) -> LevelStatus {
+    let candidates = health.candidates();
+    let mut by_node: Vec<(NodeId, usize)> = Vec::new();
+    for candidate in &candidates {
+        match by_node.iter_mut().find(|(node, _)| *node == candidate.node) {
+            Some((_, drives)) => *drives += 1,
+            None => by_node.push((candidate.node, 1)),
+        }
+    }
+    let drives: Vec<usize> = by_node.iter().map(|(_, drives)| *drives).collect();
+    let geometry = requested.geometry(&drives);
+    LevelStatus {
+        requested,
+        actual: geometry.map(|_| requested),
+        suggested: Level::suggested(nodes),
+        stripe: geometry.map(|geometry| StripeShape { data: geometry.data, parity: geometry.parity }),
+    }
+}
+
+fn urls(services: &holdfast_control::ServiceAddresses) -> Option<ServiceUrls> {
+    let url = |address: &str| address.parse::<SocketAddr>().map(|a| format!("https://{a}")).ok();
+    Some(ServiceUrls {
+        s3: url(&services.s3)?,
+        admin: url(&services.admin)?,
+        metrics: format!("{}/metrics", url(&services.metrics)?),
+    })
+}
+
+#[async_trait::async_trait]
+impl AdminBackend for Admin {
+    async fn cluster(&self) -> Result<ClusterStatus, AdminError> {
+        let view = self.view().await?;
+        let Some(cluster) = &view.cluster else {
+            return Err(AdminError::Unavailable {
+                what: "this node has not received the cluster's state yet".to_owned(),
+                retry_after: RETRY_AFTER,
+            });
+        };
+        let reports = self.health.snapshot();
+        let mut capacity = (0, 0, 0);
+        let nodes: Vec<NodeStatus> = view
+            .nodes
+            .values()
+            .filter(|node| node.state != holdfast_control::NodeState::Removed)
+            .map(|node| {
+                let heard = reports.iter().find(|(health, _)| health.report.node == node.node);
+                let up = heard.is_some_and(|(_, up)| *up);
+                let report = heard.map(|(health, _)| &health.report);
+                let drives: Vec<DriveStatus> = view
+                    .drives
+                    .values()
+                    .filter(|drive| {
+                        drive.node == node.node && drive.state != holdfast_control::DriveState::Removed
+                    })
+                    .map(|drive| {
+                        let told = report.and_then(|r| r.drives.iter().find(|d| d.id == drive.drive));
+                        capacity.0 += drive.capacity.get();
+                        if let Some(told) = told {
+                            capacity.1 += told.used_bytes;
+                            capacity.2 += if up && told.state.writable() { told.free_bytes } else { 0 };
+                        }
+                        Self::drive_status(drive, told, up)
+                    })
+                    .collect();
+                let state = match (node.state, up) {
+                    (holdfast_control::NodeState::Joining, _) => NodeState::Joining,
+                    (_, true) => NodeState::Up,
+                    (_, false) => NodeState::Down {
+                        last_heard_unix_ms: heard.map(|(health, _)| {
+                            let ago = u64::try_from(health.heard.elapsed().as_millis()).unwrap_or(u64::MAX);
+                            UnixMillis::new(now().get().saturating_sub(ago))
+                        }),
+                    },
+                };
+                NodeStatus {
+                    id: node.node,
+                    name: node.name.clone(),
+                    state,
+                    peer_address: node.peer.to_string(),
+                    services: urls(&node.services),
+                    version: report.filter(|_| up).map(|report| report.version.clone()),
+                    uptime_seconds: report.filter(|_| up).map(|report| report.uptime_seconds),
+                    drives,
+                }
+            })
+            .collect();
+        let groups = view
+            .groups
+            .keys()
+            .filter_map(|group| self.consensus.status(*group).map(|status| (*group, status)))
+            .map(|(group, status)| GroupStatus {
+                id: group,
+                leader: status.leader,
+                term: status.term,
+                voters: status.voters.iter().copied().collect(),
+                applied_index: status.applied.unwrap_or(0),
+            })
+            .collect();
+        Ok(ClusterStatus {
+            id: cluster.id,
+            name: cluster.name.clone(),
+            epoch: cluster.epoch,
+            level: level_status(cluster.level, &self.health, nodes.len()),
+            capacity: Capacity {
+                raw_bytes: ByteCount::new(capacity.0),
+                used_bytes: ByteCount::new(capacity.1),
+                free_bytes: ByteCount::new(capacity.2),
+            },
+            nodes,
+            groups,
+            tenants: view.tenants.len() as u64,
+        })
+    }
+
+    async fn operator(&self, user: &str) -> Result<Option<OperatorRecord>, AdminError> {
+        let view = self.view().await?;
+        Ok(view.operators.get(user).map(|operator| OperatorRecord {
+            user: operator.name.clone(),
+            password_hash: operator.password_hash.clone(),
+            role: if operator.role == "operator" { Role::Operator } else { Role::Viewer },
+        }))
+    }
+
+    async fn create_join_token(&self, valid_for: Duration) -> Result<JoinTokenInfo, AdminError> {
+        let token = JoinToken::generate(self.ca.fingerprint())
+            .map_err(|error| internal("making a join token", error.into()))?;
+        let valid_ms = u64::try_from(valid_for.as_millis()).unwrap_or(u64::MAX);
+        let expires = UnixMillis::new(now().get().saturating_add(valid_ms));
+        let command = Command::CreateJoinToken { hash: token.secret_hash(), expires };
+        self.control
+            .propose(&command)
+            .await
+            .map_err(|error| unavailable(&error))?
+            .map_err(|refusal| refused(&refusal))?;
+        Ok(JoinTokenInfo { token: Secret::new(token.reveal()), expires_unix_ms: expires })
+    }
+
+    async fn tenants(&self) -> Result<Vec<TenantStatus>, AdminError> {
+        let view = self.view().await?;
+        let region = view.cluster.as_ref().map(|cluster| cluster.region.clone()).unwrap_or_default();
+        let mut tenants: Vec<TenantStatus> = view
+            .tenants
+            .values()
+            .filter(|tenant| tenant.state == TenantState::Active)
+            .map(|tenant| TenantStatus {
+                id: tenant.tenant,
+                name: tenant.name.clone(),
+                region: region.clone(),
+                level: tenant.level,
+                access_keys: view
+                    .access_keys
+                    .iter()
+                    .filter(|(_, record)| record.tenant == tenant.tenant)
+                    .map(|(key, _)| key.clone())
+                    .collect(),
+            })
+            .collect();
+        tenants.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(tenants)
+    }
+
+    async fn create_tenant(&self, name: &str, level: Option<Level>) -> Result<CreatedTenant, AdminError> {
+        check_tenant_name(name)?;
+        let view = self.view().await?;
+        let region = view.cluster.as_ref().map(|cluster| cluster.region.clone()).unwrap_or_default();
+        let created = tenants::create(&self.control, &self.consensus, &self.keyring, name, level)
+            .await
+            .map_err(|error| unavailable(&error))?
+            .map_err(|refusal| refused(&refusal))?;
+        Ok(CreatedTenant {
+            id: created.tenant,
+            name: name.to_owned(),
+            region,
+            access_key: created.access_key,
+            secret_key: Secret::new(created.secret),
+        })
+    }
+
+    async fn create_access_key(&self, tenant: &str) -> Result<AccessKeyPair, AdminError> {
+        let view = self.view().await?;
+        let record = view
+            .tenants
+            .values()
+            .find(|record| record.name == tenant)
+            .ok_or_else(|| AdminError::NotFound { what: format!("tenant {tenant:?}") })?;
+        let (access_key, secret) = tenants::add_access_key(&self.control, &self.keyring, record.tenant)
+            .await
+            .map_err(|error| unavailable(&error))?
+            .map_err(|refusal| refused(&refusal))?;
+        Ok(AccessKeyPair { access_key, secret_key: Secret::new(secret) })
+    }
+
+    fn session_key(&self) -> [u8; 32] {
+        self.session_key
+    }
+
+    fn ca_pem(&self) -> String {
+        self.ca.certificate().pem()
+    }
+
+    fn node_name(&self) -> String {
+        self.name.clone()
+    }
+
+    async fn ready(&self) -> Readiness {
+        let barrier = tokio::time::timeout(RETRY_AFTER, self.consensus.read_barrier(GroupId::CONTROL));
+        if matches!(barrier.await, Ok(Ok(()))) { Readiness::Ready } else { Readiness::NotReady }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tenant_names_are_host_name_labels() {
+        for name in ["demo", "a1", "client-domain-7"] {
+            assert!(check_tenant_name(name).is_ok(), "{name}");
+        }
+        for name in ["", "a", "-a", "a-", "Demo", "a_b", "a.b", &"x".repeat(64)] {
+            assert!(check_tenant_name(name).is_err(), "{name}");
+        }
+    }
+}

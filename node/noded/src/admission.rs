@@ -1,0 +1,132 @@
+//! Lets nodes in: judges a join request by its token, gives it a number, a certificate and the root key.
+
+use std::{sync::Arc, time::SystemTime};
+
+use anyhow::{Context, Result};
+use holdfast_control::{Command, NodeState, RegisterNode, Response, ServiceAddresses};
+use holdfast_crypt::RootKey;
+use holdfast_keyring::Keyring;
+use holdfast_model::ClusterId;
+use holdfast_peer::{
+    Refusal,
+    join::{JoinAuthority, JoinGrant, JoinRequest, code},
+    pki::Ca,
+};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
+
+use crate::control::{Control, now};
+
+/// What a node is given beside its certificate. Travels inside the TLS session of its admission.
+#[derive(Serialize, Deserialize)]
+pub struct GrantExtras {
+    root_key: [u8; 32],
+    /// Catalog groups of the cluster.
+    pub catalog_groups: u32,
+}
+
+impl GrantExtras {
+    /// Reads the opaque part of a grant.
+    ///
+    /// # Errors
+    /// When the peer is of another release.
+    pub fn parse(bytes: &[u8]) -> Result<(RootKey, u32)> {
+        let extras: Self = postcard::from_bytes(bytes)
+            .context("the grant does not parse; is the peer of another release?")?;
+        let key = Zeroizing::new(extras.root_key);
+        Ok((RootKey::from_bytes(*key), extras.catalog_groups))
+    }
+}
+
+/// Admits nodes on behalf of the cluster.
+#[derive(Debug)]
+pub struct Admission {
+    cluster: ClusterId,
+    control: Control,
+    keyring: Arc<Keyring>,
+    ca: Arc<Ca>,
+}
+
+impl Admission {
+    /// Signs with `ca` and asks the control group about tokens.
+    #[must_use]
+    pub fn new(cluster: ClusterId, control: Control, keyring: Arc<Keyring>, ca: Arc<Ca>) -> Self {
+        Self { cluster, control, keyring, ca }
+    }
+
+    async fn judge(&self, request: JoinRequest) -> Result<Result<JoinGrant, Refusal>> {
+        let mut id = [0; 16];
+        id.copy_from_slice(&Sha256::digest(&request.certificate_request)[..16]);
+        let register = RegisterNode {
+            request: id,
+            name: request.name.clone(),
+            peer: request.advertise_peer,
+            services: ServiceAddresses {
+                s3: request.services.s3.to_string(),
+                admin: request.services.admin.to_string(),
+                metrics: request.services.metrics.to_string(),
+            },
+            token_hash: request.secret_hash(),
+            at: now(),
+        };
+        let node = match self.control.propose(&Command::RegisterNode(register)).await? {
+            Ok(Response::Registered(node)) => node,
+            Ok(other) => anyhow::bail!("the control group answered {other:?}"),
+            Err(refusal) => return Ok(Err(Refusal::new(code_of(&refusal), refusal.to_string()))),
+        };
+        let certificate = self
+            .ca
+            .issue_peer(&request.certificate_request, node, SystemTime::now())
+            .context("signing its certificate")?;
+        let view = self.control.view().await?;
+        let catalog_groups = view.cluster.as_ref().map(|c| c.catalog_groups).context("no cluster yet")?;
+        let extras = GrantExtras { root_key: *self.keyring.root().expose(), catalog_groups };
+        tracing::info!(target: "audit", %node, name = request.name, peer = %request.advertise_peer, "node admitted");
+        Ok(Ok(JoinGrant {
+            cluster: self.cluster,
+            node,
+            ca: self.ca.certificate().clone(),
+            certificate,
+            members: view
+                .nodes
+                .values()
+                .filter(|member| member.state != NodeState::Removed)
+                .map(|member| (member.node, member.peer))
+                .collect(),
+            extras: postcard::to_stdvec(&extras)?,
+        }))
+    }
+}
+
+fn code_of(refusal: &holdfast_control::Refusal) -> u16 {
+    use holdfast_control::Refusal as Said;
+    match refusal {
+        Said::TokenUnknown | Said::TokenExpired | Said::TokenUsed(_) => code::TOKEN,
+        Said::NameTaken { .. } => code::NAME_TAKEN,
+        Said::NoCluster => code::NOT_READY,
+        _ => code::BAD_REQUEST,
+    }
+}
+
+#[async_trait::async_trait]
+impl JoinAuthority for Admission {
+    async fn admit(&self, request: JoinRequest) -> Result<JoinGrant, Refusal> {
+        let name = request.name.clone();
+        match self.judge(request).await {
+            Ok(Ok(grant)) => Ok(grant),
+            Ok(Err(refusal)) => {
+                tracing::warn!(target: "audit", name, why = refusal.message, "node not admitted");
+                Err(refusal)
+            }
+            Err(error) => {
+                tracing::error!(
+                    name,
+                    error = format!("{error:#}"),
+                    "admission failed; the node will ask again"
+                );
+                Err(Refusal::new(code::NOT_READY, format!("{error:#}")))
+            }
+        }
+    }
+}

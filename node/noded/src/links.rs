@@ -1,0 +1,129 @@
+//! What travels over peer links: Raft messages, shards, and each node's word about itself.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use holdfast_consensus::{Consensus, Transport, TransportError};
+use holdfast_drive::{DriveState, DriveStatus};
+use holdfast_model::NodeId;
+use holdfast_peer::{Method, PeerClient, PeerError, PeerNode, Refusal, Reply, Service};
+use holdfast_ring::Buffer;
+use holdfast_store::{DriveReport, DriveReportState, NodeReport, ShardService, Shards};
+
+/// Code of a refusal by a part that is not up yet.
+const STARTING: u16 = 10;
+/// Code of a refusal by consensus.
+const CONSENSUS: u16 = 11;
+
+/// Carries consensus messages over peer links.
+#[derive(Debug, Clone)]
+pub struct RaftTransport(pub PeerClient);
+
+#[async_trait::async_trait]
+impl Transport for RaftTransport {
+    async fn send(&self, to: NodeId, request: Bytes, timeout: Duration) -> Result<Bytes, TransportError> {
+        match self.0.call(to, Method::Raft, request, None, timeout).await {
+            Ok(reply) => Ok(reply.body),
+            Err(PeerError::Refused { message, .. }) => Err(TransportError::Refused(to, message)),
+            Err(PeerError::Timeout { .. }) => Err(TransportError::Timeout(to, timeout)),
+            Err(error) => Err(TransportError::Unreachable(to, error.to_string())),
+        }
+    }
+}
+
+/// Answers peers. Parts are put in as they come up; until then their callers are told to come back.
+#[derive(Debug)]
+pub struct NodeService {
+    name: String,
+    node: NodeId,
+    started: Instant,
+    consensus: OnceLock<Arc<Consensus>>,
+    shards: OnceLock<Arc<Shards>>,
+}
+
+impl NodeService {
+    /// A service with no part up yet.
+    #[must_use]
+    pub fn new(node: NodeId, name: String) -> Self {
+        Self { name, node, started: Instant::now(), consensus: OnceLock::new(), shards: OnceLock::new() }
+    }
+
+    /// Consensus is up.
+    pub fn serve_consensus(&self, consensus: Arc<Consensus>) {
+        let _ = self.consensus.set(consensus);
+    }
+
+    /// Drives are up.
+    pub fn serve_shards(&self, shards: Arc<Shards>) {
+        let _ = self.shards.set(shards);
+    }
+
+    /// What this node says about itself.
+    #[must_use]
+    pub fn report(&self) -> NodeReport {
+        let drives = self.shards.get().map(|shards| shards.local()).unwrap_or_default();
+        NodeReport {
+            node: self.node,
+            name: self.name.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            drives: drives.iter().map(|drive| drive_report(&drive.status())).collect(),
+        }
+    }
+}
+
+/// A drive's status as its node reports it.
+#[must_use]
+pub fn drive_report(status: &DriveStatus) -> DriveReport {
+    DriveReport {
+        id: status.id,
+        path: status.path.display().to_string(),
+        state: match status.state {
+            DriveState::Live => DriveReportState::Live,
+            DriveState::Slow => DriveReportState::Slow,
+            DriveState::Gone => DriveReportState::Gone,
+            DriveState::Fenced | DriveState::Closed => DriveReportState::Fenced,
+        },
+        capacity_bytes: status.capacity.get(),
+        used_bytes: status.used.get(),
+        free_bytes: status.free.get(),
+        shards: status.shards,
+        errors: status.counters.errors(),
+    }
+}
+
+#[async_trait::async_trait]
+impl Service for NodeService {
+    async fn call(
+        &self,
+        peer: PeerNode,
+        method: Method,
+        body: Bytes,
+        payload: Option<Buffer>,
+    ) -> Result<Reply, Refusal> {
+        let starting =
+            || Refusal { code: STARTING, message: format!("{} is starting; try again", self.name) };
+        match method {
+            Method::Raft => {
+                let consensus = self.consensus.get().ok_or_else(starting)?;
+                let answer = consensus
+                    .handle(peer.node, body)
+                    .await
+                    .map_err(|message| Refusal { code: CONSENSUS, message })?;
+                Ok(Reply::with_body(answer))
+            }
+            Method::NodeStatus => {
+                let report = postcard::to_stdvec(&self.report())
+                    .map_err(|e| Refusal { code: STARTING, message: format!("report: {e}") })?;
+                Ok(Reply::with_body(Bytes::from(report)))
+            }
+            method => {
+                let shards = self.shards.get().ok_or_else(starting)?;
+                ShardService::new(Arc::clone(shards)).call(method, body, payload).await
+            }
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! The node program. As PID 1 it brings the machine up and supervises itself as a child; as an ordinary
+//! process it is that child, with the same configuration document.
+
+#![forbid(unsafe_code)]
+
+mod admin;
+mod admission;
+mod control;
+mod drives;
+mod identity;
+mod links;
+mod membership;
+mod metrics;
+mod node;
+mod poller;
+mod tenants;
+mod tls;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use holdfast_model::config::NodeConfig;
+use tracing_subscriber::EnvFilter;
+
+/// Holdfast node.
+#[derive(Debug, Parser)]
+#[command(name = "noded", version, about = "A Holdfast storage node")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the node until SIGTERM or SIGINT.
+    Node {
+        /// The configuration document (JSON).
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Look at a drive without a node.
+    Drive {
+        #[command(subcommand)]
+        command: DriveCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum DriveCommand {
+    /// Print and verify everything on a drive. Reads only.
+    Inspect {
+        /// Block device or drive file.
+        device: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    if holdfast_appliance::is_pid1() {
+        holdfast_appliance::run_pid1(holdfast_appliance::Role::node());
+    }
+    let outcome = match Arguments::parse().command {
+        Command::Node { config } => run_node(&config),
+        Command::Drive { command: DriveCommand::Inspect { device } } => inspect(&device),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("noded: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_node(path: &std::path::Path) -> Result<ExitCode> {
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,openraft=warn")),
+        )
+        .with_ansi(false)
+        .with_writer(std::io::stderr)
+        .init();
+    let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    let config: NodeConfig = serde_json::from_str(&text)
+        .with_context(|| format!("{} is not a configuration document", path.display()))?;
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime")?
+        .block_on(node::run(config))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn inspect(device: &std::path::Path) -> Result<ExitCode> {
+    let report = holdfast_drive::inspect::inspect(device)
+        .with_context(|| format!("inspecting {}", device.display()))?;
+    println!("{report}");
+    Ok(if report.is_sound() { ExitCode::SUCCESS } else { ExitCode::from(2) })
+}

@@ -1,0 +1,155 @@
+//! Fills the metrics from the parts when a scrape arrives.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use holdfast_consensus::{Consensus, Role};
+use holdfast_drive::{Drive, DriveState};
+use holdfast_gateway_s3::{Observer, RequestRecord};
+use holdfast_model::NodeId;
+use holdfast_monitor::{
+    BufferReading, BuildInfo, DriveErrors, DriveLabels, DriveReading, Monitor, PeerReading, RaftGroupReading,
+    RaftLogReading, Sample, StripeReading,
+};
+use holdfast_peer::PeerClient;
+use holdfast_store::Counters;
+
+use crate::node::Pools;
+
+/// What is measured.
+#[derive(Debug)]
+pub struct Parts {
+    /// This node's drives.
+    pub drives: Vec<Drive>,
+    /// All groups.
+    pub consensus: Arc<Consensus>,
+    /// Links to peers.
+    pub peers: PeerClient,
+    /// Stripes.
+    pub counters: Arc<Counters>,
+    /// Buffers.
+    pub pools: Pools,
+    /// This node.
+    pub own: NodeId,
+}
+
+/// A monitor over `parts`.
+#[must_use]
+pub fn monitor(parts: Parts) -> Arc<Monitor> {
+    let build = BuildInfo {
+        version: env!("CARGO_PKG_VERSION"),
+        revision: option_env!("HOLDFAST_REVISION").unwrap_or("unknown"),
+    };
+    let monitor = Arc::new(Monitor::new(build));
+    monitor.register_source(move |sample| {
+        drives(&parts, sample);
+        groups(&parts, sample);
+        peers(&parts, sample);
+        stripes(&parts, sample);
+        buffers(&parts, sample);
+    });
+    monitor
+}
+
+fn drives(parts: &Parts, sample: &mut Sample) {
+    for drive in &parts.drives {
+        let status = drive.status();
+        let counters = status.counters;
+        let path = status.path.display().to_string();
+        let labels = DriveLabels { drive: status.id, serial: "", path: &path };
+        let state = match status.state {
+            DriveState::Live => holdfast_monitor::DriveState::Healthy,
+            DriveState::Slow => holdfast_monitor::DriveState::Slow,
+            DriveState::Fenced => holdfast_monitor::DriveState::Fenced,
+            DriveState::Gone | DriveState::Closed => holdfast_monitor::DriveState::Missing,
+        };
+        let reading = DriveReading {
+            capacity_bytes: status.capacity.get(),
+            used_bytes: status.used.get(),
+            free_bytes: status.free.get(),
+            shards: status.shards,
+            reads: counters.reads,
+            read_bytes: counters.read_bytes,
+            writes: counters.writes,
+            written_bytes: counters.write_bytes,
+            flushes: counters.flushes,
+            records_acknowledged: counters.records_acknowledged,
+        };
+        let errors = DriveErrors {
+            read: counters.read_errors,
+            write: counters.write_errors,
+            flush: counters.flush_errors,
+            checksum: counters.checksum_errors,
+            timeout: counters.timeouts,
+        };
+        sample.drive(&labels, state, &reading, &errors);
+    }
+}
+
+fn groups(parts: &Parts, sample: &mut Sample) {
+    for group in parts.consensus.groups() {
+        let Some(status) = parts.consensus.status(group) else { continue };
+        let reading = RaftGroupReading {
+            term: status.term,
+            leader_id: status.leader.map_or(0, NodeId::get),
+            is_leader: status.role == Role::Leader,
+            voters: status.voters.len() as u64,
+            last_log_index: status.last_log.unwrap_or(0),
+            committed_index: status.committed.unwrap_or(0),
+            applied_index: status.applied.unwrap_or(0),
+        };
+        sample.raft_group(group, &reading);
+    }
+    let counters = parts.consensus.counters();
+    let reading = RaftLogReading {
+        flushes: counters.flushes,
+        entries: counters.entries,
+        bytes: counters.bytes,
+        commands: counters.commands,
+    };
+    sample.raft_log(&reading);
+}
+
+fn peers(parts: &Parts, sample: &mut Sample) {
+    for (node, counters) in parts.peers.counters() {
+        let reading = PeerReading {
+            connected: counters.connections > 0,
+            requests: counters.requests,
+            errors: counters.errors,
+            sent_bytes: counters.sent_bytes,
+            received_bytes: counters.received_bytes,
+            connects: counters.connects,
+        };
+        sample.peer(node, &reading);
+    }
+}
+
+fn stripes(parts: &Parts, sample: &mut Sample) {
+    let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    let counters = &parts.counters;
+    sample.stripes(&StripeReading {
+        written: load(&counters.stripes_written),
+        write_failures: load(&counters.stripes_failed),
+        read: load(&counters.ranges_read),
+        degraded_reads: load(&counters.degraded_reads),
+        unreadable: load(&counters.unreadable),
+    });
+}
+
+fn buffers(parts: &Parts, sample: &mut Sample) {
+    let pools = [&parts.pools.write, &parts.pools.peer, &parts.pools.drive];
+    sample.buffers(&BufferReading {
+        budget_bytes: pools.iter().map(|pool| pool.budget().get()).sum(),
+        available_bytes: pools.iter().map(|pool| pool.available().get()).sum(),
+    });
+}
+
+/// Passes finished S3 requests on to the metrics.
+#[derive(Debug)]
+pub struct S3Observer(pub Arc<Monitor>);
+
+impl Observer for S3Observer {
+    fn request(&self, record: &RequestRecord) {
+        let status = record.whole.then_some(record.status);
+        self.0.s3().observe(record.operation, status, record.bytes_in, record.bytes_out, record.duration);
+    }
+}

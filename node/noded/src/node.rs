@@ -1,0 +1,580 @@
+//! A node from its configuration to serving, and back down in order.
+//!
+//! ```text
+//! identity (load, bootstrap or join) -> peer links -> consensus, groups -> drives -> store -> objects
+//!   -> certificate -> admin, metrics, S3
+//! ```
+//!
+//! Order matters: links come first so that peers find this node while it starts; gateways come last, when
+//! what they need answers.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::{Context, Result, bail};
+use holdfast_catalog::{CatalogMachine, CatalogReader};
+use holdfast_consensus::{Consensus, ConsensusOptions};
+use holdfast_control::{Command, ControlMachine, DriveEntry, RegisterNode, Response, ServiceAddresses};
+use holdfast_crypt::{RootKey, random_array};
+use holdfast_drive::{Drive, DriveOptions};
+use holdfast_gateway_s3::S3Gateway;
+use holdfast_keyring::Keyring;
+use holdfast_model::{ByteCount, ClusterId, GroupId, NodeId, config::NodeConfig};
+use holdfast_object::{Directory, ObjectService, StripeIo, sweeper};
+use holdfast_peer::{
+    PeerClient, PeerServer,
+    join::{Applicant, JoinToken, join},
+    pki::{Ca, Certificate, NodeKey, PeerIdentity, PrivateKey},
+};
+use holdfast_ring::BufferPool;
+use holdfast_store::{Counters, Health, Shards};
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    admin::Admin,
+    admission::{Admission, GrantExtras},
+    control::{Control, now},
+    drives::open_drives,
+    identity::{Credentials, Identity, write_durably},
+    links::{NodeService, RaftTransport},
+    membership, metrics, poller, tenants, tls,
+};
+
+/// Region that S3 signatures name.
+const REGION: &str = "us-east-1";
+
+/// Name under which the CA's key is sealed in the control state.
+const CA_KEY: &str = "ca key";
+
+/// Name under which the session key is sealed in the control state.
+const SESSION_KEY: &str = "session key";
+
+/// The node that founds a cluster.
+const FIRST_NODE: NodeId = NodeId::new(1);
+
+/// How long a node asks to be admitted before it gives up and is started anew.
+const JOIN_PATIENCE: Duration = Duration::from_secs(300);
+
+/// How long a node that starts waits between looks at what it waits for.
+const STARTING_POLL: Duration = Duration::from_millis(100);
+
+/// How often a starting node says what it waits for.
+const STARTING_WORD: Duration = Duration::from_secs(10);
+
+/// How long requests in progress may take when the node stops.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Runs a node until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When it cannot start; the chain says what and with which file or address.
+pub async fn run(config: NodeConfig) -> Result<()> {
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .map_err(|_| anyhow::anyhow!("a TLS provider was installed before"))?;
+    std::fs::create_dir_all(&config.state_dir)
+        .with_context(|| format!("creating {}", config.state_dir.display()))?;
+    let stop = CancellationToken::new();
+    let signals = tokio::spawn(stop_on_signal(stop.clone()));
+    let founding = match Credentials::load(&config.state_dir)? {
+        Some(credentials) => Founding { credentials, keyring: None, members: Vec::new() },
+        None => found_or_join(&config, &stop).await?,
+    };
+    let outcome = Node::start(config, founding, &stop).await;
+    let outcome = match outcome {
+        Ok(node) => {
+            stop.cancelled().await;
+            node.shut_down().await
+        }
+        Err(_) if stop.is_cancelled() => Ok(()),
+        Err(error) => Err(error),
+    };
+    signals.abort();
+    outcome
+}
+
+async fn stop_on_signal(stop: CancellationToken) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::error!("signals cannot be received; stop this node with SIGKILL");
+        return;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    tracing::info!("stopping");
+    stop.cancel();
+}
+
+/// What a node starts from.
+struct Founding {
+    credentials: Credentials,
+    /// Present when it was just made or received.
+    keyring: Option<Keyring>,
+    /// Members a joiner was told of: it must be able to answer them before it has their state.
+    members: Vec<(NodeId, SocketAddr)>,
+}
+
+/// A node without identity bootstraps or joins, as its configuration says.
+async fn found_or_join(config: &NodeConfig, stop: &CancellationToken) -> Result<Founding> {
+    if let Some(bootstrap) = &config.bootstrap {
+        return bootstrap_identity(config, bootstrap.catalog_groups, &bootstrap.cluster_name);
+    }
+    let Some(wanted) = &config.join else {
+        bail!(
+            "this node belongs to no cluster and its configuration has neither `bootstrap` (found one) nor `join` (join one)"
+        );
+    };
+    let applicant = Applicant {
+        name: config.name.clone(),
+        advertise_peer: config.advertise_peer,
+        services: holdfast_peer::join::ServiceAddresses {
+            s3: config.listen.s3,
+            admin: config.listen.admin,
+            metrics: config.listen.metrics,
+        },
+    };
+    let token: JoinToken = wanted.token.parse().context("the join token in the configuration")?;
+    let (grant, proven) = tokio::select! {
+        () = stop.cancelled() => bail!("stopped while joining"),
+        granted = join(&wanted.peers, &token, applicant, JOIN_PATIENCE) => granted.context("joining")?,
+    };
+    let (root, catalog_groups) = GrantExtras::parse(&grant.extras)?;
+    let keyring = Keyring::new(grant.cluster, root);
+    keyring.store(&config.state_dir)?;
+    let identity =
+        Identity { cluster: grant.cluster, node: grant.node, name: config.name.clone(), catalog_groups };
+    let credentials =
+        Credentials { identity, ca: grant.ca, certificate: grant.certificate, key: proven.key().clone() };
+    credentials.store(&config.state_dir)?;
+    tracing::info!(cluster = %grant.cluster, node = %grant.node, "admitted");
+    Ok(Founding { credentials, keyring: Some(keyring), members: grant.members })
+}
+
+/// The first node makes the cluster's id, CA and root key.
+fn bootstrap_identity(config: &NodeConfig, catalog_groups: u32, cluster_name: &str) -> Result<Founding> {
+    let cluster = ClusterId::from_bytes(random_array());
+    let now = SystemTime::now();
+    let ca = Ca::generate(cluster, now).context("making the cluster's CA")?;
+    let key = NodeKey::generate().context("making a peer key")?;
+    let certificate =
+        ca.issue_peer(key.request(), FIRST_NODE, now).context("signing the peer certificate")?;
+    let keyring = Keyring::new(cluster, RootKey::generate());
+    keyring.store(&config.state_dir)?;
+    // The CA's key must outlive a crash before the control group has it.
+    write_durably(&sealed_ca_path(&config.state_dir), &keyring.seal_secret(CA_KEY, ca.key().der()), 0o600)?;
+    let identity = Identity { cluster, node: FIRST_NODE, name: config.name.clone(), catalog_groups };
+    let credentials =
+        Credentials { identity, ca: ca.certificate().clone(), certificate, key: key.private_key().clone() };
+    credentials.store(&config.state_dir)?;
+    tracing::info!(%cluster, name = cluster_name, "founding a cluster");
+    Ok(Founding { credentials, keyring: Some(keyring), members: Vec::new() })
+}
+
+fn sealed_ca_path(state_dir: &Path) -> PathBuf {
+    state_dir.join("keys").join("ca.sealed")
+}
+
+/// A node that serves.
+struct Node {
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+    consensus: Arc<Consensus>,
+    server: PeerServer,
+    drives: Vec<Drive>,
+}
+
+impl Node {
+    async fn start(config: NodeConfig, founding: Founding, stop: &CancellationToken) -> Result<Self> {
+        let Founding { credentials, keyring, members } = founding;
+        let identity = credentials.identity.clone();
+        let (cluster, own) = (identity.cluster, identity.node);
+        tracing::info!(%cluster, node = %own, name = identity.name, version = env!("CARGO_PKG_VERSION"), "starting");
+        let keyring = match keyring {
+            Some(keyring) => keyring,
+            None => Keyring::load(&config.state_dir, cluster)?,
+        };
+        let keyring = Arc::new(keyring);
+        let pools = Pools::new(config.buffer_memory)?;
+        let mut tasks = JoinSet::new();
+
+        // Peer links.
+        let service = Arc::new(NodeService::new(own, identity.name.clone()));
+        let peer_identity = PeerIdentity::new(
+            credentials.ca.clone(),
+            credentials.certificate.clone(),
+            credentials.key.clone(),
+        )
+        .context("this node's peer certificate")?;
+        let server = PeerServer::bind(
+            config.listen.peer,
+            &peer_identity,
+            Arc::clone(&service) as _,
+            pools.peer.clone(),
+        )
+        .await
+        .with_context(|| format!("listening for peers on {}", config.listen.peer))?;
+        let peers = PeerClient::new(peer_identity, pools.drive.clone());
+        for (node, address) in members.into_iter().filter(|(node, _)| *node != own) {
+            peers.set_address(node, address);
+        }
+
+        // Consensus and its groups.
+        let transport = Arc::new(RaftTransport(peers.clone()));
+        let consensus = Consensus::open(ConsensusOptions::new(own, config.state_dir.join("raft"), transport))
+            .await
+            .context("opening the log")?;
+        let (control_machine, control_reader) = {
+            let dir = config.state_dir.join("control");
+            tokio::task::spawn_blocking(move || ControlMachine::open(&dir, random_array())).await??
+        };
+        let control = Control::new(Arc::clone(&consensus), control_reader.clone());
+        let health = Arc::new(Health::default());
+        tasks.spawn(poller::run(
+            control_reader,
+            peers.clone(),
+            Arc::clone(&health),
+            Arc::clone(&service),
+            stop.clone(),
+        ));
+        consensus.start_group(GroupId::CONTROL, Box::new(control_machine)).await.context("control group")?;
+        let catalogs = start_catalogs(&consensus, &config.state_dir, identity.catalog_groups).await?;
+        service.serve_consensus(Arc::clone(&consensus));
+        if own == FIRST_NODE && config.bootstrap.is_some() {
+            found(&config, &identity, &consensus, &control, &keyring)
+                .await
+                .context("founding the cluster")?;
+        }
+
+        // Drives.
+        let drives = {
+            let (selection, options) = (config.drives.clone(), DriveOptions::new(pools.drive.clone()));
+            tokio::task::spawn_blocking(move || open_drives(&selection, cluster, own, &options)).await??
+        };
+        let shards = Arc::new(Shards::new(own, drives.clone(), peers.clone(), Arc::clone(&health)));
+        service.serve_shards(Arc::clone(&shards));
+
+        // What needs the control state: wait until this replica has it.
+        let ca = Arc::new(wait_for_cluster(&control, &keyring, &credentials.ca, stop).await?);
+        let session_key = open_session_key(&control, &keyring).await?;
+        server.set_join_authority(Arc::new(Admission::new(
+            cluster,
+            control.clone(),
+            Arc::clone(&keyring),
+            Arc::clone(&ca),
+        )));
+        tasks.spawn(announce(control.clone(), config.clone(), own, drives.clone(), stop.clone()));
+
+        // Objects.
+        let counters = Arc::new(Counters::default());
+        let stripes = StripeIo {
+            shards,
+            health: Arc::clone(&health),
+            write_pool: pools.write.clone(),
+            read_pool: pools.drive.clone(),
+            counters: Arc::clone(&counters),
+        };
+        let directory = Arc::new(Directory::new(cluster, REGION.to_owned()));
+        tasks.spawn(tenants::follow(
+            control.clone(),
+            Arc::clone(&keyring),
+            Arc::clone(&directory),
+            stop.clone(),
+        ));
+        let objects = Arc::new(ObjectService::new(directory, Arc::clone(&consensus), catalogs, stripes));
+        tasks.spawn(sweeper::run(Arc::clone(&objects), own, stop.clone()));
+        tasks.spawn(membership::run(
+            control.clone(),
+            Arc::clone(&consensus),
+            Arc::clone(&health),
+            own,
+            stop.clone(),
+        ));
+
+        // Gateways.
+        let names = service_names(&config);
+        let certificate = tls::issue(&ca, &names)?;
+        let tls_config = Arc::new(certificate.server_config());
+        tasks.spawn(tls::keep_fresh(certificate, Arc::clone(&ca), names, stop.clone()));
+        let monitor = metrics::monitor(metrics::Parts {
+            drives: drives.clone(),
+            consensus: Arc::clone(&consensus),
+            peers: peers.clone(),
+            counters,
+            pools: pools.clone(),
+            own,
+        });
+        let admin = Arc::new(Admin {
+            name: identity.name.clone(),
+            control,
+            consensus: Arc::clone(&consensus),
+            health,
+            keyring,
+            ca,
+            session_key,
+        });
+        let admin_listener = listen(config.listen.admin, "admin").await?;
+        let metrics_listener = listen(config.listen.metrics, "metrics").await?;
+        let s3_listener = listen(config.listen.s3, "S3").await?;
+        let shutdown = || stop.clone().cancelled_owned();
+        tasks.spawn(holdfast_admin_api::serve(
+            admin_listener,
+            Arc::clone(&tls_config),
+            holdfast_admin_api::router(admin),
+            shutdown(),
+        ));
+        let render = Arc::clone(&monitor);
+        tasks.spawn(holdfast_admin_api::serve_metrics(
+            metrics_listener,
+            Arc::clone(&tls_config),
+            Arc::new(move || render.render()),
+            shutdown(),
+        ));
+        let gateway = S3Gateway::new(
+            Arc::new(objects),
+            config.s3_domains.clone(),
+            Arc::new(metrics::S3Observer(Arc::clone(&monitor))),
+        );
+        tasks.spawn(gateway.serve(s3_listener, tls_config, shutdown()));
+        tracing::info!(s3 = %config.listen.s3, admin = %config.listen.admin, metrics = %config.listen.metrics, "serving");
+        Ok(Self { stop: stop.clone(), tasks, consensus, server, drives })
+    }
+
+    /// Gateways first, then groups, then drives: what is acknowledged is durable before each step.
+    async fn shut_down(mut self) -> Result<()> {
+        self.stop.cancel();
+        let drain = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(DRAIN_TIMEOUT, drain).await.is_err() {
+            tracing::warn!("requests in progress are cut off");
+            self.tasks.abort_all();
+        }
+        self.server.shutdown().await;
+        let log = self.consensus.shutdown().await;
+        for drive in &self.drives {
+            drive.close().await;
+        }
+        log.context("closing the log")?;
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+/// Payload memory by purpose. They are apart so that no wait for memory can close a circle over nodes:
+/// a write holds `write` memory while it waits for another node's `peer` memory, never the other way.
+#[derive(Debug, Clone)]
+pub struct Pools {
+    /// Stripes being filled by this node's gateways.
+    pub write: BufferPool,
+    /// Shards that come in from peers, and answers from them.
+    pub peer: BufferPool,
+    /// Shards read from this node's drives, and rebuilt ones.
+    pub drive: BufferPool,
+}
+
+impl Pools {
+    fn new(memory: ByteCount) -> Result<Self> {
+        let part = |share: u64| BufferPool::new(ByteCount::new(memory.get() * share / 4));
+        Ok(Self {
+            write: part(2).context("write buffers")?,
+            peer: part(1).context("peer buffers")?,
+            drive: part(1).context("read buffers")?,
+        })
+    }
+}
+
+async fn listen(address: std::net::SocketAddr, what: &str) -> Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("listening for {what} on {address}"))
+}
+
+async fn start_catalogs(
+    consensus: &Consensus,
+    state_dir: &Path,
+    groups: u32,
+) -> Result<HashMap<GroupId, CatalogReader>> {
+    let mut readers = HashMap::new();
+    for number in 1..=groups {
+        let group = GroupId::new(number);
+        let dir = state_dir.join("catalog").join(group.to_string());
+        let machine = tokio::task::spawn_blocking(move || CatalogMachine::open(&dir))
+            .await?
+            .with_context(|| format!("opening catalog group {group}"))?;
+        readers.insert(group, machine.reader());
+        consensus
+            .start_group(group, Box::new(machine))
+            .await
+            .with_context(|| format!("catalog group {group}"))?;
+    }
+    Ok(readers)
+}
+
+/// Founds the cluster in the control group. Every step may be repeated after a crash.
+async fn found(
+    config: &NodeConfig,
+    identity: &Identity,
+    consensus: &Consensus,
+    control: &Control,
+    keyring: &Keyring,
+) -> Result<()> {
+    let Some(bootstrap) = &config.bootstrap else { return Ok(()) };
+    let done = control.view().await?.secrets.contains_key(SESSION_KEY);
+    if done {
+        return Ok(());
+    }
+    let own: BTreeSet<NodeId> = [FIRST_NODE].into();
+    for group in 0..=identity.catalog_groups {
+        consensus.initialize(GroupId::new(group), own.clone()).await.context("starting a group")?;
+    }
+    let sealed_ca = std::fs::read(sealed_ca_path(&config.state_dir)).context("reading the sealed CA key")?;
+    let init = Command::InitCluster {
+        cluster: identity.cluster,
+        name: bootstrap.cluster_name.clone(),
+        region: REGION.to_owned(),
+        level: bootstrap.level,
+        catalog_groups: identity.catalog_groups,
+        first: RegisterNode {
+            request: *identity.cluster.as_bytes(),
+            name: config.name.clone(),
+            peer: config.advertise_peer,
+            services: services(config),
+            token_hash: [0; 32],
+            at: now(),
+        },
+    };
+    let operator = Command::SetOperator {
+        name: bootstrap.operator.clone(),
+        password_hash: bootstrap.operator_password_hash.clone(),
+        role: "operator".to_owned(),
+    };
+    let ca_key = Command::PutSecret { name: CA_KEY.to_owned(), sealed: sealed_ca };
+    let session: [u8; 32] = random_array();
+    let session_key = Command::PutSecret {
+        name: SESSION_KEY.to_owned(),
+        sealed: keyring.seal_secret(SESSION_KEY, &session),
+    };
+    for command in [init, operator, ca_key, session_key] {
+        match control.propose(&command).await? {
+            Ok(Response::Done | Response::Registered(_)) => {}
+            other => bail!("the control group answered {other:?}"),
+        }
+    }
+    Ok(())
+}
+
+fn services(config: &NodeConfig) -> ServiceAddresses {
+    ServiceAddresses {
+        s3: config.listen.s3.to_string(),
+        admin: config.listen.admin.to_string(),
+        metrics: config.listen.metrics.to_string(),
+    }
+}
+
+/// Waits until this replica holds the founded cluster and this node may sign; returns the CA.
+async fn wait_for_cluster(
+    control: &Control,
+    keyring: &Keyring,
+    certificate: &Certificate,
+    stop: &CancellationToken,
+) -> Result<Ca> {
+    let mut word = tokio::time::interval(STARTING_WORD);
+    word.tick().await;
+    loop {
+        let view = control.view().await?;
+        if let Some(sealed) = view.secrets.get(CA_KEY)
+            && view.secrets.contains_key(SESSION_KEY)
+        {
+            let key = keyring.open_secret(CA_KEY, sealed).context("the CA's key")?;
+            return Ca::from_der(certificate.clone(), PrivateKey::from_der(key)).context("the CA's key");
+        }
+        tokio::select! {
+            () = stop.cancelled() => bail!("stopped while waiting for the cluster's state"),
+            () = tokio::time::sleep(STARTING_POLL) => {}
+            _ = word.tick() => tracing::info!("waiting for the cluster's state from its other nodes"),
+        }
+    }
+}
+
+async fn open_session_key(control: &Control, keyring: &Keyring) -> Result<[u8; 32]> {
+    let view = control.view().await?;
+    let sealed = view.secrets.get(SESSION_KEY).context("the session key")?;
+    let key = keyring.open_secret(SESSION_KEY, sealed).context("the session key")?;
+    key.try_into().map_err(|_| anyhow::anyhow!("the session key has another length"))
+}
+
+/// Tells the control group where this node is and which drives it has, until it has taken it.
+async fn announce(
+    control: Control,
+    config: NodeConfig,
+    own: NodeId,
+    drives: Vec<Drive>,
+    stop: CancellationToken,
+) {
+    let entries: Vec<DriveEntry> = drives
+        .iter()
+        .map(|drive| {
+            let status = drive.status();
+            DriveEntry {
+                drive: status.id,
+                path: status.path.display().to_string(),
+                capacity: status.capacity,
+            }
+        })
+        .collect();
+    loop {
+        let outcome = async {
+            let view = control.view().await?;
+            let moved = view.nodes.get(&own).is_none_or(|record| {
+                record.peer != config.advertise_peer || record.services != services(&config)
+            });
+            if moved {
+                let update = Command::UpdateNode {
+                    node: own,
+                    peer: config.advertise_peer,
+                    services: services(&config),
+                };
+                control.propose(&update).await?.map_err(|refusal| anyhow::anyhow!("{refusal}"))?;
+            }
+            let unknown = entries.iter().any(|entry| {
+                view.drives.get(&entry.drive).is_none_or(|known| {
+                    known.node != own || known.path != entry.path || known.capacity != entry.capacity
+                })
+            });
+            if unknown {
+                let register = Command::RegisterDrives { node: own, drives: entries.clone(), at: now() };
+                control.propose(&register).await?.map_err(|refusal| anyhow::anyhow!("{refusal}"))?;
+            }
+            anyhow::Ok(())
+        };
+        match outcome.await {
+            Ok(()) => return,
+            Err(error) => {
+                tracing::warn!(error = format!("{error:#}"), "not announced yet; will be tried again")
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+        }
+    }
+}
+
+/// Everything a client may call this node's services by.
+fn service_names(config: &NodeConfig) -> Vec<String> {
+    let mut names: Vec<String> = vec![config.name.clone(), "localhost".to_owned()];
+    names.push(config.advertise_peer.ip().to_string());
+    names.extend(config.service_names.iter().cloned());
+    for domain in &config.s3_domains {
+        names.push(domain.clone());
+        names.push(format!("*.{domain}"));
+    }
+    names.sort();
+    names.dedup();
+    names
+}

@@ -1,0 +1,194 @@
+//! Tenants: keeps the object layer's directory in step with the control group, and creates new ones.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use holdfast_catalog::{Command as CatalogCommand, Op, decode_outcome};
+use holdfast_consensus::Consensus;
+use holdfast_control::{Command, ControlView, NewTenant, Refusal, Response, TenantState};
+use holdfast_crypt::{TenantKey, random_array};
+use holdfast_keyring::Keyring;
+use holdfast_model::{DatabaseId, GroupId, Level, PartitionId, TenantId};
+use holdfast_object::{Directory, DirectorySnapshot, TenantEntry, api::Credential};
+use tokio_util::sync::CancellationToken;
+
+use crate::control::{Control, now};
+
+/// Name under which an access key's secret is sealed.
+fn secret_name(access_key: &str) -> String {
+    format!("access key {access_key}")
+}
+
+/// Rebuilds the directory on every change of the control state, until cancelled.
+pub async fn follow(
+    control: Control,
+    keyring: Arc<Keyring>,
+    directory: Arc<Directory>,
+    stop: CancellationToken,
+) {
+    let mut changes = control.reader().changes();
+    changes.mark_changed();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = changes.changed() => if changed.is_err() { return },
+        }
+        match control.view().await {
+            Ok(view) => directory.update(snapshot(&view, &keyring)),
+            Err(error) => tracing::error!(error = format!("{error:#}"), "tenants not refreshed"),
+        }
+    }
+}
+
+fn snapshot(view: &ControlView, keyring: &Keyring) -> DirectorySnapshot {
+    let Some(cluster) = &view.cluster else { return DirectorySnapshot::default() };
+    let mut snapshot = DirectorySnapshot::default();
+    for tenant in view.tenants.values().filter(|tenant| tenant.state == TenantState::Active) {
+        match keyring.tenant(tenant.tenant, &tenant.wrapped_key) {
+            Ok(key) => {
+                let entry = TenantEntry {
+                    id: tenant.tenant,
+                    name: tenant.name.clone(),
+                    level: tenant.level.unwrap_or(cluster.level),
+                    key,
+                    partitions: tenant.partitions.clone(),
+                };
+                snapshot.tenants.insert(tenant.tenant, Arc::new(entry));
+            }
+            Err(error) => tracing::error!(tenant = tenant.name, %error, "tenant not served"),
+        }
+    }
+    for (access_key, record) in &view.access_keys {
+        let Some(tenant) = snapshot.tenants.get(&record.tenant) else { continue };
+        let opened = keyring
+            .open_secret(&secret_name(access_key), &record.sealed_secret)
+            .context("opening")
+            .and_then(|secret| String::from_utf8(secret).context("not text"));
+        match opened {
+            Ok(secret) => {
+                let credential = Credential { tenant: tenant.id, tenant_name: tenant.name.clone(), secret };
+                snapshot.access_keys.insert(access_key.clone(), credential);
+            }
+            Err(error) => tracing::error!(access_key, error = format!("{error:#}"), "access key not served"),
+        }
+    }
+    snapshot
+}
+
+/// A fresh access key: 20 capital letters and digits, as S3 clients expect, and a 40 character secret.
+#[must_use]
+pub fn fresh_access_key() -> (String, String) {
+    (format!("HF{}", text::<18>(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567")), {
+        text::<40>(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
+    })
+}
+
+/// `N` characters drawn evenly from an alphabet whose size is a power of two.
+fn text<const N: usize>(alphabet: &[u8]) -> String {
+    debug_assert!(alphabet.len().is_power_of_two());
+    random_array::<N>().iter().map(|byte| char::from(alphabet[usize::from(*byte) % alphabet.len()])).collect()
+}
+
+/// A tenant just created.
+#[derive(Debug)]
+pub struct Created {
+    /// Its id.
+    pub tenant: TenantId,
+    /// Id of its first access key.
+    pub access_key: String,
+    /// The secret of that key.
+    pub secret: String,
+}
+
+/// Creates a tenant, its first access key and its catalog partition.
+///
+/// # Errors
+/// `Ok(Err(..))` when the control group refuses; `Err` when it, or the catalog group, does not decide.
+pub async fn create(
+    control: &Control,
+    consensus: &Consensus,
+    keyring: &Keyring,
+    name: &str,
+    level: Option<Level>,
+) -> Result<Result<Created, Refusal>> {
+    let tenant = TenantId::from_bytes(random_array());
+    let database_id = DatabaseId::from_bytes(random_array());
+    let (access_key, secret) = fresh_access_key();
+    let new = NewTenant {
+        tenant,
+        name: name.to_owned(),
+        database_id,
+        wrapped_key: keyring.wrap_tenant(tenant, &TenantKey::generate()),
+        level,
+        access_key: access_key.clone(),
+        sealed_secret: keyring.seal_secret(&secret_name(&access_key), secret.as_bytes()),
+        at: now(),
+    };
+    match control.propose(&Command::CreateTenant(new)).await? {
+        Ok(Response::TenantCreated(partition, group)) => {
+            create_partition(consensus, tenant, database_id, partition, group).await?;
+            Ok(Ok(Created { tenant, access_key, secret }))
+        }
+        Ok(other) => anyhow::bail!("the control group answered {other:?}"),
+        Err(refusal) => Ok(Err(refusal)),
+    }
+}
+
+/// Creates the partitions of tenants that have none yet: a creation may have been cut short between the
+/// two groups. Run by the leader of the control group.
+///
+/// # Errors
+/// When a catalog group does not decide.
+pub async fn complete_creations(view: &ControlView, consensus: &Consensus) -> Result<()> {
+    for tenant in view.tenants.values() {
+        for (partition, group) in &tenant.partitions {
+            create_partition(consensus, tenant.tenant, tenant.database_id, *partition, *group).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn create_partition(
+    consensus: &Consensus,
+    tenant: TenantId,
+    database_id: DatabaseId,
+    partition: PartitionId,
+    group: GroupId,
+) -> Result<()> {
+    let command = CatalogCommand { partition, at: now(), op: Op::CreatePartition { tenant, database_id } };
+    let answer =
+        consensus.propose(group, command.encode()).await.context("the catalog group did not decide")?;
+    decode_outcome(&answer)?.map(drop).map_err(|refusal| anyhow::anyhow!("catalog group {group}: {refusal}"))
+}
+
+/// Adds an access key to a tenant.
+///
+/// # Errors
+/// As [`create`].
+pub async fn add_access_key(
+    control: &Control,
+    keyring: &Keyring,
+    tenant: TenantId,
+) -> Result<Result<(String, String), Refusal>> {
+    let (access_key, secret) = fresh_access_key();
+    let command = Command::CreateAccessKey {
+        tenant,
+        access_key: access_key.clone(),
+        sealed_secret: keyring.seal_secret(&secret_name(&access_key), secret.as_bytes()),
+        at: now(),
+    };
+    Ok(control.propose(&command).await?.map(|_| (access_key, secret)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn access_keys_look_as_clients_expect_and_differ() {
+        let (key, secret) = fresh_access_key();
+        assert_eq!((key.len(), secret.len()), (20, 40));
+        assert!(key.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit()));
+        assert_ne!(fresh_access_key().1, secret);
+    }
+}

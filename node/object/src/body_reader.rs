@@ -1,0 +1,155 @@
+//! A body on its way out: the cells of the asked range, stripe after stripe, a little ahead of the client.
+//!
+//! An object is a sequence of contents (one for a plain put, one per part of a multipart upload), each
+//! sealed under its own key.
+
+use std::{ops::Range, sync::Arc};
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use holdfast_catalog::{BodyRef, PartContent};
+use holdfast_crypt::{BodyKey, SealedBodyKey, TenantKey};
+use holdfast_model::{BucketId, ClusterId, TenantId};
+use holdfast_store::StoredStripe;
+
+use crate::{
+    api::{Body, BodyError, ObjectError},
+    body_writer::open_inline,
+    stripes::{StripeIo, read_stripe, stored},
+};
+
+/// Stripes read ahead of the client.
+const READ_AHEAD: usize = 3;
+
+/// Whose content it is, and the key that opens it.
+pub(crate) struct ContentOwner {
+    pub cluster: ClusterId,
+    pub tenant: TenantId,
+    pub tenant_key: Arc<TenantKey>,
+    pub bucket: BucketId,
+    /// The object key (name).
+    pub name: String,
+}
+
+enum Step {
+    Inline(Bytes),
+    Stripe { key: Arc<BodyKey>, stripe: StoredStripe, range: Range<usize> },
+}
+
+/// Streams `range` of the object made of `contents`. The first piece is read before this returns, so
+/// that an object that cannot be read is an error and not a broken body.
+///
+/// # Errors
+/// `Damaged` when a key does not open or content is beyond repair, `Unavailable` when too many drives
+/// are away.
+pub(crate) async fn open_body(
+    io: &StripeIo,
+    owner: &ContentOwner,
+    contents: Vec<PartContent>,
+    range: Range<u64>,
+) -> Result<Body, ObjectError> {
+    let steps = plan(owner, contents, range)?;
+    let reader = io.reader();
+    let mut pieces = stream::iter(steps)
+        .map(move |step| {
+            let reader = reader.clone();
+            async move {
+                match step {
+                    Step::Inline(bytes) => Ok(vec![bytes]),
+                    Step::Stripe { key, stripe, range } => read_stripe(reader, key, stripe, range).await,
+                }
+            }
+        })
+        .buffered(READ_AHEAD);
+    let Some(first) = pieces.next().await else {
+        return Ok(Box::pin(stream::empty()));
+    };
+    let all = stream::iter([Ok(first?)])
+        .chain(pieces)
+        .map_ok(|pieces| stream::iter(pieces.into_iter().map(Ok)))
+        .map_err(|error: ObjectError| BodyError::Storage(error.to_string()))
+        .try_flatten();
+    Ok(Box::pin(all))
+}
+
+fn plan(
+    owner: &ContentOwner,
+    contents: Vec<PartContent>,
+    range: Range<u64>,
+) -> Result<Vec<Step>, ObjectError> {
+    let mut steps = Vec::new();
+    for content in contents {
+        let here = overlap(content.offset, content.size, &range);
+        if here.is_empty() {
+            continue;
+        }
+        let key = BodyKey::unwrap(
+            &SealedBodyKey::from_bytes(content.wrapped_key.to_vec()),
+            &owner.tenant_key,
+            (owner.cluster, owner.tenant, owner.bucket),
+            &owner.name,
+        )
+        .map_err(|e| ObjectError::Damaged(e.to_string()))?;
+        match content.body {
+            BodyRef::Inline(sealed) => {
+                let bytes = open_inline(&key, sealed.to_vec())?;
+                if bytes.len() as u64 != content.size {
+                    return Err(ObjectError::Damaged(format!(
+                        "{} bytes open, the catalog says {}",
+                        bytes.len(),
+                        content.size
+                    )));
+                }
+                steps.push(Step::Inline(bytes.slice(to_usize(here))));
+            }
+            BodyRef::Stripes(stripes) => {
+                let key = Arc::new(key);
+                let mut at = content.skipped;
+                for stripe in &stripes {
+                    let len = u64::from(stripe.plain_len);
+                    let within = overlap(at, len, &here);
+                    at += len;
+                    if !within.is_empty() {
+                        steps.push(Step::Stripe {
+                            key: Arc::clone(&key),
+                            stripe: stored(stripe, at == content.size),
+                            range: to_usize(within),
+                        });
+                    }
+                }
+                if at < here.end || content.skipped > here.start {
+                    return Err(ObjectError::Damaged(format!(
+                        "stripes hold bytes {} to {at}, {} to {} are asked for",
+                        content.skipped, here.start, here.end
+                    )));
+                }
+            }
+        }
+    }
+    Ok(steps)
+}
+
+/// The part of `range` that falls on `len` bytes from `start` on, relative to `start`.
+fn overlap(start: u64, len: u64, range: &Range<u64>) -> Range<u64> {
+    let from = range.start.clamp(start, start + len) - start;
+    let to = range.end.clamp(start, start + len) - start;
+    from..to.max(from)
+}
+
+fn to_usize(range: Range<u64>) -> Range<usize> {
+    let cut = |v: u64| usize::try_from(v).expect("a stripe and an inline body are far below 4 GiB");
+    cut(range.start)..cut(range.end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_fall_on_the_right_contents() {
+        assert_eq!(overlap(0, 10, &(3..25)), 3..10);
+        assert_eq!(overlap(10, 10, &(3..25)), 0..10);
+        assert_eq!(overlap(20, 10, &(3..25)), 0..5);
+        assert!(overlap(30, 10, &(3..25)).is_empty());
+    }
+}

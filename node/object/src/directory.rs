@@ -1,0 +1,91 @@
+//! What the object layer knows of tenants and access keys: a snapshot of the control group's state with
+//! keys opened, exchanged whole whenever that state changes.
+
+use std::{collections::HashMap, sync::Arc};
+
+use holdfast_crypt::TenantKey;
+use holdfast_model::{ClusterId, GroupId, Level, PartitionId, TenantId};
+use parking_lot::RwLock;
+
+use crate::api::{Credential, ObjectError};
+
+/// One tenant that may be served.
+#[derive(Debug, Clone)]
+pub struct TenantEntry {
+    /// The tenant.
+    pub id: TenantId,
+    /// Its name.
+    pub name: String,
+    /// Its protection level.
+    pub level: Level,
+    /// Its key.
+    pub key: Arc<TenantKey>,
+    /// Its slices of the catalog and the groups that host them.
+    pub partitions: Vec<(PartitionId, GroupId)>,
+}
+
+/// Everything at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct DirectorySnapshot {
+    /// Tenants that are active.
+    pub tenants: HashMap<TenantId, Arc<TenantEntry>>,
+    /// Access keys of those tenants.
+    pub access_keys: HashMap<String, Credential>,
+}
+
+/// The directory.
+#[derive(Debug)]
+pub struct Directory {
+    cluster: ClusterId,
+    region: String,
+    now: RwLock<Arc<DirectorySnapshot>>,
+}
+
+impl Directory {
+    /// An empty directory of a cluster.
+    #[must_use]
+    pub fn new(cluster: ClusterId, region: String) -> Self {
+        Self { cluster, region, now: RwLock::default() }
+    }
+
+    /// The cluster.
+    #[must_use]
+    pub fn cluster(&self) -> ClusterId {
+        self.cluster
+    }
+
+    /// The region that signatures name.
+    #[must_use]
+    pub fn region(&self) -> &str {
+        &self.region
+    }
+
+    /// Puts a newer snapshot in place.
+    pub fn update(&self, snapshot: DirectorySnapshot) {
+        *self.now.write() = Arc::new(snapshot);
+    }
+
+    /// The snapshot in force.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<DirectorySnapshot> {
+        Arc::clone(&self.now.read())
+    }
+
+    pub(crate) fn tenant(&self, tenant: TenantId) -> Result<Arc<TenantEntry>, ObjectError> {
+        self.snapshot()
+            .tenants
+            .get(&tenant)
+            .cloned()
+            .ok_or_else(|| ObjectError::Unavailable(format!("tenant {tenant} is not active")))
+    }
+}
+
+impl TenantEntry {
+    /// The partition for everything of this tenant. A tenant has one until it is split.
+    pub(crate) fn partition(&self) -> Result<(PartitionId, GroupId), ObjectError> {
+        self.partitions
+            .first()
+            .copied()
+            .ok_or_else(|| ObjectError::Internal(format!("tenant {} has no catalog partition", self.name)))
+    }
+}

@@ -1,0 +1,189 @@
+//! Gives back the space of what no object refers to any more.
+//!
+//! Two kinds, and neither is deleted without the catalog's word:
+//!
+//! - **garbage**: stripes of deleted or overwritten content. The catalog lists them; their shards are
+//!   deleted [`GARBAGE_GRACE`] later (a reader may still be at them), and the catalog is told.
+//! - **orphans**: shards on this node's drives that belong to no stripe the catalog knows, left by
+//!   writes that never finished. After [`ORPHAN_AGE_MIN`] the catalog is asked to condemn the stripe, so
+//!   that it can never become part of an object, and only what it condemns becomes garbage.
+//!
+//! The leader of a group sweeps the garbage of its partitions; every node looks for orphans on its own
+//! drives.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use futures::{StreamExt, stream};
+use holdfast_catalog::{GarbageRow, Op, Orphan, Response};
+use holdfast_model::{GroupId, NodeId, PartitionId, ShardId, StripeId, TenantId, placement::Place};
+use holdfast_store::ShardError;
+use tokio_util::sync::CancellationToken;
+
+use crate::{api::ObjectError, body_writer::BODY_AGE_MAX, service::ObjectService, stripes::now};
+
+/// How often garbage is looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How often drives are searched for orphans.
+const ORPHAN_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// How long content stays on drives after nothing refers to it.
+const GARBAGE_GRACE: Duration = Duration::from_secs(30);
+
+/// Age from which a stripe that the catalog does not know may be condemned.
+const ORPHAN_AGE_MIN: Duration = Duration::from_secs(24 * 3600);
+
+/// Garbage handled in one round, in stripes.
+const BATCH: usize = 256;
+
+/// Stripes whose shards are deleted at once.
+const PARALLEL: usize = 8;
+
+const _: () = assert!(ORPHAN_AGE_MIN.as_secs() >= 2 * BODY_AGE_MAX.as_secs());
+
+/// Runs until cancelled.
+pub async fn run(service: Arc<ObjectService>, node: NodeId, stop: CancellationToken) {
+    let mut garbage = tokio::time::interval(SWEEP_INTERVAL);
+    let mut orphans = tokio::time::interval(ORPHAN_INTERVAL);
+    for timer in [&mut garbage, &mut orphans] {
+        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    }
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = garbage.tick() => sweep_garbage(&service, node).await,
+            _ = orphans.tick() => sweep_orphans(&service, node).await,
+        }
+    }
+}
+
+async fn sweep_garbage(service: &Arc<ObjectService>, node: NodeId) {
+    let snapshot = service.directory.snapshot();
+    for tenant in snapshot.tenants.values() {
+        for route in &tenant.partitions {
+            if service.consensus.status(route.1).is_none_or(|status| status.leader != Some(node)) {
+                continue;
+            }
+            if let Err(error) = sweep_partition(service, *route).await {
+                tracing::warn!(tenant = tenant.name, partition = %route.0, %error, "garbage not swept; will be tried again");
+            }
+        }
+    }
+}
+
+async fn sweep_partition(
+    service: &Arc<ObjectService>,
+    route: (PartitionId, GroupId),
+) -> Result<(), ObjectError> {
+    let until = now().get().saturating_sub(millis(GARBAGE_GRACE));
+    let mut after = None;
+    loop {
+        let (rows, next) =
+            service.read(route, ("", ""), move |catalog| catalog.garbage(after, BATCH)).await?;
+        let due: Vec<GarbageRow> = rows.into_iter().filter(|row| row.since.get() <= until).collect();
+        let swept: Vec<_> = stream::iter(due)
+            .map(|row| async move { delete_shards(service, &row).await.then_some(row.id) })
+            .buffer_unordered(PARALLEL)
+            .filter_map(|id| async move { id })
+            .collect()
+            .await;
+        if !swept.is_empty() {
+            tracing::debug!(partition = %route.0, stripes = swept.len(), "garbage swept");
+            service
+                .propose(route, Op::RemoveGarbage { ids: swept })
+                .await?
+                .map_err(|refusal| ObjectError::Internal(refusal.to_string()))?;
+        }
+        after = next;
+        if after.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+/// Whether every shard of it is gone from its drive.
+async fn delete_shards(service: &ObjectService, row: &GarbageRow) -> bool {
+    let mut whole = true;
+    for (index, place) in &row.shards {
+        let id = ShardId { stripe: row.stripe, index: *index };
+        match service.stripes.shards.delete(*place, id, row.generation).await {
+            Ok(()) => {}
+            Err(error @ ShardError::Node { .. }) => {
+                // A node that is down keeps its shards; they are deleted when it is back.
+                tracing::debug!(%id, %error, "shard not deleted");
+                whole = false;
+            }
+            Err(error) => {
+                tracing::warn!(%id, %error, "shard not deleted");
+                whole = false;
+            }
+        }
+    }
+    whole
+}
+
+async fn sweep_orphans(service: &Arc<ObjectService>, node: NodeId) {
+    for drive in service.stripes.shards.local() {
+        let mut after = None;
+        loop {
+            let page = drive.list(after, BATCH);
+            let Some(last) = page.last() else { break };
+            after = Some(last.id);
+            let oldest = now().get().saturating_sub(millis(ORPHAN_AGE_MIN));
+            let mut by_tenant: BTreeMap<TenantId, BTreeMap<StripeId, Orphan>> = BTreeMap::new();
+            for shard in page.iter().filter(|shard| shard.id.stripe.created().get() < oldest) {
+                let stripe = shard.id.stripe;
+                let place = Place { node, drive: drive.id() };
+                let orphan = by_tenant
+                    .entry(shard.tenant)
+                    .or_default()
+                    .entry(stripe)
+                    .or_insert_with(|| Orphan { stripe, generation: shard.generation, shards: Vec::new() });
+                orphan.generation = orphan.generation.max(shard.generation);
+                orphan.shards.push((shard.id.index, place));
+            }
+            for (tenant, found) in by_tenant {
+                if let Err(error) = condemn(service, tenant, found).await {
+                    tracing::warn!(%tenant, drive = %drive.id(), %error, "orphans not judged; will be tried again");
+                }
+            }
+        }
+    }
+}
+
+/// Asks the catalog about stripes it may not know; those it condemns become garbage there.
+async fn condemn(
+    service: &Arc<ObjectService>,
+    tenant: TenantId,
+    found: BTreeMap<StripeId, Orphan>,
+) -> Result<(), ObjectError> {
+    let route = service.tenant(tenant)?.partition()?;
+    let ids: Vec<StripeId> = found.keys().copied().collect();
+    let known = service
+        .read(route, ("", ""), move |catalog| {
+            ids.iter().map(|id| catalog.stripe_known(*id)).collect::<Result<Vec<bool>, _>>()
+        })
+        .await?;
+    let stripes: Vec<Orphan> =
+        found.into_values().zip(known).filter(|(_, known)| !known).map(|(orphan, _)| orphan).collect();
+    if stripes.is_empty() {
+        return Ok(());
+    }
+    let count = stripes.len();
+    match service
+        .propose(route, Op::Condemn { stripes })
+        .await?
+        .map_err(|refusal| ObjectError::Internal(refusal.to_string()))?
+    {
+        Response::Condemned(answers) => {
+            let condemned = answers.iter().filter(|condemned| **condemned).count();
+            tracing::info!(%tenant, asked = count, condemned, "stripes of unfinished writes condemned");
+            Ok(())
+        }
+        other => Err(ObjectError::Internal(format!("the catalog answered {other:?}"))),
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,230 @@
+//! Reads a range of a stripe's content: only the cells asked for, only the shards that hold them; what
+//! is missing, damaged or does not open is rebuilt from any `data` other shards, column for column.
+//!
+//! Invariant: plaintext leaves here only through a cell that opened under its key at its address.
+
+use std::{
+    collections::BTreeSet,
+    ops::Range,
+    sync::{Arc, atomic::Ordering},
+};
+
+use bytes::Bytes;
+use futures::{StreamExt, stream::FuturesUnordered};
+use holdfast_crypt::BodyKey;
+use holdfast_erasure::Code;
+use holdfast_model::{Generation, ShardId, ShardIndex, StripeId, placement::Place};
+use holdfast_ring::{Buffer, BufferPool};
+use holdfast_stripe::{Layout, ShardSpan, open_cells, rebuild_range};
+
+use crate::{
+    Counters,
+    health::Health,
+    shards::{ShardError, Shards},
+};
+
+/// A stripe as the catalog knows it.
+#[derive(Debug, Clone)]
+pub struct StoredStripe {
+    /// The stripe.
+    pub id: StripeId,
+    /// Generation of its shards.
+    pub generation: Generation,
+    /// Number of the stripe in its body; part of what its cells are sealed with.
+    pub number: u32,
+    /// Whether it ends the body.
+    pub last: bool,
+    /// Content in bytes.
+    pub len: usize,
+    /// Data shards.
+    pub data: u8,
+    /// Parity shards.
+    pub parity: u8,
+    /// Where each shard is, data first.
+    pub places: Vec<Place>,
+}
+
+/// A range that cannot be given back.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadFailed {
+    /// Too few shards can be read now. What is down may come back.
+    #[error("stripe {stripe}: {readable} shards readable, {needed} needed; {cause}")]
+    TooFewShards {
+        /// The stripe.
+        stripe: StripeId,
+        /// Shards that could be read.
+        readable: usize,
+        /// Shards needed.
+        needed: usize,
+        /// What the last unreadable one met.
+        cause: String,
+    },
+    /// The catalog's description is not of a stripe this release can have written.
+    #[error("stripe {stripe}: its description is not of a stripe: {what}")]
+    Description {
+        /// The stripe.
+        stripe: StripeId,
+        /// What is wrong.
+        what: String,
+    },
+    /// Shards agree with their checksums but their cells do not open, even when rebuilt.
+    #[error("stripe {stripe}: content does not open; it is not returned")]
+    DoesNotOpen {
+        /// The stripe.
+        stripe: StripeId,
+    },
+}
+
+/// Reads stripes.
+#[derive(Debug, Clone)]
+pub struct StripeReader {
+    /// Where shards are.
+    pub shards: Arc<Shards>,
+    /// Who answers.
+    pub health: Arc<Health>,
+    /// Memory for rebuilt shards.
+    pub pool: BufferPool,
+    /// What is counted.
+    pub counters: Arc<Counters>,
+}
+
+impl StripeReader {
+    /// The plaintext of `range` of the stripe's content, in order, in pieces.
+    ///
+    /// # Errors
+    /// [`ReadFailed`]; nothing is returned then.
+    pub async fn read(
+        &self,
+        stripe: &StoredStripe,
+        key: &BodyKey,
+        range: Range<usize>,
+    ) -> Result<Vec<Bytes>, ReadFailed> {
+        let (layout, code) = self.describe(stripe)?;
+        self.counters.ranges_read.fetch_add(1, Ordering::Relaxed);
+        let plan = layout.plan(range.clone());
+        let reads = plan.iter().map(|span| self.read_span(stripe, &layout, &code, key, span));
+        let buffers = futures::future::try_join_all(reads).await.inspect_err(|_| {
+            self.counters.unreadable.fetch_add(1, Ordering::Relaxed);
+        })?;
+
+        let mut pieces = Vec::new();
+        for (span, buffer) in plan.iter().zip(buffers) {
+            let whole = Bytes::from_owner(buffer);
+            for cell in &span.cells {
+                let at = cell.sealed.start - span.bytes.start;
+                let from = range.start.max(cell.content.start) - cell.content.start;
+                let to = range.end.min(cell.content.end) - cell.content.start;
+                if from < to {
+                    pieces.push(whole.slice(at + from..at + to));
+                }
+            }
+        }
+        Ok(pieces)
+    }
+
+    fn describe(&self, stripe: &StoredStripe) -> Result<(Layout, Arc<Code>), ReadFailed> {
+        let wrong = |what: String| ReadFailed::Description { stripe: stripe.id, what };
+        let layout = Layout::new(stripe.data, stripe.parity, stripe.len)
+            .ok_or_else(|| wrong(format!("{} bytes on {} data shards", stripe.len, stripe.data)))?;
+        let code = Code::of(stripe.data, stripe.parity).map_err(|e| wrong(e.to_string()))?;
+        if stripe.places.len() != usize::from(stripe.data) + usize::from(stripe.parity) {
+            return Err(wrong(format!("{} places", stripe.places.len())));
+        }
+        Ok((layout, code))
+    }
+
+    /// One span, opened: from its own shard, or rebuilt.
+    async fn read_span(
+        &self,
+        stripe: &StoredStripe,
+        layout: &Layout,
+        code: &Code,
+        key: &BodyKey,
+        span: &ShardSpan,
+    ) -> Result<Buffer, ReadFailed> {
+        let open = |bytes: &mut [u8]| {
+            open_cells(layout, key, stripe.number, stripe.last, &span.cells, span.bytes.start, bytes)
+        };
+        let mut bad = BTreeSet::new();
+        if self.health.is_up(stripe.places[span.shard].node) {
+            match self.fetch(stripe, span.shard, &span.bytes).await {
+                Ok(mut buffer) => {
+                    if open(&mut buffer).is_ok() {
+                        return Ok(buffer);
+                    }
+                    self.note_bad(stripe, span.shard, "its cells do not open");
+                }
+                Err(error) => self.note_bad(stripe, span.shard, &error.to_string()),
+            }
+        }
+        bad.insert(span.shard);
+        self.counters.degraded_reads.fetch_add(1, Ordering::Relaxed);
+        let mut buffer = self.rebuild(stripe, code, span, &bad).await?;
+        open(&mut buffer).map_err(|_| ReadFailed::DoesNotOpen { stripe: stripe.id })?;
+        Ok(buffer)
+    }
+
+    /// Rebuilds a span from the same bytes of `data` other shards, asking for more as some fail.
+    async fn rebuild(
+        &self,
+        stripe: &StoredStripe,
+        code: &Code,
+        span: &ShardSpan,
+        bad: &BTreeSet<usize>,
+    ) -> Result<Buffer, ReadFailed> {
+        let needed = usize::from(stripe.data);
+        let mut waiting: Vec<usize> = (0..stripe.places.len()).filter(|i| !bad.contains(i)).collect();
+        // Nodes that answer first (the vector is used from its end).
+        waiting.sort_by_key(|i| (self.health.is_up(stripe.places[*i].node), *i));
+        let mut fetched: Vec<Option<Buffer>> = (0..stripe.places.len()).map(|_| None).collect();
+        let mut running = FuturesUnordered::new();
+        let mut readable = 0;
+        let mut cause = "none failed".to_owned();
+        loop {
+            while readable + running.len() < needed {
+                let Some(index) = waiting.pop() else { break };
+                running.push(async move { (index, self.fetch(stripe, index, &span.bytes).await) });
+            }
+            match running.next().await {
+                None if readable < needed => {
+                    return Err(ReadFailed::TooFewShards { stripe: stripe.id, readable, needed, cause });
+                }
+                None => break,
+                Some((index, Ok(buffer))) => {
+                    fetched[index] = Some(buffer);
+                    readable += 1;
+                }
+                Some((index, Err(error))) => {
+                    cause = error.to_string();
+                    self.note_bad(stripe, index, &cause);
+                }
+            }
+        }
+        let mut out = self.pool.acquire(span.bytes.len()).await;
+        let present: Vec<Option<&[u8]>> = fetched.iter().map(|buffer| buffer.as_deref()).collect();
+        rebuild_range(code, &present, span.shard, &mut out)
+            .map_err(|e| ReadFailed::Description { stripe: stripe.id, what: e.to_string() })?;
+        Ok(out)
+    }
+
+    async fn fetch(
+        &self,
+        stripe: &StoredStripe,
+        index: usize,
+        bytes: &Range<usize>,
+    ) -> Result<Buffer, ShardError> {
+        let id = ShardId {
+            stripe: stripe.id,
+            index: ShardIndex::new(u8::try_from(index).expect("a stripe has at most 255 shards")),
+        };
+        let range = u32::try_from(bytes.start).expect("a shard is at most 512 KiB")
+            ..u32::try_from(bytes.end).expect("a shard is at most 512 KiB");
+        self.shards.get(stripe.places[index], id, stripe.generation, range).await
+    }
+
+    fn note_bad(&self, stripe: &StoredStripe, index: usize, why: &str) {
+        self.counters.bad_shards.fetch_add(1, Ordering::Relaxed);
+        let place = stripe.places[index];
+        tracing::warn!(stripe = %stripe.id, shard = index, node = %place.node, drive = %place.drive, why, "shard not readable");
+    }
+}

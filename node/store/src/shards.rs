@@ -1,0 +1,214 @@
+//! One shard on one drive, wherever the drive is: this node's drives through their handles, other
+//! nodes' through peer links.
+
+use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use holdfast_drive::{DeleteError, Drive, GetError, PutError, ShardWrite};
+use holdfast_model::{DriveId, Generation, NodeId, ShardId, placement::Place};
+use holdfast_peer::{Method, PeerClient, PeerError};
+use holdfast_ring::Buffer;
+use parking_lot::RwLock;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    health::Health,
+    wire::{DeleteShard, GetShard, PutShard},
+};
+
+/// How long a shard may take to become durable on another node.
+const PUT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long a shard may take to be read, here or elsewhere.
+pub(crate) const GET_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a delete may take on another node.
+const DELETE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Why a shard could not be written, read or deleted. Travels between nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum ShardError {
+    /// The drive holds no such shard of this generation.
+    #[error("drive {drive} holds no shard {id}")]
+    NotFound {
+        /// The drive.
+        drive: DriveId,
+        /// The shard.
+        id: ShardId,
+    },
+    /// Its bytes do not match their checksums.
+    #[error("shard on drive {drive} is damaged: {what}")]
+    Damaged {
+        /// The drive.
+        drive: DriveId,
+        /// What does not match.
+        what: String,
+    },
+    /// The drive has no room.
+    #[error("drive {0} is full")]
+    Full(DriveId),
+    /// The drive is fenced, gone, or not of the node it was looked for on.
+    #[error("drive {drive} cannot be used: {what}")]
+    Drive {
+        /// The drive.
+        drive: DriveId,
+        /// What it said.
+        what: String,
+    },
+    /// The node does not answer.
+    #[error("{node} does not answer: {what}")]
+    Node {
+        /// The node.
+        node: NodeId,
+        /// What was met.
+        what: String,
+    },
+}
+
+/// All drives of the cluster, as this node reaches them.
+#[derive(Debug)]
+pub struct Shards {
+    node: NodeId,
+    local: RwLock<BTreeMap<DriveId, Drive>>,
+    peers: PeerClient,
+    health: Arc<Health>,
+}
+
+impl Shards {
+    /// Reaches this node's drives directly and all others through `peers`.
+    #[must_use]
+    pub fn new(node: NodeId, drives: Vec<Drive>, peers: PeerClient, health: Arc<Health>) -> Self {
+        let local = RwLock::new(drives.into_iter().map(|drive| (drive.id(), drive)).collect());
+        Self { node, local, peers, health }
+    }
+
+    /// This node's drives, in id order.
+    #[must_use]
+    pub fn local(&self) -> Vec<Drive> {
+        self.local.read().values().cloned().collect()
+    }
+
+    /// One of this node's drives.
+    ///
+    /// # Errors
+    /// `Drive` when this node has none of that id.
+    pub fn local_drive(&self, drive: DriveId) -> Result<Drive, ShardError> {
+        self.local
+            .read()
+            .get(&drive)
+            .cloned()
+            .ok_or_else(|| ShardError::Drive { drive, what: format!("not a drive of {}", self.node) })
+    }
+
+    /// Writes a shard; returns when it is durable.
+    ///
+    /// # Errors
+    /// [`ShardError`].
+    pub async fn put(&self, place: Place, write: ShardWrite) -> Result<(), ShardError> {
+        if place.node == self.node {
+            return put_local(&self.local_drive(place.drive)?, write).await;
+        }
+        let ShardWrite { id, generation, tenant, data, parity, manifest, payload } = write;
+        let body = PutShard { drive: place.drive, id, generation, tenant, data, parity, manifest };
+        self.call(place.node, Method::ShardPut, &body, Some(payload), PUT_TIMEOUT).await.map(drop)
+    }
+
+    /// Reads a range of a shard.
+    ///
+    /// # Errors
+    /// [`ShardError`].
+    pub async fn get(
+        &self,
+        place: Place,
+        id: ShardId,
+        generation: Generation,
+        range: Range<u32>,
+    ) -> Result<Buffer, ShardError> {
+        if place.node == self.node {
+            return get_local(&self.local_drive(place.drive)?, id, generation, range).await;
+        }
+        let length = range.len();
+        let body = GetShard { drive: place.drive, id, generation, start: range.start, end: range.end };
+        match self.call(place.node, Method::ShardGet, &body, None, GET_TIMEOUT).await? {
+            Some(buffer) if buffer.len() == length => Ok(buffer),
+            other => Err(ShardError::Damaged {
+                drive: place.drive,
+                what: format!("{} bytes came, {length} were asked for", other.map_or(0, |b| b.len())),
+            }),
+        }
+    }
+
+    /// Deletes a shard durably. A shard that is not there is deleted.
+    ///
+    /// # Errors
+    /// [`ShardError`].
+    pub async fn delete(&self, place: Place, id: ShardId, generation: Generation) -> Result<(), ShardError> {
+        if place.node == self.node {
+            return delete_local(&self.local_drive(place.drive)?, id, generation).await;
+        }
+        let body = DeleteShard { drive: place.drive, id, generation };
+        self.call(place.node, Method::ShardDelete, &body, None, DELETE_TIMEOUT).await.map(drop)
+    }
+
+    async fn call<T: Serialize>(
+        &self,
+        node: NodeId,
+        method: Method,
+        body: &T,
+        payload: Option<Buffer>,
+        timeout: Duration,
+    ) -> Result<Option<Buffer>, ShardError> {
+        let body = postcard::to_stdvec(body)
+            .map_err(|e| ShardError::Node { node, what: format!("request does not encode: {e}") })?;
+        match self.peers.call(node, method, Bytes::from(body), payload.map(Into::into), timeout).await {
+            Ok(reply) => Ok(reply.payload),
+            Err(PeerError::Refused { message, .. }) => Err(decode_refusal(node, &message)),
+            Err(error) => {
+                self.health.suspect(node);
+                Err(ShardError::Node { node, what: error.to_string() })
+            }
+        }
+    }
+}
+
+/// A refusal's message is a [`ShardError`] as JSON, so that its meaning survives the wire.
+pub(crate) fn encode_refusal(error: &ShardError) -> String {
+    serde_json::to_string(error).unwrap_or_else(|_| error.to_string())
+}
+
+fn decode_refusal(node: NodeId, message: &str) -> ShardError {
+    serde_json::from_str(message).unwrap_or_else(|_| ShardError::Node { node, what: message.to_owned() })
+}
+
+pub(crate) async fn put_local(drive: &Drive, write: ShardWrite) -> Result<(), ShardError> {
+    let id = drive.id();
+    drive.put(write).await.map(drop).map_err(|error| match error {
+        PutError::Full { .. } => ShardError::Full(id),
+        other => ShardError::Drive { drive: id, what: other.to_string() },
+    })
+}
+
+pub(crate) async fn get_local(
+    drive: &Drive,
+    id: ShardId,
+    generation: Generation,
+    range: Range<u32>,
+) -> Result<Buffer, ShardError> {
+    drive.get(id, generation, range, GET_TIMEOUT).await.map_err(|error| match error {
+        GetError::NotFound { .. } => ShardError::NotFound { drive: drive.id(), id },
+        GetError::Damaged { .. } => ShardError::Damaged { drive: drive.id(), what: error.to_string() },
+        other => ShardError::Drive { drive: drive.id(), what: other.to_string() },
+    })
+}
+
+pub(crate) async fn delete_local(
+    drive: &Drive,
+    id: ShardId,
+    generation: Generation,
+) -> Result<(), ShardError> {
+    drive
+        .delete(id, generation)
+        .await
+        .map(drop)
+        .map_err(|error: DeleteError| ShardError::Drive { drive: drive.id(), what: error.to_string() })
+}

@@ -1,0 +1,92 @@
+//! What nodes ask each other about shards. Bodies are postcard; payload bytes travel beside them.
+
+use holdfast_model::{DriveId, Generation, NodeId, ShardId, TenantId};
+use serde::{Deserialize, Serialize};
+
+/// Body of `ShardPut`; the payload is the shard.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct PutShard {
+    pub drive: DriveId,
+    pub id: ShardId,
+    pub generation: Generation,
+    pub tenant: TenantId,
+    pub data: u8,
+    pub parity: u8,
+    pub manifest: Vec<u8>,
+}
+
+/// Body of `ShardGet`; the reply's payload is the range.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct GetShard {
+    pub drive: DriveId,
+    pub id: ShardId,
+    pub generation: Generation,
+    pub start: u32,
+    pub end: u32,
+}
+
+/// Body of `ShardDelete`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct DeleteShard {
+    pub drive: DriveId,
+    pub id: ShardId,
+    pub generation: Generation,
+}
+
+/// Answer to `NodeStatus`: what a node says about itself.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NodeReport {
+    /// Who answers.
+    pub node: NodeId,
+    /// Its name.
+    pub name: String,
+    /// Its program's version.
+    pub version: String,
+    /// Seconds since its program started.
+    pub uptime_seconds: u64,
+    /// Its drives.
+    pub drives: Vec<DriveReport>,
+}
+
+/// One drive, as its node sees it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DriveReport {
+    /// The drive.
+    pub id: DriveId,
+    /// Device path on its node.
+    pub path: String,
+    /// Whether it can be used.
+    pub state: DriveReportState,
+    /// Size in bytes.
+    pub capacity_bytes: u64,
+    /// Bytes in use, headers and not yet reclaimed space included.
+    pub used_bytes: u64,
+    /// Bytes that new shards may take.
+    pub free_bytes: u64,
+    /// Shards held.
+    pub shards: u64,
+    /// Failed operations since the drive was opened.
+    pub errors: u64,
+}
+
+/// Whether a drive can be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DriveReportState {
+    /// Reads and writes.
+    Live,
+    /// Works, far slower than it should.
+    Slow,
+    /// A write or flush failed: closed for good.
+    Fenced,
+    /// No longer there.
+    Gone,
+}
+
+impl DriveReportState {
+    /// Whether new shards may go there.
+    #[must_use]
+    pub fn writable(self) -> bool {
+        matches!(self, Self::Live | Self::Slow)
+    }
+}
