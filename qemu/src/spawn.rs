@@ -2,7 +2,8 @@
 //!
 //! The kernel can send a signal to a process when its parent ends, but means by "parent" the thread that
 //! started it. So all processes are started by one thread that lives as long as this process. The
-//! signal is asked for by `setpriv` of util-linux, in the child, without unsafe code here.
+//! signal is asked for by `setpriv` of util-linux, in the child, without unsafe code here. What remains is
+//! the millisecond between fork and that request: a process killed in it leaves a child behind.
 
 use std::{
     ffi::OsString,
@@ -65,6 +66,44 @@ fn start(program: Program) -> io::Result<Child> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Not a test: the process that the next test kills. It starts a child, says its number, and waits.
+    #[test]
+    #[ignore = "run by children_die_with_a_process_that_is_killed"]
+    fn parent_of_a_sleeper() {
+        let output = tempfile::tempfile().unwrap();
+        let child = spawn(Program { name: "sleep", arguments: vec!["600".into()], output }).unwrap();
+        println!("sleeper {}", child.id());
+        thread::sleep(std::time::Duration::from_secs(600));
+    }
+
+    #[test]
+    fn children_die_with_a_process_that_is_killed() {
+        use std::io::{BufRead as _, BufReader};
+        let mut parent = Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "--nocapture", "spawn::tests::parent_of_a_sleeper"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(parent.stdout.take().unwrap()).lines();
+        let number = |line: String| line.split("sleeper ").nth(1).map(str::to_owned);
+        let sleeper = lines.map_while(Result::ok).find_map(number).expect("the parent names its child");
+        let status = std::path::PathBuf::from(format!("/proc/{sleeper}/status"));
+        let alive = || std::fs::read_to_string(&status).is_ok_and(|text| !text.contains("State:\tZ"));
+        // Until it has become `sleep`, it may not have asked for the signal yet.
+        let asked = || std::fs::read_to_string(&status).unwrap().contains("Name:\tsleep");
+        while !asked() {
+            thread::sleep(std::time::Duration::from_millis(5));
+        }
+        assert!(alive());
+        parent.kill().unwrap();
+        parent.wait().unwrap();
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while alive() {
+            assert!(std::time::Instant::now() < deadline, "process {sleeper} outlived its parent");
+            thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
 
     #[test]
     fn a_child_outlives_the_thread_that_asked_for_it() {

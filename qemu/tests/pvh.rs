@@ -72,11 +72,31 @@ fn a_machine_without_a_seed_says_so_and_obeys_the_power_button() {
 }
 
 #[test]
+fn a_machine_without_state_says_so_and_obeys_the_power_button() {
+    let mut tiny = TinyCluster::new(Boot::Pvh, 1, 1);
+    let blank = tiny.spec.dir.join("blank.img");
+    fs::write(&blank, vec![0; 1 << 20]).unwrap();
+    tiny.spec.image.disk = blank;
+    let mut cluster = Cluster::start(&tiny.spec).unwrap();
+    let complaint = "STATE: no partition is named holdfast-state";
+    until(|| tiny.console("n1").contains(complaint).then_some(()))
+        .unwrap_or_else(|| panic!("no complaint on the console:\n{}", tiny.console("n1")));
+    assert!(cluster.guest("n1").unwrap().stop(common::PATIENCE).unwrap());
+}
+
+#[test]
 fn links_between_machines_can_be_cut_and_healed() {
     let tiny = TinyCluster::new(Boot::Pvh, 2, 0);
     let mut cluster = Cluster::start(&tiny.spec).unwrap();
     let second = format!("reach {}:{PORT}", holdfast_qemu::cluster_address(2));
     tiny.await_answer(0, &second, |answer| answer.starts_with("n2 "));
+
+    // The virtual network carries bulk: what arrives is all of it.
+    let bulk = tiny.await_answer(0, &format!("{} 64", second.replace("reach", "pull")), |answer| {
+        answer.contains("bytes")
+    });
+    assert!(bulk.starts_with("67108864 bytes in "), "{bulk}");
+    println!("64 MiB between two machines: {bulk}");
 
     cluster.partition("n2").unwrap();
     tiny.await_answer(0, &second, |answer| answer == "unreachable");

@@ -6,6 +6,8 @@
 //! |----------------|--------------------------------------------------------------|
 //! | `status`       | `NAME starts N drives PATH...`                               |
 //! | `reach ADDR`   | the status of the node at ADDR, or `unreachable`             |
+//! | `pull ADDR N`  | how long N MiB from the node at ADDR took                     |
+//! | `pour N`       | N MiB of zeros                                               |
 //! | `read PATH`    | `read N` bytes of the start of a drive, or the error         |
 //! | `die`          | none: the role ends with an error                            |
 
@@ -14,7 +16,7 @@ use std::{
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     path::Path,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use holdfast_appliance::{Role, data_drives, is_pid1, run_pid1};
@@ -49,6 +51,15 @@ fn answer(mut connection: &TcpStream, name: &str, starts: u64) -> io::Result<()>
             let reached = address.parse().map_err(io::Error::other).and_then(reach);
             writeln!(connection, "{}", reached.unwrap_or_else(|_| "unreachable".to_owned()))
         }
+        ["pull", address, mebibytes] => {
+            let took = address.parse().map_err(io::Error::other).and_then(|address| pull(address, mebibytes));
+            writeln!(connection, "{}", took.unwrap_or_else(|error| error.to_string()))
+        }
+        ["pour", mebibytes] => {
+            let zeros = vec![0; 1 << 20];
+            let count = mebibytes.parse().unwrap_or(0);
+            (0..count).try_for_each(|_| connection.write_all(&zeros))
+        }
         ["read", path] => {
             let mut buffer = [0; 512];
             let read = fs::File::open(path).and_then(|mut drive| drive.read(&mut buffer));
@@ -72,6 +83,14 @@ fn reach(address: SocketAddr) -> io::Result<String> {
     let mut answer = String::new();
     BufReader::new(connection).read_line(&mut answer)?;
     Ok(answer.trim().to_owned())
+}
+
+fn pull(address: SocketAddr, mebibytes: &str) -> io::Result<String> {
+    let mut connection = TcpStream::connect_timeout(&address, REACH_WITHIN)?;
+    let started = Instant::now();
+    writeln!(connection, "pour {mebibytes}")?;
+    let bytes = io::copy(&mut connection, &mut io::sink())?;
+    Ok(format!("{bytes} bytes in {} ms", started.elapsed().as_millis()))
 }
 
 /// Starts of the role so far, kept on STATE.
