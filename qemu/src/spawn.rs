@@ -72,9 +72,9 @@ mod tests {
     #[ignore = "run by children_die_with_a_process_that_is_killed"]
     fn parent_of_a_sleeper() {
         let output = tempfile::tempfile().unwrap();
-        let child = spawn(Program { name: "sleep", arguments: vec!["600".into()], output }).unwrap();
+        let mut child = spawn(Program { name: "sleep", arguments: vec!["600".into()], output }).unwrap();
         println!("sleeper {}", child.id());
-        thread::sleep(std::time::Duration::from_secs(600));
+        child.wait().unwrap();
     }
 
     #[test]
