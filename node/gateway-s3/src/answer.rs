@@ -15,7 +15,7 @@ use crate::{
     call::Call,
     errors::{self, Refusal},
     observer::{Observer, RequestRecord},
-    watch::Progress,
+    watch::{Busy, Progress},
 };
 
 /// `Server` of every answer.
@@ -135,7 +135,9 @@ pub struct CountedBody {
     inner: s3s::Body,
     ledger: Ledger,
     progress: Arc<Progress>,
-    permit: Option<tokio::sync::OwnedSemaphorePermit>,
+    length: Option<u64>,
+    /// Held until the answer is complete or given up.
+    _held: (Busy, Option<tokio::sync::OwnedSemaphorePermit>),
 }
 
 impl std::fmt::Debug for CountedBody {
@@ -145,14 +147,16 @@ impl std::fmt::Debug for CountedBody {
 }
 
 impl CountedBody {
+    /// `length` is what the answer's head announces.
     pub(crate) fn new(
         inner: s3s::Body,
+        length: Option<u64>,
         mut ledger: Ledger,
         progress: Arc<Progress>,
-        permit: Option<tokio::sync::OwnedSemaphorePermit>,
+        held: (Busy, Option<tokio::sync::OwnedSemaphorePermit>),
     ) -> Self {
         ledger.record.whole = inner.is_end_stream();
-        Self { inner, ledger, progress, permit }
+        Self { inner, ledger, progress, length, _held: held }
     }
 }
 
@@ -171,15 +175,14 @@ impl Body for CountedBody {
                 let size = frame.data_ref().map_or(0, Bytes::len) as u64;
                 self.ledger.record.bytes_out += size;
                 self.progress.given(size);
-                self.ledger.record.whole = self.inner.is_end_stream();
+                let sent = self.ledger.record.bytes_out;
+                self.ledger.record.whole = self.length == Some(sent) || self.inner.is_end_stream();
             }
             Some(Err(error)) => {
                 tracing::warn!(operation = self.ledger.record.operation, %error, "answer broken off");
-                self.permit = None;
             }
             None => {
                 self.ledger.record.whole = true;
-                self.permit = None;
                 self.progress.done();
             }
         }

@@ -50,6 +50,7 @@ pub const TABLE: &[(&str, u16, &str)] = &[
         400,
         "You did not provide the number of bytes specified by the Content-Length HTTP header.",
     ),
+    ("InsufficientStorage", 507, "There is no space left to store this safely."),
     ("InternalError", 500, "We encountered an internal error. Please try again."),
     ("InvalidAccessKeyId", 403, "The AWS Access Key Id you provided does not exist in our records."),
     ("InvalidArgument", 400, "Invalid Argument"),
@@ -89,6 +90,7 @@ pub const TABLE: &[(&str, u16, &str)] = &[
     ("MetadataTooLarge", 400, "Your metadata headers exceed the maximum allowed metadata size"),
     ("MethodNotAllowed", 405, "The specified method is not allowed against this resource."),
     ("MissingContentLength", 411, "You must provide the Content-Length HTTP header."),
+    ("MissingSecurityHeader", 400, "Your request was missing a required header"),
     ("NoSuchBucket", 404, "The specified bucket does not exist"),
     ("NoSuchBucketPolicy", 404, "The bucket policy does not exist"),
     ("NoSuchCORSConfiguration", 404, "The CORS configuration does not exist"),
@@ -107,7 +109,6 @@ pub const TABLE: &[(&str, u16, &str)] = &[
     ("NotModified", 304, "Not Modified"),
     ("ObjectLockConfigurationNotFoundError", 404, "Object Lock configuration does not exist for this bucket"),
     ("PreconditionFailed", 412, "At least one of the pre-conditions you specified did not hold"),
-    ("QuotaExceeded", 403, "The storage quota has been used up."),
     ("ReplicationConfigurationNotFoundError", 404, "The replication configuration was not found"),
     ("RequestHeaderSectionTooLarge", 400, "Your request header section exceeds the maximum allowed size."),
     (
@@ -224,7 +225,7 @@ impl From<ObjectError> for Refusal {
             ObjectError::InvalidArgument(_) => Self::because("InvalidArgument", said),
             ObjectError::Body(body) => Self::from(&body),
             ObjectError::Unavailable(_) => Self::because("ServiceUnavailable", said),
-            ObjectError::NoSpace(_) => Self::because("ServiceUnavailable", said),
+            ObjectError::NoSpace(_) => Self::new("InsufficientStorage"),
             ObjectError::Damaged(_) | ObjectError::Internal(_) => {
                 tracing::error!(error = %said, "object layer failed");
                 Self::new("InternalError")
@@ -254,6 +255,9 @@ impl From<&Fault> for Refusal {
             Fault::Length { declared, received } => Self::new("IncompleteBody")
                 .with("NumberBytesExpected", declared.to_string())
                 .with("NumberBytesProvided", received.to_string()),
+            Fault::TooLong(max) => {
+                Self::new("MaxMessageLengthExceeded").with("MaxMessageLengthBytes", max.to_string())
+            }
             Fault::PayloadHash => Self::new("XAmzContentSHA256Mismatch"),
             Fault::ContentMd5 => Self::new("BadDigest"),
             Fault::Checksum(algorithm) => Self::because(

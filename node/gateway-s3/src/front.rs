@@ -33,7 +33,7 @@ use crate::{
         Fault, Outcome, Source,
         plan::{self, Plan},
     },
-    limits::{DRAIN_SIZE_MAX, DRAIN_TIMEOUT, REQUESTS_MAX},
+    limits::{DRAIN_SIZE_MAX, DRAIN_TIMEOUT, REQUESTS_MAX, XML_BODY_SIZE_MAX},
     observer::{Observer, RequestRecord},
     operations,
     sigv4::Signed,
@@ -79,7 +79,7 @@ impl Front {
         watch: &Arc<Watch>,
     ) -> Result<Response<CountedBody>, Infallible> {
         let started = Instant::now();
-        let (_busy, progress) = watch.begin();
+        let (busy, progress) = watch.begin();
         let id = request_id();
         let head_only = request.method() == Method::HEAD;
         let path = request.uri().path().to_owned();
@@ -127,7 +127,9 @@ impl Front {
         }
         answer::dress(&mut response, &id);
         ledger.record.status = response.status().as_u16();
-        Ok(response.map(|body| CountedBody::new(body, ledger, progress, permit)))
+        let length = response.headers().get(header::CONTENT_LENGTH);
+        let length = length.and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
+        Ok(response.map(|body| CountedBody::new(body, length, ledger, progress, (busy, permit))))
     }
 
     /// Everything about a request that can be told from its head.
@@ -158,6 +160,7 @@ impl Front {
         let mut plan = Plan::parse(&parts.headers, body_checksums).map_err(turned)?;
         if !operation.takes_content() {
             plan.content_md5 = plan::content_md5(&parts.headers).map_err(turned)?;
+            plan.size_max = Some(XML_BODY_SIZE_MAX as u64);
         } else if plan.length.is_none() {
             // On HTTP/2 a request that ends with its head says that its body is empty.
             if !(parts.version == http::Version::HTTP_2 && body.is_end_stream()) {

@@ -97,9 +97,6 @@ fn is_served(call: &Call) -> Result<(), Refusal> {
     let name = call.operation.name;
     match call.operation.support {
         Support::Yes | Support::Absent => Ok(()),
-        Support::No(_) if matches!(name, "PutBucketAcl" | "PutObjectAcl") => {
-            Err(Refusal::new("AccessControlListNotSupported"))
-        }
         Support::No(why) => {
             Err(Refusal::because("NotImplemented", format!("{name} is not implemented: {why}.")))
         }

@@ -67,6 +67,7 @@ impl S3Gateway {
     pub fn new(objects: Arc<dyn ObjectGateway>, domains: Vec<String>, observer: Arc<dyn Observer>) -> Self {
         let domains = Domains::new(domains);
         let mut config = S3Config::default();
+        // The intake refuses what is longer, and says so better.
         config.xml_max_body_size = limits::XML_BODY_SIZE_MAX;
         config.presigned_url_max_skew_time_secs =
             u32::try_from(limits::CLOCK_SKEW_MAX.as_secs()).unwrap_or(u32::MAX);

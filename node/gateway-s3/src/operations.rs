@@ -55,12 +55,6 @@ impl Operation {
     pub fn takes_content(&self) -> bool {
         matches!(self.name, "PutObject" | "UploadPart")
     }
-
-    /// Whether its answer is content.
-    #[must_use]
-    pub fn gives_content(&self) -> bool {
-        self.name == "GetObject"
-    }
 }
 
 const fn row(
@@ -237,7 +231,7 @@ pub static OPERATIONS: &[Operation] = &[
     // Changing buckets.
     row("PutBucketAbac", Method::PUT, On::Bucket, &["abac"], NONE, AWS_ONLY),
     row("PutBucketAccelerateConfiguration", Method::PUT, On::Bucket, &["accelerate"], NONE, AWS_ONLY),
-    row("PutBucketAcl", Method::PUT, On::Bucket, &["acl"], NONE, ACCESS),
+    row("PutBucketAcl", Method::PUT, On::Bucket, &["acl"], NONE, Support::Yes),
     row("PutBucketAnalyticsConfiguration", Method::PUT, On::Bucket, &["analytics"], &["id"], AWS_ONLY),
     row("PutBucketCors", Method::PUT, On::Bucket, &["cors"], NONE, CORS),
     row("PutBucketEncryption", Method::PUT, On::Bucket, &["encryption"], NONE, ENCRYPTION),
@@ -360,7 +354,7 @@ pub static OPERATIONS: &[Operation] = &[
     row("GetObject", Method::GET, On::Object, NONE, RESPONSE, Support::Yes),
     row("HeadObject", Method::HEAD, On::Object, NONE, RESPONSE, Support::Yes),
     // Changing objects.
-    row("PutObjectAcl", Method::PUT, On::Object, &["acl"], VERSION, ACCESS),
+    row("PutObjectAcl", Method::PUT, On::Object, &["acl"], VERSION, Support::Yes),
     row("PutObjectLegalHold", Method::PUT, On::Object, &["legal-hold"], VERSION, LOCK),
     row("PutObjectRetention", Method::PUT, On::Object, &["retention"], VERSION, LOCK),
     row("PutObjectTagging", Method::PUT, On::Object, &["tagging"], VERSION, TAGGING),

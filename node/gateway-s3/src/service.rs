@@ -110,6 +110,8 @@ operations! {
     get_object_legal_hold: GetObjectLegalHoldInput -> GetObjectLegalHoldOutput = ops::settings::legal_hold;
     get_object_retention: GetObjectRetentionInput -> GetObjectRetentionOutput = ops::settings::retention;
     get_object_tagging: GetObjectTaggingInput -> GetObjectTaggingOutput = ops::settings::object_tagging;
+    put_bucket_acl: PutBucketAclInput -> PutBucketAclOutput = ops::settings::put_bucket_acl;
+    put_object_acl: PutObjectAclInput -> PutObjectAclOutput = ops::settings::put_object_acl;
     delete_bucket_cors: DeleteBucketCorsInput -> DeleteBucketCorsOutput = ops::settings::delete_cors;
     delete_bucket_lifecycle: DeleteBucketLifecycleInput -> DeleteBucketLifecycleOutput = ops::settings::delete_lifecycle;
     delete_bucket_policy: DeleteBucketPolicyInput -> DeleteBucketPolicyOutput = ops::settings::delete_policy;

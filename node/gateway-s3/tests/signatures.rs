@@ -162,8 +162,22 @@ async fn what_asks_for_a_missing_feature_is_refused_and_changes_nothing() {
     let cases: [(Method, &str, &str, &[(&str, &str)], u16, &str); 13] = [
         (Method::PUT, "/bucket", "versioning", &[], 501, "NotImplemented"),
         (Method::PUT, "/bucket", "policy", &[], 501, "NotImplemented"),
-        (Method::PUT, "/bucket", "acl", &[], 400, "AccessControlListNotSupported"),
-        (Method::PUT, "/bucket/k", "acl", &[], 400, "AccessControlListNotSupported"),
+        (
+            Method::PUT,
+            "/bucket",
+            "acl",
+            &[("x-amz-acl", "public-read")],
+            400,
+            "AccessControlListNotSupported",
+        ),
+        (
+            Method::PUT,
+            "/bucket/k",
+            "acl",
+            &[("x-amz-grant-read", "id=x")],
+            400,
+            "AccessControlListNotSupported",
+        ),
         (Method::PUT, "/bucket/k", "tagging", &[], 501, "NotImplemented"),
         (Method::PUT, "/bucket/k", "uploadId=x", &[], 501, "NotImplemented"),
         (Method::PUT, "/bucket/k", "somethingNew", &[], 501, "NotImplemented"),
@@ -181,6 +195,23 @@ async fn what_asks_for_a_missing_feature_is_refused_and_changes_nothing() {
     assert_eq!(client.get("/bucket/k").await.ok().text(), "content");
     refused(&client.call(Method::PUT, "/made", "somethingNew", &[], b"").await, 501, "NotImplemented");
     refused(&client.get("/made").await, 404, "NoSuchBucket");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_one_acl_that_can_be_set_is_the_one_that_is_there() {
+    let (server, client) = with_object().await;
+    let there = client.call(Method::GET, "/bucket/k", "acl", &[], b"").await.ok().text();
+    let set = |document: String| {
+        let client = client.clone();
+        async move { client.call(Method::PUT, "/bucket/k", "acl", &[], document.as_bytes()).await }
+    };
+    set(there.clone()).await.ok();
+    refused(&set(there.replace("FULL_CONTROL", "READ")).await, 400, "AccessControlListNotSupported");
+    let other = there.replacen("<ID>01", "<ID>ff", 2);
+    refused(&set(other).await, 400, "AccessControlListNotSupported");
+    client.call(Method::PUT, "/bucket", "acl", &[("x-amz-acl", "private")], b"").await.ok();
+    refused(&client.call(Method::PUT, "/bucket", "acl", &[], b"").await, 400, "MissingSecurityHeader");
     server.stop().await;
 }
 
@@ -253,16 +284,16 @@ async fn the_observer_hears_of_every_request_once() {
         .0
         .lock()
         .iter()
-        .map(|r| (r.operation, r.status, r.bytes_in, r.bytes_out > 0, r.tenant.is_some()))
+        .map(|r| (r.operation, r.status, r.bytes_in, r.bytes_out > 0, r.whole, r.tenant.is_some()))
         .collect();
     assert_eq!(
         seen,
         [
-            ("CreateBucket", 200, 0, false, true),
-            ("PutObject", 200, 7, false, true),
-            ("GetObject", 200, 0, true, true),
-            ("GetObject", 404, 0, true, true),
-            ("Unknown", 403, 0, true, false),
+            ("CreateBucket", 200, 0, false, true, true),
+            ("PutObject", 200, 7, false, true, true),
+            ("GetObject", 200, 0, true, true, true),
+            ("GetObject", 404, 0, true, true, true),
+            ("Unknown", 403, 0, true, true, false),
         ]
     );
 }

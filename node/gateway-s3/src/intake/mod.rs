@@ -52,6 +52,9 @@ pub enum Fault {
         /// Bytes received.
         received: u64,
     },
+    /// More bytes than this kind of request may have.
+    #[error("more than {0} bytes")]
+    TooLong(u64),
     /// Not what `x-amz-content-sha256` says.
     #[error("x-amz-content-sha256 does not match")]
     PayloadHash,
@@ -104,7 +107,7 @@ impl From<&Fault> for BodyError {
             Fault::ChecksumValue(header) => Self::Mismatch(header),
             Fault::ChunkSignature => Self::Mismatch("chunk signature"),
             Fault::Storage(said) => Self::Storage(said.clone()),
-            Fault::Framing(_) | Fault::Trailer(_) | Fault::TooSlow | Fault::Broken(_) => {
+            Fault::TooLong(_) | Fault::Framing(_) | Fault::Trailer(_) | Fault::TooSlow | Fault::Broken(_) => {
                 Self::Broken(fault.to_string())
             }
         }
@@ -276,6 +279,7 @@ impl Stream for Intake {
 /// What is computed while bytes pass, and compared at the end.
 struct Verify {
     declared: Option<u64>,
+    size_max: Option<u64>,
     received: u64,
     payload: Option<(Hasher, Vec<u8>)>,
     md5: Option<(md5::Md5, [u8; 16])>,
@@ -289,6 +293,7 @@ impl Verify {
     fn new(plan: &Plan) -> Self {
         Self {
             declared: plan.length,
+            size_max: plan.size_max,
             received: 0,
             payload: plan.payload_hash.map(|hash| (Hasher::new(Algorithm::Sha256), hash.to_vec())),
             md5: plan.content_md5.map(|hash| (md5::Md5::new(), hash)),
@@ -308,6 +313,11 @@ impl Verify {
             && self.received > declared
         {
             return Err(Fault::Length { declared, received: self.received });
+        }
+        if let Some(max) = self.size_max
+            && self.received > max
+        {
+            return Err(Fault::TooLong(max));
         }
         if let Some((hasher, _)) = &mut self.payload {
             hasher.update(bytes);

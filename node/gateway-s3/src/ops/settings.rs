@@ -1,11 +1,12 @@
 //! Settings that tools read when they start. What is the case is answered; a feature that is not there is
 //! answered as AWS answers for a bucket that does not use it. Nothing here changes anything: deleting a
-//! setting that cannot exist finds it gone.
+//! setting that cannot exist finds it gone, and the one ACL that can be set is the one every bucket and
+//! object has (AWS answers the same where the bucket's owner owns every object).
 
 use s3s::{
     S3Request, S3Response,
     dto::{
-        DeleteBucketCorsInput, DeleteBucketCorsOutput, DeleteBucketLifecycleInput,
+        AccessControlPolicy, DeleteBucketCorsInput, DeleteBucketCorsOutput, DeleteBucketLifecycleInput,
         DeleteBucketLifecycleOutput, DeleteBucketPolicyInput, DeleteBucketPolicyOutput,
         DeleteBucketReplicationInput, DeleteBucketReplicationOutput, DeleteBucketTaggingInput,
         DeleteBucketTaggingOutput, DeleteBucketWebsiteInput, DeleteBucketWebsiteOutput,
@@ -24,7 +25,8 @@ use s3s::{
         GetObjectLockConfigurationOutput, GetObjectRetentionInput, GetObjectRetentionOutput,
         GetObjectTaggingInput, GetObjectTaggingOutput, GetPublicAccessBlockInput, GetPublicAccessBlockOutput,
         Grant, Grantee, ObjectOwnership, Owner, OwnershipControls, OwnershipControlsRule, Payer, Permission,
-        PublicAccessBlockConfiguration, ServerSideEncryption, ServerSideEncryptionByDefault,
+        PublicAccessBlockConfiguration, PutBucketAclInput, PutBucketAclOutput, PutObjectAclInput,
+        PutObjectAclOutput, ServerSideEncryption, ServerSideEncryptionByDefault,
         ServerSideEncryptionConfiguration, ServerSideEncryptionRule, Type,
     },
 };
@@ -112,6 +114,47 @@ object_settings! {
     retention: GetObjectRetentionInput -> GetObjectRetentionOutput = |cx| Err(no_lock());
     object_tagging: GetObjectTaggingInput -> GetObjectTaggingOutput = |cx| Ok(Default::default());
     delete_object_tagging: DeleteObjectTaggingInput -> DeleteObjectTaggingOutput = |cx| Ok(Default::default());
+}
+
+pub(crate) async fn put_bucket_acl(
+    cx: Context,
+    request: S3Request<PutBucketAclInput>,
+) -> Result<S3Response<PutBucketAclOutput>, Refusal> {
+    let input = request.input;
+    cx.objects.head_bucket(&input.bucket).await?;
+    only_the_owner(input.acl.is_some(), input.access_control_policy, &cx.owner)?;
+    Ok(S3Response::new(PutBucketAclOutput {}))
+}
+
+pub(crate) async fn put_object_acl(
+    cx: Context,
+    request: S3Request<PutObjectAclInput>,
+) -> Result<S3Response<PutObjectAclOutput>, Refusal> {
+    let input = request.input;
+    only_null_version(input.version_id.as_deref())?;
+    cx.objects.head(&input.bucket, &input.key).await?;
+    only_the_owner(input.acl.is_some(), input.access_control_policy, &cx.owner)?;
+    Ok(S3Response::new(PutObjectAclOutput::default()))
+}
+
+/// `canned` is one the gate let through, which says what is the case.
+fn only_the_owner(canned: bool, policy: Option<AccessControlPolicy>, owner: &Owner) -> Result<(), Refusal> {
+    let Some(policy) = policy else {
+        return if canned { Ok(()) } else { Err(Refusal::new("MissingSecurityHeader")) };
+    };
+    let grants = policy.grants.unwrap_or_default();
+    let same_owner = policy.owner.is_none_or(|named| named.id == owner.id);
+    let full_control = |grant: &Grant| {
+        grant.grantee.as_ref().is_some_and(|grantee| grantee.id == owner.id)
+            && grant
+                .permission
+                .as_ref()
+                .is_some_and(|permission| permission.as_str() == Permission::FULL_CONTROL)
+    };
+    if same_owner && !grants.is_empty() && grants.iter().all(full_control) {
+        return Ok(());
+    }
+    Err(Refusal::new("AccessControlListNotSupported"))
 }
 
 fn no_lock() -> Refusal {

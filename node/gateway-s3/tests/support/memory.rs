@@ -43,6 +43,8 @@ pub struct MemoryTenant {
     counter: AtomicU64,
     /// Smallest part but the last; tests lower it.
     pub part_size_min: AtomicU64,
+    /// Puts that have begun.
+    pub puts_begun: AtomicU64,
 }
 
 /// Tenants by access key.
@@ -62,6 +64,7 @@ impl MemoryGateway {
                 buckets: Mutex::default(),
                 counter: AtomicU64::new(1),
                 part_size_min: AtomicU64::new(limits::PART_SIZE_MIN),
+                puts_begun: AtomicU64::new(0),
             };
             ((*key).to_owned(), (credential, Arc::new(tenant)))
         };
@@ -215,6 +218,7 @@ impl TenantObjects for MemoryTenant {
         late: Option<LateChecksums>,
     ) -> Result<ObjectInfo, ObjectError> {
         self.head_bucket(bucket).await?;
+        self.puts_begun.fetch_add(1, Ordering::Relaxed);
         let (content, etag) = gather(body, &options).await?;
         let mut attributes = options.attributes;
         attributes.checksums.extend(late.map(|late| late()).unwrap_or_default());
