@@ -111,6 +111,14 @@ pub enum ConnectError {
         /// The TLS alert, or how it closed.
         reason: String,
     },
+    /// The last connection ended as soon as it was made.
+    #[error("{address}: the connection ended soon after it began: {reason}")]
+    ShortLived {
+        /// Where.
+        address: SocketAddr,
+        /// What ended it.
+        reason: String,
+    },
     /// Not a peer's listener, or another version of one.
     #[error("{address} does not speak this protocol: {reason}")]
     Protocol {
@@ -159,10 +167,8 @@ impl ConnectError {
     /// accepted only after the handshake.
     pub(crate) fn from_link(address: SocketAddr, error: LinkError) -> Self {
         match error {
-            LinkError::Io(error) if error.kind() != io::ErrorKind::UnexpectedEof => {
-                Self::from_io(address, error)
-            }
-            LinkError::Closed | LinkError::Io(_) => {
+            LinkError::Io(error) => Self::from_io(address, error),
+            LinkError::Closed | LinkError::Cut => {
                 Self::Rejected { address, reason: "it closed the connection".to_owned() }
             }
             LinkError::Silent(after) => Self::TimedOut { address, after },

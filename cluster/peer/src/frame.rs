@@ -26,7 +26,8 @@ pub const DEADLINE_MAX_MS: u32 = 10 * 60 * 1000;
 const MAGIC: [u8; 4] = *b"HFPL";
 const VERSION: u8 = 1;
 
-const _: () = assert!(BODY_SIZE_MAX <= u32::MAX as usize && PAYLOAD_SIZE_MAX <= u32::MAX as usize);
+const _: () = assert!(BODY_SIZE_MAX <= u32::MAX as usize);
+const _: () = assert!(PAYLOAD_SIZE_MAX <= u32::MAX as usize);
 const _: () = assert!(REFUSAL_SIZE_MAX <= BODY_SIZE_MAX && JOIN_BODY_SIZE_MAX <= BODY_SIZE_MAX);
 
 /// What a frame is.

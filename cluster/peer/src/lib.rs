@@ -32,7 +32,7 @@ pub use client::{
 pub use counters::PeerCounters;
 pub use error::{ConnectError, PeerError};
 pub use method::{Method, Role};
-pub use server::{BindError, CONNECTIONS_MAX, CONNECTIONS_PER_NODE_MAX, HANDSHAKES_MAX, PeerServer};
+pub use server::{BindError, CONNECTIONS_MAX, CONNECTIONS_PER_NODE_MAX, PeerServer, STRANGERS_MAX};
 pub use service::{PeerNode, Refusal, Reply, Service, SharedPayload};
 pub use stream::{DEAD_AFTER, HEARTBEAT_EVERY};
 

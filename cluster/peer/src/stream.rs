@@ -50,6 +50,8 @@ const _: () = assert!(BUFFER_WAIT_MAX.as_millis() * 2 < STALLED_AFTER.as_millis(
 pub(crate) enum LinkError {
     #[error("the peer closed the connection")]
     Closed,
+    #[error("the connection ended inside a frame")]
+    Cut,
     #[error("the connection failed: {0}")]
     Io(#[from] io::Error),
     #[error("nothing was heard for {0:?}")]
@@ -106,7 +108,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         let mut filled = 0;
         while filled < buffer.len() {
             match self.some(&mut buffer[filled..]).await? {
-                0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+                0 => return Err(LinkError::Cut),
                 n => filled += n,
             }
         }
@@ -126,9 +128,14 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     }
 
     async fn some(&mut self, buffer: &mut [u8]) -> Result<usize, LinkError> {
-        let n = timeout(self.patience, self.inner.read(buffer))
+        let read = timeout(self.patience, self.inner.read(buffer))
             .await
-            .map_err(|_| LinkError::Silent(self.patience))??;
+            .map_err(|_| LinkError::Silent(self.patience))?;
+        let n = match read {
+            // TLS without its farewell: the process died, or closed in a hurry. Frames tell what is whole.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => 0,
+            other => other?,
+        };
         self.traffic.received.fetch_add(n as u64, Ordering::Relaxed);
         Ok(n)
     }

@@ -28,6 +28,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use crate::{
     ConnectError, Method, READ_BUFFER_SIZE, Refusal, SharedPayload,
     frame::{Header, Kind},
+    pki::valid_for,
     stream::{BUFFER_WAIT_MAX, DEAD_AFTER, FrameReader, FrameWriter, LinkError, Outgoing, Traffic},
 };
 
@@ -113,6 +114,8 @@ pub(crate) struct Driver<S> {
     queue: mpsc::UnboundedReceiver<Outgoing>,
     pending: Arc<Pending>,
     pool: BufferPool,
+    /// How long the peer's certificate is still valid.
+    expires_in: Duration,
 }
 
 impl Connection {
@@ -126,7 +129,10 @@ impl Connection {
     ) -> Result<(Arc<Self>, Driver<Stream>), ConnectError> {
         let attempt = async {
             let stream = handshake(address, config).await?;
-            let (connection, mut driver) = Self::over(stream, pool, in_flight_max, traffic);
+            let certificates = stream.get_ref().1.peer_certificates();
+            let expires_in = certificates.and_then(<[_]>::first).map(|leaf| valid_for(leaf));
+            let (connection, mut driver) =
+                Self::over(stream, pool, in_flight_max, traffic, expires_in.unwrap_or_default());
             match driver.reader.header().await.map_err(|e| ConnectError::from_link(address, e))? {
                 Header::HEARTBEAT => Ok((connection, driver)),
                 other => Err(ConnectError::Protocol {
@@ -145,6 +151,7 @@ impl Connection {
         pool: BufferPool,
         in_flight_max: usize,
         traffic: Arc<Traffic>,
+        expires_in: Duration,
     ) -> (Arc<Self>, Driver<S>) {
         let (reader, writer) = split(stream);
         let (sender, queue) = mpsc::unbounded_channel();
@@ -161,6 +168,7 @@ impl Connection {
             queue,
             pending,
             pool,
+            expires_in,
         };
         (Arc::new(connection), driver)
     }
@@ -250,6 +258,7 @@ impl<S: AsyncRead + AsyncWrite> Driver<S> {
                 Ok(()) => LinkError::Ended("nobody uses it any more"),
                 Err(error) => error,
             },
+            () = sleep(self.expires_in) => LinkError::Ended("the peer's certificate expired"),
         };
         closer.0.close(ended.to_string().into());
         self.writer.close().await;

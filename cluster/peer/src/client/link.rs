@@ -59,55 +59,42 @@ impl Link {
         let mut backoff = Backoff::new();
         loop {
             let address = *moves.borrow_and_update();
-            let attempt = tokio::select! {
-                attempt = self.dial(address) => attempt,
-                changed = moves.changed() => match changed {
-                    Ok(()) => continue,
+            let moved = tokio::select! {
+                () = self.once(address, &mut backoff) => false,
+                moved = moves.changed() => match moved {
+                    Ok(()) => true,
                     Err(_) => return,
                 },
             };
-            let (connection, driver) = match attempt {
-                Ok(up) => up,
-                Err(error) => {
-                    tracing::debug!(peer = %self.node, link = self.slot, %error, "no connection");
-                    self.show(LinkState::Down(error));
-                    tokio::select! {
-                        () = tokio::time::sleep(backoff.next()) => {}
-                        changed = moves.changed() => match changed {
-                            Ok(()) => {
-                                backoff = Backoff::new();
-                                self.show(LinkState::Connecting);
-                            }
-                            Err(_) => return,
-                        },
-                    }
-                    continue;
-                }
-            };
-            let connected = self.counters.connected();
-            let since = Instant::now();
-            tracing::debug!(peer = %self.node, link = self.slot, %address, "link up");
-            self.show(LinkState::Up(connection));
-            let ended = tokio::select! {
-                ended = driver.run() => Some(ended),
-                changed = moves.changed() => match changed {
-                    Ok(()) => None,
-                    Err(_) => return,
-                },
-            };
-            drop(connected);
-            self.show(LinkState::Connecting);
-            let Some(reason) = ended else {
+            if moved {
+                self.show(LinkState::Connecting);
                 backoff = Backoff::new();
-                continue;
-            };
-            tracing::info!(peer = %self.node, link = self.slot, %address, %reason, "link lost");
-            if since.elapsed() >= WORKED_AFTER {
-                backoff = Backoff::new();
-            } else {
-                tokio::time::sleep(backoff.next()).await;
             }
         }
+    }
+
+    /// One connection from its beginning to its end, or one failed attempt and the pause after it.
+    async fn once(&self, address: SocketAddr, backoff: &mut Backoff) {
+        let (connection, driver) = match self.dial(address).await {
+            Ok(up) => up,
+            Err(error) => {
+                tracing::debug!(peer = %self.node, link = self.slot, %error, "no connection");
+                self.show(LinkState::Down(error));
+                return tokio::time::sleep(backoff.next()).await;
+            }
+        };
+        let _connected = self.counters.connected();
+        let since = Instant::now();
+        tracing::debug!(peer = %self.node, link = self.slot, %address, "link up");
+        self.show(LinkState::Up(connection));
+        let reason = driver.run().await;
+        tracing::info!(peer = %self.node, link = self.slot, %address, %reason, "link lost");
+        if since.elapsed() >= WORKED_AFTER {
+            *backoff = Backoff::new();
+            return self.show(LinkState::Connecting);
+        }
+        self.show(LinkState::Down(ConnectError::ShortLived { address, reason: reason.to_string() }));
+        tokio::time::sleep(backoff.next()).await;
     }
 
     async fn dial(

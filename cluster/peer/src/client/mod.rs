@@ -210,7 +210,7 @@ impl PeerClient {
             connection
                 .call(method, body, payload, expires, buffer)
                 .await
-                .map_err(|failure| failed(node, method, failure))
+                .map_err(|failure| failed(node, method, timeout, failure))
         };
         let result = tokio::time::timeout_at(expires, attempt).await.unwrap_or(Err(PeerError::Timeout {
             node,
@@ -256,11 +256,12 @@ async fn choose(
     best.cloned().ok_or(reason)
 }
 
-fn failed(node: NodeId, method: Method, failure: CallFailure) -> PeerError {
+fn failed(node: NodeId, method: Method, timeout: Duration, failure: CallFailure) -> PeerError {
     match failure {
         CallFailure::Broken(reason) => PeerError::Broken { node, reason },
         CallFailure::NoBuffer => PeerError::Busy { node, method },
         CallFailure::Refused(Refusal { code, message }) => match code {
+            Refusal::LATE => PeerError::Timeout { node, method, timeout },
             Refusal::BUSY => PeerError::Busy { node, method },
             Refusal::NOT_PERMITTED | Refusal::UNKNOWN_METHOD => {
                 PeerError::NotPermitted { node, method, message }

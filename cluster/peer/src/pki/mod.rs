@@ -30,7 +30,7 @@ pub use key::{Certificate, Fingerprint, NodeKey, PrivateKey};
 pub use name::PeerName;
 pub use service::{ServiceCertificate, service_server_config};
 pub use verify::PeerIdentity;
-pub(crate) use verify::{PinnedCa, dial_config, peer_name_of, serve_config};
+pub(crate) use verify::{PinnedCa, dial_config, peer_name_of, serve_config, valid_for};
 
 /// How long a cluster's CA is valid.
 pub const CA_VALIDITY: Duration = Duration::from_secs(10 * 365 * 24 * 3600);

@@ -6,7 +6,11 @@
 //!   its fingerprint (joiners), never taken from the other side's word;
 //! - the leaf names one node of this cluster, and the dialled one when dialling.
 
-use std::{fmt, sync::Arc, time::SystemTime};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use holdfast_model::{ClusterId, NodeId};
 use rustls::{
@@ -66,7 +70,7 @@ impl PeerIdentity {
         let roots = roots(&ca)?;
         // At a moment when it is valid: the signature and the usages are in question here, not this clock.
         let within = u64::try_from(parsed.validity().not_before.timestamp()).unwrap_or(0) + 1;
-        let at = UnixTime::since_unix_epoch(std::time::Duration::from_secs(within));
+        let at = UnixTime::since_unix_epoch(Duration::from_secs(within));
         verify_chain(certificate.der(), &roots, at).map_err(|e| PkiError::Untrusted(e.to_string()))?;
         Ok(Self { name, ca, certificate, key, roots })
     }
@@ -109,7 +113,7 @@ impl PeerIdentity {
     pub fn expires(&self) -> SystemTime {
         let parsed = self.certificate.parse().expect("the certificate was parsed before");
         let seconds = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0);
-        SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds)
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
     }
 
     /// Leaf, then CA: a joiner looks for the CA it was told of among them.
@@ -140,6 +144,13 @@ pub(crate) fn peer_name_of(der: &[u8]) -> Result<PeerName, PkiError> {
         Some(others) => Err(PkiError::NotAPeer(format!("it has {} names, none a node's", others.len()))),
         None => Err(PkiError::NotAPeer("it has no name".to_owned())),
     }
+}
+
+/// How long the certificate is still valid, by this node's clock. A connection ends with it.
+pub(crate) fn valid_for(der: &[u8]) -> Duration {
+    let until = key::parse_x509(der).map(|parsed| parsed.validity().not_after.timestamp());
+    let until = Duration::from_secs(until.ok().and_then(|s| u64::try_from(s).ok()).unwrap_or(0));
+    (SystemTime::UNIX_EPOCH + until).duration_since(SystemTime::now()).unwrap_or_default()
 }
 
 /// Checks that `der` is signed by one of `roots` directly, is valid at `now` and may serve TLS.

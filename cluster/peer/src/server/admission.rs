@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use bytes::Bytes;
 use tokio::{io::split, time::timeout};
 
-use super::{HANDSHAKE_TIMEOUT, Shared, Stream, session::outgoing};
+use super::{HANDSHAKE_TIMEOUT, Shared, Stream, session::outgoing, strangers::Stranger};
 use crate::{
     Method, Refusal, Reply, Role,
     frame::{Header, JOIN_BODY_SIZE_MAX, Kind, check_size},
@@ -16,18 +16,22 @@ use crate::{
 /// How long a joiner may take to say what it wants.
 const REQUEST_TIMEOUT: Duration = HANDSHAKE_TIMEOUT;
 
-pub(super) async fn serve(shared: &Arc<Shared>, stream: Stream, from: SocketAddr) {
-    let Ok(permit) = Arc::clone(&shared.admissions).try_acquire_owned() else {
-        tracing::warn!(%from, "too many nodes want to join at once");
-        return;
-    };
+pub(super) async fn serve(shared: &Arc<Shared>, stream: Stream, from: SocketAddr, stranger: Stranger) {
     let (reader, writer) = split(stream);
     let mut reader = FrameReader::new(reader, REQUEST_TIMEOUT, Arc::default());
     let mut writer = FrameWriter::new(writer, Arc::default());
-    let (header, request) = match timeout(REQUEST_TIMEOUT, read(&mut reader)).await {
+    let read = tokio::select! {
+        read = timeout(REQUEST_TIMEOUT, read(&mut reader)) => read,
+        () = stranger.sent_away() => return,
+    };
+    let (header, request) = match read {
         Ok(Ok(read)) => read,
         Ok(Err(error)) => return tracing::warn!(%from, %error, "a joiner broke the protocol"),
         Err(_) => return tracing::debug!(%from, "a joiner said nothing"),
+    };
+    drop(stranger);
+    let Ok(permit) = Arc::clone(&shared.admissions).try_acquire_owned() else {
+        return tracing::warn!(%from, "too many nodes want to join at once");
     };
     let result = match request {
         Ok(body) => admit(shared, from, &body).await,

@@ -8,6 +8,7 @@
 
 mod admission;
 mod session;
+mod strangers;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -24,17 +25,19 @@ use rustls::ServerConfig;
 use tokio::{
     io::BufReader,
     net::{TcpListener, TcpSocket, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::Semaphore,
     time::timeout,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    ALPN_JOIN, ALPN_PEER, PeerCounters, PeerNode, READ_BUFFER_SIZE, Role, Service,
+    ALPN_JOIN, ALPN_PEER, PeerCounters, PeerNode, READ_BUFFER_SIZE, Service,
     counters::Counters,
     join::JoinAuthority,
-    pki::{PeerIdentity, PkiError, peer_name_of, serve_config},
+    pki::{PeerIdentity, PkiError, peer_name_of, serve_config, valid_for},
+    server::strangers::Strangers,
+    stream::LinkError,
 };
 
 /// Connections of nodes at once.
@@ -44,8 +47,8 @@ pub const CONNECTIONS_MAX: usize = 1024;
 /// noticed to be dead.
 pub const CONNECTIONS_PER_NODE_MAX: usize = 16;
 
-/// Connections that have not yet said who they are, at once.
-pub const HANDSHAKES_MAX: usize = 64;
+/// Connections that have not yet said who they are, at once. One more sends the oldest away.
+pub const STRANGERS_MAX: usize = 64;
 
 /// Admissions at once.
 const ADMISSIONS_MAX: usize = 4;
@@ -59,7 +62,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Connections the kernel may hold for us.
 const BACKLOG: u32 = 256;
 
-const _: () = assert!(HANDSHAKES_MAX + ADMISSIONS_MAX < CONNECTIONS_MAX);
+const _: () = assert!(STRANGERS_MAX + ADMISSIONS_MAX < CONNECTIONS_MAX);
 
 type Stream = TlsStream<BufReader<TcpStream>>;
 
@@ -92,6 +95,7 @@ struct Shared {
     authority: RwLock<Option<Arc<dyn JoinAuthority>>>,
     nodes: Mutex<Nodes>,
     connections: Arc<Semaphore>,
+    strangers: Arc<Strangers>,
     admissions: Arc<Semaphore>,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -141,6 +145,7 @@ impl PeerServer {
             authority: RwLock::new(None),
             nodes: Mutex::default(),
             connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            strangers: Strangers::new(STRANGERS_MAX),
             admissions: Arc::new(Semaphore::new(ADMISSIONS_MAX)),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -219,11 +224,9 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 async fn accept(shared: &Arc<Shared>, listener: TcpListener) {
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
     loop {
-        let permits = (Arc::clone(&shared.connections), Arc::clone(&handshakes));
-        let connection = permits.0.acquire_owned().await.expect("the semaphore is never closed");
-        let handshake = permits.1.acquire_owned().await.expect("the semaphore is never closed");
+        let connections = Arc::clone(&shared.connections);
+        let connection = connections.acquire_owned().await.expect("the semaphore is never closed");
         let (tcp, from) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -237,7 +240,7 @@ async fn accept(shared: &Arc<Shared>, listener: TcpListener) {
             let stop = serving.stop.clone();
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = welcome(serving, tcp, from, handshake) => {}
+                () = welcome(serving, tcp, from) => {}
             }
             drop(connection);
         });
@@ -245,45 +248,65 @@ async fn accept(shared: &Arc<Shared>, listener: TcpListener) {
 }
 
 /// Finds out who is there, and serves them.
-async fn welcome(shared: Arc<Shared>, tcp: TcpStream, from: SocketAddr, handshake: OwnedSemaphorePermit) {
+async fn welcome(shared: Arc<Shared>, tcp: TcpStream, from: SocketAddr) {
+    let stranger = shared.strangers.enter();
     let acceptor = TlsAcceptor::from(Arc::clone(&*shared.tls.read()));
     let _slower_without = tcp.set_nodelay(true);
     let stream = BufReader::with_capacity(READ_BUFFER_SIZE, tcp);
-    let stream = match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => {
-            tracing::warn!(%from, %error, "a connection to the peer port was refused by TLS");
-            return;
-        }
-        Err(_) => {
-            tracing::debug!(%from, "a connection to the peer port did not finish its handshake");
-            return;
+    let accepted = tokio::select! {
+        accepted = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)) => accepted,
+        () = stranger.sent_away() => {
+            return tracing::warn!(%from, "too many connections without a name; the oldest was closed");
         }
     };
-    let who = role_of(&stream);
-    drop(handshake);
-    match who {
-        Some((Role::Node, Some(peer))) => serve_node(&shared, stream, peer, from).await,
-        Some((Role::Joiner, _)) => admission::serve(&shared, stream, from).await,
-        _ => tracing::warn!(%from, "a connection to the peer port speaks no protocol of ours"),
+    let stream = match accepted {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            return tracing::warn!(%from, %error, "a connection to the peer port was refused by TLS");
+        }
+        Err(_) => {
+            return tracing::debug!(%from, "a connection to the peer port did not finish its handshake");
+        }
+    };
+    match role_of(&stream) {
+        Some(Caller::Node(peer, expires_in)) => {
+            drop(stranger);
+            serve_node(&shared, stream, peer, expires_in, from).await;
+        }
+        Some(Caller::Joiner) => admission::serve(&shared, stream, from, stranger).await,
+        None => tracing::warn!(%from, "a connection to the peer port speaks no protocol of ours"),
     }
 }
 
+/// Who a connection turned out to be.
+enum Caller {
+    /// A node, and how long its certificate is still valid.
+    Node(PeerNode, Duration),
+    /// Someone without a certificate.
+    Joiner,
+}
+
 /// Certificate and protocol must agree: a node speaks as a node, who has no certificate may only join.
-fn role_of(stream: &Stream) -> Option<(Role, Option<PeerNode>)> {
+fn role_of(stream: &Stream) -> Option<Caller> {
     let session = stream.get_ref().1;
     match (session.peer_certificates(), session.alpn_protocol()) {
         (Some([leaf, ..]), Some(ALPN_PEER)) => {
             // The verifier has checked it; a name that does not parse now would be a program error.
             let node = peer_name_of(leaf).ok()?.node;
-            Some((Role::Node, Some(PeerNode { node })))
+            Some(Caller::Node(PeerNode { node }, valid_for(leaf)))
         }
-        (None, Some(ALPN_JOIN)) => Some((Role::Joiner, None)),
+        (None, Some(ALPN_JOIN)) => Some(Caller::Joiner),
         _ => None,
     }
 }
 
-async fn serve_node(shared: &Arc<Shared>, stream: Stream, peer: PeerNode, from: SocketAddr) {
+async fn serve_node(
+    shared: &Arc<Shared>,
+    stream: Stream,
+    peer: PeerNode,
+    expires_in: Duration,
+    from: SocketAddr,
+) {
     let (counters, welcome, connections) = {
         let mut nodes = shared.nodes.lock();
         if nodes.revoked.contains(&peer.node) {
@@ -304,7 +327,8 @@ async fn serve_node(shared: &Arc<Shared>, stream: Stream, peer: PeerNode, from: 
     let _connected = counters.connected();
     tracing::debug!(%from, peer = %peer.node, "peer connected");
     let reason = tokio::select! {
-        () = welcome.cancelled() => crate::stream::LinkError::Ended("the node was revoked"),
+        () = welcome.cancelled() => LinkError::Ended("the node was revoked"),
+        () = tokio::time::sleep(expires_in) => LinkError::Ended("the node's certificate expired"),
         ended = session::serve(shared, stream, peer, &counters) => ended,
     };
     tracing::debug!(%from, peer = %peer.node, %reason, "peer disconnected");

@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub mod raw;
+
 use std::{
     collections::HashMap,
     net::SocketAddr,
@@ -21,6 +23,7 @@ use holdfast_peer::{
 };
 use holdfast_ring::{Buffer, BufferPool};
 use parking_lot::Mutex;
+use tokio::sync::Barrier;
 
 pub const CLUSTER: ClusterId = ClusterId::from_bytes([7; 16]);
 pub const SERVER: NodeId = NodeId::new(1);
@@ -53,6 +56,7 @@ pub fn pool() -> BufferPool {
 #[derive(Default)]
 pub struct TestService {
     pub shards: Mutex<HashMap<Bytes, Arc<Buffer>>>,
+    pub meeting: Mutex<Option<Arc<Barrier>>>,
     pub calls: AtomicUsize,
     pub in_progress: AtomicUsize,
     pub most_in_progress: AtomicUsize,
@@ -91,6 +95,10 @@ impl Service for TestService {
                     b"hang" => std::future::pending().await,
                     b"reserved" => return Err(Refusal::new(0xffff, "not its own")),
                     b"large" => return Ok(Reply::with_body(vec![0; 17 * 1024 * 1024])),
+                    meet if meet.starts_with(b"meet") => {
+                        let meeting = self.meeting.lock().clone().unwrap();
+                        meeting.wait().await;
+                    }
                     millis => {
                         let millis = std::str::from_utf8(millis).unwrap().parse().unwrap();
                         tokio::time::sleep(Duration::from_millis(millis)).await;
