@@ -24,18 +24,23 @@ use crate::{
     },
 };
 
-/// When a group's machine is asked to checkpoint.
+/// When a group's machine is asked to checkpoint, and what the log keeps behind a checkpoint.
 #[derive(Debug, Clone, Copy)]
 pub struct CheckpointLimits {
     /// Entries applied since the last checkpoint.
     pub entries: u64,
     /// Bytes of commands applied since the last checkpoint.
     pub bytes: u64,
+    /// Entries kept in the log, so that a follower that was away shortly needs no snapshot.
+    pub keep_entries: u64,
+    /// Bytes of entries kept in the log at most. When the log runs full less is kept.
+    pub keep_bytes: u64,
 }
 
 impl Default for CheckpointLimits {
     fn default() -> Self {
-        Self { entries: 4096, bytes: 16 * 1024 * 1024 }
+        const MIB: u64 = 1024 * 1024;
+        Self { entries: 4096, bytes: 16 * MIB, keep_entries: 4096, keep_bytes: 16 * MIB }
     }
 }
 

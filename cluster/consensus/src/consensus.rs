@@ -16,8 +16,12 @@ use crate::{
     apply::Applier,
     codec,
     context::Context,
+    elect::{self, Heard},
     group::{Change, Group, GroupHandle, MembershipError},
-    log::{Log, LogError, LogIdentity, LogPoisoned, disk::Directory},
+    log::{
+        Log, LogError, LogIdentity, LogPoisoned,
+        disk::{Directory, Disk},
+    },
     machine::StateMachine,
     maintain::maintain,
     network::Links,
@@ -111,14 +115,24 @@ impl Consensus {
     /// [`ConsensusError::Log`] when it cannot be read or is damaged, [`ConsensusError::Snapshots`],
     /// [`ConsensusError::Timing`].
     pub async fn open(options: ConsensusOptions) -> Result<Arc<Self>, ConsensusError> {
+        let path = options.dir.join("log");
+        let opening = tokio::task::spawn_blocking(move || Directory::open(path));
+        let directory = opening.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        let directory =
+            directory.map_err(|source| LogError::Io { doing: "opening the log directory", source })?;
+        Self::open_on(options, Box::new(directory)).await
+    }
+
+    /// As [`Consensus::open`], with the log on `disk`.
+    pub(crate) async fn open_on(
+        options: ConsensusOptions,
+        disk: Box<dyn Disk>,
+    ) -> Result<Arc<Self>, ConsensusError> {
         let config = options.raft_config().map_err(ConsensusError::Timing)?;
-        let (dir, node, limits) = (options.dir.clone(), options.node, options.log);
+        let (dir, node, limits) = (options.dir.join("snapshots"), options.node, options.log);
         let opened = tokio::task::spawn_blocking(move || {
-            let directory = Directory::open(dir.join("log"))
-                .map_err(|source| LogError::Io { doing: "opening the log directory", source })?;
-            let log = Log::open(Box::new(directory), node, limits)?;
-            let snapshots =
-                SnapshotDirectory::open(dir.join("snapshots")).map_err(ConsensusError::Snapshots)?;
+            let log = Log::open(disk, node, limits)?;
+            let snapshots = SnapshotDirectory::open(dir).map_err(ConsensusError::Snapshots)?;
             Ok::<_, ConsensusError>((log, snapshots))
         });
         let (log, snapshots) =
@@ -179,8 +193,16 @@ impl Consensus {
         let context = Context::new(group, self.options.node, raft, Arc::clone(&self.options.transport));
         let proposer = Proposer::start(context.clone(), self.options.batch, Arc::clone(&self.proposals));
         let reader = Reader::start(context.clone(), applier.applied());
-        let maintenance =
-            tokio::spawn(maintain(context.clone(), log.clone(), applier.clone(), self.log.holding()));
+        let maintenance = tokio::spawn(maintain(
+            context.clone(),
+            log.clone(),
+            applier.clone(),
+            self.options.checkpoint,
+            self.log.holding(),
+        ));
+        let heard = Heard::now();
+        let elections =
+            tokio::spawn(elect::run(context.clone(), log.clone(), heard.clone(), self.options.timing));
         let started = Group {
             context,
             log,
@@ -189,7 +211,9 @@ impl Consensus {
             reader,
             snapshots: self.snapshots.clone(),
             incoming: Mutex::default(),
-            tasks: vec![maintenance],
+            heard,
+            lease: self.options.timing.lease,
+            tasks: vec![maintenance, elections],
         };
         self.groups.write().insert(group, Arc::new(started));
         Ok(())

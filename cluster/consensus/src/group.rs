@@ -21,6 +21,7 @@ use tokio::{
 use crate::{
     apply::Applier,
     context::{Context, Leader, millis_left},
+    elect::{Heard, would_vote},
     incoming::Incoming,
     log::store::GroupLog,
     network::CallError,
@@ -110,6 +111,8 @@ pub(crate) struct Group {
     pub(crate) reader: Reader,
     pub(crate) snapshots: SnapshotDirectory,
     pub(crate) incoming: Mutex<Option<Incoming>>,
+    pub(crate) heard: Heard,
+    pub(crate) lease: Duration,
     pub(crate) tasks: Vec<JoinHandle<()>>,
 }
 
@@ -219,7 +222,11 @@ impl Group {
                 self.append(request).await
             }
             CallV1::Vote { vote, last } => self.vote(vote.into(), last.map(LogId::from)).await,
-            CallV1::PreVote { .. } => Ok(AnswerV1::PreVote { granted: true }),
+            CallV1::PreVote { vote: _, last } => {
+                let last = last.map(LogId::from);
+                let granted = would_vote(&self.context, &self.log, &self.heard, self.lease, last);
+                Ok(AnswerV1::PreVote { granted })
+            }
             CallV1::Snapshot(piece) => self.take_snapshot_piece(from, piece).await,
             CallV1::Propose { within_millis, commands } => match self.context.leader() {
                 Leader::Here => {
@@ -265,7 +272,11 @@ impl Group {
             request.entries.clear();
         }
         let answer = self.context.raft.append_entries(request).await;
-        match answer.map_err(|error| FailureV1::Stopped(error.to_string()))? {
+        let answer = answer.map_err(|error| FailureV1::Stopped(error.to_string()))?;
+        if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
+            self.heard.note();
+        }
+        match answer {
             AppendEntriesResponse::Success if stuffed => {
                 Ok(AnswerV1::AppendedPartly(previous.map(Into::into)))
             }
@@ -280,11 +291,12 @@ impl Group {
     async fn machine_keeps_up(&self) -> bool {
         let mut applied = self.applier.applied();
         let behind = |applied: &Option<u64>| {
-            let committed = self.log.inspect(|index| index.committed.map(|id| id.index));
-            // What is not committed yet cannot be applied: only the rest is the machine's debt.
-            let unapplied =
-                self.log.inspect(|index| index.bytes_after(*applied) - index.bytes_after(committed));
-            unapplied > UNAPPLIED_BYTES_MAX
+            self.log.inspect(|index| {
+                // What is not committed cannot be applied yet: only the rest is the machine's debt. The
+                // commit hint may trail the machine, after a restart for example.
+                let uncommitted = index.bytes_after(index.committed.map(|id| id.index));
+                index.bytes_after(*applied).saturating_sub(uncommitted) > UNAPPLIED_BYTES_MAX
+            })
         };
         let wait = applied.wait_for(|applied| !behind(applied));
         timeout_at(Instant::now() + UNAPPLIED_WAIT, wait).await.is_ok()

@@ -8,6 +8,7 @@
 //! | `log` | the log store: segments, recovery, the writing thread |
 //! | `apply` | a machine on its own thread, checkpoints |
 //! | `propose`, `read` | batching of commands, read barriers |
+//! | `elect`, `maintain` | heartbeats and elections, checkpoints and purges |
 //! | `group` | one group: what peers ask, membership |
 //! | `network`, `incoming`, `snapshot` | messages out, snapshots in and out |
 //! | `codec`, `wire`, `log::record` | every byte on disk and wire |
@@ -16,6 +17,9 @@ mod apply;
 mod codec;
 mod consensus;
 mod context;
+#[cfg(test)]
+mod crash_tests;
+mod elect;
 mod group;
 mod incoming;
 mod log;

@@ -6,13 +6,11 @@ use std::{collections::BTreeMap, time::Duration};
 use holdfast_model::GroupId;
 use tokio::sync::watch;
 
-use crate::{apply::Applier, context::Context, log::store::GroupLog};
-
-/// Entries kept behind a checkpoint, so that a follower that was away shortly needs no snapshot.
-const KEEP_ENTRIES: u64 = 4096;
-
-/// Bytes of entries kept behind a checkpoint.
-const KEEP_BYTES: u64 = 16 * 1024 * 1024;
+use crate::{
+    apply::{Applier, CheckpointLimits},
+    context::Context,
+    log::store::GroupLog,
+};
 
 /// How long a checkpoint may take before the task looks at the group again.
 const CHECKPOINT_TIMEOUT: Duration = Duration::from_secs(300);
@@ -22,6 +20,7 @@ pub(crate) async fn maintain(
     context: Context,
     log: GroupLog,
     applier: Applier,
+    limits: CheckpointLimits,
     mut holding: watch::Receiver<BTreeMap<GroupId, u64>>,
 ) {
     let group = context.group;
@@ -35,7 +34,7 @@ pub(crate) async fn maintain(
         if held.is_some_and(|upto| due < Some(upto)) || held.is_none() {
             checkpoint(&context, &applier).await;
         }
-        let spare = log.inspect(|index| index.purgeable(KEEP_ENTRIES, KEEP_BYTES));
+        let spare = log.inspect(|index| index.purgeable(limits.keep_entries, limits.keep_bytes));
         let Some(upto) = spare.max(held) else { continue };
         // The group has stopped when this fails; its status says why.
         if context.raft.trigger().purge_log(upto).await.is_err() {

@@ -14,26 +14,41 @@ const _: () = assert!(COMMAND_BYTES_MAX + 1024 * 1024 <= crate::wire::MESSAGE_BY
 
 /// Leader and election timing.
 ///
-/// A follower stands for election once it has not heard from a leader for between `lease + spread_min`
-/// and `lease + spread_max`; voters refuse any other candidate for as long as `lease`. The defaults
-/// bear guests that are emulated slowly and still replace a leader in under two seconds.
+/// A follower stands for election once it has not heard from a leader for between `lease` and
+/// `lease + spread`. The defaults bear guests that are emulated slowly and still replace a leader in
+/// under two seconds.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
-    /// How often a leader says that it is there. Also how long it waits for the answer to an append.
+    /// How often a leader says that it is there.
     pub heartbeat: Duration,
+    /// How long a leader waits for the answer to an append, the follower's flush included.
+    pub append_timeout: Duration,
     /// How long after the last word from a leader no other candidate gets a vote.
     pub lease: Duration,
-    /// Shortest wait after the lease.
-    pub spread_min: Duration,
+    /// Longest random wait after the lease.
+    pub spread: Duration,
 }
 
 impl Default for Timing {
     fn default() -> Self {
         Self {
             heartbeat: Duration::from_millis(250),
-            lease: Duration::from_millis(1000),
-            spread_min: Duration::from_millis(300),
+            append_timeout: Duration::from_millis(750),
+            lease: Duration::from_millis(1200),
+            spread: Duration::from_millis(500),
         }
+    }
+}
+
+impl Timing {
+    /// A message that is lost must not end the lease.
+    fn check(&self) -> Result<(), String> {
+        if self.heartbeat.is_zero() || self.heartbeat + self.append_timeout >= self.lease {
+            return Err(format!(
+                "the lease must be longer than heartbeat and append timeout together: {self:?}"
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -100,12 +115,17 @@ impl ConsensusOptions {
     }
 
     pub(crate) fn raft_config(&self) -> Result<openraft::Config, String> {
+        self.timing.check()?;
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         openraft::Config {
             cluster_name: "holdfast".to_owned(),
-            heartbeat_interval: millis(self.timing.heartbeat),
-            election_timeout_min: millis(self.timing.spread_min),
+            // Heartbeats and elections are `elect`'s; to openraft this is the timeout of an append, the
+            // timeout of a vote, and the lease.
+            heartbeat_interval: millis(self.timing.append_timeout),
+            election_timeout_min: millis(self.timing.append_timeout) + 1,
             election_timeout_max: millis(self.timing.lease),
+            enable_heartbeat: false,
+            enable_elect: false,
             // Checkpoints and purges are driven by `maintain`: by bytes, and by what the log needs.
             snapshot_policy: openraft::SnapshotPolicy::Never,
             max_in_snapshot_log_to_keep: u64::MAX,

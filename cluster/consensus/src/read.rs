@@ -21,7 +21,7 @@ use crate::{
 const READERS_MAX: usize = 65_536;
 
 /// How long one leader is asked before it is looked up again: it may have fallen silent meanwhile.
-const ATTEMPT_MAX: Duration = Duration::from_secs(1);
+const ATTEMPT_MAX: Duration = Duration::from_millis(1500);
 
 /// Why a read cannot be served.
 #[derive(Debug, Clone, thiserror::Error)]

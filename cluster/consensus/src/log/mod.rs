@@ -11,6 +11,10 @@ pub(crate) mod store;
 pub(crate) mod writer;
 
 #[cfg(test)]
+mod conformance;
+#[cfg(test)]
+pub(crate) mod liar;
+#[cfg(test)]
 mod tests;
 
 use std::{

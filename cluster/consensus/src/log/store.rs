@@ -214,7 +214,7 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
                 }
                 let log_id = entry.log_id;
                 assert!(
-                    !index.has_entries() || log_id.index == index.next_index(),
+                    index.last_log_id().is_none() || log_id.index == index.next_index(),
                     "{}: appending entry {} behind {:?} would leave a hole",
                     self.group,
                     log_id.index,

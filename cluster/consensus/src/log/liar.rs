@@ -1,0 +1,197 @@
+//! A disk in memory that keeps only what was flushed, and fails on request. For tests.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use parking_lot::{Mutex, RwLock};
+
+use super::disk::{Disk, Segment};
+
+/// A sector is written whole or not at all.
+const SECTOR: usize = 512;
+
+#[derive(Default)]
+struct Content {
+    durable: Vec<u8>,
+    visible: Vec<u8>,
+}
+
+type Segments = BTreeMap<u64, Arc<LiarSegment>>;
+
+/// Clones share the disk.
+#[derive(Clone, Default)]
+pub(crate) struct LiarDisk {
+    segments: Arc<Mutex<Segments>>,
+    faults: Arc<Faults>,
+}
+
+#[derive(Default)]
+struct Faults {
+    /// Held for reading while something changes on disk, so that a power cut sees one moment.
+    moment: Arc<RwLock<()>>,
+    fail_flush: AtomicBool,
+    fail_write: AtomicBool,
+    fail_create: AtomicBool,
+    lie: AtomicBool,
+    writes: AtomicU64,
+}
+
+pub(crate) struct LiarSegment {
+    content: Mutex<Content>,
+    faults: Arc<Faults>,
+}
+
+impl LiarDisk {
+    /// The disk after a power cut: of what was not flushed, each sector for which `keep` says so.
+    pub(crate) fn after_power_cut(&self, mut keep: impl FnMut() -> bool) -> Self {
+        let disk = Self::default();
+        for (&number, segment) in &*self.segments.lock() {
+            let Content { durable, visible } = &*segment.content.lock();
+            let mut content = durable.clone();
+            for (kept, new) in content.chunks_mut(SECTOR).zip(visible.chunks(SECTOR)) {
+                if kept != new && keep() {
+                    kept.copy_from_slice(new);
+                }
+            }
+            disk.put(number, content);
+        }
+        disk
+    }
+
+    /// A disk that shares the moment of a power cut with other state of its node.
+    pub(crate) fn with_moment(mut self, moment: Arc<RwLock<()>>) -> Self {
+        let segments = self.image();
+        self.segments = Arc::default();
+        self.faults = Arc::new(Faults { moment, ..Faults::default() });
+        for (number, content) in segments {
+            self.put(number, content);
+        }
+        self
+    }
+
+    fn put(&self, number: u64, content: Vec<u8>) -> Arc<LiarSegment> {
+        let content = Mutex::new(Content { durable: content.clone(), visible: content });
+        let segment = Arc::new(LiarSegment { content, faults: Arc::clone(&self.faults) });
+        self.segments.lock().insert(number, Arc::clone(&segment));
+        segment
+    }
+
+    /// All segments and their content.
+    pub(crate) fn image(&self) -> BTreeMap<u64, Vec<u8>> {
+        self.segments
+            .lock()
+            .iter()
+            .map(|(number, segment)| (*number, segment.content.lock().visible.clone()))
+            .collect()
+    }
+
+    /// A disk with exactly these segments.
+    pub(crate) fn from_image(image: BTreeMap<u64, Vec<u8>>) -> Self {
+        let disk = Self::default();
+        for (number, content) in image {
+            disk.put(number, content);
+        }
+        disk
+    }
+
+    /// The next flush fails; what it should have made durable is lost, and later flushes say nothing.
+    pub(crate) fn fail_one_flush(&self) {
+        self.faults.fail_flush.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn fail_one_write(&self) {
+        self.faults.fail_write.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn fail_one_create(&self) {
+        self.faults.fail_create.store(true, Ordering::SeqCst);
+    }
+
+    /// From now on flushes are acknowledged and do nothing.
+    pub(crate) fn lie(&self) {
+        self.faults.lie.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn writes(&self) -> u64 {
+        self.faults.writes.load(Ordering::SeqCst)
+    }
+}
+
+impl Disk for LiarDisk {
+    fn segments(&self) -> io::Result<Vec<u64>> {
+        Ok(self.segments.lock().keys().copied().collect())
+    }
+
+    fn open(&self, number: u64) -> io::Result<Arc<dyn Segment>> {
+        let segment = self.segments.lock().get(&number).cloned();
+        Ok(segment.ok_or(io::ErrorKind::NotFound)?)
+    }
+
+    fn create(&self, number: u64, size: u64, header: &[u8]) -> io::Result<Arc<dyn Segment>> {
+        let _moment = self.faults.moment.read();
+        if self.faults.fail_create.swap(false, Ordering::SeqCst) {
+            return Err(io::Error::from(io::ErrorKind::StorageFull));
+        }
+        let mut content = vec![0; usize::try_from(size).map_err(io::Error::other)?];
+        content[..header.len()].copy_from_slice(header);
+        Ok(self.put(number, content))
+    }
+
+    fn cut(&self, number: u64, length: u64) -> io::Result<()> {
+        let segment = self.segments.lock().get(&number).cloned().ok_or(io::ErrorKind::NotFound)?;
+        let mut content = segment.content.lock();
+        let length = usize::try_from(length).map_err(io::Error::other)?;
+        content.visible.truncate(length);
+        content.durable.truncate(length);
+        Ok(())
+    }
+
+    fn remove(&self, number: u64) -> io::Result<()> {
+        let _moment = self.faults.moment.read();
+        self.segments.lock().remove(&number).map(|_| ()).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+impl Segment for LiarSegment {
+    fn read_all(&self) -> io::Result<Vec<u8>> {
+        Ok(self.content.lock().visible.clone())
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let content = self.content.lock();
+        let start = usize::try_from(offset).map_err(io::Error::other)?;
+        let bytes = content.visible.get(start..start + buffer.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        buffer.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let _moment = self.faults.moment.read();
+        self.faults.writes.fetch_add(1, Ordering::SeqCst);
+        if self.faults.fail_write.swap(false, Ordering::SeqCst) {
+            return Err(io::Error::other("injected write error"));
+        }
+        let start = usize::try_from(offset).map_err(io::Error::other)?;
+        self.content.lock().visible[start..start + bytes.len()].copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        let _moment = self.faults.moment.read();
+        let mut content = self.content.lock();
+        if self.faults.fail_flush.swap(false, Ordering::SeqCst) {
+            content.visible = content.durable.clone();
+            return Err(io::Error::other("injected flush error"));
+        }
+        if !self.faults.lie.load(Ordering::SeqCst) {
+            content.durable = content.visible.clone();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,257 @@
+//! Nodes that come, go, restart, fall behind and are damaged.
+
+mod support;
+
+use std::{collections::BTreeSet, io, path::Path, time::Duration};
+
+use bytes::Bytes;
+use futures::future::join_all;
+use holdfast_consensus::{
+    Applied, Consensus, ConsensusError, ConsensusOptions, LogError, MembershipError, ProposeError, Role,
+    StateMachine,
+};
+use holdfast_model::{GroupId, NodeId};
+use support::{Cluster, GROUP, eventually, machine};
+
+fn nodes(ids: &[u64]) -> BTreeSet<NodeId> {
+    ids.iter().copied().map(NodeId::new).collect()
+}
+
+/// Checkpoints, purges and rotations after a few entries.
+fn small(options: &mut ConsensusOptions) {
+    options.checkpoint.entries = 20;
+    options.checkpoint.keep_entries = 5;
+    options.log.segment_bytes = 16 * 1024;
+    options.log.segments_max = 4;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_grows_from_one_to_three_and_replaces_a_node() {
+    let mut cluster = Cluster::start(4).await;
+    cluster.form(1).await;
+    cluster.put(1, "a", "1").await;
+    for id in 2..=3 {
+        cluster.consensus(1).add_learner(GROUP, NodeId::new(id)).await.unwrap();
+    }
+    assert_eq!(cluster.consensus(2).status(GROUP).unwrap().role, Role::Learner);
+    cluster.consensus(1).change_voters(GROUP, nodes(&[1, 2, 3])).await.unwrap();
+    // Asked through a node that does not lead.
+    let leader = cluster.leader_among(&[1, 2, 3]).await;
+    let follower = if leader == 3 { 2 } else { 3 };
+    let refused = cluster.consensus(follower).change_voters(GROUP, nodes(&[1, 2, 4])).await;
+    assert!(
+        matches!(refused, Err(MembershipError::NotALearner { node, .. }) if node == NodeId::new(4)),
+        "{refused:?}"
+    );
+    cluster.consensus(follower).add_learner(GROUP, NodeId::new(4)).await.unwrap();
+    let gone = follower;
+    let rest: Vec<u64> = (1..=4).filter(|&id| id != gone).collect();
+    cluster.consensus(follower).change_voters(GROUP, nodes(&rest)).await.unwrap();
+    cluster.stop(gone).await;
+    assert_eq!(cluster.put(4, "a", "2").await, "1");
+    let status = cluster.consensus(4).status(GROUP).unwrap();
+    assert_eq!((status.voters, status.learners, status.changing), (nodes(&rest), nodes(&[]), false));
+    // Repeating a change is harmless.
+    cluster.consensus(4).change_voters(GROUP, nodes(&rest)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fresh_learner_gets_a_snapshot_when_the_log_was_purged() {
+    let cluster = Cluster::start_tuned(2, small).await;
+    cluster.form(1).await;
+    for at in 0..120 {
+        cluster.put(1, &format!("k{at}"), &"v".repeat(100)).await;
+    }
+    let purged = eventually("a purge", || cluster.consensus(1).status(GROUP).unwrap().purged).await;
+    assert!(purged > 10, "{purged}");
+    cluster.consensus(1).add_learner(GROUP, NodeId::new(2)).await.unwrap();
+    eventually("equal states", || {
+        let states = [1, 2].map(|id| cluster.running(id).state.lock().clone());
+        (states[0] == states[1]).then_some(())
+    })
+    .await;
+    let status = cluster.consensus(2).status(GROUP).unwrap();
+    assert!(status.purged > Some(10), "the learner was fed from the log: {status:?}");
+    cluster.consensus(1).change_voters(GROUP, nodes(&[1, 2])).await.unwrap();
+    cluster.put(2, "after", "1").await;
+    cluster.consensus(2).read_barrier(GROUP).await.unwrap();
+    assert_eq!(cluster.running(2).state.lock().values.len(), 121);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn old_segments_go_and_a_restart_loses_nothing() {
+    let mut cluster = Cluster::start_tuned(1, small).await;
+    cluster.form(1).await;
+    for round in 0..5 {
+        for at in 0..60 {
+            cluster.put(1, &format!("k{round}-{at}"), &"v".repeat(300)).await;
+        }
+        if round % 2 == 0 {
+            cluster.stop(1).await;
+        } else {
+            cluster.kill(1).await;
+        }
+        cluster.boot(1).await;
+        cluster.leader().await;
+        cluster.consensus(1).read_barrier(GROUP).await.unwrap();
+        assert_eq!(cluster.running(1).state.lock().values.len(), 60 * (round + 1));
+    }
+    let log = cluster.nodes[0].dir.join("raft/log");
+    let segments = eventually("old segments to go", || {
+        let count = std::fs::read_dir(&log).unwrap().count();
+        (count <= 6).then_some(count)
+    })
+    .await;
+    println!("{segments} segments left");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_group_does_not_keep_the_log_of_a_busy_one() {
+    let cluster = Cluster::start_tuned(1, small).await;
+    cluster.form(1).await;
+    let idle = GroupId::new(7);
+    let dir = cluster.root.path().join("idle");
+    cluster.consensus(1).start_group(idle, Box::new(machine::KvMachine::open(&dir).unwrap())).await.unwrap();
+    cluster.consensus(1).initialize(idle, nodes(&[1])).await.unwrap();
+    cluster.consensus(1).propose(idle, machine::put("a", "1")).await.unwrap();
+    for at in 0..400 {
+        cluster.put(1, &format!("k{at}"), &"v".repeat(300)).await;
+    }
+    let log = cluster.nodes[0].dir.join("raft/log");
+    eventually("old segments to go", || (std::fs::read_dir(&log).unwrap().count() <= 6).then_some(())).await;
+    assert!(cluster.consensus(1).status(idle).unwrap().purged.is_some());
+    cluster.consensus(1).propose(idle, machine::put("a", "2")).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_was_away_does_not_depose_the_leader() {
+    let cluster = Cluster::formed(3).await;
+    let leader = cluster.leader().await;
+    let away = leader % 3 + 1;
+    let term = cluster.consensus(leader).status(GROUP).unwrap().term;
+    cluster.network.isolate(away, &[1, 2, 3]);
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    cluster.network.heal();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    cluster.put(away, "a", "1").await;
+    let status = cluster.consensus(away).status(GROUP).unwrap();
+    assert_eq!((status.term, status.leader), (term, Some(NodeId::new(leader))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_group_is_refused_by_name_and_can_be_added_again() {
+    let mut cluster = Cluster::formed(3).await;
+    for at in 0..20 {
+        cluster.put(1, &format!("k{at}"), "v").await;
+    }
+    let leader = cluster.leader().await;
+    let victim = leader % 3 + 1;
+    cluster.consensus(victim).read_barrier(GROUP).await.unwrap();
+    cluster.kill(victim).await;
+    let dir = cluster.nodes[victim as usize - 1].dir.clone();
+    // One bit of one entry's payload, in the middle of the log.
+    let segment = std::fs::read_dir(dir.join("raft/log")).unwrap().map(|e| e.unwrap().path()).min().unwrap();
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let at = bytes.windows(7).position(|window| window == b"put k10").unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+
+    let transport = std::sync::Arc::new(cluster.network.endpoint(NodeId::new(victim)));
+    let options = ConsensusOptions::new(NodeId::new(victim), dir.join("raft"), transport);
+    let consensus = Consensus::open(options).await.unwrap();
+    let open = |name: &str| Box::new(machine::KvMachine::open(&dir.join(name)).unwrap());
+    let refused = consensus.start_group(GROUP, open("machine")).await;
+    assert!(
+        matches!(&refused, Err(ConsensusError::Log(LogError::GroupDamaged { group, .. })) if *group == GROUP),
+        "{refused:?}"
+    );
+    // Another group of the same log is not affected.
+    consensus.start_group(GroupId::new(5), open("other")).await.unwrap();
+
+    // The way back: out of the group, forget, in again, with the state from the others.
+    let rest: Vec<u64> = (1..=3).filter(|&id| id != victim).collect();
+    cluster.consensus(leader).change_voters(GROUP, nodes(&rest)).await.unwrap();
+    consensus.forget_group(GROUP).await.unwrap();
+    let machine = machine::KvMachine::open(&dir.join("machine-again")).unwrap();
+    let state = machine.state();
+    consensus.start_group(GROUP, Box::new(machine)).await.unwrap();
+    cluster.network.attach(NodeId::new(victim), &consensus);
+    cluster.consensus(leader).add_learner(GROUP, NodeId::new(victim)).await.unwrap();
+    cluster.consensus(leader).change_voters(GROUP, nodes(&[1, 2, 3])).await.unwrap();
+    consensus.read_barrier(GROUP).await.unwrap();
+    assert_eq!(state.lock().values.len(), 20);
+    consensus.shutdown().await.unwrap();
+}
+
+/// Fails when told to fail.
+struct Brittle;
+
+impl StateMachine for Brittle {
+    fn apply(&mut self, entries: &[Applied<'_>]) -> io::Result<Vec<Vec<Bytes>>> {
+        if entries.iter().flat_map(|entry| entry.commands).any(|command| &command[..] == b"break") {
+            return Err(io::Error::other("the disk is full"));
+        }
+        Ok(entries.iter().map(|entry| entry.commands.to_vec()).collect())
+    }
+    fn checkpoint(&mut self, _: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+    fn position(&self) -> Option<Vec<u8>> {
+        None
+    }
+    fn snapshot(&mut self, path: &Path) -> io::Result<()> {
+        std::fs::write(path, b"")
+    }
+    fn install(&mut self, _: &Path, _: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machine_that_fails_stops_its_group_and_no_other() {
+    let cluster = Cluster::formed(1).await;
+    let brittle = GroupId::new(8);
+    let consensus = cluster.consensus(1);
+    consensus.start_group(brittle, Box::new(Brittle)).await.unwrap();
+    consensus.initialize(brittle, nodes(&[1])).await.unwrap();
+    assert_eq!(consensus.propose(brittle, Bytes::from_static(b"fine")).await.unwrap(), "fine");
+    let broken = consensus.propose(brittle, Bytes::from_static(b"break")).await;
+    assert!(matches!(broken, Err(ProposeError::Unknown { .. })), "{broken:?}");
+    let after = consensus.propose(brittle, Bytes::from_static(b"fine")).await;
+    assert!(matches!(after, Err(ProposeError::Stopped { .. })), "{after:?}");
+    assert!(consensus.read_barrier(brittle).await.is_err());
+    let status = consensus.status(brittle).unwrap();
+    assert!(status.role == Role::Stopped && status.failure.unwrap().contains("the disk is full"));
+    cluster.put(1, "a", "1").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn too_many_commands_are_refused_as_busy_and_not_queued() {
+    let cluster = Cluster::start_tuned(1, |options| options.batch.commands_queued = 8).await;
+    // No leader yet: whatever is accepted waits.
+    let consensus = cluster.consensus(1);
+    let started = std::time::Instant::now();
+    let wait = Duration::from_millis(300);
+    let all = join_all((0..20).map(|_| consensus.propose_within(GROUP, machine::increment("a"), wait))).await;
+    let busy = all.iter().filter(|result| matches!(result, Err(ProposeError::Busy(_)))).count();
+    let waited = all.iter().filter(|result| matches!(result, Err(ProposeError::NoLeader { .. }))).count();
+    assert_eq!((busy, waited), (12, 8), "{all:?}");
+    assert!(started.elapsed() >= wait);
+    // Nothing of it comes back once there is a leader.
+    cluster.form(1).await;
+    assert_eq!(consensus.propose(GROUP, machine::increment("a")).await.unwrap(), "1");
+    let large = Bytes::from(vec![b'x'; holdfast_consensus::COMMAND_BYTES_MAX + 1]);
+    assert!(matches!(consensus.propose(GROUP, large).await, Err(ProposeError::TooLarge { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_of_the_largest_size_reaches_all_nodes() {
+    let cluster = Cluster::formed(3).await;
+    let value = "v".repeat(holdfast_consensus::COMMAND_BYTES_MAX - 6);
+    let follower = cluster.leader().await % 3 + 1;
+    cluster.put(follower, "a", &value).await;
+    for id in 1..=3 {
+        cluster.consensus(id).read_barrier(GROUP).await.unwrap();
+        assert_eq!(cluster.running(id).state.lock().values["a"].len(), value.len());
+    }
+}
