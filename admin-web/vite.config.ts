@@ -44,5 +44,5 @@ export default defineConfig({
     // `npm run dev` against a node: HOLDFAST_ADMIN=https://127.0.0.1:8443
     proxy: { '/api': { target: process.env['HOLDFAST_ADMIN'] ?? 'https://127.0.0.1:8443', secure: false } },
   },
-  test: { environment: 'jsdom', setupFiles: ['src/test/setup.ts'], restoreMocks: true },
+  test: { environment: 'jsdom', setupFiles: ['src/test/setup.ts'], restoreMocks: true, testTimeout: 60_000 },
 })

@@ -31,7 +31,8 @@ export function attention(cluster: ClusterStatus, now: number): Finding[] {
   return findings.sort((a, b) => ORDER[a.severity] - ORDER[b.severity])
 }
 
-function protection({ level }: ClusterStatus): Finding[] {
+function protection({ level, nodes }: ClusterStatus): Finding[] {
+  const survived = (of: string) => survives(of, nodes.length)
   if (level.actual === null) {
     return [
       {
@@ -39,7 +40,7 @@ function protection({ level }: ClusterStatus): Finding[] {
         severity: 'bad',
         title: 'Writes are refused',
         detail:
-          `No stripe on the drives that are up keeps ${level.requested} (${survives(level.requested)}). ` +
+          `No stripe on the drives that are up keeps ${level.requested} (${survived(level.requested)}). ` +
           'Reads go on. Bring nodes or drives back, or lower the level.',
         node: null,
       },
@@ -51,7 +52,7 @@ function protection({ level }: ClusterStatus): Finding[] {
         key: 'level',
         severity: 'warning',
         title: `New data gets ${level.actual}, not ${level.requested}`,
-        detail: `It survives ${survives(level.actual)}.`,
+        detail: `It survives the loss of ${survived(level.actual)}.`,
         node: null,
       },
     ]
@@ -89,7 +90,8 @@ function ofDrive(node: string, drive: DriveStatus): Finding[] {
     node,
   })
   if (tone === 'bad') {
-    return [finding('bad', `Drive ${name} on ${node} is ${label.toLowerCase()}`, `${sentence(detail)} Replace ${drive.path}.`)]
+    const advice = drive.state.kind === 'missing' ? 'Check that it is plugged in, or replace it.' : 'Replace it.'
+    return [finding('bad', `Drive ${name} on ${node} is ${label.toLowerCase()}`, `${drive.path}: ${sentence(detail)} ${advice}`)]
   }
   if (tone === 'warning') return [finding('warning', `Drive ${name} on ${node} is ${label.toLowerCase()}`, detail)]
   if (tone === 'busy') return [finding('busy', `Drive ${name} on ${node} is ${label.toLowerCase()}`, detail)]

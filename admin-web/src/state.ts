@@ -38,7 +38,7 @@ export function describeDrive(state: DriveState): Described {
     case 'fenced':
       return { tone: 'bad', label: 'Fenced', detail: state.reason }
     case 'missing':
-      return { tone: 'bad', label: 'Missing', detail: 'Its node does not find it.' }
+      return { tone: 'bad', label: 'Missing', detail: 'Not found by its node.' }
     case 'unknown':
       return { tone: 'unknown', label: 'Unknown', detail: 'Its node does not answer.' }
     default:
@@ -58,10 +58,13 @@ const SURVIVES: Readonly<Record<string, string>> = {
   '+4n': '4 drives or 4 nodes',
 }
 
-/** What a level survives: `2 drives or 1 node`. */
-export function survives(level: string): string {
+/**
+ * What a level survives: `2 drives or 1 node`. In a cluster of one node the promise counts drives only: its
+ * stripes have nowhere else to go.
+ */
+export function survives(level: string, nodes = 2): string {
   const parity = SURVIVES[level]
-  if (parity !== undefined) return parity
+  if (parity !== undefined) return nodes > 1 ? parity : (/^\d drives?/.exec(parity)?.[0] ?? parity)
   const copies = /^([2-8])x$/.exec(level)?.[1]
   return copies === undefined ? level : `the loss of ${Number(copies) - 1} of ${copies} copies`
 }

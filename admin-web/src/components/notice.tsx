@@ -12,7 +12,12 @@ export function FailureNotice({ failure, onRetry }: { failure: Failure; onRetry?
         <p>{detail}</p>
       </div>
       {onRetry === undefined ? null : (
-        <button type="button" onClick={onRetry}>
+        <button
+          type="button"
+          onClick={() => {
+            onRetry()
+          }}
+        >
           Try again
         </button>
       )}

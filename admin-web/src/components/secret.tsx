@@ -1,5 +1,5 @@
 // Values that are shown once: the reader copies them and says so.
-import { type ReactNode, useState } from 'react'
+import { type ReactNode, useEffect, useRef, useState } from 'react'
 
 export type SecretField = { label: string; value: string; secret: boolean }
 
@@ -11,8 +11,13 @@ export function SecretCard(props: {
   children?: ReactNode
 }) {
   const { title, advice, fields, onDone, children } = props
+  const card = useRef<HTMLElement>(null)
+  // It appears as the answer to a button: who listens, or sees little, is taken to it.
+  useEffect(() => {
+    card.current?.focus()
+  }, [])
   return (
-    <section className="secret" aria-label={title}>
+    <section className="secret" aria-label={title} ref={card} tabIndex={-1}>
       <h3>{title}</h3>
       <p>{advice}</p>
       <dl>

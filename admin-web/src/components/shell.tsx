@@ -81,7 +81,7 @@ function isWithin(page: Page, entry: Page): boolean {
 }
 
 const THEMES: { theme: Theme; label: string }[] = [
-  { theme: 'system', label: 'System' },
+  { theme: 'system', label: 'System colours' },
   { theme: 'light', label: 'Light' },
   { theme: 'dark', label: 'Dark' },
 ]

@@ -106,7 +106,7 @@ function DriveTable({ node }: { node: NodeStatus }) {
   }
   return (
     <div className="scroll">
-      <table>
+      <table className="drive-table">
         <thead>
           <tr>
             <th scope="col">Serial</th>

@@ -25,7 +25,7 @@ export function OverviewPage({ cluster }: { cluster: ClusterStatus }) {
       </PageHead>
       <Findings
         findings={attention(cluster, now)}
-        calm={`All ${plural(cluster.nodes.length, 'node')} and ${plural(drives, 'drive')} are well. New data survives the loss of ${survives(cluster.level.requested)}.`}
+        calm={`All ${plural(cluster.nodes.length, 'node')} and ${plural(drives, 'drive')} are well. New data survives the loss of ${survives(cluster.level.requested, cluster.nodes.length)}.`}
       />
       <div className="columns">
         <Protection cluster={cluster} />
@@ -39,7 +39,8 @@ export function OverviewPage({ cluster }: { cluster: ClusterStatus }) {
   )
 }
 
-function Protection({ cluster: { level } }: { cluster: ClusterStatus }) {
+function Protection({ cluster: { level, nodes } }: { cluster: ClusterStatus }) {
+  const survived = (of: string) => survives(of, nodes.length)
   const short = level.actual === null || level.actual !== level.requested
   return (
     <Panel
@@ -50,17 +51,17 @@ function Protection({ cluster: { level } }: { cluster: ClusterStatus }) {
         <div>
           <dt>Requested</dt>
           <dd className="level">{level.requested}</dd>
-          <dd className="muted">{survives(level.requested)}</dd>
+          <dd className="muted">{survived(level.requested)}</dd>
         </div>
         <div className={short ? 'level-short' : undefined}>
           <dt>Actual</dt>
           <dd className="level">{level.actual ?? 'None'}</dd>
-          <dd className="muted">{level.actual === null ? 'writes are refused' : survives(level.actual)}</dd>
+          <dd className="muted">{level.actual === null ? 'writes are refused' : survived(level.actual)}</dd>
         </div>
         <div>
           <dt>Suggested</dt>
           <dd className="level">{level.suggested}</dd>
-          <dd className="muted">{level.suggested === level.requested ? 'as requested' : survives(level.suggested)}</dd>
+          <dd className="muted">{level.suggested === level.requested ? 'as requested' : survived(level.suggested)}</dd>
         </div>
       </dl>
     </Panel>
@@ -101,7 +102,7 @@ function CapacityPanel({ cluster: { capacity, level } }: { cluster: ClusterStatu
 export function NodeTable({ nodes, now }: { nodes: NodeStatus[]; now: number }) {
   return (
     <div className="scroll">
-      <table>
+      <table className="node-table">
         <thead>
           <tr>
             <th scope="col">Node</th>
@@ -199,7 +200,7 @@ function Groups({ cluster }: { cluster: ClusterStatus }) {
                 <th scope="row">g{group.id}</th>
                 <td>{group.id === 0 ? 'Control' : 'Catalog'}</td>
                 <td>{group.leader === null ? <StateMark tone="bad" label="None" /> : nameOf(group.leader)}</td>
-                <td>{group.voters.map(nameOf).join(', ')}</td>
+                <td className="nowrap">{group.voters.map(nameOf).join(', ')}</td>
                 <td className="number">{integer(group.term)}</td>
                 <td className="number">{integer(group.applied_index)}</td>
               </tr>

@@ -49,7 +49,7 @@ export function TenantsPage({ session, onSessionOver }: { session: SessionInfo; 
   return (
     <>
       <PageHead title="Tenants">
-        <LiveMark live={live} />
+        {live.kind === 'stale' ? <LiveMark live={live} /> : null}
       </PageHead>
       <Outcome
         shown={shown}
@@ -107,13 +107,17 @@ function CreateForm(props: {
   const { denied, busy, onCreate } = props
   const [name, setName] = useState('')
   const [level, setLevel] = useState('')
+  const [created, setCreated] = useState(0)
   if (denied !== null) return <p className="muted inset">{denied}</p>
   const submit = async (event: SubmitEvent) => {
     event.preventDefault()
-    if (await onCreate(name, level === '' ? null : level)) setName('')
+    if (!(await onCreate(name, level === '' ? null : level))) return
+    setName('')
+    setCreated((count) => count + 1)
   }
   return (
-    <form className="row-form" onSubmit={(event) => void submit(event)} aria-label="Create a tenant">
+    // A new key makes a new form: its empty field has not been touched and is not marked as wrong.
+    <form key={created} className="row-form" onSubmit={(event) => void submit(event)} aria-label="Create a tenant">
       <label>
         Name
         <input

@@ -1,0 +1,69 @@
+import { describe, expect, test } from 'vitest'
+
+import type { ClusterStatus, DriveState } from './api/types.ts'
+import { attention } from './attention.ts'
+import { LEVELS, survives } from './state.ts'
+import { cluster, drive, node } from './test/node.ts'
+
+function titles(change: Partial<ClusterStatus>): string[] {
+  return attention(cluster(change), 100_000).map((finding) => `${finding.severity}: ${finding.title}`)
+}
+
+function withDrive(state: DriveState): Partial<ClusterStatus> {
+  return { nodes: [node(1, { drives: [drive('/dev/vdb', { state })] })] }
+}
+
+test('a healthy cluster needs none', () => {
+  expect(titles({})).toEqual([])
+})
+
+test('drives in trouble are named by serial and node', () => {
+  expect(titles(withDrive({ kind: 'fenced', reason: 'x' }))).toEqual(['bad: Drive S-vdb on n1 is fenced'])
+  expect(titles(withDrive({ kind: 'missing' }))).toEqual(['bad: Drive S-vdb on n1 is missing'])
+  expect(titles(withDrive({ kind: 'slow' }))).toEqual(['warning: Drive S-vdb on n1 is slow'])
+  expect(titles(withDrive({ kind: 'mounting' }))).toEqual(['busy: Drive S-vdb on n1 is mounting'])
+})
+
+test('a drive that tells no serial is named by its path', () => {
+  const nodes = [node(1, { drives: [drive('/dev/vdb', { serial: '', state: { kind: 'slow' } })] })]
+  expect(titles({ nodes })).toEqual(['warning: Drive /dev/vdb on n1 is slow'])
+})
+
+test('a node that is down is one finding, not one for each of its drives', () => {
+  const drives = [drive('/dev/vdb', { state: { kind: 'unknown' }, usage: null })]
+  const nodes = [node(1), node(2, { state: { kind: 'down', last_heard_unix_ms: 40_000 }, drives })]
+  const findings = attention(cluster({ nodes }), 100_000)
+  expect(findings.map((finding) => finding.title)).toEqual(['n2 is down'])
+  expect(findings[0]?.detail).toContain('Last heard 1 min ago.')
+})
+
+test('a level that cannot be kept comes first', () => {
+  const level = { requested: '+2d:1n', actual: null, suggested: '+2d:1n', stripe: null }
+  const nodes = [node(1, { drives: [drive('/dev/vdb', { state: { kind: 'slow' } })] })]
+  expect(titles({ level, nodes })).toEqual(['bad: Writes are refused', 'warning: Drive S-vdb on n1 is slow'])
+})
+
+test('groups without a leader are one finding', () => {
+  const groups = [0, 1, 2].map((id) => ({ id, leader: id === 1 ? 1 : null, term: 1, voters: [1], applied_index: 1 }))
+  const [finding] = attention(cluster({ groups }), 0)
+  expect(finding?.title).toBe('No leader for g0, g2')
+  expect(finding?.detail).toContain('Membership')
+})
+
+describe('capacity', () => {
+  const used = (percent: number) =>
+    titles({ capacity: { raw_bytes: 100, used_bytes: percent, free_bytes: 100 - percent } })
+  test('warns from 80 % and is bad from 90 %', () => {
+    expect(used(79)).toEqual([])
+    expect(used(80)).toEqual(['warning: 80 % of the capacity is used'])
+    expect(used(90)).toEqual(['bad: 90 % of the capacity is used'])
+  })
+})
+
+test('every level says what it survives, and one node does not promise nodes', () => {
+  for (const level of LEVELS) expect(survives(level)).not.toBe(level)
+  expect(survives('+2d:1n')).toBe('2 drives or 1 node')
+  expect(survives('+2d:1n', 1)).toBe('2 drives')
+  expect(survives('+3d:1n1d', 1)).toBe('3 drives')
+  expect(survives('3x')).toBe('the loss of 2 of 3 copies')
+})
