@@ -25,9 +25,11 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
 };
 use tokio::{net::TcpStream, time::timeout};
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// A node that is cut off in the middle of a request must not hold a test for ever.
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 const IDLE_CONNECTIONS_MAX: usize = 64;
 
 /// A request body of any kind.
@@ -190,28 +192,35 @@ impl Https {
         &self.authority
     }
 
-    /// A fresh connection.
+    /// A fresh TLS connection, for what no HTTP library would send.
     ///
     /// # Errors
     /// When the server cannot be reached in ten seconds or its certificate is not trusted.
-    pub async fn connect(&self) -> Result<http1::SendRequest<Body>> {
+    pub async fn connect_tls(&self) -> Result<TlsStream<TcpStream>> {
         let establish = async {
             let tcp = TcpStream::connect(self.address).await?;
             tcp.set_nodelay(true)?;
-            let tls =
-                TlsConnector::from(Arc::clone(&self.trust.0)).connect(self.server_name.clone(), tcp).await?;
-            let (sender, connection) =
-                http1::Builder::new().preserve_header_case(true).handshake(TokioIo::new(tls)).await?;
-            tokio::spawn(async move {
-                // The request that was under way reports the error; the connection is then simply gone.
-                let _ = connection.await;
-            });
-            anyhow::Ok(sender)
+            TlsConnector::from(Arc::clone(&self.trust.0)).connect(self.server_name.clone(), tcp).await
         };
         timeout(CONNECT_LIMIT, establish)
             .await
             .map_err(|_| anyhow!("no connection to {} in {CONNECT_LIMIT:?}", self.authority))?
             .with_context(|| format!("connecting to {}", self.authority))
+    }
+
+    /// A fresh HTTP connection.
+    ///
+    /// # Errors
+    /// As [`Https::connect_tls`].
+    pub async fn connect(&self) -> Result<http1::SendRequest<Body>> {
+        let tls = self.connect_tls().await?;
+        let (sender, connection) =
+            http1::Builder::new().preserve_header_case(true).handshake(TokioIo::new(tls)).await?;
+        tokio::spawn(async move {
+            // The request that was under way reports the error; the connection is then simply gone.
+            let _ = connection.await;
+        });
+        Ok(sender)
     }
 
     /// Sends one request and returns the answer with its body still on the way. The connection is
@@ -235,7 +244,10 @@ impl Https {
             }
         };
         let what = format!("{} {} to {}", request.method(), request.uri(), self.authority);
-        let response = sender.send_request(request).await.context(what)?;
+        let response = timeout(ANSWER_LIMIT, sender.send_request(request))
+            .await
+            .map_err(|_| anyhow!("{what}: no answer in {ANSWER_LIMIT:?}"))?
+            .context(what)?;
         Ok((response, sender))
     }
 

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod clients;
 pub mod cluster_file;
 pub mod dev;
 pub mod http_client;

@@ -43,6 +43,38 @@ pub fn write_noise(path: &Path, seed: u64, length: u64) -> Result<()> {
     Ok(())
 }
 
+/// A real tree for clients: documents of this machine, topped up with made files to `files_min`, at most
+/// `files_max`, and large files of the given sizes.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn make_real(to: &Path, files_min: usize, files_max: usize, large: &[u64]) -> Result<()> {
+    const DOCUMENTS: &str = "/usr/share/doc";
+    if to.exists() {
+        fs::remove_dir_all(to)?;
+    }
+    fs::create_dir_all(to)?;
+    let copied = if Path::new(DOCUMENTS).is_dir() {
+        copy_files(Path::new(DOCUMENTS), &to.join("doc"), files_max)?
+    } else {
+        0
+    };
+    for number in copied..files_min {
+        let dir = to.join("made").join((number % 50).to_string());
+        fs::create_dir_all(&dir)?;
+        // Sizes from nothing to 64 KiB: on both sides of what is kept within the catalog.
+        write_noise(
+            &dir.join(format!("file {number}.bin")),
+            number as u64,
+            (number as u64 * 977) % (64 << 10),
+        )?;
+    }
+    for (number, &size) in large.iter().enumerate() {
+        write_noise(&to.join(format!("large-{number}.bin")), number as u64 + 1, size)?;
+    }
+    Ok(())
+}
+
 /// Copies the regular files of a tree, at most `files_max` of them in path order; links are left out
 /// because S3 has none.
 ///

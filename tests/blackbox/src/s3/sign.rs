@@ -28,6 +28,8 @@ pub enum Payload {
     Sha256(String),
     /// `UNSIGNED-PAYLOAD`
     Unsigned,
+    /// `STREAMING-UNSIGNED-PAYLOAD-TRAILER`: chunked by S3's own framing, see [`aws_chunked`].
+    Chunked,
 }
 
 impl Payload {
@@ -41,6 +43,7 @@ impl Payload {
         match self {
             Self::Sha256(hash) => hash,
             Self::Unsigned => "UNSIGNED-PAYLOAD",
+            Self::Chunked => "STREAMING-UNSIGNED-PAYLOAD-TRAILER",
         }
     }
 }
@@ -81,6 +84,15 @@ impl Moment {
     fn day(&self) -> &str {
         &self.0[..8]
     }
+}
+
+/// A body in S3's chunk framing without trailers: one chunk and the closing one.
+#[must_use]
+pub fn aws_chunked(body: &[u8]) -> Vec<u8> {
+    let mut framed = format!("{:x}\r\n", body.len()).into_bytes();
+    framed.extend_from_slice(body);
+    framed.extend_from_slice(b"\r\n0\r\n\r\n");
+    framed
 }
 
 /// Year, month and day of a count of days after 1970-01-01 (proleptic Gregorian calendar), by the

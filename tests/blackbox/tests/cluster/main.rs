@@ -1,1 +1,14 @@
-//! Placeholder.
+//! What a cluster of processes owes its clients: the protocol, durability, availability, secrecy.
+//!
+//! Each test has a cluster of its own in `target/blackbox/NAME`, kept when the test fails.
+
+mod conditions;
+mod crash;
+mod errors;
+mod listing;
+mod multipart;
+mod names;
+mod outage;
+mod ranges;
+mod secrecy;
+mod support;

@@ -1,0 +1,55 @@
+//! `boto3` from PyPI, in the virtual environment that `cargo xtask setup` makes; driven by `clients/tree.py`.
+
+use std::{collections::BTreeMap, path::Path, process::Command};
+
+use anyhow::{Context, Result};
+
+use super::{
+    TreeClient,
+    tool::{Access, aws_environment, output, program},
+};
+use crate::paths;
+
+const SCRIPT: &str = "tests/blackbox/clients/tree.py";
+
+/// A Python program with boto3.
+#[derive(Debug)]
+pub struct Boto3(Access);
+
+impl Boto3 {
+    /// Speaks to one node.
+    #[must_use]
+    pub fn new(access: Access) -> Self {
+        Self(access)
+    }
+
+    fn script(&self, arguments: &[&str]) -> Command {
+        let mut command = program(paths::python(), &self.0);
+        aws_environment(&mut command, &self.0);
+        command.arg(SCRIPT).args(arguments);
+        command
+    }
+}
+
+impl TreeClient for Boto3 {
+    fn name(&self) -> &'static str {
+        "boto3"
+    }
+
+    fn make_bucket(&self, bucket: &str) -> Result<()> {
+        output(&mut self.script(&["mb", bucket])).map(drop)
+    }
+
+    fn copy_in(&self, from: &Path, bucket: &str, prefix: &str) -> Result<()> {
+        output(self.script(&["in", bucket, prefix]).arg(from)).map(drop)
+    }
+
+    fn list(&self, bucket: &str, prefix: &str) -> Result<BTreeMap<String, u64>> {
+        let text = output(&mut self.script(&["ls", bucket, prefix]))?;
+        serde_json::from_str(&text).context("the script's listing")
+    }
+
+    fn copy_out(&self, bucket: &str, prefix: &str, to: &Path) -> Result<()> {
+        output(self.script(&["out", bucket, prefix]).arg(to)).map(drop)
+    }
+}
