@@ -95,7 +95,8 @@ pub enum Op {
     /// See [`MoveShards`].
     MoveShards(MoveShards),
     /// Stripes found on drives that the catalog does not know: from here on they can never become part
-    /// of an object, and the sweeper may delete them. One answer each. Repeated: the same answers.
+    /// of an object, and the shards found become garbage. One answer each. Repeated, or by another node
+    /// for its own shards of the same stripe: the same answers.
     Condemn {
         /// The stripes and what was found of them.
         stripes: Vec<Orphan>,

@@ -11,8 +11,20 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::view::{DriveState, ServiceAddresses, TenantState};
 
-/// Version of the encoding.
+/// Version of the encoding. Any change of it, a new variant included, is a new version.
 pub const COMMAND_VERSION: u8 = 1;
+
+/// Catalog groups of one cluster at most.
+pub const CATALOG_GROUPS_MAX: u32 = 1024;
+
+/// Longest name of a node, tenant, operator, secret or access key, in bytes.
+pub const NAME_SIZE_MAX: usize = 255;
+
+/// Join tokens kept at most, used and expired ones among them; those that expire first go first.
+pub const JOIN_TOKENS_MAX: usize = 1024;
+
+/// The role that may change things. There is always an operator who has it.
+pub const ROLE_OPERATOR: &str = "operator";
 
 /// A change of the control state. Repeated right after, each gives the same answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,14 +39,14 @@ pub enum Command {
         region: String,
         /// Default level.
         level: Level,
-        /// Catalog groups, fixed.
+        /// Catalog groups, fixed: 1 to [`CATALOG_GROUPS_MAX`].
         catalog_groups: u32,
         /// The first node, registered with this.
         first: RegisterNode,
     },
     /// Admits a node, if its token allows.
     RegisterNode(RegisterNode),
-    /// The node votes in every group it should.
+    /// The node is a full member from here on: it votes in every group it should.
     ActivateNode(NodeId),
     /// The node moved.
     UpdateNode {
@@ -45,9 +57,9 @@ pub enum Command {
         /// Where clients reach it.
         services: ServiceAddresses,
     },
-    /// The node left for good.
+    /// The node left for good. Its number is never used again.
     RemoveNode(NodeId),
-    /// A node says which drives it has.
+    /// A node says which drives it has. A drive that was removed for good stays so.
     RegisterDrives {
         /// The node.
         node: NodeId,
@@ -56,7 +68,7 @@ pub enum Command {
         /// The proposer's clock.
         at: UnixMillis,
     },
-    /// Changes a drive's standing.
+    /// Changes a drive's standing. Removed is for good.
     SetDriveState {
         /// Which.
         drive: DriveId,
@@ -124,6 +136,16 @@ pub enum Command {
         name: String,
         /// Sealed bytes.
         sealed: Vec<u8>,
+    },
+    /// Takes back a join token that was not used.
+    RevokeJoinToken {
+        /// SHA-256 of the token's secret.
+        hash: [u8; 32],
+    },
+    /// Removes an operator, unless it is the last one who may change things.
+    DeleteOperator {
+        /// Name.
+        name: String,
     },
 }
 
@@ -217,6 +239,25 @@ pub enum Refusal {
     /// Too many nodes.
     #[error("the cluster has as many nodes as a cluster may have")]
     TooManyNodes,
+    /// What was removed does not come back; it needs a new identity.
+    #[error("{what} {name} was removed for good; format or join it anew")]
+    Removed {
+        /// What.
+        what: String,
+        /// Which.
+        name: String,
+    },
+    /// The last one stays.
+    #[error("{name} is the last {what}")]
+    Last {
+        /// What.
+        what: String,
+        /// Which.
+        name: String,
+    },
+    /// The command contradicts itself: a mistake of the program that proposed it.
+    #[error("invalid command: {0}")]
+    Invalid(String),
 }
 
 /// What a command came to.
@@ -252,7 +293,8 @@ impl Command {
 }
 
 /// The encoded form of an outcome.
-pub(crate) fn encode_outcome(outcome: &Outcome) -> Bytes {
+#[must_use]
+pub fn encode_outcome(outcome: &Outcome) -> Bytes {
     encode(outcome)
 }
 

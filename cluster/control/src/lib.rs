@@ -15,8 +15,8 @@ mod reader;
 mod view;
 
 pub use command::{
-    COMMAND_VERSION, Command, DecodeError, DriveEntry, NewTenant, Outcome, Refusal, RegisterNode, Response,
-    decode_outcome,
+    CATALOG_GROUPS_MAX, COMMAND_VERSION, Command, DecodeError, DriveEntry, JOIN_TOKENS_MAX, NAME_SIZE_MAX,
+    NewTenant, Outcome, ROLE_OPERATOR, Refusal, RegisterNode, Response, decode_outcome, encode_outcome,
 };
 pub use machine::ControlMachine;
 pub use reader::ControlReader;

@@ -1,34 +1,45 @@
 //! Reading the control state: one consistent view, and word of when it changed.
 
-use std::{
-    collections::BTreeMap,
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
-use holdfast_catalog::sqlite;
+use holdfast_catalog::sqlite::Pool;
 use holdfast_model::{
     ByteCount, ClusterId, DatabaseId, DriveId, Epoch, GroupId, NodeId, PartitionId, TenantId, UnixMillis,
 };
+use parking_lot::RwLock;
 use rusqlite::{Connection, OptionalExtension, Row, types::Type};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use crate::view::{
-    AccessKeyRecord, ClusterRecord, ControlView, DriveRecord, NodeRecord, OperatorRecord, ServiceAddresses,
-    TenantRecord,
+    AccessKeyRecord, ClusterRecord, ControlView, DriveRecord, JoinTokenRecord, NodeRecord, OperatorRecord,
+    ServiceAddresses, TenantRecord,
 };
+
+/// The file that readers read: another one after a snapshot was installed.
+#[derive(Debug, Clone)]
+pub(crate) struct Source(Arc<RwLock<Arc<Pool>>>);
+
+impl Source {
+    pub(crate) fn new(path: &Path) -> Self {
+        Self(Arc::new(RwLock::new(Arc::new(Pool::new(path)))))
+    }
+
+    pub(crate) fn replace(&self, path: &Path) {
+        *self.0.write() = Arc::new(Pool::new(path));
+    }
+}
 
 /// Reads this node's replica. Clones share it.
 #[derive(Debug, Clone)]
 pub struct ControlReader {
-    path: Arc<Mutex<PathBuf>>,
+    source: Source,
     changes: watch::Receiver<u64>,
 }
 
 impl ControlReader {
-    pub(crate) fn new(path: Arc<Mutex<PathBuf>>, changes: watch::Receiver<u64>) -> Self {
-        Self { path, changes }
+    pub(crate) fn new(source: Source, changes: watch::Receiver<u64>) -> Self {
+        Self { source, changes }
     }
 
     /// Holds the index of the next entry to be applied; changes with every applied entry.
@@ -42,14 +53,14 @@ impl ControlReader {
     /// # Errors
     /// As rusqlite.
     pub fn view(&self) -> rusqlite::Result<ControlView> {
-        let path = self.path.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut connection = sqlite::open_reader(&path)?;
+        let pool = Arc::clone(&self.source.0.read());
+        let mut connection = pool.get()?;
         let moment = connection.transaction()?;
         read_view(&moment)
     }
 }
 
-pub(crate) fn read_view(db: &Connection) -> rusqlite::Result<ControlView> {
+fn read_view(db: &Connection) -> rusqlite::Result<ControlView> {
     let mut partitions: BTreeMap<TenantId, Vec<(PartitionId, GroupId)>> = BTreeMap::new();
     for (tenant, partition) in
         rows(db, "SELECT tenant, partition_no, group_no FROM partitions ORDER BY partition_no", |row| {
@@ -160,6 +171,17 @@ pub(crate) fn read_view(db: &Connection) -> rusqlite::Result<ControlView> {
         })?
         .into_iter()
         .collect(),
+        join_tokens: rows(
+            db,
+            "SELECT hash, expires, used_by FROM join_tokens ORDER BY expires, hash",
+            |row| {
+                Ok(JoinTokenRecord {
+                    hash: row.get(0)?,
+                    expires: UnixMillis::new(unsigned(row, 1)?),
+                    used_by: row.get::<_, Option<i64>>(2)?.map(|node| NodeId::new(node.cast_unsigned())),
+                })
+            },
+        )?,
         secrets: rows(db, "SELECT name, sealed FROM secrets", |row| Ok((row.get(0)?, row.get(1)?)))?
             .into_iter()
             .collect(),
@@ -171,7 +193,7 @@ fn rows<T>(
     sql: &str,
     row: impl Fn(&Row<'_>) -> rusqlite::Result<T>,
 ) -> rusqlite::Result<Vec<T>> {
-    db.prepare(sql)?.query_map([], |r| row(r))?.collect()
+    db.prepare_cached(sql)?.query_map([], |r| row(r))?.collect()
 }
 
 fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {

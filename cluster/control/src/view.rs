@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     net::SocketAddr,
 };
 
@@ -30,6 +31,9 @@ pub struct ControlView {
     pub access_keys: BTreeMap<String, AccessKeyRecord>,
     /// Operators by name.
     pub operators: BTreeMap<String, OperatorRecord>,
+    /// Join tokens, used and expired ones among them, in the order in which they expire.
+    #[serde(skip)]
+    pub join_tokens: Vec<JoinTokenRecord>,
     /// Secrets of the cluster by name, sealed.
     #[serde(skip)]
     pub secrets: BTreeMap<String, Vec<u8>>,
@@ -143,13 +147,22 @@ pub struct AccessKeyRecord {
 }
 
 /// An operator's account.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Clone, PartialEq, Eq, Serialize)]
 #[allow(missing_docs)]
 pub struct OperatorRecord {
     pub name: String,
     #[serde(skip)]
     pub password_hash: String,
     pub role: String,
+}
+
+impl fmt::Debug for OperatorRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OperatorRecord")
+            .field("name", &self.name)
+            .field("role", &self.role)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A join token: never the token itself.

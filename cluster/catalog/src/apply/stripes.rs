@@ -174,13 +174,16 @@ pub(super) fn condemn(
     for orphan in orphans {
         let known = writer.stripe_content(orphan.stripe)?.is_some();
         if !known {
-            let fresh = writer
+            writer
                 .db
                 .prepare_cached("INSERT OR IGNORE INTO condemned (stripe, since) VALUES (?1, ?2)")?
                 .execute(params![orphan.stripe.as_bytes(), millis(at)])?;
-            if fresh > 0 && !orphan.shards.is_empty() {
-                let shards = encode_shards(&orphan.shards);
-                insert_stale(writer, at, orphan.stripe, orphan.generation.get(), &shards)?;
+            // Each node reports the shards on its own drives, and again until they are swept.
+            let waiting = unswept_drives(writer, orphan.stripe)?;
+            let fresh: Vec<_> =
+                orphan.shards.iter().copied().filter(|(_, place)| !waiting.contains(&place.drive)).collect();
+            if !fresh.is_empty() {
+                insert_stale(writer, at, orphan.stripe, orphan.generation.get(), &encode_shards(&fresh))?;
             }
         }
         answers.push(!known);

@@ -45,6 +45,8 @@ pub struct StateDir {
     root: PathBuf,
     number: u64,
     group: Connection,
+    /// A state that is no longer current is still there, for readers that are at it.
+    replaced: bool,
 }
 
 impl fmt::Debug for StateDir {
@@ -98,7 +100,7 @@ impl StateDir {
         }
         if number > 0 {
             let group = open_group(&root.join(name_of(number)))?;
-            return Ok(Self { root: root.to_owned(), number, group });
+            return Ok(Self { root: root.to_owned(), number, group, replaced: false });
         }
         let staged = Staged { number: 1, path: root.join(name_of(1)) };
         fs::create_dir(&staged.path)?;
@@ -107,7 +109,7 @@ impl StateDir {
         checkpoint(&group, &path)?;
         sync_dir(&staged.path)?;
         point_to(root, 1)?;
-        Ok(Self { root: root.to_owned(), number: 1, group })
+        Ok(Self { root: root.to_owned(), number: 1, group, replaced: false })
     }
 
     /// Where the current files are.
@@ -150,14 +152,23 @@ impl StateDir {
         Err(damaged(&self.path(), &what))
     }
 
-    /// Stores the position durably. Every file must have been made durable before.
+    /// Stores the position durably. Every file must have been made durable before. Removes a state that
+    /// [`StateDir::switch`] replaced.
     ///
     /// # Errors
     /// I/O.
     pub fn store(&mut self, position: &[u8], marks: &[FileMark]) -> io::Result<()> {
         let path = self.path();
         sync_dir(&path)?;
-        store(&mut self.group, position, marks).map_err(|e| io_error("storing the position in", &path, &e))
+        store(&mut self.group, position, marks)
+            .map_err(|e| io_error("storing the position in", &path, &e))?;
+        if self.replaced {
+            for number in states_in(&self.root)?.into_iter().filter(|n| *n != self.number) {
+                fs::remove_dir_all(self.root.join(name_of(number)))?;
+            }
+            self.replaced = false;
+        }
+        Ok(())
     }
 
     /// Starts an installation. What an earlier one left behind is removed.
@@ -175,7 +186,7 @@ impl StateDir {
     }
 
     /// Makes `staged` current: its files, already durable, with `position`. The old state stays on disk
-    /// until [`StateDir::remove_others`].
+    /// until the next [`StateDir::store`], so that a read begun on it can end.
     ///
     /// # Errors
     /// I/O. Which state is current is then decided when the directory is next opened.
@@ -188,17 +199,7 @@ impl StateDir {
         point_to(&self.root, staged.number)?;
         self.number = staged.number;
         self.group = group;
-        Ok(())
-    }
-
-    /// Removes states that are not current.
-    ///
-    /// # Errors
-    /// I/O.
-    pub fn remove_others(&self) -> io::Result<()> {
-        for number in states_in(&self.root)?.into_iter().filter(|n| *n != self.number) {
-            fs::remove_dir_all(self.root.join(name_of(number)))?;
-        }
+        self.replaced = true;
         Ok(())
     }
 }
@@ -317,10 +318,21 @@ mod tests {
         let staged = dir.stage().unwrap();
         fs::write(staged.path().join("a"), b"new").unwrap();
         dir.switch(staged, b"new", &[]).unwrap();
+        assert_eq!(states_in(root.path()).unwrap(), [1, 2]);
         drop(dir);
         let dir = StateDir::open(root.path()).unwrap();
         assert_eq!(dir.position().unwrap().unwrap(), b"new");
         assert_eq!(fs::read(dir.path().join("a")).unwrap(), b"new");
+        assert_eq!(states_in(root.path()).unwrap(), [2]);
+    }
+
+    #[test]
+    fn a_replaced_state_is_removed_with_the_next_checkpoint() {
+        let root = tempfile::tempdir().unwrap();
+        let mut dir = StateDir::open(root.path()).unwrap();
+        let staged = dir.stage().unwrap();
+        dir.switch(staged, b"new", &[]).unwrap();
+        dir.store(b"newer", &[]).unwrap();
         assert_eq!(states_in(root.path()).unwrap(), [2]);
     }
 

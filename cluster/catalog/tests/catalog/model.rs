@@ -331,9 +331,15 @@ impl Model {
         if self.stripes.get(&orphan.stripe).is_some_and(|(_, fate)| *fate != Fate::Removed) {
             return false;
         }
-        if self.condemned.insert(orphan.stripe) && !orphan.shards.is_empty() {
+        self.condemned.insert(orphan.stripe);
+        let of_stripe = self.stale.values().filter(|(id, _)| *id == orphan.stripe);
+        let waiting: BTreeSet<DriveId> =
+            of_stripe.flat_map(|(_, s)| s.iter().map(|(_, place)| place.drive)).collect();
+        let fresh: Shards =
+            orphan.shards.iter().copied().filter(|(_, p)| !waiting.contains(&p.drive)).collect();
+        if !fresh.is_empty() {
             self.stale_count += 1;
-            self.stale.insert(self.stale_count, (orphan.stripe, orphan.shards.clone()));
+            self.stale.insert(self.stale_count, (orphan.stripe, fresh));
         }
         true
     }

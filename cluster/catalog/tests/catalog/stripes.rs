@@ -143,6 +143,14 @@ fn a_condemned_stripe_never_becomes_part_of_an_object() {
         (stripe_id(2), &[(ShardIndex::new(1), place(4))][..])
     );
 
+    // Another node reports what its drives hold of it, among it what is known to wait already.
+    let more =
+        Orphan { shards: vec![(ShardIndex::new(1), place(4)), (ShardIndex::new(2), place(5))], ..orphan(2) };
+    replica.expect(Op::Condemn { stripes: vec![more] }, Response::Condemned(vec![true]));
+    let second = all_garbage(&replica.reader()).remove(1);
+    assert_eq!((second.stripe, &second.shards[..]), (stripe_id(2), &[(ShardIndex::new(2), place(5))][..]));
+    replica.expect(Op::RemoveGarbage { ids: vec![second.id] }, Response::GarbageRemoved(vec![true]));
+
     // The write that it belonged to was only slow. It must fail, before the sweep and after it.
     let late = || put("late", 2, 10, stripes(2..3, 10));
     assert_eq!(replica.apply(late()), Err(Refusal::StripeInUse(stripe_id(2))));
