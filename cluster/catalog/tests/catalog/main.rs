@@ -1,5 +1,7 @@
 //! The catalog as the log and the object layer see it.
 
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
+
 mod common;
 mod golden;
 mod history;

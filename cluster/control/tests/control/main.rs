@@ -1,5 +1,7 @@
 //! The control group's machine as the log and the nodes see it.
 
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
+
 mod common;
 mod golden;
 mod history;
