@@ -41,7 +41,7 @@ pub const DRAIN_SIZE_MAX: u64 = 1024 * 1024;
 /// How long that may take.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Largest request head in bytes (request line and headers).
+/// Largest request head on HTTP/2, in bytes. On HTTP/1.1 the HTTP library's read buffer bounds it (400 KiB).
 pub const HEAD_SIZE_MAX: usize = 64 * 1024;
 
 /// Headers of one request.

@@ -417,6 +417,9 @@ impl Operation {
     pub fn check_parameters(&self, query: &Query) -> Result<(), Refusal> {
         for (name, value) in query {
             let name = name.as_str();
+            if name == "X-Amz-Security-Token" {
+                return Err(Refusal::new("InvalidToken"));
+            }
             if name == "list-type" && value != "2" {
                 return Err(Refusal::because("InvalidArgument", "list-type must be 2."));
             }

@@ -20,7 +20,7 @@ const CRC32: &str = "y/Q5Jg==";
 
 async fn send(client: &Client, headers: &[(&str, &str)], payload: &str, body: &[u8]) -> Answer {
     let (builder, _) = client.head(&Method::PUT, "/bucket/k", "", headers, payload);
-    client.send(builder.body(full(body)).unwrap()).await.expect("an answer")
+    client.send(builder.body(full(body)).expect("a request")).await.expect("an answer")
 }
 
 async fn start() -> (Server, Client) {

@@ -3,7 +3,10 @@
 //! An upload remembers which checksum it was begun with: its attributes hold, in place of a value, the
 //! kind (`COMPOSITE`, `FULL_OBJECT`). [`super::complete`] puts the value there.
 
-use holdfast_model::{UploadId, limits::PART_NUMBER_MAX};
+use holdfast_model::{
+    UploadId,
+    limits::{LIST_KEYS_MAX, PART_NUMBER_MAX},
+};
 use holdfast_object::api::{Attributes, PutOptions, UploadInfo};
 use s3s::{
     S3Request, S3Response,
@@ -166,11 +169,13 @@ pub(crate) async fn list_parts(
     let after = u32::try_from(input.part_number_marker.unwrap_or(0))
         .map_err(|_| Refusal::because("InvalidArgument", "part-number-marker must not be negative."))?;
     let upload = upload_id(&input.upload_id)?;
-    // One more than asked for tells whether there is more.
-    let (info, mut parts) =
-        cx.objects.list_parts(&input.bucket, &input.key, upload, after, limit + 1).await?;
-    let more = parts.len() > limit;
-    parts.truncate(limit);
+    let (info, parts) = cx.objects.list_parts(&input.bucket, &input.key, upload, after, limit).await?;
+    let more = match parts.last() {
+        Some(last) if parts.len() == limit => {
+            !cx.objects.list_parts(&input.bucket, &input.key, upload, last.number, 1).await?.1.is_empty()
+        }
+        _ => false,
+    };
     let declared = Declared::of(&info.attributes);
     let next = parts.last().map_or(after, |part| part.number);
     let shown = parts.into_iter().map(|part| {
@@ -234,7 +239,8 @@ async fn gather(
         after = Some((after_group(marker), ID_MAX));
     }
     for _ in 0..GROUPING_PAGES_MAX {
-        let wanted = limit - page.uploads.len() - page.prefixes.len() + 1;
+        // One more than there is room for tells whether there is more.
+        let wanted = (limit - page.uploads.len() - page.prefixes.len() + 1).min(LIST_KEYS_MAX);
         let found = cx.objects.list_uploads(bucket, prefix, after.clone(), wanted).await?;
         let last = found.len() < wanted;
         let mut grouped = false;
@@ -243,7 +249,7 @@ async fn gather(
                 page.next = Some(marker(&page, delimiter));
                 return Ok(page);
             }
-            let rest = &upload.key[prefix.len().min(upload.key.len())..];
+            let Some(rest) = upload.key.strip_prefix(prefix) else { continue };
             let group = delimiter
                 .and_then(|delimiter| rest.find(delimiter).map(|at| prefix.len() + at + delimiter.len()));
             if let Some(end) = group {

@@ -1,0 +1,50 @@
+//! The page that tells users what is served is the table that decides it.
+
+use std::fmt::Write;
+
+use holdfast_gateway_s3::operations::{OPERATIONS, On, Support};
+
+fn table() -> String {
+    let mut rows: Vec<(&str, String)> = OPERATIONS
+        .iter()
+        .map(|row| {
+            let path = match row.on {
+                On::Service => "/",
+                On::Bucket => "/bucket",
+                On::Object => "/bucket/key",
+            };
+            let query =
+                if row.markers.is_empty() { String::new() } else { format!("?{}", row.markers.join("&")) };
+            let (served, why) = match row.support {
+                Support::Yes => ("yes", ""),
+                Support::Absent => ("yes", "answers as for a bucket that does not use the feature"),
+                Support::No(why) => ("no", why),
+            };
+            (row.name, format!("| {} | `{} {path}{query}` | {served} | {why} |\n", row.name, row.method))
+        })
+        .collect();
+    rows.sort();
+    rows.into_iter().fold(String::new(), |mut table, (_, row)| {
+        write!(table, "{row}").expect("a string takes everything");
+        table
+    })
+}
+
+#[test]
+fn the_page_lists_every_operation_as_the_gateway_serves_it() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/s3.md");
+    let page = std::fs::read_to_string(path).expect("the page is there");
+    let begin = "<!-- operations: begin -->\n";
+    let (head, rest) = page.split_once(begin).expect("the table begins");
+    let (found, tail) = rest.split_once("<!-- operations: end -->").expect("the table ends");
+    let expected = format!("\n| operation | request | served | |\n|---|---|---|---|\n{}\n", table());
+    if std::env::var_os("HOLDFAST_UPDATE_PAGES").is_some() {
+        std::fs::write(path, format!("{head}{begin}{expected}<!-- operations: end -->{tail}"))
+            .expect("the page is written");
+        return;
+    }
+    assert!(
+        found == expected,
+        "docs/s3.md is stale: run this test with HOLDFAST_UPDATE_PAGES=1 and commit it"
+    );
+}
