@@ -1,6 +1,6 @@
 //! A replica in a temporary directory, driven as the log drives it, and short ways to make commands.
 
-use std::path::Path;
+use std::{fs, path::Path};
 
 use bytes::Bytes;
 use holdfast_catalog::{
@@ -208,4 +208,32 @@ pub fn complete(key: &str, upload: u64, n: u64, parts: &[(u32, u64)]) -> Op {
 
 pub fn abort(key: &str, upload: u64) -> Op {
     Op::AbortUpload { bucket: bucket_id(1), key: key.into(), upload: upload_id(upload) }
+}
+
+/// Copies the files of a running replica as a kill would leave them. With `kept`, as a power cut would:
+/// what was written to a write-ahead file since the last checkpoint may be there, in part, or not at all.
+pub fn copy_dir(from: &Path, to: &Path, kept: &dyn Fn(&str) -> Option<f64>) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let (path, target) = (entry.path(), to.join(entry.file_name()));
+        let name = entry.file_name().into_string().unwrap();
+        if path.is_dir() {
+            copy_dir(&path, &target, kept);
+        } else if !name.ends_with("-shm") {
+            fs::copy(&path, &target).unwrap();
+            // The group's own file is flushed with every commit.
+            let of_partition = name.strip_suffix(".sqlite-wal").filter(|name| *name != "group");
+            if let Some(kept) = of_partition.and_then(kept) {
+                let length = fs::metadata(&path).unwrap().len();
+                let file = fs::OpenOptions::new().write(true).open(&target).unwrap();
+                file.set_len((length as f64 * kept) as u64).unwrap();
+            }
+        }
+    }
+}
+
+/// The same operation, sent to another partition.
+pub fn for_partition(partition: u64, index: u64, op: Op) -> Bytes {
+    Command { partition: PartitionId::new(partition), at: UnixMillis::new(time_of(index)), op }.encode()
 }

@@ -91,3 +91,25 @@ fn version_1_outcomes_stay_readable() {
         assert_eq!(&decode_outcome(&unhex(line)).unwrap(), outcome);
     }
 }
+
+proptest::proptest! {
+    #[test]
+    fn no_bytes_make_decoding_panic(
+        which in 0..14usize,
+        flips in proptest::collection::vec((0..400usize, 0..=255u8), 0..4),
+        noise in proptest::collection::vec(0..=255u8, 0..64),
+    ) {
+        let mut bytes = commands()[which].encode().to_vec();
+        for (at, value) in flips {
+            let at = at % bytes.len();
+            bytes[at] = value;
+        }
+        // What decodes encodes to something that decodes to the same.
+        for bytes in [bytes, noise] {
+            if let Ok(command) = Command::decode(&bytes) {
+                assert_eq!(Command::decode(&command.encode()), Ok(command));
+            }
+            let _ = decode_outcome(&bytes);
+        }
+    }
+}

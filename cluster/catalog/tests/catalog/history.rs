@@ -1,7 +1,7 @@
 //! Random histories against the model, and the same history on replicas that batch, crash and restore
 //! differently: all of them end in the same state.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use bytes::Bytes;
 use holdfast_catalog::{
@@ -10,7 +10,7 @@ use holdfast_catalog::{
 };
 use holdfast_consensus::{Applied, StateMachine};
 use holdfast_model::{Generation, ShardIndex, UnixMillis, limits::PART_SIZE_MIN};
-use proptest::prelude::*;
+use proptest::{prelude::*, strategy::ValueTree};
 
 use crate::{common::*, model::Model};
 
@@ -247,7 +247,7 @@ fn live_through(log: &Log, events: &[Event], root: &Path) -> CatalogMachine {
             Event::Checkpoint => machine.checkpoint(&at.to_le_bytes()).unwrap(),
             Event::Crash { kept } => {
                 let next = root.join((life + 1).to_string());
-                copy_dir(&root.join(life.to_string()), &next, *kept);
+                copy_dir(&root.join(life.to_string()), &next, &|_| *kept);
                 life += 1;
                 machine = CatalogMachine::open(&next).unwrap();
                 at = machine.position().map_or(0, |p| usize::from_le_bytes(p.try_into().unwrap()));
@@ -261,27 +261,6 @@ fn live_through(log: &Log, events: &[Event], root: &Path) -> CatalogMachine {
         }
     }
     machine
-}
-
-/// Copies the files of a running replica as a kill would leave them, or a power cut: what was written to a
-/// write-ahead file since the last checkpoint may be there, in part, or not at all.
-fn copy_dir(from: &Path, to: &Path, kept: Option<f64>) {
-    fs::create_dir(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let (path, target) = (entry.path(), to.join(entry.file_name()));
-        let name = entry.file_name().into_string().unwrap();
-        if path.is_dir() {
-            copy_dir(&path, &target, kept);
-        } else if !name.ends_with("-shm") {
-            fs::copy(&path, &target).unwrap();
-            if let Some(kept) = kept.filter(|_| name.ends_with(".sqlite-wal") && !name.starts_with("group")) {
-                let length = fs::metadata(&path).unwrap().len();
-                let file = fs::OpenOptions::new().write(true).open(&target).unwrap();
-                file.set_len((length as f64 * kept) as u64).unwrap();
-            }
-        }
-    }
 }
 
 proptest! {
@@ -298,4 +277,63 @@ proptest! {
         let other = live_through(&log, &events, other_dir.path());
         prop_assert_eq!(digests(&other.reader()), digests(&replica.machine.reader()));
     }
+}
+
+/// A test that never gets past the first refusal proves little: the histories above must reach them all.
+#[test]
+fn random_histories_reach_every_answer() {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let batches = prop::collection::vec(prop::collection::vec(step(), 1..8), 20..40);
+    let mut seen = BTreeSet::new();
+    for _ in 0..24 {
+        let history = batches.new_tree(&mut runner).unwrap().current();
+        let dir = tempfile::tempdir().unwrap();
+        let (_, log) = run(dir.path(), &history);
+        for outcome in log.outcomes.concat() {
+            seen.insert(match outcome {
+                Ok(Response::ObjectsDeleted(answers)) => format!("deleted {}", name_of(&answers[0])),
+                Ok(Response::GarbageRemoved(answers)) => format!("removed {}", answers[0]),
+                Ok(Response::Condemned(answers)) => format!("condemned {}", answers[0]),
+                Ok(response) => name_of(&response),
+                Err(refusal) => name_of(&refusal),
+            });
+        }
+    }
+    let expected = [
+        "BucketAlreadyExists",
+        "BucketCreated",
+        "BucketDeleted",
+        "BucketNotEmpty",
+        "InvalidPart",
+        "InvalidPartOrder",
+        "NoSuchBucket",
+        "NoSuchKey",
+        "NoSuchStripe",
+        "NoSuchUpload",
+        "ObjectPut",
+        "PartPut",
+        "PartTooSmall",
+        "PartitionCreated",
+        "PlaceOccupied",
+        "PreconditionFailed",
+        "ShardsMoved",
+        "StripeChanged",
+        "StripeInUse",
+        "UploadAborted",
+        "UploadCompleted",
+        "UploadCreated",
+        "condemned false",
+        "condemned true",
+        "deleted Err",
+        "deleted Ok",
+        "removed false",
+        "removed true",
+    ];
+    let missing: Vec<_> = expected.iter().filter(|name| !seen.contains(**name)).collect();
+    assert!(missing.is_empty(), "never seen: {missing:?}");
+}
+
+/// The variant's name.
+fn name_of(value: &impl std::fmt::Debug) -> String {
+    format!("{value:?}").chars().take_while(char::is_ascii_alphanumeric).collect()
 }
