@@ -176,7 +176,8 @@ async fn http1(
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_headers(HEADERS_MAX)
-        .half_close(false)
+        // A client that ends its side in the middle of a body still reads what was wrong with it.
+        .half_close(true)
         .serve_connection(TokioIo::new(stream), service);
     drive!(connection, watch, stopping)
 }

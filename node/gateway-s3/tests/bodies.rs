@@ -225,10 +225,12 @@ async fn a_body_cut_off_stores_nothing() {
     stream.write_all(format!("{head}\r\nonly a few bytes").as_bytes()).await.unwrap();
     stream.shutdown().await.unwrap();
     let mut answer = Vec::new();
-    // The connection may be reset once the request is given up; what was answered until then counts.
-    let _ = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut answer)).await;
+    // The server may end TCP without ending TLS first; what was answered until then counts.
+    let _ = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut answer))
+        .await
+        .expect("an answer");
     let answer = String::from_utf8_lossy(&answer);
-    assert!(answer.is_empty() || answer.contains("IncompleteBody"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("IncompleteBody"), "{answer}");
     assert!(!server.holds("bucket", "k"));
     let records = server.records.clone();
     server.stop().await;

@@ -70,7 +70,11 @@ async fn parts_become_an_object_with_the_etag_of_their_etags() {
         (got.text().as_str(), got.header("x-amz-meta-a"), got.header("content-type")),
         ("first second", "1", "text/plain")
     );
-    assert_eq!(complete(&client, &upload, &[(1, "x")], &[]).await.error(), (404, "NoSuchUpload".to_owned()));
+    // The answer was lost: the same completion again is the same success.
+    let again =
+        complete(&client, &upload, &[(1, first.header("etag")), (7, second.header("etag"))], &[]).await.ok();
+    assert_eq!(again.element("ETag"), done.element("ETag"));
+    assert_eq!(part(&client, &upload, 1, &[], b"x").await.error(), (404, "NoSuchUpload".to_owned()));
     server.stop().await;
 }
 

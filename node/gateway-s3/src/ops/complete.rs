@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use holdfast_model::limits::{LIST_KEYS_MAX, PART_NUMBER_MAX};
-use holdfast_object::api::{PartInfo, UploadInfo};
+use holdfast_object::api::{ObjectError, ObjectInfo, PartInfo, UploadInfo};
 use s3s::{
     S3Request, S3Response,
     dto::{ChecksumType, CompleteMultipartUploadInput, CompleteMultipartUploadOutput, CompletedPart},
@@ -30,7 +30,18 @@ pub(crate) async fn complete(
     let listed = input.multipart_upload.as_ref().and_then(|list| list.parts.as_deref()).unwrap_or_default();
     let parts = listed_parts(listed)?;
 
-    let (begun, first) = cx.objects.list_parts(&input.bucket, &input.key, upload, 0, LIST_KEYS_MAX).await?;
+    let begun = cx.objects.list_parts(&input.bucket, &input.key, upload, 0, LIST_KEYS_MAX).await;
+    let (begun, first) = match begun {
+        // A client that did not hear the answer completes again; the catalog knows what was completed so.
+        Err(ObjectError::NoSuchUpload(_)) => {
+            let done = cx
+                .objects
+                .complete_upload(&input.bucket, &input.key, upload, &parts, BTreeMap::new(), condition)
+                .await?;
+            return Ok(answer(input.bucket, input.key, &done));
+        }
+        begun => begun?,
+    };
     let mut stored: BTreeMap<u32, PartInfo> = BTreeMap::new();
     let mut page = first;
     loop {
@@ -48,18 +59,22 @@ pub(crate) async fn complete(
 
     let info =
         cx.objects.complete_upload(&input.bucket, &input.key, upload, &parts, checksums, condition).await?;
+    Ok(answer(input.bucket, input.key, &info))
+}
+
+fn answer(bucket: String, key: String, info: &ObjectInfo) -> S3Response<CompleteMultipartUploadOutput> {
     let checksums = &info.attributes.checksums;
     let mut output = CompleteMultipartUploadOutput {
-        location: Some(format!("/{}/{}", input.bucket, input.key)),
+        location: Some(format!("/{bucket}/{key}")),
         e_tag: etag(&info.etag),
         checksum_type: checksum_type(checksums),
         server_side_encryption: encryption(),
         ..Default::default()
     };
     fill_checksums!(output, checksums);
-    output.bucket = Some(input.bucket);
-    output.key = Some(input.key);
-    Ok(S3Response::new(output))
+    output.bucket = Some(bucket);
+    output.key = Some(key);
+    S3Response::new(output)
 }
 
 /// Numbers and ETags, in ascending order.
