@@ -28,8 +28,6 @@ pub struct Parts {
     pub counters: Arc<Counters>,
     /// Buffers.
     pub pools: Pools,
-    /// This node.
-    pub own: NodeId,
 }
 
 /// A monitor over `parts`.

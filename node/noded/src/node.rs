@@ -310,7 +310,6 @@ impl Node {
             peers: peers.clone(),
             counters,
             pools: pools.clone(),
-            own,
         });
         let admin = Arc::new(Admin {
             name: identity.name.clone(),
