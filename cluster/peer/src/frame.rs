@@ -41,6 +41,8 @@ pub enum Kind {
     Refusal,
     /// Nothing but a sign of life.
     Heartbeat,
+    /// The asking side no longer waits for an answer; none need come.
+    Cancel,
 }
 
 impl Kind {
@@ -50,11 +52,14 @@ impl Kind {
             Self::Reply => 2,
             Self::Refusal => 3,
             Self::Heartbeat => 4,
+            Self::Cancel => 5,
         }
     }
 
     fn from_code(code: u8) -> Option<Self> {
-        [Self::Request, Self::Reply, Self::Refusal, Self::Heartbeat].into_iter().find(|k| k.code() == code)
+        [Self::Request, Self::Reply, Self::Refusal, Self::Heartbeat, Self::Cancel]
+            .into_iter()
+            .find(|k| k.code() == code)
     }
 }
 
@@ -64,14 +69,14 @@ impl Kind {
 /// |-------:|-----:|-------------|-------------------------------------------------------------------|
 /// |      0 |    4 | magic       | `HFPL`                                                            |
 /// |      4 |    1 | version     | 1                                                                 |
-/// |      5 |    1 | kind        | 1 request, 2 reply, 3 refusal, 4 heartbeat                        |
-/// |      6 |    2 | method      | [`Method::code`](crate::Method::code); 0 in a heartbeat           |
+/// |      5 |    1 | kind        | 1 request, 2 reply, 3 refusal, 4 heartbeat, 5 cancel              |
+/// |      6 |    2 | method      | [`Method::code`](crate::Method::code); 0 in heartbeat and cancel  |
 /// |      8 |    8 | request id  | chosen by the asking side, not 0; 0 in a heartbeat                |
 /// |     16 |    2 | status      | code of a refusal, not 0; 0 in all others                         |
 /// |     18 |    2 | reserved    | zero, verified                                                    |
 /// |     20 |    4 | deadline    | request: milliseconds left to answer, 1 to 600,000; 0 in others   |
-/// |     24 |    4 | body len    | to 16 MiB (refusal: 64 KiB); 0 in a heartbeat                     |
-/// |     28 |    4 | payload len | to one shard (512 KiB); 0 in refusals and heartbeats              |
+/// |     24 |    4 | body len    | to 16 MiB (refusal: 64 KiB); 0 in heartbeat and cancel            |
+/// |     28 |    4 | payload len | to one shard (512 KiB); 0 in all but request and reply            |
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
     /// What the frame is.
@@ -196,14 +201,15 @@ impl Header {
         let kind = self.kind;
         let (request, refusal, heartbeat) =
             (kind == Kind::Request, kind == Kind::Refusal, kind == Kind::Heartbeat);
+        let bare = heartbeat || kind == Kind::Cancel;
         let rules = [
             ("request id", self.id, heartbeat == (self.id == 0)),
-            ("method", self.method.into(), !heartbeat || self.method == 0),
+            ("method", self.method.into(), !bare || self.method == 0),
             ("status", self.status.into(), refusal == (self.status != 0)),
             ("deadline", self.deadline_ms.into(), request == (self.deadline_ms != 0)),
             ("deadline", self.deadline_ms.into(), self.deadline_ms <= DEADLINE_MAX_MS),
-            ("body length", self.body_len.into(), !heartbeat || self.body_len == 0),
-            ("payload length", self.payload_len.into(), !(heartbeat || refusal) || self.payload_len == 0),
+            ("body length", self.body_len.into(), !bare || self.body_len == 0),
+            ("payload length", self.payload_len.into(), !(bare || refusal) || self.payload_len == 0),
         ];
         if let Some((field, value, _)) = rules.into_iter().find(|(_, _, holds)| !holds) {
             return Err(FrameError::Misplaced { kind, field, value });
@@ -278,6 +284,9 @@ mod tests {
         // As a refusal the same bytes lack a status and carry a deadline and a payload.
         assert!(with(5, &[3]).is_err());
         assert!(with(5, &[4]).is_err());
+        assert!(with(5, &[5]).is_err());
+        let cancel = Header { kind: Kind::Cancel, id: 7, ..Header::HEARTBEAT };
+        assert_eq!(Header::parse(&cancel.encode()), Ok(cancel));
     }
 
     proptest! {

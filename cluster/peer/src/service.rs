@@ -17,8 +17,8 @@ pub struct PeerNode {
 
 /// Answers requests. Called on many tasks at once.
 ///
-/// The future is dropped when the request's deadline passes or the server shuts down: what must not be
-/// left half done runs on a task of its own.
+/// The future is dropped when the request's deadline passes, when the asking side gives the call up, and
+/// when the server shuts down: what must not be left half done runs on a task of its own.
 #[async_trait::async_trait]
 pub trait Service: Send + Sync + 'static {
     /// Answers one request, which `peer`'s role permits.

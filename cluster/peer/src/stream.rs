@@ -269,3 +269,158 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use proptest::prelude::*;
+    use tokio::io::{AsyncWriteExt, duplex};
+
+    use super::*;
+    use crate::frame::PAYLOAD_SIZE_MAX;
+
+    const PATIENCE: Duration = Duration::from_secs(1);
+
+    fn run<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap()
+            .block_on(future)
+    }
+
+    /// Everything that comes out of `bytes`, given in pieces: whole frames, then how it ended.
+    async fn read_all(bytes: Vec<u8>, pieces: Vec<usize>) -> (Vec<(Header, Bytes, Vec<u8>)>, LinkError) {
+        let (mut from, to) = duplex(64 * 1024);
+        let mut reader = FrameReader::new(to, PATIENCE, Arc::default());
+        let feed = async move {
+            let mut pieces: VecDeque<_> = pieces.into();
+            let mut rest = bytes.as_slice();
+            while !rest.is_empty() {
+                let n = pieces.pop_front().unwrap_or(rest.len()).clamp(1, rest.len());
+                if from.write_all(&rest[..n]).await.is_err() {
+                    return;
+                }
+                tokio::task::yield_now().await;
+                rest = &rest[n..];
+            }
+        };
+        let read = async move {
+            let mut frames = Vec::new();
+            loop {
+                let frame = async {
+                    let header = reader.header().await?;
+                    let body = reader.body(header.body_len as usize).await?;
+                    let mut payload = vec![0; header.payload_len as usize];
+                    reader.fill(&mut payload).await?;
+                    Ok((header, body, payload))
+                };
+                match frame.await {
+                    Ok(frame) => frames.push(frame),
+                    Err(error) => return (frames, error),
+                }
+            }
+        };
+        tokio::join!(feed, read).1
+    }
+
+    fn frame(id: u64, body: Vec<u8>, payload: Vec<u8>) -> Outgoing {
+        let header = Header { kind: Kind::Reply, id, method: 2, ..Header::HEARTBEAT };
+        let payload = (!payload.is_empty()).then(|| Bytes::from(payload).into());
+        Outgoing { header, body: body.into(), payload, expires: None, permit: None }
+    }
+
+    async fn written(frames: &[Outgoing]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut writer = FrameWriter::new(&mut bytes, Arc::default());
+        for frame in frames {
+            writer.frame(frame).await.unwrap();
+        }
+        writer.flush().await.unwrap();
+        drop(writer);
+        bytes
+    }
+
+    #[test]
+    fn silence_and_a_cut_are_told_from_an_end() {
+        run(async {
+            let bytes = written(&[frame(1, vec![1; 100], vec![2; 100])]).await;
+            assert!(
+                matches!(read_all(bytes.clone(), vec![]).await, (frames, LinkError::Closed) if frames.len() == 1)
+            );
+            for cut in 1..bytes.len() {
+                let (frames, error) = read_all(bytes[..cut].to_vec(), vec![]).await;
+                assert!(frames.is_empty() && matches!(error, LinkError::Cut), "cut at {cut}: {error}");
+            }
+            let (_open, to) = duplex(1);
+            let mut reader = FrameReader::new(to, PATIENCE, Arc::default());
+            assert!(matches!(reader.header().await, Err(LinkError::Silent(PATIENCE))));
+        });
+    }
+
+    #[test]
+    fn a_peer_that_takes_nothing_is_given_up() {
+        run(async {
+            let (to, _never_read) = duplex(1024);
+            let mut writer = FrameWriter::new(to, Arc::default());
+            let error = writer.frame(&frame(1, vec![], vec![0; PAYLOAD_SIZE_MAX])).await.unwrap_err();
+            assert!(matches!(error, LinkError::Stalled(STALLED_AFTER)), "{error}");
+        });
+    }
+
+    #[test]
+    fn late_requests_are_not_sent() {
+        run(async {
+            let header = Header { kind: Kind::Request, id: 1, ..Header::HEARTBEAT };
+            let expires = Some(Instant::now());
+            let late = Outgoing { header, body: Bytes::new(), payload: None, expires, permit: None };
+            assert!(written(&[late]).await.is_empty());
+        });
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn frames_come_out_as_they_went_in_whatever_the_pieces(
+            sizes in prop::collection::vec((0..40_000_usize, 0..40_000_usize), 1..6),
+            pieces in prop::collection::vec(1..20_000_usize, 0..30),
+        ) {
+            let frames: Vec<_> = sizes.iter().enumerate().map(|(i, (body, payload))| {
+                frame(i as u64 + 1, vec![i as u8; *body], vec![!(i as u8); *payload])
+            }).collect();
+            let (read, end) = run(async { read_all(written(&frames).await, pieces).await });
+            prop_assert!(matches!(end, LinkError::Closed), "{}", end);
+            prop_assert_eq!(read.len(), frames.len());
+            for ((header, body, payload), sent) in read.iter().zip(&frames) {
+                prop_assert_eq!(header.id, sent.header.id);
+                prop_assert_eq!(body, &sent.body);
+                prop_assert_eq!(payload.as_slice(), sent.payload.as_ref().map_or(&[][..], SharedPayload::bytes));
+            }
+        }
+
+        #[test]
+        fn noise_ends_in_an_error_and_never_in_more_than_was_sent(
+            at in prop::collection::vec((0..400_usize, any::<u8>()), 0..8),
+            noise in prop::collection::vec(any::<u8>(), 0..200),
+            pieces in prop::collection::vec(1..100_usize, 0..20),
+        ) {
+            let bytes = run(async {
+                let frames = [frame(1, vec![7; 90], vec![8; 90]), frame(2, vec![9; 60], vec![])];
+                let mut bytes = written(&frames).await;
+                for (at, value) in at {
+                    let at = at % bytes.len();
+                    bytes[at] = value;
+                }
+                bytes.extend(noise);
+                bytes
+            });
+            let total = bytes.len() as u64;
+            let (read, _) = run(read_all(bytes, pieces));
+            let sum: u64 = read.iter().map(|(header, _, _)| header.frame_len()).sum();
+            prop_assert!(sum <= total);
+        }
+    }
+}

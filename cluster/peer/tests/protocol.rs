@@ -131,6 +131,18 @@ async fn a_frame_cut_short_reaches_no_service() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_node_cannot_take_all_connections() {
+    let pair = pair().await;
+    let address = pair.server.local_addr();
+    let mut open = Vec::new();
+    for _ in 0..holdfast_peer::CONNECTIONS_PER_NODE_MAX {
+        open.push(knock(address, Some(node_certificate(&pair)), PEER).await.expect("there is room"));
+    }
+    assert!(knock(address, Some(node_certificate(&pair)), PEER).await.is_err());
+    pair.client.call(SERVER, Method::NodeStatus, Bytes::new(), None, TIMEOUT).await.expect("others get in");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crowd_in_the_doorway_does_not_keep_nodes_out() {
     let pair = pair().await;
     let address = pair.server.local_addr();

@@ -26,7 +26,7 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
-    ConnectError, Method, READ_BUFFER_SIZE, Refusal, SharedPayload,
+    ConnectError, Method, READ_BUFFER_SIZE, Refusal, SharedPayload, WRITE_BUFFER_SIZE,
     frame::{Header, Kind},
     pki::valid_for,
     stream::{BUFFER_WAIT_MAX, DEAD_AFTER, FrameReader, FrameWriter, LinkError, Outgoing, Traffic},
@@ -196,7 +196,7 @@ impl Connection {
             Waiting::Open(map) => map.insert(id, Waiter { answer, buffer }),
             Waiting::Closed(reason) => return Err(CallFailure::Broken(Arc::clone(reason))),
         };
-        let _given_up_on_drop = GiveUp { pending: &self.pending, id };
+        let _given_up_on_drop = GiveUp { connection: self, id };
         let header = Header {
             kind: Kind::Request,
             method: method.code(),
@@ -215,13 +215,19 @@ impl Connection {
 }
 
 struct GiveUp<'a> {
-    pending: &'a Pending,
+    connection: &'a Connection,
     id: u64,
 }
 
 impl Drop for GiveUp<'_> {
     fn drop(&mut self) {
-        drop(self.pending.take(self.id));
+        if self.connection.pending.take(self.id).is_none() {
+            return;
+        }
+        // The peer may stop working on it. At most one such frame a request: the queue stays bounded.
+        let header = Header { kind: Kind::Cancel, id: self.id, ..Header::HEARTBEAT };
+        let cancel = Outgoing { header, body: Bytes::new(), payload: None, expires: None, permit: None };
+        let _ended = self.connection.queue.send(cancel);
     }
 }
 
@@ -233,10 +239,11 @@ pub(crate) async fn handshake(
     let network = |source| ConnectError::Network { address, source: Arc::new(source) };
     let tcp = TcpStream::connect(address).await.map_err(network)?;
     tcp.set_nodelay(true).map_err(network)?;
-    let stream = TlsConnector::from(config)
+    let mut stream = TlsConnector::from(config)
         .connect(ServerName::from(address.ip()), BufReader::with_capacity(READ_BUFFER_SIZE, tcp))
         .await
         .map_err(|e| ConnectError::from_io(address, e))?;
+    stream.get_mut().1.set_buffer_limit(Some(WRITE_BUFFER_SIZE));
     if stream.get_ref().1.alpn_protocol().is_none() {
         return Err(ConnectError::Protocol { address, reason: "it chose no protocol".to_owned() });
     }
@@ -284,7 +291,7 @@ async fn read_answers<R: AsyncRead + Unpin>(
         let (body_len, payload_len) = (header.body_len as usize, header.payload_len as usize);
         match header.kind {
             Kind::Heartbeat => {}
-            Kind::Request => return Err(LinkError::Unexpected(Kind::Request)),
+            Kind::Request | Kind::Cancel => return Err(LinkError::Unexpected(header.kind)),
             Kind::Refusal => {
                 let message = reader.body(body_len).await?;
                 if let Some(waiter) = pending.take(header.id) {

@@ -32,7 +32,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    ALPN_JOIN, ALPN_PEER, PeerCounters, PeerNode, READ_BUFFER_SIZE, Service,
+    ALPN_JOIN, ALPN_PEER, PeerCounters, PeerNode, READ_BUFFER_SIZE, Service, WRITE_BUFFER_SIZE,
     counters::Counters,
     join::JoinAuthority,
     pki::{PeerIdentity, PkiError, peer_name_of, serve_config, valid_for},
@@ -259,7 +259,7 @@ async fn welcome(shared: Arc<Shared>, tcp: TcpStream, from: SocketAddr) {
             return tracing::warn!(%from, "too many connections without a name; the oldest was closed");
         }
     };
-    let stream = match accepted {
+    let mut stream = match accepted {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
             return tracing::warn!(%from, %error, "a connection to the peer port was refused by TLS");
@@ -268,6 +268,7 @@ async fn welcome(shared: Arc<Shared>, tcp: TcpStream, from: SocketAddr) {
             return tracing::debug!(%from, "a connection to the peer port did not finish its handshake");
         }
     };
+    stream.get_mut().1.set_buffer_limit(Some(WRITE_BUFFER_SIZE));
     match role_of(&stream) {
         Some(Caller::Node(peer, expires_in)) => {
             drop(stranger);

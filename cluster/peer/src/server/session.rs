@@ -5,6 +5,7 @@
 //! [`BODY_BYTES_MAX`] bytes of bodies, and the pool's payload buffers. Beyond that it is not read.
 
 use std::{
+    collections::HashMap,
     convert::Infallible,
     panic::AssertUnwindSafe,
     sync::{Arc, atomic::Ordering},
@@ -14,9 +15,11 @@ use std::{
 use bytes::Bytes;
 use futures::FutureExt;
 use holdfast_ring::Buffer;
+use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, split},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    task::AbortHandle,
     time::{Instant, timeout, timeout_at},
 };
 
@@ -56,6 +59,7 @@ pub(super) async fn serve(
         answers,
         requests: Arc::new(Semaphore::new(REQUESTS_MAX)),
         bodies: Arc::new(Semaphore::new(BODY_BYTES_MAX)),
+        running: Arc::default(),
     };
     // The first frame tells the peer that its certificate was accepted.
     if let Err(error) = writer.heartbeat().await {
@@ -84,7 +88,11 @@ struct Session<R> {
     answers: mpsc::UnboundedSender<Outgoing>,
     requests: Arc<Semaphore>,
     bodies: Arc<Semaphore>,
+    /// Tasks of the requests in progress, by id.
+    running: Arc<Running>,
 }
+
+type Running = Mutex<HashMap<u64, AbortHandle>>;
 
 /// A request that was read whole.
 struct Request {
@@ -105,6 +113,11 @@ impl<R: AsyncRead + Unpin> Session<R> {
             match header.kind {
                 Kind::Heartbeat => {}
                 Kind::Request => self.read_request(header).await?,
+                Kind::Cancel => {
+                    if let Some(task) = self.running.lock().remove(&header.id) {
+                        task.abort();
+                    }
+                }
                 Kind::Reply | Kind::Refusal => return Err(LinkError::Unexpected(header.kind)),
             }
         }
@@ -157,12 +170,16 @@ impl<R: AsyncRead + Unpin> Session<R> {
         let _ending = self.answers.send(outgoing(header, Err(refusal), permit));
     }
 
-    /// Runs the service on a task that outlives the connection, at most until the deadline: what was
-    /// begun for a peer that then vanished is finished like anything else.
+    /// Runs the service on a task of its own, until its deadline or until the peer gives it up. It outlives
+    /// the connection: what was begun for a peer that then vanished is finished like anything else.
     fn start(&self, request: Request) {
         let (shared, peer) = (Arc::clone(&self.shared), self.peer);
         let (counters, answers) = (Arc::clone(&self.counters), self.answers.clone());
-        self.shared.tasks.spawn(async move {
+        let running = Arc::clone(&self.running);
+        let id = request.header.id;
+        // Locked over both steps, so that a task that ends at once finds its entry to remove.
+        let mut tasks = self.running.lock();
+        let task = self.shared.tasks.spawn(async move {
             let Request { header, method, body, payload, expires, permit, memory } = request;
             let call = AssertUnwindSafe(shared.service.call(peer, method, body, payload)).catch_unwind();
             let outcome = tokio::select! {
@@ -170,6 +187,7 @@ impl<R: AsyncRead + Unpin> Session<R> {
                 outcome = timeout_at(expires, call) => outcome,
             };
             drop(memory);
+            running.lock().remove(&id);
             let result = match outcome {
                 Ok(Ok(result)) => check(result),
                 Ok(Err(_panic)) => {
@@ -183,6 +201,7 @@ impl<R: AsyncRead + Unpin> Session<R> {
             }
             let _ending = answers.send(outgoing(&header, result, permit));
         });
+        tasks.insert(id, task.abort_handle());
     }
 }
 

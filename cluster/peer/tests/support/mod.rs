@@ -140,6 +140,10 @@ pub async fn pair_with(server_pool: BufferPool) -> Pair {
     let pool = pool();
     let client = PeerClient::new(identity(&ca, CLIENT), pool.clone());
     client.set_address(SERVER, server.local_addr());
+    // All links up: tests can tell whether one was lost.
+    while client.counters()[0].1.connections < 3 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     Pair { ca, service, server, client, pool }
 }
 
