@@ -154,10 +154,11 @@ impl StripeReader {
                     }
                     self.note_bad(stripe, span.shard, "its cells do not open");
                 }
-                Err(error) => self.note_bad(stripe, span.shard, &error.to_string()),
+                Err(error) => self.note_unread(stripe, span.shard, &error),
             }
         }
         bad.insert(span.shard);
+        // Its node or drive is away, or the shard is bad: the others hold enough to rebuild it.
         self.counters.degraded_reads.fetch_add(1, Ordering::Relaxed);
         let mut buffer = self.rebuild(stripe, code, span, &bad).await?;
         open(&mut buffer).map_err(|_| ReadFailed::DoesNotOpen { stripe: stripe.id })?;
@@ -196,7 +197,7 @@ impl StripeReader {
                 }
                 Some((index, Err(error))) => {
                     cause = error.to_string();
-                    self.note_bad(stripe, index, &cause);
+                    self.note_unread(stripe, index, &error);
                 }
             }
         }
@@ -220,6 +221,19 @@ impl StripeReader {
         let range = u32::try_from(bytes.start).expect("a shard is at most 512 KiB")
             ..u32::try_from(bytes.end).expect("a shard is at most 512 KiB");
         self.shards.get(stripe.places[index], id, stripe.generation, range).await
+    }
+
+    /// A drive or node that is away was reported when it went; a shard that is missing or damaged on a
+    /// drive that works is news.
+    fn note_unread(&self, stripe: &StoredStripe, index: usize, error: &ShardError) {
+        match error {
+            ShardError::NotFound { .. } | ShardError::Damaged { .. } => {
+                self.note_bad(stripe, index, &error.to_string());
+            }
+            ShardError::Full(_) | ShardError::Drive { .. } | ShardError::Node { .. } => {
+                tracing::debug!(stripe = %stripe.id, shard = index, %error, "shard not reachable");
+            }
+        }
     }
 
     fn note_bad(&self, stripe: &StoredStripe, index: usize, why: &str) {
