@@ -27,7 +27,7 @@ pub struct Step {
 
 enum Work {
     Command(Box<dyn FnOnce() -> Result<Command>>),
-    Function(Box<dyn FnOnce() -> Result<Count>>),
+    Function(Box<dyn FnOnce() -> Result<(Count, String)>>),
 }
 
 impl fmt::Debug for Step {
@@ -48,8 +48,8 @@ pub fn command(name: &'static str, make: impl FnOnce() -> Result<Command> + 'sta
     Step { name, work: Work::Command(Box::new(make)) }
 }
 
-/// A step of our own.
-pub fn function(name: &'static str, work: impl FnOnce() -> Result<Count> + 'static) -> Step {
+/// A step of our own; what it returns beside its count is shown even when it passes.
+pub fn function(name: &'static str, work: impl FnOnce() -> Result<(Count, String)> + 'static) -> Step {
     Step { name, work: Work::Function(Box::new(work)) }
 }
 
@@ -61,7 +61,7 @@ impl Step {
         let _ = io::stdout().flush();
         let begun = Instant::now();
         let result = match self.work {
-            Work::Function(work) => work().map(|count| (count, String::new())),
+            Work::Function(work) => work(),
             Work::Command(make) => make().and_then(|command| logged(self.name, command)),
         };
         let (count, explanation) = match result {
@@ -70,10 +70,8 @@ impl Step {
         };
         let word = if count.failed == 0 { "ok" } else { "FAILED" };
         println!(" {word:<6} {count:>24}  {}", duration(begun.elapsed()));
-        if count.failed > 0 {
-            for line in explanation.lines() {
-                println!("    | {line}");
-            }
+        for line in explanation.lines() {
+            println!("    | {line}");
         }
         Outcome { count }
     }
@@ -99,6 +97,9 @@ fn logged(name: &str, mut command: Command) -> Result<(Count, String)> {
         count = if is_test_run { Count { passed: 0, failed: 1 } } else { Count::one_passed() };
     } else if !status.success() && count.failed == 0 {
         count.failed = 1;
+    }
+    if count.failed == 0 {
+        return Ok((count, String::new()));
     }
     let lines: Vec<_> = output.lines().collect();
     let tail = lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n");

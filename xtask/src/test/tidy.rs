@@ -28,6 +28,8 @@ const CHECKS: [Check; 5] = [
 struct File {
     path: String,
     text: String,
+    /// Belongs to tests as a whole: by its directory, or by a `#[cfg(test)] mod` that names it.
+    is_test: bool,
 }
 
 impl File {
@@ -40,8 +42,24 @@ impl File {
         self.text.split("#[cfg(test)]").next().unwrap_or_default()
     }
 
-    fn is_test(&self) -> bool {
-        self.path.contains("/tests/") || self.path.contains("/benches/") || self.path.starts_with("tests/")
+    /// Paths, without their endings, of the modules that this file declares for tests only.
+    fn test_modules(&self) -> Vec<String> {
+        let (dir, name) = self.path.rsplit_once('/').unwrap_or(("", &self.path));
+        let below = match name {
+            "lib.rs" | "main.rs" | "mod.rs" => dir.to_owned(),
+            other => format!("{dir}/{}", other.trim_end_matches(".rs")),
+        };
+        let mut lines = self.text.lines().map(str::trim);
+        let mut modules = Vec::new();
+        while let Some(line) = lines.next() {
+            if line == "#[cfg(test)]"
+                && let Some(declared) =
+                    lines.next().and_then(|line| line.strip_prefix("mod ")?.strip_suffix(';'))
+            {
+                modules.push(format!("{below}/{declared}"));
+            }
+        }
+        modules
     }
 
     fn line_with(&self, found: impl Fn(&str) -> bool, text: &str) -> Option<String> {
@@ -55,7 +73,7 @@ impl File {
 ///
 /// # Errors
 /// With all findings.
-pub fn run() -> Result<Count> {
+pub fn run() -> Result<(Count, String)> {
     let files = tracked_files()?;
     let mut findings = Vec::new();
     let mut count = Count::default();
@@ -72,10 +90,9 @@ pub fn run() -> Result<Count> {
     }
     let mut long: Vec<_> = files.iter().filter(|file| lines(file) > LINES_LONG && is_source(file)).collect();
     long.sort_by_key(|file| std::cmp::Reverse(lines(file)));
-    for file in &long {
-        print!("\n    long: {} lines  {}", lines(file), file.path);
-    }
-    Ok(count)
+    let report: Vec<_> =
+        long.iter().map(|file| format!("long: {} lines  {}", lines(file), file.path)).collect();
+    Ok((count, report.join("\n")))
 }
 
 fn tracked_files() -> Result<Vec<File>> {
@@ -83,13 +100,23 @@ fn tracked_files() -> Result<Vec<File>> {
     let listing =
         Command::new("git").args(["ls-files", "-z"]).current_dir(&root).output().context("git ls-files")?;
     let names = String::from_utf8(listing.stdout).context("a file name is not UTF-8")?;
-    Ok(names.split('\0').filter(|name| !name.is_empty()).filter_map(|name| read(&root, name)).collect())
+    let mut files: Vec<_> =
+        names.split('\0').filter(|name| !name.is_empty()).filter_map(|name| read(&root, name)).collect();
+    let modules: Vec<_> = files.iter().filter(|file| file.is_rust()).flat_map(File::test_modules).collect();
+    for file in &mut files {
+        file.is_test |= modules.iter().any(|module| {
+            let rest = file.path.strip_prefix(module.as_str());
+            rest.is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))
+        });
+    }
+    Ok(files)
 }
 
 /// `None` for what is not text.
 fn read(root: &Path, name: &str) -> Option<File> {
     let text = fs::read_to_string(root.join(name)).ok()?;
-    Some(File { path: name.to_owned(), text })
+    let is_test = name.contains("/tests/") || name.contains("/benches/") || name.starts_with("tests/");
+    Some(File { path: name.to_owned(), text, is_test })
 }
 
 fn opens_with_purpose(file: &File) -> Option<String> {
@@ -114,7 +141,7 @@ fn no_foreign_path(file: &File) -> Option<String> {
 }
 
 fn no_unwrap(file: &File) -> Option<String> {
-    if !file.is_rust() || file.is_test() {
+    if !file.is_rust() || file.is_test {
         return None;
     }
     let is_code = |line: &str| !line.trim_start().starts_with("//");
@@ -135,8 +162,7 @@ fn nothing_unfinished(file: &File) -> Option<String> {
 
 fn is_source(file: &File) -> bool {
     [".rs", ".ts", ".tsx", ".py"].iter().any(|end| file.path.ends_with(end))
-        && !file.path.ends_with(".d.ts")
-        && !file.path.contains("/generated/")
+        && !file.text.lines().take(3).any(|line| line.contains("auto-generated"))
 }
 
 fn lines(file: &File) -> usize {
@@ -148,7 +174,14 @@ mod tests {
     use super::*;
 
     fn file(path: &str, text: &str) -> File {
-        File { path: path.into(), text: text.into() }
+        File { path: path.into(), text: text.into(), is_test: path.contains("/tests/") }
+    }
+
+    #[test]
+    fn modules_declared_for_tests_are_known() {
+        let modules = file("a/src/lib.rs", "mod b;\n#[cfg(test)]\nmod c;\n").test_modules();
+        assert_eq!(modules, ["a/src/c"]);
+        assert_eq!(file("a/src/d.rs", "#[cfg(test)]\n  mod e;\n").test_modules(), ["a/src/d/e"]);
     }
 
     #[test]
