@@ -4,6 +4,26 @@
  */
 
 export interface paths {
+    "/api/v1/ca.pem": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The cluster's CA certificate, to verify all its services with.
+         * @description For anyone. A CA certificate is public; who fetches it must compare its fingerprint by another way.
+         */
+        get: operations["ca"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/cluster": {
         parameters: {
             query?: never;
@@ -444,7 +464,7 @@ export interface components {
              * @example +2d:1n
              */
             level?: string | null;
-            /** @description A DNS label: a-z, 0-9 and inner hyphens, 1 to 63 characters. */
+            /** @description A DNS label: a-z, 0-9 and inner hyphens, 2 to 63 characters. */
             name: string;
         };
         /** @description A drive and where it is. */
@@ -591,6 +611,35 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
+    ca: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Yes. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description Why it was not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     cluster: {
         parameters: {
             query?: never;

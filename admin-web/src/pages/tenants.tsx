@@ -123,13 +123,13 @@ function CreateForm(props: {
         <input
           value={name}
           required
-          pattern="[a-z0-9]([a-z0-9\-]{0,61}[a-z0-9])?"
+          pattern="[a-z0-9][a-z0-9\-]{0,61}[a-z0-9]"
           maxLength={63}
           autoCapitalize="none"
           spellCheck={false}
           autoComplete="off"
           aria-describedby="tenant-name-hint"
-          title="1 to 63 of a-z, 0-9 and hyphen, with no hyphen at either end"
+          title="2 to 63 of a-z, 0-9 and hyphen, with no hyphen at either end"
           onChange={(event) => {
             setName(event.target.value)
           }}
@@ -155,7 +155,7 @@ function CreateForm(props: {
         {busy ? 'Creating…' : 'Create'}
       </button>
       <p className="muted small hint" id="tenant-name-hint">
-        Lower-case letters, digits and hyphens. The name cannot be changed later.
+        2 to 63 lower-case letters, digits and hyphens. The name cannot be changed later.
       </p>
     </form>
   )

@@ -5,7 +5,7 @@
 //!
 //! Invariants:
 //! - default deny: a route exists only as a row of the table in [`routes`], with the role it asks for and the
-//!   reason; nothing under `/api/` answers without a session except the login itself;
+//!   reason; nothing under `/api/` answers without a session except the login and the CA's certificate;
 //! - passwords are checked off the async threads, at most two at a time, with the same work for an unknown
 //!   user as for a wrong password;
 //! - a session is a signed token that every node can check; it ends at its time, and at once when the

@@ -6,11 +6,11 @@ use axum::{Router, body::Body, extract::ConnectInfo};
 use hyper::body::Incoming;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
+    server::{conn::auto, graceful::{GracefulShutdown, Watcher}},
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{Semaphore, watch},
     time::timeout,
 };
 use tokio_rustls::TlsAcceptor;
@@ -46,6 +46,7 @@ pub async fn serve(
     let acceptor = TlsAcceptor::from(Arc::new(tls));
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let graceful = GracefulShutdown::new();
+    let (stopping, _) = watch::channel(false);
     tokio::pin!(shutdown);
     loop {
         let accepted = async {
@@ -59,7 +60,7 @@ pub async fn serve(
         match accepted {
             Ok((stream, peer)) => {
                 let connection =
-                    connection(stream, peer, acceptor.clone(), router.clone(), graceful.watcher());
+                    connection(stream, peer, acceptor.clone(), router.clone(), graceful.watcher(), stopping.subscribe());
                 tokio::spawn(async move {
                     connection.await;
                     drop(permit);
@@ -72,6 +73,7 @@ pub async fn serve(
         }
     }
     drop(listener);
+    stopping.send_replace(true);
     if timeout(SHUTDOWN_DEADLINE, graceful.shutdown()).await.is_err() {
         tracing::warn!("admin requests were still running at shutdown and are cut off");
     }
@@ -82,9 +84,14 @@ async fn connection(
     peer: SocketAddr,
     acceptor: TlsAcceptor,
     router: Router,
-    watcher: hyper_util::server::graceful::Watcher,
+    watcher: Watcher,
+    mut stopping: watch::Receiver<bool>,
 ) {
-    let stream = match timeout(HANDSHAKE_DEADLINE, acceptor.accept(stream)).await {
+    let handshake = tokio::select! {
+        handshake = timeout(HANDSHAKE_DEADLINE, acceptor.accept(stream)) => handshake,
+        _ = stopping.wait_for(|stopping| *stopping) => return,
+    };
+    let stream = match handshake {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return tracing::debug!(%peer, %error, "TLS handshake failed"),
         Err(_) => return tracing::debug!(%peer, "TLS handshake took too long"),

@@ -19,8 +19,8 @@ use crate::{
     state::AppState,
 };
 
-/// Longest name of a tenant in bytes: it is a DNS label (RFC 1035, section 2.3.4).
-const TENANT_NAME_SIZE_MAX: usize = 63;
+/// Shortest and longest name of a tenant in bytes: it is a DNS label (RFC 1035, section 2.3.4).
+const TENANT_NAME_SIZE: std::ops::RangeInclusive<usize> = 2..=63;
 /// A join token is valid for so long unless asked otherwise, in seconds.
 const JOIN_TOKEN_DEFAULT_SECONDS: u64 = 15 * 60;
 /// Shortest and longest validity of a join token, in seconds.
@@ -37,8 +37,8 @@ pub(crate) struct TenantList {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewTenant {
-    /// A DNS label: a-z, 0-9 and inner hyphens, 1 to 63 characters.
-    #[schema(pattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+    /// A DNS label: a-z, 0-9 and inner hyphens, 2 to 63 characters.
+    #[schema(pattern = "^[a-z0-9][a-z0-9-]{0,61}[a-z0-9]$")]
     name: String,
     /// Its protection level; the cluster's when absent.
     #[schema(value_type = Option<String>, example = "+2d:1n")]
@@ -95,7 +95,7 @@ fn noted(target: String, result: impl IntoResponse) -> Response {
 
 fn tenant_name(name: &str) -> Result<&str, Problem> {
     let inner = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-';
-    let is_label = (1..=TENANT_NAME_SIZE_MAX).contains(&name.len())
+    let is_label = TENANT_NAME_SIZE.contains(&name.len())
         && name.as_bytes().iter().all(inner)
         && !name.starts_with('-')
         && !name.ends_with('-');
@@ -103,7 +103,7 @@ fn tenant_name(name: &str) -> Result<&str, Problem> {
         Ok(name)
     } else {
         Err(Problem::invalid(
-            "A tenant's name is 1 to 63 of a-z, 0-9 and hyphen, with no hyphen at either end.",
+            "A tenant's name is 2 to 63 of a-z, 0-9 and hyphen, with no hyphen at either end.",
         ))
     }
 }
@@ -114,10 +114,10 @@ mod tests {
 
     #[test]
     fn names_are_dns_labels() {
-        for good in ["a", "acme", "a-1", &"a".repeat(63)] {
+        for good in ["ab", "acme", "a-1", &"a".repeat(63)] {
             assert!(tenant_name(good).is_ok(), "{good}");
         }
-        for bad in ["", "-a", "a-", "A", "a.b", "a_b", "ä", "a\n", &"a".repeat(64)] {
+        for bad in ["", "a", "-a", "a-", "A", "a.b", "a_b", "ä", "a\n", &"a".repeat(64)] {
             assert!(tenant_name(bad).is_err(), "{bad:?}");
         }
     }
