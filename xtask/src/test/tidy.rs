@@ -115,7 +115,8 @@ fn tracked_files() -> Result<Vec<File>> {
 /// `None` for what is not text.
 fn read(root: &Path, name: &str) -> Option<File> {
     let text = fs::read_to_string(root.join(name)).ok()?;
-    let is_test = name.contains("/tests/") || name.contains("/benches/") || name.starts_with("tests/");
+    let is_test = ["/tests/", "/benches/", "/examples/"].iter().any(|dir| name.contains(dir))
+        || name.starts_with("tests/");
     Some(File { path: name.to_owned(), text, is_test })
 }
 
