@@ -15,7 +15,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::{
     codec::{self, PositionV1, snapshot_meta},
-    log::store::GroupLog,
+    log::{LogIdentity, store::GroupLog},
     machine::{Applied, StateMachine},
     snapshot::{SnapshotDirectory, SnapshotFile, SnapshotSource},
     types::{
@@ -90,16 +90,17 @@ struct Worker {
 }
 
 impl Applier {
-    /// Starts the thread of `group` on `machine`.
+    /// Starts the thread of `group` on `machine`, whose durable state is at `position`.
     pub(crate) fn start(
         group: GroupId,
         machine: Box<dyn StateMachine>,
+        position: Option<Position>,
         log: GroupLog,
         snapshots: SnapshotDirectory,
         limits: CheckpointLimits,
     ) -> io::Result<Self> {
-        let position = machine.position().map(|bytes| decode_position(group, &bytes)).transpose()?;
-        let (applied, membership) = position.unwrap_or_default();
+        let (applied, membership) =
+            position.map(|position| (position.applied, position.membership)).unwrap_or_default();
         let checkpoint = applied.map(|_| snapshot_meta(applied, membership.clone()));
         if let Some(position) = applied {
             log.cover(position).map_err(io::Error::other)?;
@@ -167,12 +168,39 @@ impl Applier {
     }
 }
 
-fn decode_position(group: GroupId, bytes: &[u8]) -> io::Result<(Option<LogId>, StoredMembership)> {
-    let position: PositionV1 = codec::decode(bytes).map_err(|error| {
-        let text = format!("{group}: the position stored by the machine does not read back: {error}");
-        io::Error::new(io::ErrorKind::InvalidData, text)
-    })?;
-    Ok((position.applied.map(LogId::from), position.membership.into()))
+/// How far a machine's durable state has come, and by which log.
+#[derive(Debug, Clone)]
+pub(crate) struct Position {
+    pub(crate) log: LogIdentity,
+    applied: Option<LogId>,
+    membership: StoredMembership,
+}
+
+impl Position {
+    fn of(log: LogIdentity, meta: &SnapshotMeta) -> Self {
+        Self { log, applied: meta.last_log_id, membership: meta.last_membership.clone() }
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        codec::encode(&PositionV1 {
+            log: self.log.0,
+            applied: self.applied.map(Into::into),
+            membership: (&self.membership).into(),
+        })
+    }
+
+    /// Reads what a machine stored.
+    pub(crate) fn decode(bytes: &[u8]) -> io::Result<Self> {
+        let position: PositionV1 = codec::decode(bytes).map_err(|error| {
+            let text = format!("the position stored by the machine does not read back: {error}");
+            io::Error::new(io::ErrorKind::InvalidData, text)
+        })?;
+        Ok(Self {
+            log: LogIdentity(position.log),
+            applied: position.applied.map(LogId::from),
+            membership: position.membership.into(),
+        })
+    }
 }
 
 impl Worker {
@@ -255,10 +283,14 @@ impl Worker {
         let meta = self.meta();
         let unchanged = self.shared.progress.lock().checkpoint.as_ref() == Some(&meta);
         if meta.last_log_id.is_some() && !unchanged {
-            self.machine.checkpoint(&position(&meta))?;
+            self.machine.checkpoint(&self.position(&meta))?;
             self.covered(meta.clone())?;
         }
         Ok(meta)
+    }
+
+    fn position(&self, meta: &SnapshotMeta) -> Vec<u8> {
+        Position::of(self.log.identity(), meta).encode()
     }
 
     fn meta(&self) -> SnapshotMeta {
@@ -279,20 +311,13 @@ impl Worker {
     }
 
     fn install(&mut self, meta: &SnapshotMeta, file: &SnapshotFile) -> io::Result<()> {
-        self.machine.install(file.path(), &position(meta))?;
+        self.machine.install(file.path(), &self.position(meta))?;
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         self.covered(meta.clone())?;
         self.publish();
         Ok(())
     }
-}
-
-fn position(meta: &SnapshotMeta) -> Vec<u8> {
-    codec::encode(&PositionV1 {
-        applied: meta.last_log_id.map(Into::into),
-        membership: (&meta.last_membership).into(),
-    })
 }
 
 fn machine_error(error: &io::Error) -> StorageError {

@@ -171,6 +171,8 @@ impl From<EntryV1> for Entry {
 /// How far a machine's durable state has come. Opaque to the machine, which stores it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PositionV1 {
+    /// Identity of the log that was applied.
+    pub(crate) log: [u8; 16],
     pub(crate) applied: Option<LogIdV1>,
     pub(crate) membership: StoredMembershipV1,
 }

@@ -13,7 +13,7 @@ use parking_lot::RwLock;
 use tokio::{sync::Mutex, time::Instant};
 
 use crate::{
-    apply::Applier,
+    apply::{Applier, Position},
     codec,
     context::Context,
     elect::{self, Heard},
@@ -31,7 +31,7 @@ use crate::{
     snapshot::SnapshotDirectory,
     status::{GroupStatus, LogCounters},
     types::Raft,
-    wire::{AnswerV1, FailureV1, RequestV1},
+    wire::{AnswerV1, FailureV1, RequestV1, ResponseV1},
 };
 
 /// How long a proposal or a read barrier is tried when the caller names no time.
@@ -76,6 +76,20 @@ pub enum ConsensusError {
         machine: Option<u64>,
         /// Last entry cut from the log.
         purged: u64,
+    },
+    /// The machine has a past that this log knows nothing of: the log was lost and created anew. The node
+    /// may have voted and acknowledged what it no longer remembers.
+    #[error(
+        "group {group}: the state machine was used with Raft log {expected}, this is {found}: the log was lost; \
+         this node must join again under a new identity"
+    )]
+    LogLost {
+        /// The group.
+        group: GroupId,
+        /// The log the machine's state came from.
+        expected: LogIdentity,
+        /// The log that is there now.
+        found: LogIdentity,
     },
     /// openraft refused.
     #[error("group {group} cannot be started: {reason}")]
@@ -177,15 +191,23 @@ impl Consensus {
         }
         let log = self.log.group(group)?;
         let machine_error = |source| ConsensusError::Machine { group, source };
+        let position = machine.position().map(|bytes| Position::decode(&bytes)).transpose();
+        let position = position.map_err(machine_error)?;
+        if let Some(expected) = position.as_ref().map(|position| position.log)
+            && expected != self.log.identity()
+        {
+            return Err(ConsensusError::LogLost { group, expected, found: self.log.identity() });
+        }
+        let snapshots = self.snapshots.clone();
         let applier =
-            Applier::start(group, machine, log.clone(), self.snapshots.clone(), self.options.checkpoint)
+            Applier::start(group, machine, position, log.clone(), snapshots, self.options.checkpoint)
                 .map_err(machine_error)?;
         let applied = *applier.applied().borrow();
         if let Some(purged) = log.inspect(|index| index.purged).filter(|purged| applied < Some(purged.index))
         {
             return Err(ConsensusError::MachineTooOld { group, machine: applied, purged: purged.index });
         }
-        let links = Links { group, transport: Arc::clone(&self.options.transport) };
+        let links = Links::new(group, Arc::clone(&self.options.transport));
         let raft =
             Raft::new(self.options.node.get(), Arc::clone(&self.config), links, log.clone(), applier.clone())
                 .await
@@ -325,7 +347,7 @@ impl Consensus {
             Some(group) => group.handle(from, request.call).await,
             None => AnswerV1::Failed(FailureV1::NoSuchGroup),
         };
-        Ok(codec::encode(&answer).into())
+        Ok(codec::encode(&ResponseV1 { log: self.log.identity().short(), answer }).into())
     }
 
     /// The groups that run on this node.

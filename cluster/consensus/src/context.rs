@@ -71,7 +71,7 @@ impl Context {
         deadline: Instant,
     ) -> Result<AnswerV1, CallError> {
         let timeout = deadline.saturating_duration_since(Instant::now());
-        network::call(self.transport.as_ref(), to, self.group, call, timeout).await
+        network::call(self.transport.as_ref(), to, self.group, call, timeout).await.map(|(answer, _)| answer)
     }
 }
 

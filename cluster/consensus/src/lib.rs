@@ -25,6 +25,8 @@ mod incoming;
 mod log;
 pub mod machine;
 mod maintain;
+#[cfg(test)]
+mod measure;
 mod network;
 pub mod options;
 mod propose;

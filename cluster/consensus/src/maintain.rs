@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use holdfast_model::GroupId;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::sleep};
 
 use crate::{
     apply::{Applier, CheckpointLimits},
@@ -15,6 +15,9 @@ use crate::{
 /// How long a checkpoint may take before the task looks at the group again.
 const CHECKPOINT_TIMEOUT: Duration = Duration::from_secs(300);
 
+/// Pause before old entries that still hold segments are asked for again.
+const PURGE_AGAIN: Duration = Duration::from_secs(1);
+
 /// Runs until the group stops.
 pub(crate) async fn maintain(
     context: Context,
@@ -24,15 +27,20 @@ pub(crate) async fn maintain(
     mut holding: watch::Receiver<BTreeMap<GroupId, u64>>,
 ) {
     let group = context.group;
+    let mut held = None;
     loop {
-        tokio::select! {
-            () = applier.checkpoint_due() => {}
-            changed = holding.changed() => if changed.is_err() { return },
-        }
-        let held = holding.borrow_and_update().get(&group).copied();
-        let due = applier.checkpoint().and_then(|meta| meta.last_log_id).map(|id| id.index);
-        if held.is_some_and(|upto| due < Some(upto)) || held.is_none() {
+        let due = tokio::select! {
+            () = applier.checkpoint_due() => true,
+            changed = holding.changed() => if changed.is_ok() { false } else { return },
+            // A purge may have been put off, by a follower that was just being sent those entries.
+            () = sleep(PURGE_AGAIN), if held.is_some() => false,
+        };
+        held = holding.borrow_and_update().get(&group).copied();
+        let covered = applier.checkpoint().and_then(|meta| meta.last_log_id).map(|id| id.index);
+        if due || held.is_some_and(|upto| covered < Some(upto)) {
             checkpoint(&context, &applier).await;
+        } else if held.is_none() {
+            continue;
         }
         let spare = log.inspect(|index| index.purgeable(limits.keep_entries, limits.keep_bytes));
         let Some(upto) = spare.max(held) else { continue };

@@ -1,6 +1,7 @@
 //! openraft's calls to a peer, as messages over the [`Transport`].
 
 use std::{
+    collections::HashMap,
     future::Future,
     io::{self, Read},
     pin::pin,
@@ -18,12 +19,14 @@ use openraft::{
     raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse},
 };
 
+use parking_lot::Mutex;
+
 use crate::{
     codec::{self, EntryV1},
     snapshot::SnapshotFile,
     transport::{Transport, TransportError},
     types::{LogId, Snapshot, SnapshotMeta, TypeConfig, Vote},
-    wire::{AnswerV1, CallV1, FailureV1, RequestV1, SnapshotEndV1, SnapshotPieceV1},
+    wire::{AnswerV1, CallV1, FailureV1, RequestV1, ResponseV1, SnapshotEndV1, SnapshotPieceV1},
 };
 
 /// Bytes of a snapshot in one message.
@@ -47,28 +50,42 @@ pub(crate) enum CallError {
     Garbled(NodeId, String),
     #[error("node {0} could not serve it: {1:?}")]
     Failed(NodeId, FailureV1),
+    #[error("node {0} answers with another Raft log than before: it lost its log and must join anew")]
+    LogLost(NodeId),
 }
 
-/// Sends one call and decodes the answer.
+/// Sends one call and decodes the answer. Also returns which log stands behind it.
 pub(crate) async fn call(
     transport: &dyn Transport,
     to: NodeId,
     group: GroupId,
     call: CallV1,
     timeout: Duration,
-) -> Result<AnswerV1, CallError> {
+) -> Result<(AnswerV1, u64), CallError> {
     let request = Bytes::from(codec::encode(&RequestV1 { group: group.get(), call }));
     let answer = transport.send(to, request, timeout).await?;
-    match codec::decode(&answer).map_err(|error| CallError::Garbled(to, error.to_string()))? {
+    let response: ResponseV1 =
+        codec::decode(&answer).map_err(|error| CallError::Garbled(to, error.to_string()))?;
+    match response.answer {
         AnswerV1::Failed(failure) => Err(CallError::Failed(to, failure)),
-        answer => Ok(answer),
+        answer => Ok((answer, response.log)),
     }
 }
 
 /// Makes links of one group.
 pub(crate) struct Links {
-    pub(crate) group: GroupId,
-    pub(crate) transport: Arc<dyn Transport>,
+    group: GroupId,
+    transport: Arc<dyn Transport>,
+    peers: Peers,
+}
+
+/// The log that each peer was first seen with.
+type Peers = Arc<Mutex<HashMap<NodeId, u64>>>;
+
+impl Links {
+    pub(crate) fn new(group: GroupId, transport: Arc<dyn Transport>) -> Self {
+        Self { group, transport, peers: Peers::default() }
+    }
 }
 
 /// One group's link to one peer.
@@ -76,30 +93,47 @@ pub(crate) struct Link {
     group: GroupId,
     target: NodeId,
     transport: Arc<dyn Transport>,
+    peers: Peers,
+    reported: bool,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Links {
     type Network = Link;
 
     async fn new_client(&mut self, target: u64, _node: &EmptyNode) -> Link {
-        Link { group: self.group, target: NodeId::new(target), transport: Arc::clone(&self.transport) }
+        Link {
+            group: self.group,
+            target: NodeId::new(target),
+            transport: Arc::clone(&self.transport),
+            peers: Arc::clone(&self.peers),
+            reported: false,
+        }
     }
 }
 
 type RaftRpcError = RPCError<u64, EmptyNode, RaftError<u64>>;
 
 impl Link {
-    async fn call(&self, message: CallV1, timeout: Duration) -> Result<AnswerV1, RaftRpcError> {
-        call(self.transport.as_ref(), self.target, self.group, message, timeout).await.map_err(|error| {
-            match error {
-                CallError::Transport(TransportError::Timeout(..)) | CallError::Garbled(..) => {
-                    RPCError::Network(NetworkError::new(&error))
-                }
-                CallError::Transport(_) | CallError::Failed(..) => {
-                    RPCError::Unreachable(Unreachable::new(&error))
-                }
+    async fn call(&mut self, message: CallV1, timeout: Duration) -> Result<AnswerV1, RaftRpcError> {
+        let result = call(self.transport.as_ref(), self.target, self.group, message, timeout).await;
+        let (answer, log) = result.map_err(|error| match error {
+            CallError::Transport(TransportError::Timeout(..)) | CallError::Garbled(..) => {
+                RPCError::Network(NetworkError::new(&error))
             }
-        })
+            _ => RPCError::Unreachable(Unreachable::new(&error)),
+        })?;
+        // A node that lost its log has forgotten votes and entries it acknowledged. Under its old
+        // identity it is not counted any more.
+        let known = *self.peers.lock().entry(self.target).or_insert(log);
+        if known != log {
+            let error = CallError::LogLost(self.target);
+            if !std::mem::replace(&mut self.reported, true) {
+                tracing::error!(group = %self.group, %error);
+            }
+            return Err(RPCError::Unreachable(Unreachable::new(&error)));
+        }
+        self.reported = false;
+        Ok(answer)
     }
 
     fn unexpected(&self, answer: &AnswerV1) -> RaftRpcError {
@@ -109,7 +143,7 @@ impl Link {
 
     /// Sends a whole snapshot file; returns the receiver's vote.
     async fn send_snapshot(
-        &self,
+        &mut self,
         vote: Vote,
         meta: &SnapshotMeta,
         file: &SnapshotFile,

@@ -64,6 +64,14 @@ pub(crate) struct SnapshotEndV1 {
     pub(crate) checksum: u32,
 }
 
+/// An answer, and which log stands behind it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ResponseV1 {
+    /// First eight bytes of the answering node's log identity.
+    pub(crate) log: u64,
+    pub(crate) answer: AnswerV1,
+}
+
 /// What is answered.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum AnswerV1 {

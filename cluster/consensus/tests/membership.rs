@@ -255,3 +255,35 @@ async fn a_command_of_the_largest_size_reaches_all_nodes() {
         assert_eq!(cluster.running(id).state.lock().values["a"].len(), value.len());
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_lost_its_log_is_noticed_by_itself_and_by_the_leader() {
+    let mut cluster = Cluster::formed(3).await;
+    cluster.put(1, "a", "1").await;
+    let leader = cluster.leader().await;
+    let victim = leader % 3 + 1;
+    cluster.consensus(victim).read_barrier(GROUP).await.unwrap();
+    assert!(cluster.consensus(victim).log_is_fresh());
+    cluster.stop(victim).await;
+    let dir = cluster.nodes[victim as usize - 1].dir.clone();
+    std::fs::remove_dir_all(dir.join("raft")).unwrap();
+    let transport = std::sync::Arc::new(cluster.network.endpoint(NodeId::new(victim)));
+    let options = ConsensusOptions::new(NodeId::new(victim), dir.join("raft"), transport);
+    let consensus = Consensus::open(options).await.unwrap();
+    assert!(consensus.log_is_fresh());
+    // The machine's files remember the log that is gone.
+    let machine = machine::KvMachine::open(&dir.join("machine")).unwrap();
+    let refused = consensus.start_group(GROUP, Box::new(machine)).await;
+    assert!(matches!(refused, Err(ConsensusError::LogLost { .. })), "{refused:?}");
+    // With those lost as well, the leader does not count the node, and goes on.
+    let machine = machine::KvMachine::open(&dir.join("machine-anew")).unwrap();
+    consensus.start_group(GROUP, Box::new(machine)).await.unwrap();
+    cluster.network.attach(NodeId::new(victim), &consensus);
+    let before = cluster.consensus(leader).status(GROUP).unwrap().replicated[&NodeId::new(victim)];
+    cluster.put(leader, "a", "2").await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let status = cluster.consensus(leader).status(GROUP).unwrap();
+    assert_eq!((status.role, status.replicated[&NodeId::new(victim)]), (Role::Leader, before));
+    assert_eq!(consensus.status(GROUP).unwrap().last_log, None);
+    consensus.shutdown().await.unwrap();
+}

@@ -60,7 +60,8 @@ impl StoreBuilder<TypeConfig, GroupLog, Applier, (tempfile::TempDir, Log)> for B
         let snapshots = SnapshotDirectory::open(dir.path().to_owned()).unwrap();
         let machine = Box::new(NullMachine::default());
         let applier =
-            Applier::start(group, machine, part.clone(), snapshots, CheckpointLimits::default()).unwrap();
+            Applier::start(group, machine, None, part.clone(), snapshots, CheckpointLimits::default())
+                .unwrap();
         Ok(((dir, log), part, applier))
     }
 }

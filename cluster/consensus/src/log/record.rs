@@ -62,6 +62,11 @@ const _: () = assert!(RECORD_HEADER_SIZE.is_multiple_of(RECORD_ALIGNMENT));
 pub struct LogIdentity(pub [u8; 16]);
 
 impl LogIdentity {
+    /// Short form for messages.
+    pub(crate) fn short(&self) -> u64 {
+        u64::from_le_bytes(array(&self.0[..8]))
+    }
+
     /// Where record checksums start.
     fn seed(&self) -> u32 {
         crc32c::crc32c(&self.0)

@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::{
-    LogPoisoned, Shared,
+    LogIdentity, LogPoisoned, Shared,
     index::{Found, GroupIndex, Stored},
     record::{Kind, RECORD_HEADER_SIZE, Record, RecordHeader, record_size},
     writer::{Done, Request, Write},
@@ -49,6 +49,11 @@ impl GroupLog {
         index: Arc<Mutex<GroupIndex>>,
     ) -> Self {
         Self { group, shared, requests, index }
+    }
+
+    /// Identity of the log this is part of.
+    pub(crate) fn identity(&self) -> LogIdentity {
+        self.shared.identity
     }
 
     /// Reads the index under its lock.

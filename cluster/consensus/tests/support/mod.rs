@@ -141,8 +141,8 @@ impl Cluster {
         eventually("a leader", || {
             ids.iter().copied().find(|&id| {
                 let status = self.consensus(id).status(GROUP).unwrap();
-                status.role == Role::Leader && status.quorum_answered_millis_ago.is_some_and(|ago| ago < 1000)
-                    || status.role == Role::Leader && status.voters.len() == 1
+                let quorum = status.quorum_answered_millis_ago.is_some_and(|ago| ago < 1000);
+                status.role == Role::Leader && (quorum || status.voters.len() == 1)
             })
         })
         .await
