@@ -91,6 +91,15 @@ fn run_node(path: &std::path::Path) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// What is logged: `RUST_LOG`, or everything from `info` on.
+///
+/// Two libraries stay silent whatever is asked for: s3s prints the signature that would have been right,
+/// and openraft repeats in its own words, many times a second, what consensus says once.
+fn log_filter() -> Result<EnvFilter> {
+    let asked = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    Ok(asked.add_directive("s3s=off".parse()?).add_directive("openraft=off".parse()?))
+}
+
 fn inspect(device: &std::path::Path) -> Result<ExitCode> {
     let report = holdfast_drive::inspect::inspect(device)
         .with_context(|| format!("inspecting {}", device.display()))?;

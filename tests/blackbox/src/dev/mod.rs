@@ -8,7 +8,7 @@ mod layout;
 mod ports;
 
 use std::{
-    fs,
+    env, fs,
     path::{Path, PathBuf},
     process::{Child, Command},
     time::{Duration, Instant},
@@ -34,6 +34,8 @@ const READY_LIMIT: Duration = Duration::from_secs(60);
 const STOP_GRACE: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(50);
 const LOG_TAIL_LINES: usize = 15;
+/// Set to keep the drive files of test clusters.
+const KEEP_DRIVES: &str = "HOLDFAST_KEEP_DRIVES";
 
 /// What to start.
 #[derive(Debug, Clone)]
@@ -355,6 +357,23 @@ impl Drop for DevCluster {
                 }
             }
             self.reap();
+            self.give_back_drives();
+        }
+    }
+}
+
+impl DevCluster {
+    /// Removes the drive files of a cluster that ends with its test: tens of gigabytes over a run. Logs
+    /// and state stay for whoever looks for the cause of a failure.
+    fn give_back_drives(&self) {
+        if env::var_os(KEEP_DRIVES).is_some() {
+            return;
+        }
+        for node in &self.processes.nodes {
+            let drives = self.dir.join(&node.name).join("drives");
+            if let Err(error) = fs::remove_dir_all(&drives) {
+                eprintln!("{} could not be removed: {error}", drives.display());
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use http::{Method, Request};
+use hyper::body::Body as _;
 
 use super::{
     sign::{Credentials, Moment, Payload, Signed, authorization, canonical_query, encode},
@@ -172,6 +173,10 @@ impl Client {
             Request::builder().method(call.method).uri(target).header("authorization", authorization);
         for (name, value) in &headers {
             request = request.header(name, value);
+        }
+        // An empty body says so too: S3 asks every PUT for its length.
+        if let Some(length) = body.size_hint().exact() {
+            request = request.header("content-length", length);
         }
         Ok(request.body(body)?)
     }

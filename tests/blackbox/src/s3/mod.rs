@@ -5,5 +5,5 @@ mod sign;
 mod xml;
 
 pub use client::{Call, Client, Listed};
-pub use sign::{Credentials, Moment, Payload, aws_chunked, encode, presign, sha256_hex};
+pub use sign::{CHUNKED_TRAILER, Credentials, Moment, Payload, aws_chunked, encode, presign, sha256_hex};
 pub use xml::{fields, first};

@@ -7,6 +7,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use ring::{digest, hmac};
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
@@ -86,12 +87,16 @@ impl Moment {
     }
 }
 
-/// A body in S3's chunk framing without trailers: one chunk and the closing one.
+/// Name of the trailer that [`aws_chunked`] sends; goes into the header `x-amz-trailer`.
+pub const CHUNKED_TRAILER: &str = "x-amz-checksum-crc32c";
+
+/// A body in S3's chunk framing: one chunk, the closing one, and its CRC-32C as trailer.
 #[must_use]
 pub fn aws_chunked(body: &[u8]) -> Vec<u8> {
+    let checksum = BASE64_STANDARD.encode(crc32c::crc32c(body).to_be_bytes());
     let mut framed = format!("{:x}\r\n", body.len()).into_bytes();
     framed.extend_from_slice(body);
-    framed.extend_from_slice(b"\r\n0\r\n\r\n");
+    framed.extend_from_slice(format!("\r\n0\r\n{CHUNKED_TRAILER}:{checksum}\r\n\r\n").as_bytes());
     framed
 }
 
