@@ -6,7 +6,10 @@ use axum::{Router, body::Body, extract::ConnectInfo};
 use hyper::body::Incoming;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::{GracefulShutdown, Watcher}},
+    server::{
+        conn::auto,
+        graceful::{GracefulShutdown, Watcher},
+    },
 };
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -59,8 +62,14 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, peer)) => {
-                let connection =
-                    connection(stream, peer, acceptor.clone(), router.clone(), graceful.watcher(), stopping.subscribe());
+                let connection = connection(
+                    stream,
+                    peer,
+                    acceptor.clone(),
+                    router.clone(),
+                    graceful.watcher(),
+                    stopping.subscribe(),
+                );
                 tokio::spawn(async move {
                     connection.await;
                     drop(permit);
