@@ -12,13 +12,13 @@ use std::{
 
 use holdfast_format::{BLOCK_SIZE, BlockChecksums, Place, RecordHeader, SegmentSequence, Sequence};
 use holdfast_model::{ByteCount, ClusterId, DriveId, Generation, ShardId, limits::SECTOR_SIZE};
-use holdfast_ring::{BlockDevice, Buffer, RingDevice, RingOptions};
+use holdfast_ring::{BlockDevice, Buffer, BufferPool, RingDevice, RingOptions};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::{
     commit::Durable,
-    engine::Engine,
+    engine::{Clock, Engine, META_POOL_SIZE},
     index::Indexed,
     mount::{self, Mounted},
     probe::unix_now,
@@ -94,15 +94,17 @@ impl Drive {
             let (shared, options, name) = (Arc::clone(&shared), options.clone(), name.clone());
             std::thread::Builder::new().name(thread_name(path)).spawn(move || {
                 let mounted = make().and_then(|mut device| {
-                    let mounted = mount::mount(&mut device, &name, expect)?;
-                    Ok((device, mounted))
+                    let meta = BufferPool::new(META_POOL_SIZE)
+                        .map_err(|e| OpenError::Start { path: name.clone(), source: io::Error::other(e) })?;
+                    let mounted = mount::mount(&mut device, &meta, &name, expect)?;
+                    Ok((device, meta, mounted))
                 });
-                let (device, mounted) = match mounted {
+                let (device, meta, mounted) = match mounted {
                     Ok(mounted) => mounted,
                     Err(error) => return drop(ready.send(Err(error))),
                 };
                 let Mounted { label, state, report } = mounted;
-                let engine = Engine::new(device, label, state, shared, &options);
+                let engine = Engine::new(device, label, state, meta, shared, &options, Clock::System);
                 if ready.send(Ok((label, report))).is_ok() {
                     engine.run();
                 }
@@ -153,30 +155,9 @@ impl Drive {
     pub async fn put(&self, shard: ShardWrite) -> Result<Durable, PutError> {
         let closed = PutError::Closed { drive: self.id() };
         let _admitted = self.inner.admission.acquire().await.map_err(|_| closed.clone())?;
-        let ShardWrite { id, generation, tenant, data, parity, manifest, payload } = shard;
-        let invalid = |source| PutError::Invalid { id, source };
-        let header = RecordHeader {
-            place: Place {
-                cluster: self.inner.identity.cluster,
-                drive: self.id(),
-                segment: 0,
-                sector: 0,
-                life: SegmentSequence::NONE,
-            },
-            sequence: Sequence::NONE,
-            durable: Sequence::NONE,
-            shard: id,
-            generation,
-            tenant,
-            data,
-            parity,
-            moved: false,
-            written: unix_now(),
-            payload_len: u32::try_from(payload.len()).unwrap_or(u32::MAX),
-            blocks: BlockChecksums::of(&payload),
-            manifest,
-        };
-        header.check().map_err(invalid)?;
+        let id = shard.id;
+        let (header, payload) = new_header(&self.inner.identity, shard);
+        header.check().map_err(|source| PutError::Invalid { id, source })?;
         let (reply, answer) = oneshot::channel();
         if !self.inner.shared.send(Request::Put(PutRequest { header: Box::new(header), payload, reply })) {
             return Err(self.unavailable().put(self.id()));
@@ -332,6 +313,34 @@ impl Drive {
 fn thread_name(path: &Path) -> String {
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     format!("drive {name}")
+}
+
+/// The header of a new record, but for what the engine decides.
+pub(crate) fn new_header(identity: &DriveIdentity, shard: ShardWrite) -> (RecordHeader, Buffer) {
+    let ShardWrite { id, generation, tenant, data, parity, manifest, payload } = shard;
+    let nowhere = Place {
+        cluster: identity.cluster,
+        drive: identity.drive,
+        segment: 0,
+        sector: 0,
+        life: SegmentSequence::NONE,
+    };
+    let header = RecordHeader {
+        place: nowhere,
+        sequence: Sequence::NONE,
+        durable: Sequence::NONE,
+        shard: id,
+        generation,
+        tenant,
+        data,
+        parity,
+        moved: false,
+        written: unix_now(),
+        payload_len: u32::try_from(payload.len()).unwrap_or(u32::MAX),
+        blocks: BlockChecksums::of(&payload),
+        manifest,
+    };
+    (header, payload)
 }
 
 pub(crate) fn expect_generation(

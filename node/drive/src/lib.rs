@@ -33,6 +33,10 @@ mod segments;
 mod shared;
 mod types;
 
+#[cfg(any(test, feature = "fault"))]
+pub mod fault;
+#[cfg(test)]
+mod simulation;
 
 pub use commit::Durable;
 pub use handle::Drive;

@@ -18,7 +18,7 @@ use holdfast_format::{
     DriveLabel, Footer, FooterRecord, FooterTrailer, FormatError, SEGMENT_HEADER_SECTORS, SegmentHeader,
     SegmentSequence, SegmentState, Sequence, Tombstone,
 };
-use holdfast_model::{ByteCount, ClusterId, limits::SECTOR_SIZE};
+use holdfast_model::{ClusterId, limits::SECTOR_SIZE};
 use holdfast_ring::{BlockDevice, BufferPool};
 
 use crate::{
@@ -30,9 +30,6 @@ use crate::{
     segments::{Phase, Segments},
     types::{DamagedRecord, MountReport, OpenError, TornRecord},
 };
-
-/// Memory for mounting.
-const POOL_SIZE: ByteCount = ByteCount::mib(8);
 
 /// What the engine starts from.
 #[derive(Debug)]
@@ -67,21 +64,20 @@ enum SegmentContent {
     Scanned(Vec<Item>),
 }
 
-/// Mounts the drive on `device`. `path` is for messages.
+/// Mounts the drive on `device`, with buffers of `pool`. `path` is for messages.
 ///
 /// # Errors
 /// [`OpenError`].
 pub(crate) fn mount<D: BlockDevice>(
     device: &mut D,
+    pool: &BufferPool,
     path: &str,
     expect: ClusterId,
 ) -> Result<Mounted, OpenError> {
     let began = Instant::now();
     let failed = |step| move |source| OpenError::Mount { path: path.to_owned(), step, source };
-    let pool = BufferPool::new(POOL_SIZE)
-        .map_err(|e| OpenError::Start { path: path.to_owned(), source: io::Error::other(e) })?;
     let capacity = device.capacity();
-    let mut io = Blocking { device, pool: &pool };
+    let mut io = Blocking { device, pool };
     let no_label = |what: &str| OpenError::NoLabel { path: path.to_owned(), what: what.to_owned() };
     let (mut label, bad_labels) = match labels::read(&mut io).map_err(failed("reading labels"))? {
         Labels::Good { label, bad } => (label, bad),
@@ -121,6 +117,7 @@ pub(crate) fn mount<D: BlockDevice>(
     let highest = survey.used.iter().map(Found::highest).max().unwrap_or_default().max(durable);
     // Headers of free segments that must be written again take a life each.
     let next_life = SegmentSequence::new(survey.next_life.get() + survey.bad_free.len() as u64);
+    let next_life = next_life.max(SegmentSequence::first_of_mount(label.mount_epoch + 1));
     let footers = judge(&owner, &survey, durable, &mut report);
 
     if !label.fenced {
@@ -355,7 +352,8 @@ fn judge(owner: &Owner, survey: &Survey, durable: Sequence, report: &mut MountRe
             sectors: owner.layout.segment_sectors(),
             life: found.life,
             first: found.first,
-            last: found.highest().max(found.first),
+            // Of an empty segment: what came before it. Its first sequence will be given to another record.
+            last: found.highest().max(Sequence::new(found.first.get().saturating_sub(1))),
             lost: u32::try_from(lost).unwrap_or(u32::MAX),
             records: Vec::new(),
             tombstones: Vec::new(),

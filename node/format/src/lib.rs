@@ -73,7 +73,11 @@ impl Sequence {
     }
 }
 
-/// Which life of a segment: each time a segment is opened it gets the next number of its drive. Starts at 1.
+/// Which life of a segment: each time a segment is opened it gets a number its drive never used before.
+///
+/// The mount epoch is in the upper 32 bits, a count in the lower. The epoch is on the drive before the
+/// first segment is opened, so a number is not used again even when a crash lost every trace of its header:
+/// what else survived of that life must not look like part of a later one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SegmentSequence(u64);
 
@@ -85,6 +89,16 @@ impl SegmentSequence {
     #[must_use]
     pub const fn new(value: u64) -> Self {
         Self(value)
+    }
+
+    /// The first life of the mount with that epoch.
+    ///
+    /// # Panics
+    /// After 2^32 mounts.
+    #[must_use]
+    pub const fn first_of_mount(epoch: u64) -> Self {
+        assert!(epoch <= u32::MAX as u64, "a drive is mounted fewer than 2^32 times");
+        Self((epoch << 32) | 1)
     }
 
     /// The number.

@@ -32,7 +32,7 @@ use tokio::sync::oneshot;
 use self::{
     read::{ReadPart, Reads},
     reclaim::Reclaim,
-    write::{OpenSegment, TombstoneQueue, What, Write},
+    write::{OpenSegment, ROOM_WAIT, TombstoneQueue, What, Write},
 };
 use crate::{
     blocking::{RETRIES_MAX, is_momentary},
@@ -45,7 +45,7 @@ use crate::{
 
 /// Memory for headers, footers, tombstones and records being moved: separate from the callers' pool, so
 /// that a full pool never keeps a drive from deleting, sealing or reclaiming.
-const META_POOL_SIZE: ByteCount = ByteCount::mib(8);
+pub(crate) const META_POOL_SIZE: ByteCount = ByteCount::mib(8);
 
 /// An operation in flight for this long makes the drive slow.
 const SLOW_AFTER: Duration = Duration::from_secs(1);
@@ -122,6 +122,9 @@ pub(crate) struct Engine<D> {
     /// Requests that waited for a shard that is no longer busy.
     released: VecDeque<Request>,
     tombs: TombstoneQueue,
+    /// Puts for which there is no room yet, and until when they wait for reclaiming to make some; and
+    /// whatever was asked of their shards later.
+    starved: VecDeque<(Instant, Request)>,
     reads: Reads,
     reclaim: Reclaim,
 
@@ -133,6 +136,29 @@ pub(crate) struct Engine<D> {
     /// Reused each turn.
     requests: Vec<Request>,
     completions: Vec<Completion>,
+    clock: Clock,
+}
+
+/// Where the engine reads the time from.
+#[derive(Debug, Clone)]
+pub(crate) enum Clock {
+    /// The monotonic clock of the system.
+    System,
+    /// Microseconds after a start, moved on by a test.
+    #[cfg(test)]
+    Manual(Instant, Arc<std::sync::atomic::AtomicU64>),
+}
+
+impl Clock {
+    fn now(&self) -> Instant {
+        match self {
+            Self::System => Instant::now(),
+            #[cfg(test)]
+            Self::Manual(start, micros) => {
+                *start + Duration::from_micros(micros.load(std::sync::atomic::Ordering::SeqCst))
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -159,11 +185,13 @@ impl<D: BlockDevice> Engine<D> {
         device: D,
         label: DriveLabel,
         state: State,
+        meta: BufferPool,
         shared: Arc<Shared>,
         options: &DriveOptions,
+        clock: Clock,
     ) -> Self {
         shared.set_waker(device.waker());
-        let now = Instant::now();
+        let now = clock.now();
         let mut tombs = TombstoneQueue::default();
         for tombstone in state.untombed {
             tombs.push(tombstone, None);
@@ -177,7 +205,7 @@ impl<D: BlockDevice> Engine<D> {
         let mut engine = Self {
             drive: label.drive,
             layout: label.layout,
-            meta: BufferPool::new(META_POOL_SIZE).expect("a few megabytes of address space"),
+            meta,
             background_rate: options.background_rate,
             device,
             label,
@@ -201,6 +229,7 @@ impl<D: BlockDevice> Engine<D> {
             busy: HashMap::new(),
             released: VecDeque::new(),
             tombs,
+            starved: VecDeque::new(),
             reads: Reads::default(),
             reclaim: Reclaim::default(),
             unavailable: fenced,
@@ -210,7 +239,9 @@ impl<D: BlockDevice> Engine<D> {
             label_pending: 0,
             requests: Vec::new(),
             completions: Vec::new(),
+            clock,
         };
+        engine.reclaim.look_again();
         engine.publish(now);
         engine
     }
@@ -223,16 +254,17 @@ impl<D: BlockDevice> Engine<D> {
     /// One round: requests, completions, new operations, then a wait of at most `limit`. `false` when the
     /// drive is closed and nothing is left to do.
     pub(crate) fn turn(&mut self, limit: Option<Duration>) -> bool {
-        let now = Instant::now();
+        let now = self.clock.now();
+        // Those that waited came before those in the queue.
+        while let Some(request) = self.released.pop_front() {
+            self.dispatch(request, now);
+        }
         let mut requests = std::mem::take(&mut self.requests);
         self.shared.take(&mut requests);
         for request in requests.drain(..) {
             self.dispatch(request, now);
         }
         self.requests = requests;
-        while let Some(request) = self.released.pop_front() {
-            self.dispatch(request, now);
-        }
         self.watch(now);
         self.pump(now);
         self.publish(now);
@@ -245,7 +277,7 @@ impl<D: BlockDevice> Engine<D> {
         if let Err(error) = self.device.wait(wait, &mut completions) {
             self.fail(Unavailable::Gone(format!("its ring failed: {error}")));
         }
-        let now = Instant::now();
+        let now = self.clock.now();
         for completion in completions.drain(..) {
             self.complete(completion, now);
         }
@@ -254,8 +286,15 @@ impl<D: BlockDevice> Engine<D> {
     }
 
     fn dispatch(&mut self, request: Request, now: Instant) {
+        if !self.starved.is_empty() && self.is_behind_starved(&request) {
+            return self.starved.push_back((now + ROOM_WAIT, request));
+        }
+        self.dispatch_now(request, now);
+    }
+
+    fn dispatch_now(&mut self, request: Request, now: Instant) {
         match request {
-            Request::Put(put) => self.put(put),
+            Request::Put(put) => self.put(put, now),
             Request::Get(get) => self.get(get, now),
             Request::Delete { id, generation, reply } => self.delete(id, generation, reply),
             Request::Close { reply } => {
@@ -275,6 +314,7 @@ impl<D: BlockDevice> Engine<D> {
             self.emit_tombstones();
             self.seal_what_is_durable();
             self.step_reclaim(now);
+            self.feed_starved(now);
             self.record_idle(now);
         }
         self.start_waiting_reads(now);
@@ -392,6 +432,9 @@ impl<D: BlockDevice> Engine<D> {
         if let Some(pause) = self.reclaim.pause(now) {
             at_most(pause);
         }
+        if let Some((until, _)) = self.starved.front() {
+            at_most(until.saturating_duration_since(now));
+        }
         if self.wants_idle_label() {
             at_most(
                 (self.idle_since + IDLE_LABEL_AFTER).saturating_duration_since(now)
@@ -475,6 +518,8 @@ impl<D: BlockDevice> Engine<D> {
             Unavailable::Fenced(_) => self.write_fence(),
             Unavailable::Gone(_) | Unavailable::Closed => self.refuse_reads(&why),
         }
+        let now = self.clock.now();
+        self.publish(now);
     }
 
     /// Ends the engine step by step once everything is written; `true` when it is over.
@@ -487,6 +532,7 @@ impl<D: BlockDevice> Engine<D> {
             && self.written.is_empty()
             && self.ready.is_empty()
             && self.tombs.is_idle()
+            && self.starved.is_empty()
             && self.busy.is_empty();
         if in_time && !answered {
             return false;

@@ -87,6 +87,11 @@ impl Reclaim {
         self.look = true;
     }
 
+    /// Whether a segment is being reclaimed, or may soon be.
+    pub(super) fn may_make_room(&self) -> bool {
+        self.look || !matches!(self.stage, Stage::Idle)
+    }
+
     /// The drive takes no writes any more.
     pub(super) fn stop(&mut self) {
         *self = Self::default();
@@ -284,7 +289,7 @@ impl<D: BlockDevice> Engine<D> {
         match verified {
             Ok((mut header, buffer)) => {
                 header.moved = true;
-                if self.append_moved(header, buffer, entry.location).is_err() {
+                if !self.append_moved(header, buffer, entry.location) {
                     self.move_failed(&entry);
                 }
             }
@@ -369,11 +374,12 @@ impl<D: BlockDevice> Engine<D> {
 
     /// Leaves the segment as it is until something else in it dies.
     fn give_up(&mut self, segment: u32) {
+        let now = self.clock.now();
         let s = self.segments.get_mut(segment);
         s.stuck_at = Some((s.live_records, s.needed_tombstones()));
         self.reclaim.stage = Stage::Idle;
         self.reclaim.look = true;
-        self.reclaim.not_before = Some(Instant::now() + STUCK_PAUSE);
+        self.reclaim.not_before = Some(now + STUCK_PAUSE);
     }
 
     /// Leaves the segment alone until the next mount, which will read it through.

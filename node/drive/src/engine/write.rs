@@ -39,6 +39,9 @@ const FLUSH_DELAY: Duration = Duration::from_micros(300);
 /// Completed bytes for which a flush no longer waits.
 const FLUSH_BATCH_MIN: usize = 32;
 
+/// How long a put waits for reclaiming to make room.
+pub(super) const ROOM_WAIT: Duration = Duration::from_secs(2);
+
 /// Blocks of tombstones written together at most.
 const TOMBSTONE_BLOCKS_MAX: usize = 16;
 
@@ -171,41 +174,84 @@ impl OpenSegment {
 }
 
 impl<D: BlockDevice> Engine<D> {
-    pub(super) fn put(&mut self, request: PutRequest) {
+    pub(super) fn put(&mut self, request: PutRequest, now: Instant) {
         let (id, generation) = (request.header.shard, request.header.generation);
-        let payload_len = request.header.payload_len;
         if let Some(waiting) = self.busy.get_mut(&id) {
             return waiting.push_back(Request::Put(request));
         }
-        let PutRequest { header, payload, reply } = request;
-        let answer = |reply: PutReply, answer| drop(reply.send(answer));
+        if let Some(answer) = self.answer_at_once(id, generation, request.header.payload_len) {
+            return drop(request.reply.send(answer));
+        }
+        let sectors = request.header.sectors();
+        if self.make_room(sectors, 1, 0, Claim::Put) {
+            let PutRequest { header, payload, reply } = request;
+            self.append_record(*header, payload, Origin::Put(reply));
+        } else if self.reclaim.may_make_room() {
+            self.starved.push_back((now + ROOM_WAIT, Request::Put(request)));
+        } else {
+            self.refuse_full(request);
+        }
+    }
+
+    /// The answer to a put for which nothing needs to be written.
+    fn answer_at_once(
+        &self,
+        id: ShardId,
+        generation: Generation,
+        payload_len: u32,
+    ) -> Option<Result<Durable, PutError>> {
+        let drive = self.drive;
         if let Some(why) = &self.unavailable {
-            return answer(reply, Err(why.put(self.drive)));
+            return Some(Err(why.put(drive)));
         }
-        let stored = self.shared.index.read().get(id);
-        if let Some(stored) = stored {
-            let drive = self.drive;
-            if stored.generation > generation {
-                let (given, stored) = (generation, stored.generation);
-                return answer(reply, Err(PutError::Stale { drive, id, given, stored }));
-            }
-            if stored.generation == generation {
-                let result = match &self.proof {
-                    _ if stored.payload_len != payload_len => {
-                        Err(PutError::Conflict { drive, id, generation })
-                    }
-                    Some(proof) => Ok(proof.mint(id, generation)),
-                    None => Err(PutError::Closed { drive }),
-                };
-                return answer(reply, result);
-            }
+        let stored = self.shared.index.read().get(id)?;
+        if stored.generation > generation {
+            let (given, stored) = (generation, stored.generation);
+            return Some(Err(PutError::Stale { drive, id, given, stored }));
         }
-        match self.append_record(*header, payload, Claim::Put) {
-            Ok(write) => self.start_record(write, Origin::Put(reply)),
-            Err(_) => {
-                self.reclaim.look_again();
-                let free = ByteCount::new(self.free_bytes());
-                answer(reply, Err(PutError::Full { drive: self.drive, free }));
+        if stored.generation < generation {
+            return None;
+        }
+        Some(match &self.proof {
+            _ if stored.payload_len != payload_len => Err(PutError::Conflict { drive, id, generation }),
+            Some(proof) => Ok(proof.mint(id, generation)),
+            None => Err(PutError::Closed { drive }),
+        })
+    }
+
+    fn refuse_full(&mut self, request: PutRequest) {
+        let free = ByteCount::new(self.free_bytes());
+        drop(request.reply.send(Err(PutError::Full { drive: self.drive, free })));
+        self.reclaim.look_again();
+    }
+
+    /// Whether a put of the same shard waits for room, so that this request must wait behind it.
+    pub(super) fn is_behind_starved(&self, request: &Request) -> bool {
+        let shard = |request: &Request| match request {
+            Request::Put(put) => Some(put.header.shard),
+            Request::Delete { id, .. } => Some(*id),
+            Request::Get(_) | Request::Close { .. } => None,
+        };
+        shard(request).is_some_and(|id| self.starved.iter().any(|(_, r)| shard(r) == Some(id)))
+    }
+
+    /// Takes up puts that wait for room, in order; refuses those that cannot hope for any.
+    pub(super) fn feed_starved(&mut self, now: Instant) {
+        while let Some((until, request)) = self.starved.front() {
+            let (expired, sectors) = match request {
+                Request::Put(put) => (now >= *until, put.header.sectors()),
+                // It waited behind a put that is done.
+                _ => (false, 0),
+            };
+            let room = sectors == 0 || self.make_room(sectors, 1, 0, Claim::Put);
+            let hopeless = expired || self.closing.is_some() || !self.reclaim.may_make_room();
+            if !room && !hopeless {
+                return;
+            }
+            match self.starved.pop_front() {
+                Some((_, Request::Put(put))) if !room => self.refuse_full(put),
+                Some((_, request)) => self.dispatch_now(request, now),
+                None => return,
             }
         }
     }
@@ -231,27 +277,18 @@ impl<D: BlockDevice> Engine<D> {
         Tombstone { shard: dead.shard, generation: dead.generation, life, sector: dead.location.sector }
     }
 
-    /// Writes a record that is being moved. Gives the payload back when there is no room.
-    pub(super) fn append_moved(
-        &mut self,
-        header: RecordHeader,
-        payload: Buffer,
-        from: Location,
-    ) -> Result<(), Buffer> {
-        let write = self.append_record(header, payload, Claim::Move)?;
-        self.start_record(write, Origin::Move(from));
-        Ok(())
+    /// Writes a record that is being moved; `false` when there is no room.
+    pub(super) fn append_moved(&mut self, header: RecordHeader, payload: Buffer, from: Location) -> bool {
+        let room = self.make_room(header.sectors(), 1, 0, Claim::Move);
+        if room {
+            self.append_record(header, payload, Origin::Move(from));
+        }
+        room
     }
 
-    /// Gives a record its place and header.
-    fn append_record(
-        &mut self,
-        mut header: RecordHeader,
-        mut payload: Buffer,
-        claim: Claim,
-    ) -> Result<(FooterRecord, u32, Buffer), Buffer> {
-        let sectors = header.sectors();
-        let Some((segment, life, sector)) = self.allocate(sectors, 1, 0, claim) else { return Err(payload) };
+    /// Gives a record its place and header and writes it. There is room in the open segment.
+    fn append_record(&mut self, mut header: RecordHeader, mut payload: Buffer, origin: Origin) {
+        let (segment, life, sector) = self.claim_room(header.sectors());
         let sequence = self.take_sequence(segment);
         header.place = Place { cluster: self.label.cluster, drive: self.drive, segment, sector, life };
         header.sequence = sequence;
@@ -272,12 +309,8 @@ impl<D: BlockDevice> Engine<D> {
         if let Some(open) = &mut self.open {
             open.records.push(record);
         }
-        Ok((record, segment, payload))
-    }
-
-    fn start_record(&mut self, (record, segment, payload): (FooterRecord, u32, Buffer), origin: Origin) {
         self.busy.entry(record.shard).or_default();
-        let offset = self.layout.offset(segment, record.sector);
+        let offset = self.layout.offset(segment, sector);
         self.write(What::Record(Box::new(RecordWrite { record, segment, origin })), offset, payload);
     }
 
@@ -292,25 +325,24 @@ impl<D: BlockDevice> Engine<D> {
         sequence
     }
 
-    /// Room for `sectors` in the open segment; opens another one when it is full.
-    fn allocate(
-        &mut self,
-        sectors: u32,
-        records: usize,
-        tombstones: usize,
-        claim: Claim,
-    ) -> Option<(u32, SegmentSequence, u32)> {
+    /// Whether so much fits the open segment; opens another one when it is full.
+    ///
+    /// What is left of the open segment belongs to reclaiming as soon as fewer segments are free than the
+    /// claim must leave: reclaiming that runs out of room halfway could never make any again.
+    fn make_room(&mut self, sectors: u32, records: usize, tombstones: usize, claim: Claim) -> bool {
+        let (free, reserve) = (self.segments.free_count(), claim.reserve());
         let size = self.layout.segment_sectors();
-        if !self.open.as_ref().is_some_and(|open| open.fits(sectors, records, tombstones, size)) {
-            if self.segments.free_count() <= claim.reserve() {
-                return None;
-            }
-            self.open_segment(claim)?;
-        }
-        let open = self.open.as_mut()?;
+        let fits = |open: &OpenSegment| open.fits(sectors, records, tombstones, size);
+        free >= reserve && self.open.as_ref().is_some_and(fits)
+            || free > reserve && self.open_segment(claim).is_some()
+    }
+
+    /// Takes the next sectors of the open segment, for which [`Self::make_room`] said yes.
+    fn claim_room(&mut self, sectors: u32) -> (u32, SegmentSequence, u32) {
+        let open = self.open.as_mut().expect("room was made in an open segment");
         let sector = open.next;
         open.next += sectors;
-        Some((open.segment, open.life, sector))
+        (open.segment, open.life, sector)
     }
 
     fn open_segment(&mut self, claim: Claim) -> Option<()> {
@@ -325,7 +357,7 @@ impl<D: BlockDevice> Engine<D> {
             segment,
             life,
             first,
-            last: first,
+            last: Sequence::new(first.get() - 1),
             next: SEGMENT_HEADER_SECTORS,
             records: Vec::new(),
             tombstones: Vec::new(),
@@ -448,9 +480,13 @@ impl<D: BlockDevice> Engine<D> {
         let blocks = count.div_ceil(TombstoneBlock::ENTRIES_MAX);
         let sectors = u32::try_from(blocks).expect("at most 16");
         let Some(mut buffer) = self.meta_frame(blocks * SECTOR_SIZE) else { return };
-        let Some((segment, life, sector)) = self.allocate(sectors, 0, count, Claim::Tombstone) else {
+        // Those that nobody waits for follow from what was written already, and reclaiming needs them.
+        let asked_for = self.tombs.waiting.iter().any(|(_, reply)| reply.is_some());
+        let claim = if asked_for { Claim::Tombstone } else { Claim::Move };
+        if !self.make_room(sectors, 0, count, claim) {
             return self.refuse_tombstones();
-        };
+        }
+        let (segment, life, sector) = self.claim_room(sectors);
         self.tombs.blocked = false;
         let entries: Vec<(Tombstone, Option<DeleteReply>)> = self.tombs.waiting.drain(..count).collect();
         let mut sequences = Vec::with_capacity(blocks);
@@ -692,7 +728,7 @@ impl<D: BlockDevice> Engine<D> {
     fn settle(&mut self, sequence: Sequence, segment: u32) {
         self.undurable.remove(&sequence);
         self.segments.get_mut(segment).unflushed -= 1;
-        self.idle_since = Instant::now();
+        self.idle_since = self.clock.now();
     }
 
     /// The shard is no longer being changed: requests that waited for it are taken up again.
@@ -768,6 +804,9 @@ impl<D: BlockDevice> Engine<D> {
             self.refuse_written(what);
         }
         self.reclaim.stop();
+        for (_, request) in std::mem::take(&mut self.starved) {
+            self.refuse(request, why);
+        }
         let busy = std::mem::take(&mut self.busy);
         for request in busy.into_values().flatten() {
             self.refuse(request, why);
