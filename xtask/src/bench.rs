@@ -60,7 +60,7 @@ impl Bench {
             cluster_name: "bench".into(),
             known_ports: false,
         };
-        let mut cluster = DevCluster::create(&spec, &say).await?.owned();
+        let mut cluster = DevCluster::create(&spec, &say).await?;
         run(client.arg("--cluster").arg(&dir))?;
         cluster.stop()?;
         // The drives are large and of no use afterwards.

@@ -77,7 +77,7 @@ impl Dev {
             cluster_name: "dev".into(),
         };
         let begun = Instant::now();
-        let mut cluster = DevCluster::create(&spec, &say).await?;
+        let mut cluster = DevCluster::create(&spec, &say).await?.released()?;
         say(&format!("formed in {}", duration(begun.elapsed())));
         introduce(cluster.file(), &spec.dir);
         if self.detach {

@@ -186,7 +186,8 @@ fn start_supervisor(spec: &ClusterSpec) -> Result<Supervisor> {
         std::thread::sleep(POLL);
     };
     let supervisor = Supervisor { process, socket };
-    ProcessesFile { kind: Kind::Qemu, nodes: Vec::new(), supervisor: Some(supervisor.clone()) }.save(dir)?;
+    ProcessesFile { kind: Kind::Qemu, owner: None, nodes: Vec::new(), supervisor: Some(supervisor.clone()) }
+        .save(dir)?;
     Ok(supervisor)
 }
 

@@ -82,6 +82,9 @@ pub struct Operator {
 pub struct ProcessesFile {
     /// What the nodes run on.
     pub kind: Kind,
+    /// The test that owns the cluster: while it runs, nobody else stops what it started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Identity>,
     /// Node processes by name (`dev`); a node that was killed has none.
     #[serde(default)]
     pub nodes: Vec<NodeProcess>,

@@ -24,10 +24,11 @@ pub fn cluster_dir() -> PathBuf {
     target().join("cluster")
 }
 
-/// Clusters that tests start for themselves live below here, one directory each.
+/// Clusters that tests start for themselves live below here, one directory each: `HOLDFAST_SCRATCH`, or
+/// `blackbox` in the target directory.
 #[must_use]
 pub fn scratch_dir() -> PathBuf {
-    target().join("blackbox")
+    env::var_os("HOLDFAST_SCRATCH").map_or_else(|| target().join("blackbox"), PathBuf::from)
 }
 
 /// Directory of the binaries that `cargo build` leaves.

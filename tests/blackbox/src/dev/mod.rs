@@ -22,7 +22,7 @@ pub use layout::{NodeLayout, S3_DOMAIN, bootstrap, operator, service_names};
 pub use ports::Ports;
 
 use crate::{
-    cluster_file::{ClusterFile, Kind, NodeProcess, PROCESSES_FILE, ProcessesFile, relative},
+    cluster_file::{ClusterFile, Kind, NodeProcess, ProcessesFile, relative},
     paths,
     process::{self, Identity},
     s3::Client,
@@ -82,7 +82,7 @@ impl DevSpec {
     }
 }
 
-/// A cluster of processes. Dropping it leaves the processes alone unless it is [`DevCluster::owned`].
+/// A cluster of processes. Dropping it stops them, unless it was [`DevCluster::released`].
 #[derive(Debug)]
 pub struct DevCluster {
     /// Its directory.
@@ -126,12 +126,16 @@ impl DevCluster {
                 tenants: Vec::new(),
                 operator: layout::operator()?,
             },
-            processes: ProcessesFile { kind: Kind::Dev, nodes: Vec::new(), supervisor: None },
+            processes: ProcessesFile {
+                kind: Kind::Dev,
+                owner: Some(Identity::of(i32::try_from(std::process::id())?)?),
+                nodes: Vec::new(),
+                supervisor: None,
+            },
             children: Vec::new(),
             owned: true,
         };
         cluster.form(spec, &layouts, say).await?;
-        cluster.owned = false;
         Ok(cluster)
     }
 
@@ -157,11 +161,15 @@ impl DevCluster {
         })
     }
 
-    /// From now on, dropping this value kills the processes: for tests.
-    #[must_use]
-    pub fn owned(mut self) -> Self {
-        self.owned = true;
-        self
+    /// From now on the processes outlive this value and whoever made it.
+    ///
+    /// # Errors
+    /// When that cannot be written down.
+    pub fn released(mut self) -> Result<Self> {
+        self.owned = false;
+        self.processes.owner = None;
+        self.processes.save(&self.dir)?;
+        Ok(self)
     }
 
     /// How to reach it.
@@ -378,22 +386,19 @@ impl DevCluster {
     }
 }
 
-/// Stops the processes that an interrupted run left in `dir`.
+/// Stops the processes that an interrupted run left in `dir`; those of a run that goes on are left alone.
 ///
 /// # Errors
 /// When one cannot be stopped.
 pub fn stop_leftovers(dir: &Path) -> Result<usize> {
-    let Some(processes) =
-        ProcessesFile::load(dir).with_context(|| format!("{}", dir.join(PROCESSES_FILE).display()))?
-    else {
+    let Some(processes) = ProcessesFile::load(dir)? else { return Ok(0) };
+    let me = i32::try_from(std::process::id())?;
+    if processes.owner.is_some_and(|owner| owner.pid != me && owner.is_running()) {
         return Ok(0);
-    };
-    let running: Vec<_> = processes
-        .nodes
-        .iter()
-        .filter_map(|node| node.process)
-        .filter(|process| process.is_running())
-        .collect();
+    }
+    let nodes = processes.nodes.iter().filter_map(|node| node.process);
+    let supervisor = processes.supervisor.iter().map(|supervisor| supervisor.process);
+    let running: Vec<_> = nodes.chain(supervisor).filter(|process| process.is_running()).collect();
     for process in &running {
         process.stop(STOP_GRACE)?;
     }

@@ -18,7 +18,7 @@ const LARGE: [u64; 3] = [100_000_001, 110_010_011, 130_000_003];
 async fn aws_rclone_s3cmd_and_boto3_copy_a_tree_in_and_back() -> Result<()> {
     let mut spec = DevSpec::for_test("clients", 3, 4)?;
     spec.drive_size = ByteCount::mib(1536);
-    let cluster = DevCluster::create(&spec, &|_| {}).await?.owned();
+    let cluster = DevCluster::create(&spec, &|_| {}).await?;
     let scratch = spec.dir.join("scratch");
     let source = scratch.join("source");
     fs::create_dir_all(&scratch)?;

@@ -21,7 +21,7 @@ const NEEDLE: usize = 24;
 async fn planted_strings_are_found_nowhere_but_where_we_put_them() -> Result<()> {
     let mut spec = DevSpec::for_test("secrecy", 3, 2)?;
     spec.drive_size = ByteCount::mib(512);
-    let mut cluster = DevCluster::create(&spec, &|_| {}).await?.owned();
+    let mut cluster = DevCluster::create(&spec, &|_| {}).await?;
     let client = cluster.s3(0)?;
     client.create_bucket(BUCKET).await?;
 

@@ -17,7 +17,7 @@ pub const BUCKET: &str = "bucket";
 pub async fn cluster(name: &str, nodes: u16, drives: u16) -> Result<DevCluster> {
     let mut spec = DevSpec::for_test(name, nodes, drives)?;
     spec.drive_size = ByteCount::mib(512);
-    let cluster = DevCluster::create(&spec, &|_| {}).await?.owned();
+    let cluster = DevCluster::create(&spec, &|_| {}).await?;
     cluster.s3(0)?.create_bucket(BUCKET).await?;
     Ok(cluster)
 }
