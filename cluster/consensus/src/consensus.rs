@@ -18,6 +18,7 @@ use crate::{
     context::Context,
     elect::{self, Heard},
     group::{Change, Group, GroupHandle, MembershipError},
+    handover::Until,
     log::{
         Log, LogError, LogIdentity, LogPoisoned,
         disk::{Directory, Disk},
@@ -223,8 +224,10 @@ impl Consensus {
             self.log.holding(),
         ));
         let heard = Heard::now();
+        let campaign = Until::default();
+        let (timing, standing) = (self.options.timing, campaign.clone());
         let elections =
-            tokio::spawn(elect::run(context.clone(), log.clone(), heard.clone(), self.options.timing));
+            tokio::spawn(elect::run(context.clone(), log.clone(), heard.clone(), standing, timing));
         let started = Group {
             context,
             log,
@@ -234,6 +237,7 @@ impl Consensus {
             snapshots: self.snapshots.clone(),
             incoming: Mutex::default(),
             heard,
+            campaign,
             lease: self.options.timing.lease,
             tasks: vec![maintenance, elections],
         };
@@ -298,6 +302,15 @@ impl Consensus {
             return Err(MembershipError::Invalid { group, reason: "a group needs a voter".to_owned() });
         }
         self.change(group, Change::Voters(voters)).await
+    }
+
+    /// Has `to`, a voter, lead `group` instead of this node, which must lead it now. For about a lease
+    /// ([`crate::options::Timing`]) the group serves nothing; commands wait. For spreading leaders.
+    ///
+    /// # Errors
+    /// [`MembershipError`]; this node may lead on then.
+    pub async fn hand_over(&self, group: GroupId, to: NodeId) -> Result<(), MembershipError> {
+        self.group(group).ok_or(MembershipError::NoSuchGroup(group))?.hand_over(to).await
     }
 
     async fn change(&self, group: GroupId, change: Change) -> Result<(), MembershipError> {

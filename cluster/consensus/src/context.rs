@@ -10,6 +10,7 @@ use tokio::{
 };
 
 use crate::{
+    handover::Until,
     network::{self, CallError},
     transport::Transport,
     types::Raft,
@@ -33,17 +34,20 @@ pub(crate) struct Context {
     pub(crate) node: NodeId,
     pub(crate) raft: Raft,
     pub(crate) transport: Arc<dyn Transport>,
+    /// This node leads and keeps silent, so that another node can take over.
+    pub(crate) silent: Until,
     metrics: watch::Receiver<RaftServerMetrics<u64, openraft::EmptyNode>>,
 }
 
 impl Context {
     pub(crate) fn new(group: GroupId, node: NodeId, raft: Raft, transport: Arc<dyn Transport>) -> Self {
         let metrics = raft.server_metrics();
-        Self { group, node, raft, transport, metrics }
+        Self { group, node, raft, transport, silent: Until::default(), metrics }
     }
 
     pub(crate) fn leader(&self) -> Leader {
         match self.metrics.borrow().current_leader {
+            Some(node) if node == self.node.get() && self.silent.holds() => Leader::Unknown,
             Some(node) if node == self.node.get() => Leader::Here,
             Some(node) => Leader::At(NodeId::new(node)),
             None => Leader::Unknown,

@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep};
 use crate::{
     codec::VoteV1,
     context::Context,
+    handover::Until,
     log::store::GroupLog,
     options::Timing,
     types::LogId,
@@ -43,7 +44,7 @@ impl Heard {
 }
 
 /// Runs until the group stops.
-pub(crate) async fn run(context: Context, log: GroupLog, heard: Heard, timing: Timing) {
+pub(crate) async fn run(context: Context, log: GroupLog, heard: Heard, campaign: Until, timing: Timing) {
     let mut next_attempt = Instant::now();
     let mut patience = timing.lease + jitter(timing.spread);
     let mut next_heartbeat = Instant::now();
@@ -58,10 +59,14 @@ pub(crate) async fn run(context: Context, log: GroupLog, heard: Heard, timing: T
             (metrics.state, metrics.membership_config.membership().get_joint_config().clone())
         };
         let now = Instant::now();
+        if campaign.holds() {
+            (patience, next_attempt) = (timing.lease, now);
+        }
         let me = context.node.get();
         let alone = voters.iter().all(|config| config.len() == 1 && config.contains(&me));
         match state {
-            ServerState::Leader if now >= next_heartbeat => {
+            ServerState::Leader if now >= next_heartbeat && !context.silent.holds() => {
+                campaign.clear();
                 next_heartbeat = now + timing.heartbeat;
                 // Fails only when the group has stopped: seen at the top of the loop.
                 let _ = context.raft.trigger().heartbeat().await;

@@ -22,6 +22,7 @@ use crate::{
     apply::Applier,
     context::{Context, Leader, millis_left},
     elect::{Heard, would_vote},
+    handover::Until,
     incoming::Incoming,
     log::store::GroupLog,
     network::CallError,
@@ -112,6 +113,8 @@ pub(crate) struct Group {
     pub(crate) snapshots: SnapshotDirectory,
     pub(crate) incoming: Mutex<Option<Incoming>>,
     pub(crate) heard: Heard,
+    /// The leader asked this node to take over.
+    pub(crate) campaign: Until,
     pub(crate) lease: Duration,
     pub(crate) tasks: Vec<JoinHandle<()>>,
 }
@@ -226,6 +229,10 @@ impl Group {
                 let last = last.map(LogId::from);
                 let granted = would_vote(&self.context, &self.log, &self.heard, self.lease, last);
                 Ok(AnswerV1::PreVote { granted })
+            }
+            CallV1::Campaign => {
+                self.campaign.set(Instant::now() + self.lease * 2);
+                Ok(AnswerV1::Changed)
             }
             CallV1::Snapshot(piece) => self.take_snapshot_piece(from, piece).await,
             CallV1::Propose { within_millis, commands } => match self.context.leader() {

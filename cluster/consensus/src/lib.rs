@@ -8,7 +8,7 @@
 //! | `log` | the log store: segments, recovery, the writing thread |
 //! | `apply` | a machine on its own thread, checkpoints |
 //! | `propose`, `read` | batching of commands, read barriers |
-//! | `elect`, `maintain` | heartbeats and elections, checkpoints and purges |
+//! | `elect`, `handover`, `maintain` | heartbeats and elections, moving leaders, checkpoints and purges |
 //! | `group` | one group: what peers ask, membership |
 //! | `network`, `incoming`, `snapshot` | messages out, snapshots in and out |
 //! | `codec`, `wire`, `log::record` | every byte on disk and wire |
@@ -21,6 +21,7 @@ mod context;
 mod crash_tests;
 mod elect;
 mod group;
+mod handover;
 mod incoming;
 mod log;
 pub mod machine;

@@ -183,6 +183,102 @@ async fn a_damaged_group_is_refused_by_name_and_can_be_added_again() {
     consensus.shutdown().await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leadership_can_be_handed_to_a_chosen_node_while_commands_keep_coming() {
+    let cluster = std::sync::Arc::new(Cluster::formed(3).await);
+    for _ in 0..3 {
+        let from = cluster.leader().await;
+        let to = from % 3 + 1;
+        let caller = {
+            let cluster = std::sync::Arc::clone(&cluster);
+            tokio::spawn(async move {
+                for _ in 0..50 {
+                    cluster.consensus(from).propose(GROUP, machine::increment("a")).await.unwrap();
+                }
+            })
+        };
+        cluster.consensus(from).hand_over(GROUP, NodeId::new(to)).await.unwrap();
+        assert_eq!(cluster.leader().await, to);
+        caller.await.unwrap();
+        let refused = cluster.consensus(from).hand_over(GROUP, NodeId::new(to)).await;
+        assert!(matches!(refused, Err(MembershipError::Invalid { .. })), "{refused:?}");
+    }
+    assert_eq!(cluster.consensus(1).propose(GROUP, machine::increment("a")).await.unwrap(), "151");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_can_be_stopped_and_started_again() {
+    let cluster = Cluster::formed(1).await;
+    let consensus = cluster.consensus(1);
+    cluster.put(1, "a", "1").await;
+    consensus.stop_group(GROUP).await.unwrap();
+    assert!(matches!(
+        consensus.propose(GROUP, machine::increment("b")).await,
+        Err(ProposeError::NoSuchGroup(_))
+    ));
+    let machine = machine::KvMachine::open(&cluster.nodes[0].dir.join("machine")).unwrap();
+    consensus.start_group(GROUP, Box::new(machine)).await.unwrap();
+    assert_eq!(cluster.put(1, "a", "2").await, "1");
+}
+
+/// Applies nothing while its gate is closed.
+struct Gated {
+    gate: std::sync::Arc<std::sync::atomic::AtomicBool>,
+    applied: std::sync::Arc<std::sync::atomic::AtomicU64>,
+}
+
+impl StateMachine for Gated {
+    fn apply(&mut self, entries: &[Applied<'_>]) -> io::Result<Vec<Vec<Bytes>>> {
+        use std::sync::atomic::Ordering::SeqCst;
+        while self.gate.load(SeqCst) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let commands: usize = entries.iter().map(|entry| entry.commands.len()).sum();
+        self.applied.fetch_add(commands as u64, SeqCst);
+        Ok(entries.iter().map(|entry| vec![Bytes::new(); entry.commands.len()]).collect())
+    }
+    fn checkpoint(&mut self, _: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+    fn position(&self) -> Option<Vec<u8>> {
+        None
+    }
+    fn snapshot(&mut self, path: &Path) -> io::Result<()> {
+        std::fs::write(path, b"")
+    }
+    fn install(&mut self, _: &Path, _: &[u8]) -> io::Result<()> {
+        panic!("the slow follower is fed from the log")
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_whose_machine_is_stuck_takes_a_bounded_part_of_the_log() {
+    use std::sync::atomic::Ordering::SeqCst;
+    let cluster = Cluster::start_tuned(3, |options| options.checkpoint.keep_bytes = 1 << 30).await;
+    let slow = GroupId::new(9);
+    let mut gates = Vec::new();
+    for id in 1..=3 {
+        let gated = Gated { gate: Default::default(), applied: Default::default() };
+        gates.push((std::sync::Arc::clone(&gated.gate), std::sync::Arc::clone(&gated.applied)));
+        cluster.consensus(id).start_group(slow, Box::new(gated)).await.unwrap();
+    }
+    cluster.consensus(1).initialize(slow, nodes(&[1, 2, 3])).await.unwrap();
+    let one = Bytes::from(vec![7; 1 << 20]);
+    cluster.consensus(1).propose(slow, one.clone()).await.unwrap();
+    let leader = cluster.consensus(1).status(slow).unwrap().leader.unwrap().get();
+    let stuck = leader % 3 + 1;
+    gates[stuck as usize - 1].0.store(true, SeqCst);
+    for _ in 0..60 {
+        cluster.consensus(leader).propose(slow, one.clone()).await.unwrap();
+    }
+    let taken = cluster.consensus(stuck).status(slow).unwrap().last_log.unwrap();
+    let all = cluster.consensus(leader).status(slow).unwrap();
+    assert!(taken < 45, "{taken} MiB were taken, of {:?}", all.last_log);
+    assert_eq!((all.role, all.leader), (Role::Leader, Some(NodeId::new(leader))));
+    gates[stuck as usize - 1].0.store(false, SeqCst);
+    eventually("the slow machine", || (gates[stuck as usize - 1].1.load(SeqCst) == 61).then_some(())).await;
+}
+
 /// Fails when told to fail.
 struct Brittle;
 
