@@ -45,6 +45,9 @@ pub struct Unplaceable {
 
 /// The widest geometry that keeps `level` on `candidates`, and a drive for each shard, data shards first.
 ///
+/// `members` is how many nodes the cluster has, up or not: only in a cluster of one may a stripe lie on
+/// one node. A node that sees nobody else for a moment must not take itself for the whole cluster.
+///
 /// Drives with more room are chosen more often: each drive draws a number from `seed` raised to the
 /// inverse of its room (weighted sampling without replacement, Efraimidis and Spirakis 2006).
 ///
@@ -53,6 +56,7 @@ pub struct Unplaceable {
 pub fn place(
     level: Level,
     candidates: &[Candidate],
+    members: usize,
     shard_bytes: u64,
     seed: u64,
 ) -> Result<(Geometry, Vec<Place>), Unplaceable> {
@@ -66,6 +70,9 @@ pub fn place(
     nodes.dedup();
     let by_node: Vec<usize> = nodes.iter().map(|n| roomy.iter().filter(|c| c.node == *n).count()).collect();
     let refused = Unplaceable { level, drives: roomy.len(), nodes: nodes.len() };
+    if members > 1 && nodes.len() < 2 {
+        return Err(refused);
+    }
     let geometry = level.geometry(&by_node).ok_or(refused)?;
 
     let mut drawn: Vec<(f64, Candidate)> = roomy
@@ -131,7 +138,7 @@ mod tests {
         ) {
             let level: Level = level.parse().unwrap();
             let candidates = drives(&sizes);
-            if let Ok((geometry, places)) = place(level, &candidates, 4096, seed) {
+            if let Ok((geometry, places)) = place(level, &candidates, sizes.len(), 4096, seed) {
                 prop_assert_eq!(places.len(), geometry.shards());
                 for (i, place) in places.iter().enumerate() {
                     prop_assert!(places[..i].iter().all(|other| other.drive != place.drive));
@@ -152,9 +159,17 @@ mod tests {
         let level: Level = "2x".parse().unwrap();
         let big = candidates[0].drive;
         let hits = (0..10_000u64)
-            .filter(|seed| place(level, &candidates, 1, *seed).unwrap().1.iter().any(|p| p.drive == big))
+            .filter(|seed| place(level, &candidates, 8, 1, *seed).unwrap().1.iter().any(|p| p.drive == big))
             .count();
         // Expected share without replacement: 2/9 + 7/9 * 2/8 = 0.417.
         assert!((3_900..4_450).contains(&hits), "{hits}");
+    }
+
+    #[test]
+    fn one_node_of_several_is_not_a_cluster_of_one() {
+        let candidates = drives(&[vec![1_000_000; 6]]);
+        let level = Level::PLUS_2D_1N;
+        assert!(place(level, &candidates, 1, 4096, 7).is_ok());
+        assert!(place(level, &candidates, 3, 4096, 7).is_err());
     }
 }

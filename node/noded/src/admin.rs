@@ -121,7 +121,9 @@ fn level_status(requested: Level, health: &Health, nodes: usize) -> LevelStatus 
         }
     }
     let drives: Vec<usize> = by_node.iter().map(|(_, drives)| *drives).collect();
-    let geometry = requested.geometry(&drives);
+    // As placement sees it: one node of several cannot keep a promise about nodes.
+    let alone = drives.len() < 2 && nodes > 1;
+    let geometry = if alone { None } else { requested.geometry(&drives) };
     LevelStatus {
         requested,
         actual: geometry.map(|_| requested),

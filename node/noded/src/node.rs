@@ -13,7 +13,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Context, Result, bail};
@@ -261,6 +261,7 @@ impl Node {
         };
         let shards = Arc::new(Shards::new(own, drives.clone(), peers.clone(), Arc::clone(&health)));
         service.serve_shards(Arc::clone(&shards));
+        health.heard(service.report(), Instant::now());
 
         // What needs the control state: wait until this replica has it.
         let ca = Arc::new(wait_for_cluster(&control, &keyring, &credentials.ca, stop).await?);

@@ -49,6 +49,7 @@ pub async fn run(
                 }
                 let reader = control.clone();
                 let Ok(Ok(view)) = tokio::task::spawn_blocking(move || reader.view()).await else { continue };
+                health.set_members(view.nodes.values().filter(|node| node.state == NodeState::Active).count());
                 for (node, record) in &view.nodes {
                     if *node == own {
                         continue;

@@ -184,7 +184,10 @@ pub struct ListPage {
 /// All operations of one tenant.
 #[async_trait::async_trait]
 #[allow(missing_docs)]
-#[allow(clippy::too_many_arguments, reason = "each is a field of the request; a struct would only rename them")]
+#[allow(
+    clippy::too_many_arguments,
+    reason = "each is a field of the request; a struct would only rename them"
+)]
 pub trait TenantObjects: Send + Sync + 'static {
     fn tenant(&self) -> TenantId;
 

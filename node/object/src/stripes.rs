@@ -171,14 +171,18 @@ impl StripeSink {
     /// how much content is still to come, when that is known.
     pub(crate) async fn begin_stripe(&self, left: Option<u64>) -> Result<Filling, ObjectError> {
         let candidates = self.io.health.candidates();
+        let Some(members) = self.io.health.members() else {
+            return Err(ObjectError::Unavailable("this node does not know its cluster yet".to_owned()));
+        };
         let record = (SHARD_SIZE_MAX + SECTOR_SIZE) as u64;
         let seed = u64::from_le_bytes(random_array());
-        let (geometry, places) = place(self.target.level, &candidates, record, seed).map_err(|refused| {
-            match place(self.target.level, &candidates, 0, seed) {
-                Ok(_) => ObjectError::NoSpace(format!("{refused} with room for a shard")),
-                Err(refused) => ObjectError::Unavailable(refused.to_string()),
-            }
-        })?;
+        let (geometry, places) =
+            place(self.target.level, &candidates, members, record, seed).map_err(|refused| {
+                match place(self.target.level, &candidates, members, 0, seed) {
+                    Ok(_) => ObjectError::NoSpace(format!("{refused} with room for a shard")),
+                    Err(refused) => ObjectError::Unavailable(refused.to_string()),
+                }
+            })?;
         debug_assert!(usize::from(geometry.data) <= DATA_SHARDS_MAX);
         let capacity = Layout::capacity(geometry.data);
         let len = left.map_or(capacity, |left| usize::try_from(left).unwrap_or(capacity).min(capacity));

@@ -7,6 +7,7 @@
 
 use std::{
     collections::BTreeMap,
+    sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
@@ -39,6 +40,7 @@ impl NodeHealth {
 #[derive(Debug, Default)]
 pub struct Health {
     nodes: RwLock<BTreeMap<NodeId, NodeHealth>>,
+    members: AtomicUsize,
 }
 
 impl Health {
@@ -60,6 +62,17 @@ impl Health {
             health.suspected = true;
             tracing::warn!(%node, "node does not answer; no new shards go there until it does");
         }
+    }
+
+    /// The cluster has so many nodes, up or not. Until this is told nothing may be placed.
+    pub fn set_members(&self, members: usize) {
+        self.members.store(members, Ordering::Release);
+    }
+
+    /// How many nodes the cluster has; `None` until it is known.
+    #[must_use]
+    pub fn members(&self) -> Option<usize> {
+        Some(self.members.load(Ordering::Acquire)).filter(|members| *members > 0)
     }
 
     /// Forgets a node that left the cluster.

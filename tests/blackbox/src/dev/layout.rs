@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use argon2::{
-    Argon2,
+    Algorithm, Argon2, Params, Version,
     password_hash::{PasswordHasher, phc},
 };
 use holdfast_model::{
@@ -19,6 +19,11 @@ use nix::fcntl::{FallocateFlags, fallocate};
 
 use super::{DevSpec, ports::Ports};
 use crate::cluster_file::{NodeEntry, Operator, relative};
+
+/// Memory of a password hash in KiB and its passes: what the nodes themselves use, so that a login takes
+/// as long for a known name as for an unknown one.
+const PASSWORD_MEMORY_KIB: u32 = 64 * 1024;
+const PASSWORD_PASSES: u32 = 3;
 
 /// Domain for virtual-host style S3 in clusters of processes: `BUCKET.s3.localhost`.
 pub const S3_DOMAIN: &str = "s3.localhost";
@@ -136,7 +141,9 @@ pub fn service_names() -> Vec<String> {
 pub fn bootstrap(cluster_name: &str, level: Option<Level>, operator: &Operator) -> Result<Bootstrap> {
     let mut salt = [0; 16];
     getrandom::fill(&mut salt)?;
-    let hash: phc::PasswordHash = Argon2::default()
+    let params = Params::new(PASSWORD_MEMORY_KIB, PASSWORD_PASSES, 1, None)
+        .map_err(|error| anyhow::anyhow!("argon2 parameters: {error}"))?;
+    let hash: phc::PasswordHash = Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
         .hash_password_with_salt(operator.password.as_bytes(), &salt)
         .map_err(|error| anyhow::anyhow!("hashing the operator's password: {error}"))?;
     let mut bootstrap = serde_json::json!({
