@@ -32,8 +32,11 @@ use crate::{
     options::{BatchLimits, COMMAND_BYTES_MAX},
     transport::TransportError,
     types::Batch,
-    wire::{AnswerV1, CallV1, FailureV1, OutcomeV1},
+    wire::{AnswerV1, CallV1, FailureV1, MESSAGE_BYTES_MAX, OutcomeV1},
 };
+
+/// Bytes of answers sent back for one forwarded batch. Machines answer in few bytes; this bounds a mistake.
+const ANSWERS_BYTES_MAX: usize = MESSAGE_BYTES_MAX / 2;
 
 /// Why a command has no answer.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -186,7 +189,18 @@ impl Proposer {
             Err(ProposeError::Unknown { reason, .. }) => OutcomeV1::Unknown(reason),
             Err(_) => OutcomeV1::NotTaken,
         };
-        join_all(proposals).await.into_iter().map(outcome).collect()
+        let mut bytes = 0;
+        let fits = |outcome: OutcomeV1| match outcome {
+            OutcomeV1::Done(answer) if bytes + answer.len() > ANSWERS_BYTES_MAX => OutcomeV1::Unknown(
+                "applied, but the answers of its batch are too large for a message".to_owned(),
+            ),
+            OutcomeV1::Done(answer) => {
+                bytes += answer.len();
+                OutcomeV1::Done(answer)
+            }
+            other => other,
+        };
+        join_all(proposals).await.into_iter().map(outcome).map(fits).collect()
     }
 }
 
