@@ -49,7 +49,7 @@ struct Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // The thread ends by itself: it flushes, seals and lets go of the device.
+        // The thread ends by itself: it flushes and lets go of the device.
         self.shared.send(Request::Close { reply: None });
     }
 }
@@ -284,7 +284,7 @@ impl Drive {
         }
     }
 
-    /// Finishes what is under way, seals the open segment, flushes, and ends the drive's thread. Requests
+    /// Finishes what is under way, flushes, and ends the drive's thread. Requests
     /// after this are refused. Closing twice is closing once.
     pub async fn close(&self) {
         let (reply, answer) = oneshot::channel();

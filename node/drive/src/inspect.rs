@@ -13,7 +13,8 @@ use std::{
 
 use holdfast_format::{
     DriveLabel, Footer, FooterRecord, FooterTrailer, FormatError, LABEL_COPIES, Layout, Place, RecordHeader,
-    SEGMENT_HEADER_SECTORS, Sector, SegmentHeader, SegmentSequence, SegmentState, TombstoneBlock,
+    ResumeBlock, SEGMENT_HEADER_SECTORS, Sector, SegmentHeader, SegmentSequence, SegmentState, Tombstone,
+    TombstoneBlock,
 };
 use holdfast_model::{ByteCount, Generation, ShardId, TenantId, UnixMillis, limits::SECTOR_SIZE};
 use tokio_uring::fs::File;
@@ -235,8 +236,9 @@ struct Inspector<'a, F> {
 struct Contents {
     header: SegmentHeader,
     sealed: bool,
-    records: Vec<(RecordHeader, bool)>,
-    blocks: Vec<TombstoneBlock>,
+    /// With the first block that does not match.
+    records: Vec<(RecordHeader, Option<usize>)>,
+    tombstones: Vec<Tombstone>,
 }
 
 impl<'a, F: FnMut(&InspectedRecord)> Inspector<'a, F> {
@@ -277,9 +279,10 @@ impl<'a, F: FnMut(&InspectedRecord)> Inspector<'a, F> {
             }
         };
         let header = header.filter(|h| h.state == SegmentState::Used)?;
-        let mut contents = Contents { header, sealed: false, records: Vec::new(), blocks: Vec::new() };
+        let mut contents = Contents { header, sealed: false, records: Vec::new(), tombstones: Vec::new() };
         self.walk(&mut contents).await;
         self.footer(&mut contents).await;
+        self.report(&contents);
         Some(contents)
     }
 
@@ -330,36 +333,106 @@ impl<'a, F: FnMut(&InspectedRecord)> Inspector<'a, F> {
                 else {
                     return;
                 };
-                let sound = header.blocks.verify(0, &payload[..header.payload_len as usize]);
-                if let Err(block) = sound {
-                    let offset = layout.offset(segment, at);
-                    self.problem(
-                        offset,
-                        format!("block {block} of shard {} does not match its checksum", header.shard),
-                    );
-                }
-                (self.each)(&InspectedRecord {
-                    segment,
-                    sector: at,
-                    shard: header.shard,
-                    generation: header.generation,
-                    tenant: header.tenant,
-                    geometry: (header.data, header.parity),
-                    payload_len: header.payload_len,
-                    manifest_len: header.manifest.len(),
-                    written: header.written,
-                    sound: sound.is_ok(),
-                });
+                let bad_block = header.blocks.verify(0, &payload[..header.payload_len as usize]).err();
                 at += header.sectors();
-                contents.records.push((header, sound.is_ok()));
+                contents.records.push((header, bad_block));
                 continue;
             }
             if let Ok(block) = TombstoneBlock::parse(&sector)
                 && block.place == expected
             {
-                contents.blocks.push(block);
+                contents.tombstones.extend(block.entries);
+            } else if let Ok(block) = ResumeBlock::parse(&sector)
+                && block.place == expected
+                && block.table_sectors() < end - at
+            {
+                let Some(table) = self.window(&mut window, segment, at + 1, block.table_sectors()).await
+                else {
+                    return;
+                };
+                match block.parse_table(table) {
+                    Ok((records, tombstones)) => {
+                        self.settle(contents, &records, &tombstones, block.lost, layout.offset(segment, at));
+                        at += block.table_sectors();
+                    }
+                    Err(error) => {
+                        self.problem(layout.offset(segment, at), format!("segment {segment}: {error}"))
+                    }
+                }
             }
             at += 1;
+        }
+    }
+
+    /// Only what is listed counts; what is listed must be there.
+    fn settle(
+        &mut self,
+        contents: &mut Contents,
+        records: &[FooterRecord],
+        tombstones: &[Tombstone],
+        lost: u32,
+        offset: u64,
+    ) {
+        let segment = contents.header.segment;
+        if lost > 0 {
+            self.problem(
+                offset,
+                format!("segment {segment}: {lost} acknowledged records were lost in an earlier crash"),
+            );
+        }
+        let found: HashMap<u32, &RecordHeader> =
+            contents.records.iter().map(|(h, _)| (h.place.sector, h)).collect();
+        let mut listed_sectors = HashSet::new();
+        let layout = self.label.layout;
+        for listed in records {
+            let FooterRecord { shard, generation, payload_len, sequence, sector, .. } = *listed;
+            listed_sectors.insert(sector);
+            let same = found.get(&sector).is_some_and(|h| {
+                (h.shard, h.generation, h.payload_len, h.sequence)
+                    == (shard, generation, payload_len, sequence)
+            });
+            if !same {
+                self.problem(
+                    layout.offset(segment, sector),
+                    format!("shard {shard} {generation} is listed here and is not here"),
+                );
+            }
+        }
+        contents.records.retain(|(h, _)| listed_sectors.contains(&h.place.sector));
+        let found: HashSet<&Tombstone> = contents.tombstones.iter().collect();
+        for tombstone in tombstones.iter().filter(|t| !found.contains(t)) {
+            self.problem(
+                offset,
+                format!("the tombstone of shard {} is listed and is not there", tombstone.shard),
+            );
+        }
+        contents.tombstones = tombstones.to_vec();
+    }
+
+    /// Hands over what counts in the segment.
+    fn report(&mut self, contents: &Contents) {
+        let layout = self.label.layout;
+        for (header, bad_block) in &contents.records {
+            let Place { segment, sector, .. } = header.place;
+            if let Some(block) = bad_block {
+                let offset = layout.offset(segment, sector);
+                self.problem(
+                    offset,
+                    format!("block {block} of shard {} does not match its checksum", header.shard),
+                );
+            }
+            (self.each)(&InspectedRecord {
+                segment,
+                sector,
+                shard: header.shard,
+                generation: header.generation,
+                tenant: header.tenant,
+                geometry: (header.data, header.parity),
+                payload_len: header.payload_len,
+                manifest_len: header.manifest.len(),
+                written: header.written,
+                sound: bad_block.is_none(),
+            });
         }
     }
 
@@ -417,53 +490,15 @@ impl<'a, F: FnMut(&InspectedRecord)> Inspector<'a, F> {
         match footer {
             Ok(footer) => {
                 contents.sealed = true;
-                self.compare(contents, &footer, offset);
+                self.settle(contents, &footer.records, &footer.tombstones, footer.lost, offset);
             }
             Err(what) => self.problem(offset, format!("footer of segment {segment}: {what}")),
         }
     }
 
-    fn compare(&mut self, contents: &Contents, footer: &Footer, offset: u64) {
-        let segment = footer.segment;
-        if footer.lost > 0 {
-            let what = format!(
-                "segment {segment}: {} acknowledged records were lost before it was sealed",
-                footer.lost
-            );
-            self.problem(offset, what);
-        }
-        let found: HashMap<u32, &RecordHeader> =
-            contents.records.iter().map(|(h, _)| (h.place.sector, h)).collect();
-        let layout = self.label.layout;
-        for listed in &footer.records {
-            let FooterRecord { shard, generation, payload_len, sequence, sector, .. } = *listed;
-            let same = found.get(&sector).is_some_and(|h| {
-                (h.shard, h.generation, h.payload_len, h.sequence)
-                    == (shard, generation, payload_len, sequence)
-            });
-            if !same {
-                self.problem(
-                    layout.offset(segment, sector),
-                    format!("shard {shard} {generation} is listed here and is not here"),
-                );
-            }
-        }
-        let blocks: HashSet<_> = contents.blocks.iter().flat_map(|b| &b.entries).collect();
-        for tombstone in footer.tombstones.iter().filter(|t| !blocks.contains(t)) {
-            self.problem(
-                offset,
-                format!("the tombstone of shard {} is listed and is not there", tombstone.shard),
-            );
-        }
-    }
-
     fn conclude(self, contents: Vec<Contents>, good_labels: usize) -> Inspection {
-        let dead: HashSet<(SegmentSequence, u32)> = contents
-            .iter()
-            .flat_map(|c| &c.blocks)
-            .flat_map(|b| &b.entries)
-            .map(|t| (t.life, t.sector))
-            .collect();
+        let dead: HashSet<(SegmentSequence, u32)> =
+            contents.iter().flat_map(|c| &c.tombstones).map(|t| (t.life, t.sector)).collect();
         let is_dead = |h: &RecordHeader| dead.contains(&(h.place.life, h.place.sector));
         let live: HashSet<ShardId> = contents
             .iter()
@@ -480,7 +515,7 @@ impl<'a, F: FnMut(&InspectedRecord)> Inspector<'a, F> {
                 sealed: c.sealed,
                 records: c.records.len() as u64,
                 dead: c.records.iter().filter(|(h, _)| is_dead(h)).count() as u64,
-                tombstones: c.blocks.iter().map(|b| b.entries.len() as u64).sum(),
+                tombstones: c.tombstones.len() as u64,
                 payload: ByteCount::new(c.records.iter().map(|(h, _)| u64::from(h.payload_len)).sum()),
             })
             .collect();

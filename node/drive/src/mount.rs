@@ -1,7 +1,8 @@
 //! Mounting: from what the device holds to the index, and to a drive that takes records again.
 //!
 //! Labels -> segment headers -> footers of sealed segments -> scan of segments without one -> tombstones
-//! -> index. Then the scanned segments are sealed and the label's mount epoch is raised.
+//! -> index. Then the newest scanned segment gets a resume block, behind which it is filled further, the
+//! others are sealed, and the label's mount epoch is raised.
 //!
 //! Torn or damaged: sequences count without gaps along the log, and every header says up to which
 //! sequence everything had been flushed when it was written. The highest such number anywhere is what is
@@ -15,8 +16,8 @@
 use std::{collections::HashSet, io, time::Instant};
 
 use holdfast_format::{
-    DriveLabel, Footer, FooterRecord, FooterTrailer, FormatError, SEGMENT_HEADER_SECTORS, SegmentHeader,
-    SegmentSequence, SegmentState, Sequence, Tombstone,
+    DriveLabel, Footer, FooterRecord, FooterTrailer, FormatError, Place, ResumeBlock, SEGMENT_HEADER_SECTORS,
+    SegmentHeader, SegmentSequence, SegmentState, Sequence, Tombstone,
 };
 use holdfast_model::{ClusterId, limits::SECTOR_SIZE};
 use holdfast_ring::{BlockDevice, BufferPool};
@@ -26,10 +27,13 @@ use crate::{
     index::{Index, Indexed, Location},
     labels::{self, Labels},
     probe::unix_now,
-    scan::{Content, Item, Owner, scan},
+    scan::{Content, Owner, Scanned, newest_life, scan},
     segments::{Phase, Segments},
     types::{DamagedRecord, MountReport, OpenError, TornRecord},
 };
+
+/// A segment is filled further when at least one part in so many is left of it.
+const RESUME_ROOM: u32 = 16;
 
 /// What the engine starts from.
 #[derive(Debug)]
@@ -40,6 +44,16 @@ pub(crate) struct State {
     pub(crate) next_life: SegmentSequence,
     /// Dead copies that have no tombstone yet: a crash came between.
     pub(crate) untombed: Vec<Tombstone>,
+    /// The segment that is filled further.
+    pub(crate) resumed: Option<Resumed>,
+}
+
+/// A segment that is filled further, from sector `next` on.
+#[derive(Debug)]
+pub(crate) struct Resumed {
+    pub(crate) next: u32,
+    /// What is in it so far.
+    pub(crate) footer: Footer,
 }
 
 /// A mounted drive.
@@ -61,7 +75,7 @@ struct Found {
 
 enum SegmentContent {
     Sealed(Footer),
-    Scanned(Vec<Item>),
+    Scanned(Scanned),
 }
 
 /// Mounts the drive on `device`, with buffers of `pool`. `path` is for messages.
@@ -120,9 +134,10 @@ pub(crate) fn mount<D: BlockDevice>(
     let next_life = next_life.max(SegmentSequence::first_of_mount(label.mount_epoch + 1));
     let footers = judge(&owner, &survey, durable, &mut report);
 
+    let mut resumed_at = None;
     if !label.fenced {
-        let rewrite = Rewrite { owner: &owner, label: &label, durable };
-        rewrite.run(&mut io, &survey, &footers).map_err(failed("sealing segments"))?;
+        let rewrite = Rewrite { owner: &owner, label: &label, durable, next: highest.next() };
+        resumed_at = rewrite.run(&mut io, &survey, &footers).map_err(failed("settling segments"))?;
         label.mount_epoch += 1;
         label.counter += 1;
         label.durable = highest;
@@ -140,9 +155,13 @@ pub(crate) fn mount<D: BlockDevice>(
         s.tombstones = u32::try_from(footer.tombstones.len()).expect("they fit the segment");
     }
     let (index, untombed) = build_index(&footers, &mut segments, &mut report);
+    let resumed = resumed_at.zip(footers.into_iter().last()).map(|(next, footer)| Resumed { next, footer });
+    if let Some(Resumed { footer, .. }) = &resumed {
+        segments.get_mut(footer.segment).phase = Phase::Open;
+    }
     report.shards = index.len() as u64;
     report.took = began.elapsed();
-    let state = State { index, segments, next_sequence: highest.next(), next_life, untombed };
+    let state = State { index, segments, next_sequence: highest.next(), next_life, untombed, resumed };
     Ok(Mounted { label, state, report })
 }
 
@@ -151,7 +170,7 @@ impl Found {
     fn durable(&self) -> Sequence {
         match &self.content {
             SegmentContent::Sealed(footer) => footer.last,
-            SegmentContent::Scanned(items) => items.iter().map(|item| item.durable).max().unwrap_or_default(),
+            SegmentContent::Scanned(scanned) => scanned.durable(),
         }
     }
 
@@ -159,9 +178,7 @@ impl Found {
     fn highest(&self) -> Sequence {
         match &self.content {
             SegmentContent::Sealed(footer) => footer.last,
-            SegmentContent::Scanned(items) => {
-                items.iter().map(|item| item.sequence).max().unwrap_or_default()
-            }
+            SegmentContent::Scanned(scanned) => scanned.highest(),
         }
     }
 }
@@ -280,15 +297,19 @@ fn survey<D: BlockDevice>(
             if trailer.is_some() {
                 report.repaired.push(format!("the footer of segment {segment}"));
             }
-            let items = scan(io, owner, segment, known_life)?;
-            let Some(life) = known_life.or(items.first().map(|item| item.life)) else {
+            let life = match known_life {
+                Some(life) => Some(life),
+                None => newest_life(io, owner, segment)?,
+            };
+            let Some(life) = life else {
                 // No header, no footer, no record: a segment whose opening did not survive.
                 survey.free.push(segment);
                 survey.bad_free.push(segment);
                 continue;
             };
-            let lowest = items.iter().map(|item| item.sequence).min().unwrap_or_default();
-            (life, header.map_or(lowest, |(h, _)| h.first), SegmentContent::Scanned(items))
+            let scanned = scan(io, owner, segment, life)?;
+            let lowest = scanned.items.iter().map(|item| item.sequence).min().unwrap_or_default();
+            (life, header.map_or(lowest, |(h, _)| h.first), SegmentContent::Scanned(scanned))
         };
         survey.next_life = survey.next_life.max(life.next());
         survey.used.push(Found { segment, life, first, header_bad, content });
@@ -323,14 +344,16 @@ fn read_footer<D: BlockDevice>(
 fn judge(owner: &Owner, survey: &Survey, durable: Sequence, report: &mut MountReport) -> Vec<Footer> {
     let mut footers = Vec::with_capacity(survey.used.len());
     for (i, found) in survey.used.iter().enumerate() {
-        let items = match &found.content {
+        let scanned = match &found.content {
             SegmentContent::Sealed(footer) => {
                 report.lost += u64::from(footer.lost);
                 footers.push(footer.clone());
                 continue;
             }
-            SegmentContent::Scanned(items) => items,
+            SegmentContent::Scanned(scanned) => scanned,
         };
+        let (items, settled) = (&scanned.items, scanned.settled.clone());
+        let first = settled.as_ref().map_or(found.first, |settled| settled.next);
         // The sequences this segment should have: up to where the next life begins. When that life is no
         // more, the end is not known, and only gaps between what was found count.
         let next = survey.used.get(i + 1);
@@ -341,10 +364,12 @@ fn judge(owner: &Owner, survey: &Survey, durable: Sequence, report: &mut MountRe
             None => durable.next(),
             Some(_) => found.highest().next(),
         };
-        let acknowledged = found.first.get()..end.get().min(durable.next().get());
+        let acknowledged = first.get()..end.get().min(durable.next().get());
         let present = items.iter().filter(|item| acknowledged.contains(&item.sequence.get())).count() as u64;
         let lost = acknowledged.end.saturating_sub(acknowledged.start).saturating_sub(present);
+        let lost = lost + settled.as_ref().map_or(0, |settled| u64::from(settled.lost));
         report.lost += lost;
+        let (records, tombstones) = settled.map(|s| (s.records, s.tombstones)).unwrap_or_default();
         let mut footer = Footer {
             cluster: owner.cluster,
             drive: owner.drive,
@@ -355,8 +380,8 @@ fn judge(owner: &Owner, survey: &Survey, durable: Sequence, report: &mut MountRe
             // Of an empty segment: what came before it. Its first sequence will be given to another record.
             last: found.highest().max(Sequence::new(found.first.get().saturating_sub(1))),
             lost: u32::try_from(lost).unwrap_or(u32::MAX),
-            records: Vec::new(),
-            tombstones: Vec::new(),
+            records,
+            tombstones,
         };
         for item in items {
             match &item.content {
@@ -372,46 +397,92 @@ fn judge(owner: &Owner, survey: &Survey, durable: Sequence, report: &mut MountRe
     footers
 }
 
-/// Writing what the mount found out: footers, and headers that were damaged. All of it flushed.
+/// Writing what the mount found out: footers, a resume block, headers that were damaged. All of it flushed.
 struct Rewrite<'a> {
     owner: &'a Owner,
     label: &'a DriveLabel,
     durable: Sequence,
+    /// The next sequence that will be given out.
+    next: Sequence,
 }
 
 impl Rewrite<'_> {
+    /// Returns where the newest segment is filled further, if it is.
     fn run<D: BlockDevice>(
         &self,
         io: &mut Blocking<'_, D>,
         survey: &Survey,
         footers: &[Footer],
-    ) -> io::Result<()> {
-        let layout = self.owner.layout;
+    ) -> io::Result<Option<u32>> {
+        let size = self.owner.layout.segment_sectors();
         let mut next_life = survey.next_life;
         for segment in &survey.bad_free {
             self.header(io, *segment, SegmentState::Free, next_life, Sequence::NONE)?;
             next_life = next_life.next();
         }
+        let mut resumed = None;
         // One after the other, oldest first: a footer says that everything before it is flushed.
-        for (found, footer) in survey.used.iter().zip(footers) {
+        for (i, (found, footer)) in survey.used.iter().zip(footers).enumerate() {
             if found.header_bad {
                 self.header(io, found.segment, SegmentState::Used, found.life, found.first)?;
             }
-            if let SegmentContent::Scanned(_) = found.content {
+            let SegmentContent::Scanned(scanned) = &found.content else { continue };
+            if i + 1 == survey.used.len()
+                && let Some(sector) = self.resume(io, scanned, footer)?
+            {
+                resumed = Some(sector);
+            } else {
                 let bytes = footer.encode();
                 let sectors = u32::try_from(bytes.len() / SECTOR_SIZE).expect("a footer fits its segment");
-                let mut sector = layout.segment_sectors() - sectors;
-                for chunk in bytes.chunks(TRANSFER_SIZE_MAX) {
-                    let mut buffer = io.frame(chunk.len())?;
-                    buffer.framed_mut().copy_from_slice(chunk);
-                    io.write(layout.offset(found.segment, sector), buffer)?;
-                    sector += u32::try_from(chunk.len() / SECTOR_SIZE).expect("a transfer is few sectors");
-                }
-                io.flush()?;
+                self.write(io, found.segment, size - sectors, &bytes)?;
             }
+            io.flush()?;
         }
         // Also makes durable what was found whole, but had perhaps not been flushed before the crash.
-        io.flush()
+        io.flush()?;
+        Ok(resumed)
+    }
+
+    /// Settles what is in the newest segment; returns the sector to go on from, or `None` when it is full.
+    fn resume<D: BlockDevice>(
+        &self,
+        io: &mut Blocking<'_, D>,
+        scanned: &Scanned,
+        footer: &Footer,
+    ) -> io::Result<Option<u32>> {
+        let size = self.owner.layout.segment_sectors();
+        let (records, tombstones) = (footer.records.len(), footer.tombstones.len());
+        // As large as a footer with the same entries: both are a sector and a table.
+        let sectors = Footer::sectors_for(records, tombstones);
+        if scanned.end + sectors + size / RESUME_ROOM + Footer::sectors_for(records + 1, tombstones) > size {
+            return Ok(None);
+        }
+        if scanned.items.is_empty()
+            && scanned.settled.as_ref().is_some_and(|settled| settled.next == self.next)
+        {
+            return Ok(Some(scanned.end));
+        }
+        let Footer { cluster, drive, segment, life, lost, .. } = *footer;
+        let place = Place { cluster, drive, segment, sector: scanned.end, life };
+        let bytes = ResumeBlock::encode(place, size, lost, self.next, &footer.records, &footer.tombstones);
+        self.write(io, segment, scanned.end, &bytes)?;
+        Ok(Some(scanned.end + sectors))
+    }
+
+    fn write<D: BlockDevice>(
+        &self,
+        io: &mut Blocking<'_, D>,
+        segment: u32,
+        mut sector: u32,
+        bytes: &[u8],
+    ) -> io::Result<()> {
+        for chunk in bytes.chunks(TRANSFER_SIZE_MAX) {
+            let mut buffer = io.frame(chunk.len())?;
+            buffer.framed_mut().copy_from_slice(chunk);
+            io.write(self.owner.layout.offset(segment, sector), buffer)?;
+            sector += u32::try_from(chunk.len() / SECTOR_SIZE).expect("a transfer is few sectors");
+        }
+        Ok(())
     }
 
     fn header<D: BlockDevice>(

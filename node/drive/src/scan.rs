@@ -3,11 +3,11 @@
 //! Finds every whole header of the segment's life, wherever it lies, so that one bad record does not hide
 //! those after it. What that means (torn or damaged) is decided by the mount.
 
-use std::io;
+use std::{collections::HashSet, io};
 
 use holdfast_format::{
-    FooterRecord, Layout, Place, RecordHeader, SEGMENT_HEADER_SECTORS, SegmentSequence, Sequence, Tombstone,
-    TombstoneBlock,
+    FooterRecord, Layout, Place, RecordHeader, ResumeBlock, SEGMENT_HEADER_SECTORS, SegmentSequence,
+    Sequence, Tombstone, TombstoneBlock,
 };
 use holdfast_model::{ClusterId, DriveId, limits::SECTOR_SIZE};
 use holdfast_ring::BlockDevice;
@@ -17,13 +17,32 @@ use crate::blocking::{Blocking, TRANSFER_SIZE_MAX};
 /// Sectors read at a time.
 const CHUNK_SECTORS: u32 = (TRANSFER_SIZE_MAX / SECTOR_SIZE) as u32;
 
+/// What a scan found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Scanned {
+    /// What the last resume block settled, if there is one.
+    pub(crate) settled: Option<Settled>,
+    /// What lies after it, or everything, in order.
+    pub(crate) items: Vec<Item>,
+    /// The first sector after all that was found.
+    pub(crate) end: u32,
+}
+
+/// What a resume block says about what lies before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Settled {
+    pub(crate) records: Vec<FooterRecord>,
+    pub(crate) tombstones: Vec<Tombstone>,
+    pub(crate) lost: u32,
+    pub(crate) next: Sequence,
+}
+
 /// Something found in a segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Item {
     pub(crate) sequence: Sequence,
     /// What its header says had been flushed when it was written.
     pub(crate) durable: Sequence,
-    pub(crate) life: SegmentSequence,
     pub(crate) content: Content,
 }
 
@@ -44,7 +63,39 @@ pub(crate) struct Owner {
     pub(crate) layout: Layout,
 }
 
-/// Everything of `life` in the segment, in order. Without `life`, of the highest one found.
+/// The highest life of the segment that any sector tells of: for a segment whose header is no more.
+///
+/// # Errors
+/// When the device gives no answers at all.
+pub(crate) fn newest_life<D: BlockDevice>(
+    io: &mut Blocking<'_, D>,
+    owner: &Owner,
+    segment: u32,
+) -> io::Result<Option<SegmentSequence>> {
+    let mut window = Window { segment, layout: owner.layout, first: 0, bytes: Vec::new() };
+    let mut newest = None;
+    for at in SEGMENT_HEADER_SECTORS..owner.layout.segment_sectors() {
+        let sector = window.sectors(io, at, 1)?.first_chunk().expect("one sector was asked for");
+        let record = RecordHeader::parse(sector).map(|h| h.place);
+        let place = record.or_else(|_| TombstoneBlock::parse(sector).map(|b| b.place));
+        let place = place.or_else(|_| ResumeBlock::parse(sector).map(|b| b.place));
+        if let Ok(place) = place
+            && place
+                == (Place {
+                    cluster: owner.cluster,
+                    drive: owner.drive,
+                    segment,
+                    sector: at,
+                    life: place.life,
+                })
+        {
+            newest = newest.max(Some(place.life));
+        }
+    }
+    Ok(newest)
+}
+
+/// Everything of `life` in the segment, in order.
 ///
 /// Sectors that cannot be read count as blank: what lay there shows as a missing sequence.
 ///
@@ -54,40 +105,76 @@ pub(crate) fn scan<D: BlockDevice>(
     io: &mut Blocking<'_, D>,
     owner: &Owner,
     segment: u32,
-    life: Option<SegmentSequence>,
-) -> io::Result<Vec<Item>> {
-    let end = owner.layout.segment_sectors();
+    life: SegmentSequence,
+) -> io::Result<Scanned> {
+    let size = owner.layout.segment_sectors();
     let mut window = Window { segment, layout: owner.layout, first: 0, bytes: Vec::new() };
-    let mut items: Vec<Item> = Vec::new();
+    let mut scanned = Scanned { settled: None, items: Vec::new(), end: SEGMENT_HEADER_SECTORS };
     let mut at = SEGMENT_HEADER_SECTORS;
-    while at < end {
+    while at < size {
+        let here = Place { cluster: owner.cluster, drive: owner.drive, segment, sector: at, life };
         let sector = window.sectors(io, at, 1)?.first_chunk().expect("one sector was asked for");
-        let ours = |place: Place| {
-            let expected =
-                Place { cluster: owner.cluster, drive: owner.drive, segment, sector: at, life: place.life };
-            place == expected && life.is_none_or(|life| life == place.life)
-        };
-        if let Ok(header) = RecordHeader::parse(sector)
-            && ours(header.place)
-            && u64::from(at) + u64::from(header.sectors()) <= u64::from(end)
+        let mut sectors = 0;
+        if let Some(header) = RecordHeader::parse(sector).ok().filter(|h| h.place == here) {
+            if u64::from(at) + u64::from(header.sectors()) <= u64::from(size) {
+                sectors = header.sectors();
+                let payload = &window.sectors(io, at + 1, sectors - 1)?[..header.payload_len as usize];
+                let damaged = header.blocks.verify(0, payload).is_err();
+                scanned.items.push(record_item(&header, at, damaged));
+            }
+        } else if let Some(block) = TombstoneBlock::parse(sector).ok().filter(|b| b.place == here) {
+            sectors = 1;
+            let (sequence, durable) = (block.sequence, block.durable);
+            scanned.items.push(Item { sequence, durable, content: Content::Tombstones(block.entries) });
+        } else if let Some(block) =
+            ResumeBlock::parse(sector).ok().filter(|b| b.place == here && b.sectors == size)
         {
-            let payload = &window.sectors(io, at + 1, header.sectors() - 1)?[..header.payload_len as usize];
-            let damaged = header.blocks.verify(0, payload).is_err();
-            items.push(record_item(&header, at, damaged));
-            at += header.sectors();
-            continue;
+            let table = window.sectors(io, at + 1, block.table_sectors())?;
+            if let Ok((records, tombstones)) = block.parse_table(table) {
+                sectors = 1 + block.table_sectors();
+                scanned.settle(&block, records, tombstones);
+            }
         }
-        if let Ok(block) = TombstoneBlock::parse(sector)
-            && ours(block.place)
-        {
-            let (sequence, durable, life) = (block.sequence, block.durable, block.place.life);
-            items.push(Item { sequence, durable, life, content: Content::Tombstones(block.entries) });
+        at += sectors.max(1);
+        if sectors > 0 {
+            scanned.end = at;
         }
-        at += 1;
     }
-    let newest = items.iter().map(|item| item.life).max();
-    items.retain(|item| Some(item.life) == newest);
-    Ok(items)
+    Ok(scanned)
+}
+
+impl Scanned {
+    /// What was found so far is what `block` lists. A listed record that was not found is damaged; what was
+    /// found and is not listed is void.
+    fn settle(&mut self, block: &ResumeBlock, mut records: Vec<FooterRecord>, tombstones: Vec<Tombstone>) {
+        let before = self.settled.take().map(|settled| settled.records).unwrap_or_default();
+        let items = std::mem::take(&mut self.items);
+        let found = items.iter().filter_map(|item| match &item.content {
+            Content::Record(record) => Some(record),
+            Content::Tombstones(_) => None,
+        });
+        let sound: HashSet<(u32, Sequence)> =
+            before.iter().chain(found).filter(|r| !r.damaged).map(|r| (r.sector, r.sequence)).collect();
+        for record in &mut records {
+            record.damaged |= !sound.contains(&(record.sector, record.sequence));
+        }
+        self.settled = Some(Settled { records, tombstones, lost: block.lost, next: block.next });
+    }
+
+    /// The highest sequence found.
+    pub(crate) fn highest(&self) -> Sequence {
+        self.items.iter().map(|item| item.sequence).max().unwrap_or_default().max(self.before_items())
+    }
+
+    /// The highest sequence that this segment proves to have been flushed.
+    pub(crate) fn durable(&self) -> Sequence {
+        self.items.iter().map(|item| item.durable).max().unwrap_or_default().max(self.before_items())
+    }
+
+    /// What the resume block settled, up to this sequence.
+    fn before_items(&self) -> Sequence {
+        self.settled.as_ref().map_or(Sequence::NONE, |s| Sequence::new(s.next.get().saturating_sub(1)))
+    }
 }
 
 fn record_item(header: &RecordHeader, sector: u32, damaged: bool) -> Item {
@@ -101,8 +188,7 @@ fn record_item(header: &RecordHeader, sector: u32, damaged: bool) -> Item {
         sector,
         damaged,
     };
-    let (sequence, durable, life) = (header.sequence, header.durable, header.place.life);
-    Item { sequence, durable, life, content: Content::Record(record) }
+    Item { sequence: header.sequence, durable: header.durable, content: Content::Record(record) }
 }
 
 /// A stretch of the segment in memory.

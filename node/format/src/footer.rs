@@ -99,6 +99,64 @@ impl FooterRecord {
     }
 }
 
+/// Sectors of a table with so many entries.
+fn table_sectors(records: u64, tombstones: u64) -> u64 {
+    (records * FooterRecord::SIZE as u64 + tombstones * Tombstone::SIZE as u64).div_ceil(SECTOR_SIZE as u64)
+}
+
+/// Records, then tombstones, then zeros to a sector.
+pub(crate) fn encode_table(records: &[FooterRecord], tombstones: &[Tombstone]) -> Vec<u8> {
+    let sectors = table_sectors(records.len() as u64, tombstones.len() as u64);
+    let mut bytes =
+        vec![0; usize::try_from(sectors).expect("a segment has at most 65536 sectors") * SECTOR_SIZE];
+    let mut w = Writer::new(&mut bytes);
+    for record in records {
+        record.encode(&mut w);
+    }
+    for tombstone in tombstones {
+        tombstone.encode(&mut w);
+    }
+    bytes
+}
+
+/// What a sector says about the table beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TableInfo {
+    pub(crate) records: u32,
+    pub(crate) tombstones: u32,
+    pub(crate) checksum: u32,
+}
+
+impl TableInfo {
+    pub(crate) fn of(records: usize, tombstones: usize, table: &[u8]) -> Self {
+        let count = |n| u32::try_from(n).expect("they fit a segment");
+        Self { records: count(records), tombstones: count(tombstones), checksum: crc32c::crc32c(table) }
+    }
+
+    pub(crate) fn sectors(&self) -> u64 {
+        table_sectors(u64::from(self.records), u64::from(self.tombstones))
+    }
+
+    pub(crate) fn parse(
+        &self,
+        what: &'static str,
+        segment_sectors: u32,
+        table: &[u8],
+    ) -> Result<(Vec<FooterRecord>, Vec<Tombstone>), FormatError> {
+        if table.len() as u64 != self.sectors() * SECTOR_SIZE as u64 || crc32c::crc32c(table) != self.checksum
+        {
+            return Err(FormatError::Checksum { what });
+        }
+        let mut r = Reader::new(what, table);
+        let records = (0..self.records)
+            .map(|_| FooterRecord::parse(&mut r, segment_sectors))
+            .collect::<Result<_, _>>()?;
+        let tombstones = (0..self.tombstones).map(|_| Tombstone::parse(&mut r)).collect::<Result<_, _>>()?;
+        r.reserved_until(table.len())?;
+        Ok((records, tombstones))
+    }
+}
+
 /// Footer trailer, version 1: the last sector of a sealed segment. The table lies right before it: the
 /// records, 64 bytes each, then the tombstones, 40 bytes each, then zeros to a sector. Little-endian.
 ///
@@ -139,9 +197,7 @@ pub struct FooterTrailer {
     pub last: Sequence,
     /// Acknowledged records that could not be read any more when the segment was sealed.
     pub lost: u32,
-    records: u32,
-    tombstones: u32,
-    table_checksum: u32,
+    table: TableInfo,
 }
 
 impl FooterTrailer {
@@ -157,37 +213,19 @@ impl FooterTrailer {
         let (segment, sectors) = (r.u32(), r.u32());
         let life = SegmentSequence::new(r.u64());
         let (first, last) = (Sequence::new(r.u64()), Sequence::new(r.u64()));
-        let (records, tombstones, lost, table_checksum) = (r.u32(), r.u32(), r.u32(), r.u32());
+        let (records, tombstones, lost, checksum) = (r.u32(), r.u32(), r.u32(), r.u32());
         r.reserved_until(KIND.extent.checksum_offset())?;
-        let trailer = Self {
-            cluster,
-            drive,
-            segment,
-            sectors,
-            life,
-            first,
-            last,
-            lost,
-            records,
-            tombstones,
-            table_checksum,
-        };
-        if u64::from(SEGMENT_HEADER_SECTORS) + trailer.table_sectors_wide() + 1 > u64::from(sectors) {
+        let table = TableInfo { records, tombstones, checksum };
+        if u64::from(SEGMENT_HEADER_SECTORS) + table.sectors() + 1 > u64::from(sectors) {
             return Err(r.impossible("size of the table"));
         }
-        Ok(trailer)
-    }
-
-    fn table_sectors_wide(&self) -> u64 {
-        let bytes = u64::from(self.records) * FooterRecord::SIZE as u64
-            + u64::from(self.tombstones) * Tombstone::SIZE as u64;
-        bytes.div_ceil(SECTOR_SIZE as u64)
+        Ok(Self { cluster, drive, segment, sectors, life, first, last, lost, table })
     }
 
     /// Sectors of the table before this trailer.
     #[must_use]
     pub fn table_sectors(&self) -> u32 {
-        u32::try_from(self.table_sectors_wide()).expect("`parse` checked that the table fits its segment")
+        u32::try_from(self.table.sectors()).expect("`parse` checked that the table fits its segment")
     }
 }
 
@@ -220,8 +258,8 @@ impl Footer {
     /// Sectors of a footer with so many entries, trailer included.
     #[must_use]
     pub fn sectors_for(records: usize, tombstones: usize) -> u32 {
-        let bytes = records * FooterRecord::SIZE + tombstones * Tombstone::SIZE;
-        u32::try_from(bytes.div_ceil(SECTOR_SIZE) + 1).expect("a segment has at most 65536 sectors")
+        u32::try_from(table_sectors(records as u64, tombstones as u64) + 1)
+            .expect("a segment has 65536 sectors at most")
     }
 
     /// Reads the table that belongs to `trailer`.
@@ -229,17 +267,7 @@ impl Footer {
     /// # Errors
     /// [`FormatError::Checksum`] when it is damaged or not of that trailer, otherwise an impossible entry.
     pub fn parse(trailer: &FooterTrailer, table: &[u8]) -> Result<Self, FormatError> {
-        let whole = trailer.table_sectors() as usize * SECTOR_SIZE;
-        if table.len() != whole || crc32c::crc32c(table) != trailer.table_checksum {
-            return Err(FormatError::Checksum { what: KIND.what });
-        }
-        let mut r = Reader::new(KIND.what, table);
-        let records = (0..trailer.records)
-            .map(|_| FooterRecord::parse(&mut r, trailer.sectors))
-            .collect::<Result<_, _>>()?;
-        let tombstones =
-            (0..trailer.tombstones).map(|_| Tombstone::parse(&mut r)).collect::<Result<_, _>>()?;
-        r.reserved_until(whole)?;
+        let (records, tombstones) = trailer.table.parse(KIND.what, trailer.sectors, table)?;
         let FooterTrailer { cluster, drive, segment, sectors, life, first, last, lost, .. } = *trailer;
         Ok(Self { cluster, drive, segment, sectors, life, first, last, lost, records, tombstones })
     }
@@ -247,17 +275,11 @@ impl Footer {
     /// Table and trailer, whole sectors, to be written so that they end with the segment.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let total = Self::sectors_for(self.records.len(), self.tombstones.len()) as usize * SECTOR_SIZE;
-        let mut bytes = vec![0; total];
-        let (table, trailer) = bytes.split_at_mut(total - SECTOR_SIZE);
-        let mut w = Writer::new(table);
-        for record in &self.records {
-            record.encode(&mut w);
-        }
-        for tombstone in &self.tombstones {
-            tombstone.encode(&mut w);
-        }
-        let sector: &mut Sector = trailer.try_into().expect("the rest is one sector");
+        let mut bytes = encode_table(&self.records, &self.tombstones);
+        let table = TableInfo::of(self.records.len(), self.tombstones.len(), &bytes);
+        let at = bytes.len();
+        bytes.resize(at + SECTOR_SIZE, 0);
+        let sector: &mut Sector = (&mut bytes[at..]).try_into().expect("the rest is one sector");
         let mut w = KIND.start(sector);
         w.reserved_until(16);
         w.bytes(self.cluster.as_bytes());
@@ -267,10 +289,10 @@ impl Footer {
         w.u64(self.life.get());
         w.u64(self.first.get());
         w.u64(self.last.get());
-        w.u32(u32::try_from(self.records.len()).expect("at most one record a sector"));
-        w.u32(u32::try_from(self.tombstones.len()).expect("at most 99 tombstones a sector"));
+        w.u32(table.records);
+        w.u32(table.tombstones);
         w.u32(self.lost);
-        w.u32(crc32c::crc32c(table));
+        w.u32(table.checksum);
         KIND.seal(sector);
         bytes
     }

@@ -3,8 +3,8 @@
 //! ```text
 //! drive    | labels 0, 1 | segment 0 | segment 1 | ... | segment n-1 | labels 2, 3 |
 //!           1 MiB                                                      1 MiB
-//! segment  | header | header | record | record | tombstones | record | ... | footer: table, trailer |
-//!           2 sectors, equal                                                ends with the segment
+//! segment  | header | header | record | tombstones | resume block, table | record | ... | footer: table, trailer |
+//!           2 sectors, equal                                                           ends with the segment
 //! record   | header, 1 sector | payload, padded to sectors |
 //! ```
 //!
@@ -29,6 +29,7 @@ mod foreign;
 mod label;
 mod layout;
 mod record;
+mod resume;
 mod segment;
 mod tombstone;
 
@@ -38,6 +39,7 @@ pub use foreign::recognise;
 pub use label::{DriveLabel, LABEL_COPIES};
 pub use layout::{Layout, LayoutError, SEGMENT_HEADER_SECTORS, SEGMENT_SIZE_MAX, SEGMENT_SIZE_MIN};
 pub use record::{BLOCK_SIZE, BlockChecksums, RecordHeader, record_sectors};
+pub use resume::ResumeBlock;
 pub use segment::{SegmentHeader, SegmentState};
 pub use tombstone::{Tombstone, TombstoneBlock};
 

@@ -210,6 +210,24 @@ fn version_1_footers_stay_readable_and_damage_is_noticed() {
 }
 
 #[test]
+fn version_1_resume_blocks_stay_readable_and_damage_is_noticed() {
+    let Footer { records, tombstones, .. } = footer();
+    let encoded = ResumeBlock::encode(place(300), 32768, 1, Sequence::new(1070), &records, &tombstones);
+    let (block, table) = encoded.split_first_chunk::<SECTOR_SIZE>().unwrap();
+    let parsed = ResumeBlock::parse(block).unwrap();
+    assert_eq!((parsed.place, parsed.lost, parsed.next), (place(300), 1, Sequence::new(1070)));
+    check("resume_block_v1", parsed, block, ResumeBlock::parse);
+    assert_eq!(golden("resume_table_v1.bin", table), table);
+    assert_eq!(table.len(), parsed.table_sectors() as usize * SECTOR_SIZE);
+    assert_eq!(parsed.parse_table(table), Ok((records, tombstones)));
+    for offset in 0..table.len() {
+        let mut damaged = table.to_vec();
+        damaged[offset] ^= 0x04;
+        assert!(parsed.parse_table(&damaged).is_err(), "resume table: byte {offset} went unnoticed");
+    }
+}
+
+#[test]
 fn every_damaged_payload_byte_is_noticed() {
     let (header, mut bytes) = (record(), payload());
     assert_eq!(header.blocks.verify(0, &bytes), Ok(()));
@@ -246,8 +264,8 @@ fn fields_that_no_shard_has_are_refused_even_under_a_good_checksum() {
 
 proptest::proptest! {
     #[test]
-    fn arbitrary_sectors_never_panic(seed: [u8; 32], magic in 0usize..5, length in 0usize..4) {
-        let magics: [&[u8; 8]; 5] = [b"HFDRIVE\0", b"HFSEGMT\0", b"HFRECRD\0", b"HFTOMBS\0", b"HFFOOTR\0"];
+    fn arbitrary_sectors_never_panic(seed: [u8; 32], magic in 0usize..6, length in 0usize..4) {
+        let magics: [&[u8; 8]; 6] = [b"HFRESUM\0", b"HFDRIVE\0", b"HFSEGMT\0", b"HFRECRD\0", b"HFTOMBS\0", b"HFFOOTR\0"];
         let mut bytes = [0u8; SECTOR_SIZE];
         for (i, byte) in bytes.iter_mut().enumerate().skip(10) {
             *byte = seed[(i * 7 + i / 32) % 32];
@@ -264,6 +282,9 @@ proptest::proptest! {
             let _ = SegmentHeader::parse(&bytes);
             let _ = RecordHeader::parse(&bytes);
             let _ = TombstoneBlock::parse(&bytes);
+            if let Ok(resume) = ResumeBlock::parse(&bytes) {
+                let _ = resume.parse_table(&vec![0; length * SECTOR_SIZE]);
+            }
             if let Ok(trailer) = FooterTrailer::parse(&bytes) {
                 let _ = Footer::parse(&trailer, &vec![0; length * SECTOR_SIZE]);
             }

@@ -173,8 +173,8 @@ struct Closing {
 enum Stage {
     /// Requests are finished.
     Draining,
-    /// The last footer and the label are being written.
-    Sealing,
+    /// The label is being written.
+    Labelling,
     /// A last flush is on its way.
     Flushing,
 }
@@ -211,7 +211,7 @@ impl<D: BlockDevice> Engine<D> {
             label,
             shared,
             segments: state.segments,
-            open: None,
+            open: state.resumed.map(OpenSegment::resume),
             sealing: Vec::new(),
             next_sequence: state.next_sequence,
             next_life: state.next_life,
@@ -543,14 +543,12 @@ impl<D: BlockDevice> Engine<D> {
             }
             match stage {
                 Stage::Draining => {
-                    self.seal_open();
-                    self.seal_what_is_durable();
                     self.record_label();
-                    self.closing_stage(Stage::Sealing);
+                    self.closing_stage(Stage::Labelling);
                     self.submit_ready(now);
                     return false;
                 }
-                Stage::Sealing => {
+                Stage::Labelling => {
                     self.enqueue(Operation::flush(0), Job::LastFlush);
                     self.closing_stage(Stage::Flushing);
                     self.submit_ready(now);

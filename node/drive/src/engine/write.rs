@@ -24,6 +24,7 @@ use crate::{
     blocking::TRANSFER_SIZE_MAX,
     commit::{Durable, FlushTicket},
     index::{Indexed, Location},
+    mount::Resumed,
     probe::unix_now,
     segments::Phase,
     shared::{PutRequest, Request, Unavailable, add},
@@ -155,11 +156,20 @@ pub(super) struct OpenSegment {
     next: u32,
     records: Vec<FooterRecord>,
     tombstones: Vec<Tombstone>,
+    /// Acknowledged records that earlier mounts could not read any more.
+    lost: u32,
     /// Pieces of the footer still to be written; counts only once the footer was started.
     footer_left: Option<usize>,
 }
 
 impl OpenSegment {
+    /// A segment that is filled further after a mount.
+    pub(super) fn resume(resumed: Resumed) -> Self {
+        let Resumed { next, footer } = resumed;
+        let Footer { segment, life, first, last, lost, records, tombstones, .. } = footer;
+        Self { segment, life, first, last, next, records, tombstones, lost, footer_left: None }
+    }
+
     /// Whether so much more fits, with a footer that lists it.
     fn fits(&self, sectors: u32, records: usize, tombstones: usize, segment_sectors: u32) -> bool {
         let footer = Footer::sectors_for(self.records.len() + records, self.tombstones.len() + tombstones);
@@ -361,6 +371,7 @@ impl<D: BlockDevice> Engine<D> {
             next: SEGMENT_HEADER_SECTORS,
             records: Vec::new(),
             tombstones: Vec::new(),
+            lost: 0,
             footer_left: None,
         });
         Some(())
@@ -442,7 +453,7 @@ impl<D: BlockDevice> Engine<D> {
             life: open.life,
             first: open.first,
             last: open.last,
-            lost: 0,
+            lost: open.lost,
             records: std::mem::take(&mut open.records),
             tombstones: std::mem::take(&mut open.tombstones),
         };
