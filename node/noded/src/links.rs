@@ -29,6 +29,9 @@ impl Transport for RaftTransport {
             Ok(reply) => Ok(reply.body),
             Err(PeerError::Refused { message, .. }) => Err(TransportError::Refused(to, message)),
             Err(PeerError::Timeout { .. }) => Err(TransportError::Timeout(to, timeout)),
+            Err(error @ (PeerError::UnknownNode(_) | PeerError::Unreachable { .. })) => {
+                Err(TransportError::NotSent(to, error.to_string()))
+            }
             Err(error) => Err(TransportError::Unreachable(to, error.to_string())),
         }
     }
