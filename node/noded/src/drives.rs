@@ -3,7 +3,7 @@
 //! Nothing that is not blank is ever formatted. A drive of another cluster, or one that holds something
 //! else, is left alone and named in the log.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use holdfast_crypt::random_array;
@@ -40,7 +40,7 @@ pub fn open_drives(
     Ok(drives)
 }
 
-fn open_drive(path: &PathBuf, cluster: ClusterId, node: NodeId, options: &DriveOptions) -> Result<Drive> {
+fn open_drive(path: &Path, cluster: ClusterId, node: NodeId, options: &DriveOptions) -> Result<Drive> {
     match probe(path).context("probing")? {
         Probe::Blank => {
             let params = FormatParams { cluster, drive: DriveId::from_bytes(random_array()), node };

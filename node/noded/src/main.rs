@@ -74,9 +74,7 @@ fn main() -> ExitCode {
 
 fn run_node(path: &std::path::Path) -> Result<ExitCode> {
     tracing_subscriber::fmt()
-        .with_env_filter(
-            EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,openraft=off")),
-        )
+        .with_env_filter(log_filter()?)
         .with_ansi(false)
         .with_writer(std::io::stderr)
         .init();
