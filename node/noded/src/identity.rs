@@ -4,7 +4,7 @@
 //! ```text
 //! state_dir/
 //!   identity.json      written last: a node with it belongs to a cluster
-//!   identity/          ca.der  peer.der  peer.key
+//!   identity/          ca.der, and peer.pair: certificate and key in one file, so that they change together
 //!   ca.pem             the cluster's CA for clients
 //!   keys/root.key      see holdfast-keyring
 //!   log/ catalog/ control/ snapshots/
@@ -23,6 +23,10 @@ use anyhow::{Context, Result};
 use holdfast_model::{ClusterId, NodeId};
 use holdfast_peer::pki::{Certificate, PrivateKey};
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+/// Peer certificate and private key (PKCS#8), DER each, as a postcard pair.
+const PEER_FILE: &str = "peer.pair";
 
 /// What `identity.json` holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,11 +73,14 @@ impl Credentials {
         let read = |name: &str| {
             fs::read(dir.join(name)).with_context(|| format!("reading {name} in {}", dir.display()))
         };
+        let pair = Zeroizing::new(read(PEER_FILE)?);
+        let (certificate, key): (Vec<u8>, Vec<u8>) = postcard::from_bytes(&pair)
+            .with_context(|| format!("{PEER_FILE} in {} is damaged", dir.display()))?;
         Ok(Some(Self {
             identity,
             ca: Certificate::from_der(read("ca.der")?),
-            certificate: Certificate::from_der(read("peer.der")?),
-            key: PrivateKey::from_der(read("peer.key")?),
+            certificate: Certificate::from_der(certificate),
+            key: PrivateKey::from_der(key),
         }))
     }
 
@@ -85,8 +92,8 @@ impl Credentials {
         let dir = state_dir.join("identity");
         fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
         write_durably(&dir.join("ca.der"), self.ca.der(), 0o644)?;
-        write_durably(&dir.join("peer.der"), self.certificate.der(), 0o644)?;
-        write_durably(&dir.join("peer.key"), self.key.der(), 0o600)?;
+        let pair = Zeroizing::new(postcard::to_stdvec(&(self.certificate.der(), self.key.der()))?);
+        write_durably(&dir.join(PEER_FILE), &pair, 0o600)?;
         write_durably(&state_dir.join("ca.pem"), self.ca.pem().as_bytes(), 0o644)?;
         write_durably(&state_dir.join("identity.json"), &serde_json::to_vec_pretty(&self.identity)?, 0o644)
     }

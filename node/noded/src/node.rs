@@ -188,7 +188,7 @@ struct Node {
     stop: CancellationToken,
     tasks: JoinSet<()>,
     consensus: Arc<Consensus>,
-    server: PeerServer,
+    server: Arc<PeerServer>,
     drives: Vec<Drive>,
 }
 
@@ -222,6 +222,7 @@ impl Node {
         )
         .await
         .with_context(|| format!("listening for peers on {}", config.listen.peer))?;
+        let server = Arc::new(server);
         let peers = PeerClient::new(peer_identity, pools.drive.clone());
         for (node, address) in members.into_iter().filter(|(node, _)| *node != own) {
             peers.set_address(node, address);
@@ -302,6 +303,14 @@ impl Node {
 
         // Gateways.
         let names = service_names(&config);
+        let peer_certificate = tls::PeerCertificate {
+            credentials,
+            state_dir: config.state_dir.clone(),
+            server: Arc::clone(&server),
+            client: peers.clone(),
+            ca: Arc::clone(&ca),
+        };
+        tasks.spawn(peer_certificate.keep_fresh(stop.clone()));
         let certificate = tls::issue(&ca, &names)?;
         let tls_config = Arc::new(certificate.server_config());
         tasks.spawn(tls::keep_fresh(certificate, Arc::clone(&ca), names, stop.clone()));
