@@ -105,9 +105,14 @@ fn steps(scope: Scope) -> Vec<Step> {
                 "test",
                 "--package",
                 "holdfast-qemu",
+                "--features",
+                "machines",
                 "--no-fail-fast",
+                "--test",
+                "pvh",
+                "--test",
+                "ovmf",
                 "--",
-                "--ignored",
                 "--test-threads=1",
             ]))
         }));
@@ -122,7 +127,8 @@ fn one_check() -> (Count, String) {
 }
 
 /// Features that bring in every test of the black box.
-const ALL_TESTS: &str = "holdfast-blackbox/cluster,holdfast-blackbox/clients,holdfast-blackbox/machines";
+const ALL_TESTS: &str =
+    "holdfast-blackbox/cluster,holdfast-blackbox/clients,holdfast-blackbox/machines,holdfast-qemu/machines";
 
 fn with(arguments: &[&str]) -> std::process::Command {
     let mut command = cargo();
