@@ -32,7 +32,7 @@ use holdfast_peer::{
     pki::{Ca, Certificate, NodeKey, PeerIdentity, PrivateKey},
 };
 use holdfast_ring::BufferPool;
-use holdfast_store::{Counters, Health, Shards};
+use holdfast_store::{Counters, Health, ReadMemory, Shards};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -281,7 +281,7 @@ impl Node {
             shards,
             health: Arc::clone(&health),
             write_pool: pools.write.clone(),
-            read_pool: pools.drive.clone(),
+            read_memory: ReadMemory::new(pools.drive.clone()),
             counters: Arc::clone(&counters),
         };
         let directory = Arc::new(Directory::new(cluster, REGION.to_owned()));

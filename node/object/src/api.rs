@@ -65,8 +65,8 @@ pub enum ObjectError {
     InvalidArgument(String),
     #[error(transparent)]
     Body(#[from] BodyError),
-    /// The promise cannot be kept on the drives that are up: nothing was stored. Try again later.
-    #[error("cannot be stored safely now: {0}")]
+    /// Too few drives are up to keep the promise or to read the content: nothing was stored. Try again later.
+    #[error("cannot be done safely now: {0}")]
     Unavailable(String),
     /// The cluster is full.
     #[error("no space left: {0}")]

@@ -20,7 +20,8 @@ use holdfast_model::{
 };
 use holdfast_ring::{Buffer, BufferPool};
 use holdfast_store::{
-    Counters, Health, ReadFailed, Shards, StoredStripe, StripeDraft, StripeReader, WriteFailed, write_stripe,
+    Counters, Health, ReadFailed, ReadMemory, Shards, StoredStripe, StripeDraft, StripeReader, WriteFailed,
+    write_stripe,
 };
 use holdfast_stripe::{Layout, seal_and_encode};
 use serde::{Deserialize, Serialize};
@@ -47,8 +48,8 @@ pub struct StripeIo {
     pub health: Arc<Health>,
     /// Memory for stripes being filled.
     pub write_pool: BufferPool,
-    /// Memory for rebuilt shards.
-    pub read_pool: BufferPool,
+    /// Memory for what is read.
+    pub read_memory: ReadMemory,
     /// What is counted.
     pub counters: Arc<Counters>,
 }
@@ -58,7 +59,7 @@ impl StripeIo {
         StripeReader {
             shards: Arc::clone(&self.shards),
             health: Arc::clone(&self.health),
-            pool: self.read_pool.clone(),
+            memory: self.read_memory.clone(),
             counters: Arc::clone(&self.counters),
         }
     }

@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod health;
+mod memory;
 mod reader;
 mod service;
 mod shards;
@@ -19,6 +20,7 @@ mod wire;
 mod writer;
 
 pub use health::{Health, NodeHealth};
+pub use memory::ReadMemory;
 pub use reader::{ReadFailed, StoredStripe, StripeReader};
 pub use service::ShardService;
 pub use shards::{ShardError, Shards};

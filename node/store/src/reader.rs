@@ -14,12 +14,13 @@ use futures::{StreamExt, stream::FuturesUnordered};
 use holdfast_crypt::BodyKey;
 use holdfast_erasure::Code;
 use holdfast_model::{Generation, ShardId, ShardIndex, StripeId, placement::Place};
-use holdfast_ring::{Buffer, BufferPool};
+use holdfast_ring::Buffer;
 use holdfast_stripe::{Layout, ShardSpan, open_cells, rebuild_range};
 
 use crate::{
     Counters,
     health::Health,
+    memory::{ReadMemory, Reservation},
     shards::{ShardError, Shards},
 };
 
@@ -75,6 +76,18 @@ pub enum ReadFailed {
     },
 }
 
+/// Content on its way to a client, with the right to hold it.
+struct Reserved {
+    buffer: Buffer,
+    _reservation: Arc<Reservation>,
+}
+
+impl AsRef<[u8]> for Reserved {
+    fn as_ref(&self) -> &[u8] {
+        &self.buffer
+    }
+}
+
 /// Reads stripes.
 #[derive(Debug, Clone)]
 pub struct StripeReader {
@@ -82,8 +95,8 @@ pub struct StripeReader {
     pub shards: Arc<Shards>,
     /// Who answers.
     pub health: Arc<Health>,
-    /// Memory for rebuilt shards.
-    pub pool: BufferPool,
+    /// Memory for what is read.
+    pub memory: ReadMemory,
     /// What is counted.
     pub counters: Arc<Counters>,
 }
@@ -102,6 +115,8 @@ impl StripeReader {
         let (layout, code) = self.describe(stripe)?;
         self.counters.ranges_read.fetch_add(1, Ordering::Relaxed);
         let plan = layout.plan(range.clone());
+        let reservation = self.memory.reserve_content(plan.iter().map(|span| span.bytes.len())).await;
+        let reservation = Arc::new(reservation);
         let reads = plan.iter().map(|span| self.read_span(stripe, &layout, &code, key, span));
         let buffers = futures::future::try_join_all(reads).await.inspect_err(|_| {
             self.counters.unreadable.fetch_add(1, Ordering::Relaxed);
@@ -109,7 +124,7 @@ impl StripeReader {
 
         let mut pieces = Vec::new();
         for (span, buffer) in plan.iter().zip(buffers) {
-            let whole = Bytes::from_owner(buffer);
+            let whole = Bytes::from_owner(Reserved { buffer, _reservation: Arc::clone(&reservation) });
             for cell in &span.cells {
                 let at = cell.sealed.start - span.bytes.start;
                 let from = range.start.max(cell.content.start) - cell.content.start;
@@ -174,6 +189,7 @@ impl StripeReader {
         bad: &BTreeSet<usize>,
     ) -> Result<Buffer, ReadFailed> {
         let needed = usize::from(stripe.data);
+        let _gathering = self.memory.reserve_rebuild(needed, span.bytes.len()).await;
         let mut waiting: Vec<usize> = (0..stripe.places.len()).filter(|i| !bad.contains(i)).collect();
         // Nodes that answer first (the vector is used from its end).
         waiting.sort_by_key(|i| (self.health.is_up(stripe.places[*i].node), *i));
@@ -201,7 +217,7 @@ impl StripeReader {
                 }
             }
         }
-        let mut out = self.pool.acquire(span.bytes.len()).await;
+        let mut out = self.memory.pool().acquire(span.bytes.len()).await;
         let present: Vec<Option<&[u8]>> = fetched.iter().map(|buffer| buffer.as_deref()).collect();
         rebuild_range(code, &present, span.shard, &mut out)
             .map_err(|e| ReadFailed::Description { stripe: stripe.id, what: e.to_string() })?;

@@ -6,6 +6,7 @@ mod conditions;
 mod crash;
 mod errors;
 mod listing;
+mod load;
 mod multipart;
 mod names;
 mod outage;

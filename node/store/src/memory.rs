@@ -1,0 +1,120 @@
+//! Memory for reading, shared out so that no read waits for a read that waits for it.
+//!
+//! A read that held some of its buffers while waiting for the rest would, with enough others like it, wait
+//! for ever; on two nodes at once, each for the other. So a read reserves everything it will hold before
+//! it takes the first buffer, and three uses never share:
+//!
+//! | part of the pool | for                                     | held until                     |
+//! |------------------|-----------------------------------------|--------------------------------|
+//! | a half           | content on its way to clients           | the client has taken it        |
+//! | a quarter        | shards gathered to rebuild a lost one   | it is rebuilt                  |
+//! | a quarter        | shards read for peers, never reserved   | they are sent; waits for nobody |
+//!
+//! Reservations are granted in the order they were asked for, so a large one is not starved by small ones.
+
+use std::sync::Arc;
+
+use holdfast_model::limits::SECTOR_SIZE;
+use holdfast_ring::BufferPool;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Sectors that a buffer takes beside its payload: headroom and stagger.
+const SECTORS_EXTRA: usize = 2;
+
+/// The read pool and its shares.
+#[derive(Debug, Clone)]
+pub struct ReadMemory {
+    pool: BufferPool,
+    contents: Share,
+    rebuilds: Share,
+}
+
+/// Counts sectors.
+#[derive(Debug, Clone)]
+struct Share {
+    free: Arc<Semaphore>,
+    total: u32,
+}
+
+/// The right to hold so many bytes of buffers; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Reservation {
+    _sectors: OwnedSemaphorePermit,
+}
+
+impl ReadMemory {
+    /// Shares out a pool.
+    #[must_use]
+    pub fn new(pool: BufferPool) -> Self {
+        let sectors = usize::try_from(pool.budget().get()).unwrap_or(usize::MAX) / SECTOR_SIZE;
+        Self { contents: Share::new(sectors / 2), rebuilds: Share::new(sectors / 4), pool }
+    }
+
+    pub(crate) fn pool(&self) -> &BufferPool {
+        &self.pool
+    }
+
+    /// For buffers of these lengths that go to a client.
+    pub(crate) async fn reserve_content(&self, lengths: impl Iterator<Item = usize>) -> Reservation {
+        self.contents.reserve(lengths).await
+    }
+
+    /// For `count` shards of `length` gathered to rebuild another one.
+    pub(crate) async fn reserve_rebuild(&self, count: usize, length: usize) -> Reservation {
+        self.rebuilds.reserve(std::iter::repeat_n(length, count)).await
+    }
+}
+
+impl Share {
+    fn new(sectors: usize) -> Self {
+        let total = u32::try_from(sectors.min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
+        Self { free: Arc::new(Semaphore::new(total as usize)), total }
+    }
+
+    async fn reserve(&self, lengths: impl Iterator<Item = usize>) -> Reservation {
+        let sectors: usize = lengths.map(|length| length.div_ceil(SECTOR_SIZE) + SECTORS_EXTRA).sum();
+        // What is larger than the whole share takes all of it: it then runs alone.
+        let sectors = u32::try_from(sectors).unwrap_or(u32::MAX).min(self.total);
+        let permit = Arc::clone(&self.free).acquire_many_owned(sectors).await;
+        Reservation { _sectors: permit.expect("the semaphore is never closed") }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use holdfast_model::{ByteCount, limits::SHARD_SIZE_MAX};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn contents_leave_half_of_the_pool_to_rebuilds_and_peers() {
+        let pool = BufferPool::new(ByteCount::mib(16)).unwrap();
+        let memory = ReadMemory::new(pool.clone());
+        let mut held = Vec::new();
+        while let Some(reservation) = memory.reserve_content([SHARD_SIZE_MAX; 4].into_iter()).now_or_never() {
+            held.push((reservation, pool.acquire_many(4, SHARD_SIZE_MAX).now_or_never().unwrap()));
+        }
+        assert_eq!(held.len(), 3);
+        assert!(pool.available() >= ByteCount::mib(8));
+        let rebuild = memory.reserve_rebuild(4, SHARD_SIZE_MAX).now_or_never();
+        assert!(rebuild.is_some() && pool.acquire_many(4, SHARD_SIZE_MAX).now_or_never().is_some());
+
+        held.pop();
+        assert!(memory.reserve_content([SHARD_SIZE_MAX; 4].into_iter()).now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn what_is_larger_than_its_share_runs_alone_and_is_not_starved() {
+        let memory = ReadMemory::new(BufferPool::new(ByteCount::mib(4)).unwrap());
+        let small = memory.reserve_content([4096].into_iter()).await;
+        let mut large = Box::pin(memory.reserve_content([SHARD_SIZE_MAX; 16].into_iter()));
+        assert!(large.as_mut().now_or_never().is_none());
+        assert!(
+            memory.reserve_content([4096].into_iter()).now_or_never().is_none(),
+            "the large one comes first"
+        );
+        drop(small);
+        large.await;
+    }
+}
