@@ -225,6 +225,14 @@ impl FaultDisk {
         (0..(length / SECTOR_SIZE) as u64).flat_map(|i| *disk.read_sector(first + i)).collect()
     }
 
+    /// Overwrites whole sectors from `offset` on, in the durable image.
+    pub fn poke(&self, offset: u64, bytes: &[u8]) {
+        let mut disk = self.disk.lock();
+        for (sector, bytes) in (offset / SECTOR_SIZE as u64..).zip(bytes.chunks_exact(SECTOR_SIZE)) {
+            disk.durable.insert(sector, Arc::new(bytes.try_into().expect("chunks of one sector")));
+        }
+    }
+
     /// Sectors in the cache, and those on their way into it.
     #[must_use]
     pub fn unflushed(&self) -> usize {

@@ -21,6 +21,7 @@ use crate::{
     engine::{Clock, Engine, META_POOL_SIZE},
     index::Indexed,
     mount::{self, Mounted},
+    planted::{self, Bug},
     probe::unix_now,
     shared::{GetRequest, PutRequest, REQUESTS_MAX, RawRead, Request, Shared, Unavailable, add},
     types::{
@@ -367,6 +368,18 @@ pub(crate) fn verify(
     blocks: &[u8],
 ) -> Result<RecordHeader, String> {
     let header = RecordHeader::parse(header).map_err(|e| e.to_string())?;
+    if !planted::is(Bug::IgnoreIdentity) {
+        verify_identity(identity, entry, &header)?;
+    }
+    match header.blocks.verify(first_block as usize, blocks) {
+        Err(_) if planted::is(Bug::IgnoreChecksum) => Ok(header),
+        Ok(()) => Ok(header),
+        Err(block) => Err(format!("the checksum of block {block} does not match")),
+    }
+}
+
+/// Checks that `header` is the one the index means.
+fn verify_identity(identity: &DriveIdentity, entry: &Indexed, header: &RecordHeader) -> Result<(), String> {
     let place = header.place;
     if (place.cluster, place.drive) != (identity.cluster, identity.drive) {
         return Err(format!(
@@ -385,8 +398,5 @@ pub(crate) fn verify(
             header.shard, header.generation, header.payload_len
         ));
     }
-    match header.blocks.verify(first_block as usize, blocks) {
-        Ok(()) => Ok(header),
-        Err(block) => Err(format!("the checksum of block {block} does not match")),
-    }
+    Ok(())
 }

@@ -166,13 +166,23 @@ impl Index {
             self.pages[page].insert(at, entry);
             return;
         }
-        // Near the end of the last page: the next ids will come after, so leave this page full.
-        let cut =
-            if page + 1 == self.pages.len() { PAGE_ENTRIES - PAGE_ENTRIES / 16 } else { PAGE_ENTRIES / 2 };
+        // A full page hands its last entry on when the next one has room: pages stay full that way.
+        if let Some(next) = self.pages.get_mut(page + 1).filter(|next| next.len() < PAGE_ENTRIES) {
+            if at == PAGE_ENTRIES {
+                next.insert(0, entry);
+            } else if let Some(last) = self.pages[page].pop() {
+                self.pages[page + 1].insert(0, last);
+                self.pages[page].insert(at, entry);
+            }
+            return;
+        }
+        // At the end of the last page: the next ids will come after, so leave this page full.
         if page + 1 == self.pages.len() && at == PAGE_ENTRIES {
             self.pages.push(begin(&[entry]));
             return;
         }
+        let last_page = page + 1 == self.pages.len();
+        let cut = if last_page { PAGE_ENTRIES - PAGE_ENTRIES / 16 } else { PAGE_ENTRIES / 2 };
         let upper = begin(&self.pages[page][cut..]);
         self.pages[page].truncate(cut);
         self.pages.insert(page + 1, upper);
@@ -228,7 +238,7 @@ mod tests {
         let mut index = Index::default();
         for id in 0..1_000_000 {
             // Neighbours in time arrive a little out of order.
-            index.insert(&indexed(id ^ 3, 1));
+            index.insert(&indexed(id ^ 127, 1));
         }
         assert_eq!(index.len(), 1_000_000);
         let each = index.memory() as f64 / 1e6;

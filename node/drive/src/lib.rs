@@ -27,6 +27,7 @@ mod index;
 pub mod inspect;
 mod labels;
 mod mount;
+mod planted;
 mod probe;
 mod scan;
 mod segments;

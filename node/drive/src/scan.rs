@@ -12,7 +12,10 @@ use holdfast_format::{
 use holdfast_model::{ClusterId, DriveId, limits::SECTOR_SIZE};
 use holdfast_ring::BlockDevice;
 
-use crate::blocking::{Blocking, TRANSFER_SIZE_MAX};
+use crate::{
+    blocking::{Blocking, TRANSFER_SIZE_MAX},
+    planted::{self, Bug},
+};
 
 /// Sectors read at a time.
 const CHUNK_SECTORS: u32 = (TRANSFER_SIZE_MAX / SECTOR_SIZE) as u32;
@@ -132,8 +135,13 @@ pub(crate) fn scan<D: BlockDevice>(
             let table = window.sectors(io, at + 1, block.table_sectors())?;
             if let Ok((records, tombstones)) = block.parse_table(table) {
                 sectors = 1 + block.table_sectors();
-                scanned.settle(&block, records, tombstones);
+                if !planted::is(Bug::IgnoreResume) {
+                    scanned.settle(&block, records, tombstones);
+                }
             }
+        }
+        if sectors == 0 && planted::is(Bug::StopAtBadSector) {
+            break;
         }
         at += sectors.max(1);
         if sectors > 0 {

@@ -38,6 +38,7 @@ use crate::{
     blocking::{RETRIES_MAX, is_momentary},
     commit::{CleanFlush, FlushTicket},
     mount::State,
+    planted::{self, Bug},
     segments::{Phase, Segments},
     shared::{Request, Shared, Unavailable, add},
     types::{DriveOptions, DriveState},
@@ -256,8 +257,8 @@ impl<D: BlockDevice> Engine<D> {
     pub(crate) fn turn(&mut self, limit: Option<Duration>) -> bool {
         let now = self.clock.now();
         // Those that waited came before those in the queue.
-        while let Some(request) = self.released.pop_front() {
-            self.dispatch(request, now);
+        if !planted::is(Bug::OvertakeWaiting) {
+            self.dispatch_released(now);
         }
         let mut requests = std::mem::take(&mut self.requests);
         self.shared.take(&mut requests);
@@ -265,6 +266,9 @@ impl<D: BlockDevice> Engine<D> {
             self.dispatch(request, now);
         }
         self.requests = requests;
+        if planted::is(Bug::OvertakeWaiting) {
+            self.dispatch_released(now);
+        }
         self.watch(now);
         self.pump(now);
         self.publish(now);
@@ -283,6 +287,12 @@ impl<D: BlockDevice> Engine<D> {
         }
         self.completions = completions;
         true
+    }
+
+    fn dispatch_released(&mut self, now: Instant) {
+        while let Some(request) = self.released.pop_front() {
+            self.dispatch(request, now);
+        }
     }
 
     fn dispatch(&mut self, request: Request, now: Instant) {
@@ -616,7 +626,7 @@ enum Progress {
 
 /// Judges a transfer of `length` bytes of which `done` were done before this completion.
 fn progress(outcome: io::Result<usize>, done: usize, length: usize, retries: &mut u32) -> Progress {
-    let done = match outcome {
+    let now_done = match outcome {
         Ok(0) => {
             return Progress::Failed(io::Error::new(io::ErrorKind::UnexpectedEof, "it transferred nothing"));
         }
@@ -626,9 +636,10 @@ fn progress(outcome: io::Result<usize>, done: usize, length: usize, retries: &mu
         Err(error) if is_momentary(&error) => done,
         Err(error) => return Progress::Failed(error),
     };
-    *retries += 1;
+    // Only what brings it no further is counted.
+    *retries = if now_done > done { 0 } else { *retries + 1 };
     if *retries > RETRIES_MAX {
-        return Progress::Failed(io::Error::other("it keeps cutting the transfer short"));
+        return Progress::Failed(io::Error::other("it keeps refusing for a moment"));
     }
-    Progress::Again(done)
+    Progress::Again(now_done)
 }

@@ -25,6 +25,7 @@ use crate::{
     blocking::TRANSFER_SIZE_MAX,
     handle::verify,
     index::{Indexed, Location},
+    planted::{self, Bug},
     segments::Phase,
     shared::add,
     types::DriveIdentity,
@@ -133,7 +134,7 @@ impl<D: BlockDevice> Engine<D> {
             Stage::Moving { .. } => self.move_records(now),
             Stage::Tombstones { segment, until } => {
                 let (segment, until) = (*segment, *until);
-                if self.tombs.is_durable(until) {
+                if self.tombs.is_durable(until) || planted::is(Bug::FreeBeforeTombstones) {
                     self.free(segment, now);
                 }
             }
@@ -260,7 +261,8 @@ impl<D: BlockDevice> Engine<D> {
             return self.give_up(segment);
         }
         for tombstone in tombstones {
-            if self.segments.by_life(tombstone.life).is_some_and(|target| target != segment) {
+            let needed = self.segments.by_life(tombstone.life).is_some_and(|target| target != segment);
+            if needed && !planted::is(Bug::DropTombstones) {
                 self.tombs.push(tombstone, None);
             }
         }

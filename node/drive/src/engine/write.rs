@@ -25,6 +25,7 @@ use crate::{
     commit::{Durable, FlushTicket},
     index::{Indexed, Location},
     mount::Resumed,
+    planted::{self, Bug},
     probe::unix_now,
     segments::Phase,
     shared::{PutRequest, Request, Unavailable, add},
@@ -437,6 +438,7 @@ impl<D: BlockDevice> Engine<D> {
             let ready = open.footer_left.is_none()
                 && self.segments.get(open.segment).unflushed == 0
                 && (open.last <= durable || open.records.is_empty() && open.tombstones.is_empty());
+            let ready = ready || planted::is(Bug::FooterBeforeDurable) && open.footer_left.is_none();
             if ready && !self.write_footer(i) {
                 break;
             }
@@ -556,6 +558,7 @@ impl<D: BlockDevice> Engine<D> {
         now: Instant,
     ) {
         let length = buffer.framed_len();
+        let outcome = if planted::is(Bug::IgnoreShortWrite) { outcome.map(|_| length) } else { outcome };
         match progress(outcome, write.done, length, &mut write.retries) {
             Progress::Done => {
                 self.writes_in_flight -= 1;
@@ -604,6 +607,9 @@ impl<D: BlockDevice> Engine<D> {
                 }
             }
             What::Record(_) | What::Tombstones(_) | What::FreeMark(_) => {
+                if planted::is(Bug::AckBeforeFlush) {
+                    return self.apply(what);
+                }
                 self.written.push(what);
                 self.written_since.get_or_insert(now);
             }
@@ -622,6 +628,9 @@ impl<D: BlockDevice> Engine<D> {
         }
         let covers = std::mem::take(&mut self.written);
         self.written_since = None;
+        if planted::is(Bug::SkipFlush) {
+            return covers.into_iter().for_each(|what| self.apply(what));
+        }
         let ticket = FlushTicket::new(self.drive, covers);
         // Ahead of what waits for the device: those who wait for the flush came first.
         self.ready.push_front((Operation::flush(0), Job::Flush(ticket)));
@@ -638,7 +647,10 @@ impl<D: BlockDevice> Engine<D> {
     pub(super) fn flush_done(&mut self, ticket: FlushTicket<What>, outcome: io::Result<usize>) {
         self.flush_in_flight = false;
         match ticket.finish(outcome) {
-            Ok((proof, covers)) if self.unavailable.is_none() => {
+            Ok((proof, mut covers)) if self.unavailable.is_none() => {
+                if planted::is(Bug::FlushCoversLater) {
+                    covers.append(&mut self.written);
+                }
                 add(&self.shared.counters.flushes, 1);
                 self.proof = Some(proof);
                 for what in covers {
@@ -646,6 +658,7 @@ impl<D: BlockDevice> Engine<D> {
                 }
             }
             Ok((_, covers)) => covers.into_iter().for_each(|what| self.refuse_written(what)),
+            Err((_, covers)) if planted::is(Bug::RetryFlush) => self.written.extend(covers),
             Err((error, covers)) => {
                 add(&self.shared.counters.flush_errors, 1);
                 let why = format!("flush failed: {error}");
@@ -706,7 +719,9 @@ impl<D: BlockDevice> Engine<D> {
             self.segments.remove_live(old.location.segment, old.payload_len);
             self.reclaim.look_again();
             let tombstone = self.tombstone_for(&old);
-            self.tombs.push(tombstone, None);
+            if !planted::is(Bug::ForgetOldCopy) {
+                self.tombs.push(tombstone, None);
+            }
         }
     }
 
@@ -826,6 +841,9 @@ impl<D: BlockDevice> Engine<D> {
 
     /// Writes the fence into every copy of the label, as far as the device still lets us.
     pub(super) fn write_fence(&mut self) {
+        if planted::is(Bug::ForgetFence) {
+            return;
+        }
         self.label.fenced = true;
         self.label.counter += 1;
         for copy in 0..holdfast_format::LABEL_COPIES {

@@ -16,7 +16,7 @@ fn rig(pools: &Pools) -> Rig {
 }
 
 #[test]
-fn a_failed_write_fences_for_good_and_reads_go_on() {
+pub(super) fn a_failed_write_fences_for_good_and_reads_go_on() {
     let pools = Pools::new();
     let mut rig = rig(&pools);
     let first = rig.put(shard(1), 1, &bytes(1, 5000));
@@ -35,7 +35,7 @@ fn a_failed_write_fences_for_good_and_reads_go_on() {
 }
 
 #[test]
-fn a_failed_flush_fences_for_good_and_the_label_says_so() {
+pub(super) fn a_failed_flush_fences_for_good_and_the_label_says_so() {
     let pools = Pools::new();
     let mut rig = rig(&pools);
     let first = rig.put(shard(1), 1, &bytes(1, 5000));
@@ -64,7 +64,7 @@ fn a_failed_flush_fences_for_good_and_the_label_says_so() {
 }
 
 #[test]
-fn short_writes_are_finished_before_the_flush() {
+pub(super) fn short_writes_are_finished_before_the_flush() {
     let pools = Pools::new();
     let manners = Manners { short: 60, again: 20, late: 50, single: false };
     let disk = formatted();
@@ -89,7 +89,7 @@ fn short_writes_are_finished_before_the_flush() {
 }
 
 #[test]
-fn no_space_below_capacity_and_empty_reads_mean_that_the_device_is_gone() {
+pub(super) fn no_space_below_capacity_and_empty_reads_mean_that_the_device_is_gone() {
     let pools = Pools::new();
     for fault in [Fault::WriteFails(0, libc::ENOSPC), Fault::WriteFails(0, libc::ENODEV), Fault::Vanishes(0)]
     {
@@ -108,7 +108,7 @@ fn no_space_below_capacity_and_empty_reads_mean_that_the_device_is_gone() {
 }
 
 #[test]
-fn a_failed_read_is_an_error_of_that_read_only() {
+pub(super) fn a_failed_read_is_an_error_of_that_read_only() {
     let pools = Pools::new();
     let mut rig = rig(&pools);
     let put = rig.put(shard(1), 1, b"precious");
@@ -122,7 +122,7 @@ fn a_failed_read_is_an_error_of_that_read_only() {
 }
 
 #[test]
-fn a_hung_write_fences_after_its_time_and_its_buffer_is_never_reused() {
+pub(super) fn a_hung_write_fences_after_its_time_and_its_buffer_is_never_reused() {
     let pools = Pools::new();
     let mut rig = rig(&pools);
     let before = pools.payload.available();
@@ -142,7 +142,7 @@ fn a_hung_write_fences_after_its_time_and_its_buffer_is_never_reused() {
 }
 
 #[test]
-fn a_lost_write_and_a_misdirected_one_are_found_by_the_read() {
+pub(super) fn a_lost_write_and_a_misdirected_one_are_found_by_the_read() {
     let pools = Pools::new();
     for fault in [Fault::WriteLost(1), Fault::WriteMisdirected(1, 40)] {
         let mut rig = rig(&pools);
@@ -158,7 +158,7 @@ fn a_lost_write_and_a_misdirected_one_are_found_by_the_read() {
 }
 
 #[test]
-fn damage_to_an_acknowledged_record_is_reported_and_a_torn_tail_is_not() {
+pub(super) fn damage_to_an_acknowledged_record_is_reported_and_a_torn_tail_is_not() {
     let pools = Pools::new();
     let mut rig = rig(&pools);
     for n in 1..=3 {
@@ -196,7 +196,7 @@ fn damage_to_an_acknowledged_record_is_reported_and_a_torn_tail_is_not() {
 }
 
 #[test]
-fn single_damaged_headers_footers_and_labels_lose_nothing() {
+pub(super) fn single_damaged_headers_footers_and_labels_lose_nothing() {
     let pools = Pools::new();
     let disk = formatted();
     let mut rig = Rig::mount(&disk, &pools, 1, Manners::GOOD).unwrap();
@@ -237,7 +237,7 @@ fn single_damaged_headers_footers_and_labels_lose_nothing() {
 }
 
 #[test]
-fn the_label_learns_what_is_durable_when_the_drive_is_quiet() {
+pub(super) fn the_label_learns_what_is_durable_when_the_drive_is_quiet() {
     let pools = Pools::new();
     let mut rig = rig(&pools);
     let put = rig.put(shard(1), 1, &bytes(1, 5000));
@@ -256,7 +256,7 @@ fn the_label_learns_what_is_durable_when_the_drive_is_quiet() {
 }
 
 #[test]
-fn nothing_is_leaked_by_a_clean_life() {
+pub(super) fn nothing_is_leaked_by_a_clean_life() {
     let pools = Pools::new();
     let mut rig = rig(&pools);
     for n in 0..60 {
@@ -270,4 +270,50 @@ fn nothing_is_leaked_by_a_clean_life() {
     rig.close();
     drop(rig);
     assert_no_buffer_is_lost(&pools);
+}
+
+#[test]
+pub(super) fn what_was_replaced_does_not_come_back() {
+    let pools = Pools::new();
+    let disk = formatted();
+    let mut rig = Rig::mount(&disk, &pools, 1, Manners::GOOD).unwrap();
+    // Generation 1 in a segment that stays, 2 in one that is emptied by deleting.
+    for n in 0..9 {
+        let put = rig.put(shard(n), 1, &bytes(u64::from(n), 100_000));
+        rig.wait(put).unwrap();
+    }
+    let put = rig.put(shard(0), 2, &bytes(99, 100_000));
+    rig.wait(put).unwrap();
+    let delete = rig.delete(shard(0), 2);
+    assert_eq!(rig.wait(delete), Ok(true));
+    for round in 0..30 {
+        let put = rig.put(shard(100), 1 + round, &bytes(7, 100_000));
+        rig.wait(put).unwrap();
+        for _ in 0..20 {
+            rig.turn(20_000);
+        }
+    }
+    assert!(rig.counters().segments_reclaimed > 0);
+    rig.disk.cut_power(Cut::None);
+    let rig = Rig::mount(&disk, &pools, 1, Manners::GOOD).unwrap();
+    assert!(rig.shared.index.read().get(shard(0)).is_none(), "a deleted shard came back");
+}
+
+#[test]
+pub(super) fn a_record_of_another_place_or_shard_is_refused() {
+    let pools = Pools::new();
+    let mut rig = rig(&pools);
+    for n in [1, 2] {
+        let put = rig.put(shard(n), 1, &bytes(u64::from(n), 5000));
+        rig.wait(put).unwrap();
+    }
+    // The second record's write goes over the first one: both are whole, and neither is where it should be.
+    let [first, second] = [1, 2].map(|n| rig.shared.index.read().get(shard(n)).unwrap());
+    let at = |e: &crate::index::Indexed| {
+        ((u64::from(e.location.segment) + 1) << 20) + u64::from(e.location.sector) * 4096
+    };
+    let record = rig.disk.peek(at(&second), 3 * SECTOR_SIZE);
+    rig.disk.poke(at(&first), &record);
+    let refused = rig.read(shard(1), 1, 5000).unwrap_err();
+    assert!(refused.contains("the record says"), "{refused}");
 }

@@ -7,6 +7,7 @@
 mod crashes;
 mod faults;
 mod model;
+mod planted;
 mod random;
 
 use std::{

@@ -140,29 +140,58 @@ proptest! {
     }
 }
 
-/// A long run that fills the drive again and again, so that sealing and reclaiming happen all the time.
-#[test]
-fn long_runs_that_fill_the_drive_agree_with_the_model() {
+/// A run that fills the drive again and again, so that sealing and reclaiming happen all the time.
+fn fill(pools: &Pools, seed: u64, steps: usize) -> u64 {
+    let mut random = Random::new(seed);
+    let mut actions = Vec::new();
+    for _ in 0..steps {
+        let shard = random.below(60) as u8;
+        actions.push(match random.below(100) {
+            0..50 => Action::Put { shard, length: 1 + random.below(150_000) as usize },
+            50..62 => Action::Delete { shard },
+            62..99 => Action::Turn { rounds: 1 + random.below(30) as u8, micros: random.below(2000) as u16 },
+            _ => Action::Crash { mode: random.number() as u8, seed: random.number() },
+        });
+    }
+    let manners = if seed.is_multiple_of(2) { Manners::BAD } else { Manners::GOOD };
+    let model = run(pools, seed, manners, &actions).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
+    model.acknowledged
+}
+
+/// Many small runs with many crashes.
+pub(super) fn short_runs() {
     let pools = Pools::new();
-    let mut acknowledged = 0;
-    for seed in 0..12 {
+    for seed in 0..150 {
         let mut random = Random::new(seed);
         let mut actions = Vec::new();
-        for _ in 0..1500 {
-            let shard = random.below(60) as u8;
-            actions.push(match random.below(100) {
-                0..50 => Action::Put { shard, length: 1 + random.below(150_000) as usize },
-                50..62 => Action::Delete { shard },
-                62..99 => {
-                    Action::Turn { rounds: 1 + random.below(30) as u8, micros: random.below(2000) as u16 }
+        for _ in 0..60 {
+            let shard = random.below(8) as u8;
+            actions.push(match random.below(20) {
+                0..8 => Action::Put { shard, length: 1 + random.below(30_000) as usize },
+                8..11 => Action::Delete { shard },
+                11..18 => {
+                    Action::Turn { rounds: 1 + random.below(6) as u8, micros: random.below(400) as u16 }
                 }
+                18 => Action::Restart,
                 _ => Action::Crash { mode: random.number() as u8, seed: random.number() },
             });
         }
-        let manners = if seed % 2 == 0 { Manners::BAD } else { Manners::GOOD };
-        let model = run(&pools, seed, manners, &actions).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
-        acknowledged += model.acknowledged;
+        let manners = if seed.is_multiple_of(2) { Manners::BAD } else { Manners::GOOD };
+        if let Err(what) = run(&pools, seed, manners, &actions) {
+            panic!("seed {seed}: {what}");
+        }
     }
+}
+
+#[test]
+fn short_runs_with_many_crashes_agree_with_the_model() {
+    short_runs();
+}
+
+#[test]
+pub(super) fn long_runs_that_fill_the_drive_agree_with_the_model() {
+    let pools = Pools::new();
+    let acknowledged: u64 = (0..12).map(|seed| fill(&pools, seed, 1500)).sum();
     println!("{acknowledged} requests acknowledged");
     assert!(acknowledged > 4000, "{acknowledged}: the drive was full most of the time");
 }
