@@ -26,9 +26,12 @@ use crate::{
     shared::{GetRequest, PutRequest, REQUESTS_MAX, RawRead, Request, Shared, Unavailable, add},
     types::{
         DeleteError, DriveIdentity, DriveOptions, DriveStatus, GetError, MountReport, OpenError, PutError,
-        ShardInfo, ShardWrite,
+        ScrubFinding, Scrubbed, ShardInfo, ShardWrite,
     },
 };
+
+/// How long a scrub waits for one record: it waits for everything else.
+const SCRUB_DEADLINE: Duration = Duration::from_secs(300);
 
 /// A drive that is open. Clones are handles to the same drive; the last one to go closes it.
 #[derive(Debug, Clone)]
@@ -105,7 +108,10 @@ impl Drive {
                     Err(error) => return drop(ready.send(Err(error))),
                 };
                 let Mounted { label, state, report } = mounted;
-                let engine = Engine::new(device, label, state, meta, shared, &options, Clock::System);
+                let engine =
+                    Engine::new(device, label, state, meta, Arc::clone(&shared), &options, Clock::System);
+                // Whatever ends this thread, nobody waits for it for ever.
+                let _ending = Ending(shared);
                 if ready.send(Ok((label, report))).is_ok() {
                     engine.run();
                 }
@@ -181,8 +187,20 @@ impl Drive {
         range: Range<u32>,
         deadline: Duration,
     ) -> Result<Buffer, GetError> {
+        self.get_by(id, generation, range, deadline, false).await
+    }
+
+    async fn get_by(
+        &self,
+        id: ShardId,
+        generation: Generation,
+        range: Range<u32>,
+        deadline: Duration,
+        background: bool,
+    ) -> Result<Buffer, GetError> {
         let expires = Instant::now() + deadline;
-        match tokio::time::timeout(deadline, self.get_unhurried(id, generation, range, expires)).await {
+        let get = self.get_unhurried(id, generation, range, expires, background);
+        match tokio::time::timeout(deadline, get).await {
             Ok(Err(GetError::Deadline { drive, .. })) => Err(GetError::Deadline { drive, id, deadline }),
             Ok(result) => result,
             Err(_) => {
@@ -198,6 +216,7 @@ impl Drive {
         generation: Generation,
         range: Range<u32>,
         expires: Instant,
+        background: bool,
     ) -> Result<Buffer, GetError> {
         let drive = self.id();
         let closed = GetError::Closed { drive };
@@ -213,7 +232,7 @@ impl Drive {
         let to = end.next_multiple_of(BLOCK_SIZE as u32).min(entry.payload_len);
         let buffer = self.inner.options.pool.acquire((to - from) as usize).await;
         let (reply, answer) = oneshot::channel();
-        let request = GetRequest { id, generation, first_block, buffer, expires, reply };
+        let request = GetRequest { id, generation, first_block, background, buffer, expires, reply };
         if !self.inner.shared.send(Request::Get(request)) {
             return Err(self.unavailable().get(drive).unwrap_or(closed));
         }
@@ -230,6 +249,31 @@ impl Drive {
         }
         buffer.set_len(length);
         Ok(buffer)
+    }
+
+    /// Reads and verifies up to `records` shards, the first one after `after`, in the background: beside
+    /// little else, and no faster than `DriveOptions::background_rate`. Call it again with what it returns
+    /// as `next`; that may be kept across restarts.
+    pub async fn scrub(&self, after: Option<ShardId>, records: usize) -> Scrubbed {
+        let mut scrubbed =
+            Scrubbed { next: after, finished: false, records: 0, bytes: 0, findings: Vec::new() };
+        let shards = self.list(after, records);
+        scrubbed.finished = shards.len() < records;
+        for ShardInfo { id, generation, payload_len, .. } in shards {
+            match self.get_by(id, generation, 0..payload_len, SCRUB_DEADLINE, true).await {
+                Ok(_) => scrubbed.bytes += u64::from(payload_len),
+                // Deleted or replaced since it was listed.
+                Err(GetError::NotFound { .. } | GetError::OtherGeneration { .. }) => {}
+                Err(GetError::Gone { .. } | GetError::Closed { .. }) => {
+                    scrubbed.finished = false;
+                    break;
+                }
+                Err(error) => scrubbed.findings.push(ScrubFinding { id, generation, error }),
+            }
+            scrubbed.records += 1;
+            scrubbed.next = Some(id);
+        }
+        scrubbed
     }
 
     /// Deletes a shard, of `generation` or an older one. When it returns, that has passed a device flush.
@@ -306,6 +350,21 @@ impl Drive {
             crate::DriveState::Fenced => Unavailable::Fenced(gauges.reason.clone()),
             crate::DriveState::Gone => Unavailable::Gone(gauges.reason.clone()),
             _ => Unavailable::Closed,
+        }
+    }
+}
+
+/// Refuses all requests when the thread of a drive is over, by a panic too.
+struct Ending(Arc<Shared>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        // Whoever waits for one of these is told by its being dropped.
+        drop(self.0.close());
+        let mut gauges = self.0.gauges.lock();
+        if matches!(gauges.state, crate::DriveState::Live | crate::DriveState::Slow) {
+            gauges.state = crate::DriveState::Gone;
+            "its thread ended unexpectedly".clone_into(&mut gauges.reason);
         }
     }
 }

@@ -45,5 +45,5 @@ pub use probe::{format, probe};
 pub use types::{
     DamagedRecord, DeleteError, DriveCounters, DriveIdentity, DriveOptions, DriveState, DriveStatus,
     FormatDriveError, FormatParams, GetError, Latency, MountReport, OpenError, Probe, ProbeError, PutError,
-    ShardInfo, ShardWrite, TornRecord,
+    ScrubFinding, Scrubbed, ShardInfo, ShardWrite, TornRecord,
 };

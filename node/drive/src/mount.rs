@@ -92,7 +92,7 @@ pub(crate) fn mount<D: BlockDevice>(
     let began = Instant::now();
     let failed = |step| move |source| OpenError::Mount { path: path.to_owned(), step, source };
     let capacity = device.capacity();
-    let mut io = Blocking { device, pool };
+    let mut io = Blocking::new(device, pool);
     let no_label = |what: &str| OpenError::NoLabel { path: path.to_owned(), what: what.to_owned() };
     let (mut label, bad_labels) = match labels::read(&mut io).map_err(failed("reading labels"))? {
         Labels::Good { label, bad } => (label, bad),

@@ -86,7 +86,7 @@ pub(crate) fn unix_now() -> UnixMillis {
 pub(crate) fn probe_device<D: BlockDevice>(device: &mut D) -> io::Result<Probe> {
     let pool = own_pool()?;
     let capacity = device.capacity();
-    let mut io = Blocking { device, pool: &pool };
+    let mut io = Blocking::new(device, &pool);
     if capacity.get() < SECTOR_SIZE as u64 {
         return Ok(Probe::Foreign { what: format!("only {capacity}") });
     }
@@ -127,16 +127,11 @@ pub(crate) fn format_device<D: BlockDevice>(
     layout: Layout,
 ) -> io::Result<()> {
     let pool = own_pool()?;
-    let mut io = Blocking { device, pool: &pool };
+    let mut io = Blocking::new(device, &pool);
     let header_size = SEGMENT_HEADER_SECTORS as usize * SECTOR_SIZE;
-    for segment in 0..layout.segments() {
-        for sector in [0, layout.segment_sectors() - 1] {
-            let length = if sector == 0 { header_size } else { SECTOR_SIZE };
-            let mut buffer = io.frame(length)?;
-            buffer.framed_mut().fill(0);
-            io.write(layout.offset(segment, sector), buffer)?;
-        }
-    }
+    let headers: Vec<_> =
+        (0..layout.segments()).map(|segment| (layout.offset(segment, 0), header_size)).collect();
+    io.zero_many(&headers)?;
     io.flush()?;
     let label = DriveLabel {
         cluster: params.cluster,

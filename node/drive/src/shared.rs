@@ -81,6 +81,8 @@ pub(crate) struct GetRequest {
     pub(crate) id: ShardId,
     pub(crate) generation: Generation,
     pub(crate) first_block: u32,
+    /// It may wait for everything else.
+    pub(crate) background: bool,
     pub(crate) buffer: Buffer,
     pub(crate) expires: Instant,
     pub(crate) reply: oneshot::Sender<Result<RawRead, GetError>>,

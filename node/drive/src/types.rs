@@ -269,6 +269,32 @@ pub struct TornRecord {
     pub generation: Generation,
 }
 
+/// What a stretch of scrubbing found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scrubbed {
+    /// The last shard that was looked at: where to go on.
+    pub next: Option<ShardId>,
+    /// That was the last shard of the drive.
+    pub finished: bool,
+    /// Shards looked at.
+    pub records: u64,
+    /// Payload bytes verified.
+    pub bytes: u64,
+    /// Shards that are not as they should be.
+    pub findings: Vec<ScrubFinding>,
+}
+
+/// A shard that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScrubFinding {
+    /// The shard.
+    pub id: ShardId,
+    /// Version of its place.
+    pub generation: Generation,
+    /// What is wrong with it.
+    pub error: GetError,
+}
+
 /// Whether a drive can be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DriveState {

@@ -21,7 +21,7 @@ struct Fixture {
 
 impl Fixture {
     fn new(mib: u64) -> Self {
-        let file = tempfile::NamedTempFile::new_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let file = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         file.as_file().set_len(mib << 20).unwrap();
         let params =
             FormatParams { cluster: CLUSTER, drive: DriveId::from_bytes([0xD1; 16]), node: NodeId::new(1) };
@@ -263,8 +263,11 @@ async fn a_rotten_block_is_refused_and_found_by_the_inspector() {
     drive.close().await;
     let inspection = inspect::inspect(fixture.path()).unwrap();
     assert!(!inspection.is_sound() && inspection.problems.len() == 1, "{inspection}");
-    // Repair is a write of the next generation.
     let (drive, _) = fixture.open();
+    let scrubbed = drive.scrub(None, 10).await;
+    assert!(scrubbed.finished && scrubbed.records == 1 && scrubbed.next == Some(shard(1)));
+    assert!(matches!(scrubbed.findings[0].error, GetError::Damaged { .. }));
+    // Repair is a write of the next generation.
     drive.put(fixture.write(shard(1), 2, &bytes(1, 200_000)).await).await.unwrap();
     assert_eq!(&drive.get(shard(1), G2, 0..200_000, DEADLINE).await.unwrap()[..], &bytes(1, 200_000)[..]);
     drive.close().await;
@@ -272,7 +275,7 @@ async fn a_rotten_block_is_refused_and_found_by_the_inspector() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_blank_devices_are_formatted_and_only_ours_are_opened() {
-    let file = tempfile::NamedTempFile::new_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+    let file = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     file.as_file().set_len(64 << 20).unwrap();
     let params =
         FormatParams { cluster: CLUSTER, drive: DriveId::from_bytes([0xD1; 16]), node: NodeId::new(1) };
@@ -300,4 +303,75 @@ async fn only_blank_devices_are_formatted_and_only_ours_are_opened() {
     assert!(matches!(drive.delete(shard(1), G1).await, Err(DeleteError::Closed { .. })));
     file.as_file().set_len(32 << 20).unwrap();
     assert!(matches!(Drive::open(file.path(), CLUSTER, options()), Err(OpenError::Shrunk { .. })));
+}
+
+/// A drive of a million records, written as footers only: what a mount reads of a drive that was closed.
+#[test]
+fn a_million_records_mount_from_their_footers() {
+    use holdfast_format::{
+        Footer, FooterRecord, Layout, SegmentHeader, SegmentSequence, SegmentState, Sequence,
+    };
+    let fixture = Fixture::new(16 << 10);
+    let layout = Layout::for_capacity(ByteCount::mib(16 << 10)).unwrap();
+    let records_a_segment = layout.segment_sectors() / 2 - 600;
+    let mut sequence = 1;
+    for segment in 0..1_000_000 / records_a_segment + 1 {
+        let life = SegmentSequence::new(u64::from(segment) + 1);
+        let first = Sequence::new(sequence);
+        let record = |i: u32| FooterRecord {
+            shard: shard(segment * 100_000 + i),
+            generation: G1,
+            tenant: TenantId::from_bytes([i as u8 % 10; 16]),
+            sequence: Sequence::new(first.get() + u64::from(i)),
+            written: holdfast_model::UnixMillis::new(1_800_000_000_000),
+            payload_len: 4096,
+            sector: 2 + 2 * i,
+            damaged: false,
+        };
+        let count = records_a_segment.min(1_000_000 - segment * records_a_segment);
+        sequence += u64::from(count);
+        let (cluster, drive, sectors) = (CLUSTER, DriveId::from_bytes([0xD1; 16]), layout.segment_sectors());
+        let durable = Sequence::NONE;
+        let (state, mount_epoch, written) = (SegmentState::Used, 0, holdfast_model::UnixMillis::new(0));
+        let header = SegmentHeader {
+            cluster,
+            drive,
+            segment,
+            sectors,
+            state,
+            life,
+            first,
+            durable,
+            mount_epoch,
+            written,
+        };
+        let mut sector = [0; 4096];
+        header.encode(&mut sector);
+        for copy in 0..2 {
+            fixture.file.as_file().write_all_at(&sector, layout.offset(segment, copy)).unwrap();
+        }
+        let last = Sequence::new(sequence - 1);
+        let records = (0..count).map(record).collect();
+        let footer = Footer {
+            cluster,
+            drive,
+            segment,
+            sectors,
+            life,
+            first,
+            last,
+            lost: 0,
+            records,
+            tombstones: Vec::new(),
+        };
+        let bytes = footer.encode();
+        let at = layout.offset(segment, sectors - (bytes.len() / 4096) as u32);
+        fixture.file.as_file().write_all_at(&bytes, at).unwrap();
+    }
+    fixture.file.as_file().sync_all().unwrap();
+    let (drive, report) = fixture.open();
+    assert_eq!((report.shards, report.segments_scanned, report.is_clean()), (1_000_000, 0, true));
+    let memory = drive.status().index_memory.get() as f64 / 1e6;
+    println!("mount of 1,000,000 records: {:?}, {memory:.1} bytes of index a record", report.took);
+    assert!(memory <= 48.0, "{memory} bytes of index a record");
 }

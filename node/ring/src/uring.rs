@@ -480,9 +480,11 @@ fn register_memory(ring: &IoUring, pool: &BufferPool) -> Vec<std::ops::Range<usi
 mod tests {
     use super::*;
 
-    /// A preallocated file of `mib` in the target directory, which lies on a file system with O_DIRECT.
+    /// A file of `mib` in the target directory, which lies on a file system with O_DIRECT.
     fn device_file(mib: u64) -> tempfile::NamedTempFile {
-        let file = tempfile::NamedTempFile::new_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/tmp");
+        std::fs::create_dir_all(directory).unwrap();
+        let file = tempfile::NamedTempFile::new_in(directory).unwrap();
         file.as_file().set_len(mib << 20).unwrap();
         file
     }

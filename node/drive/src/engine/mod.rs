@@ -13,6 +13,7 @@
 //! - changes to one shard happen one after another (`busy`);
 //! - tombstones become durable in the order in which they were asked for.
 
+mod pace;
 mod read;
 mod reclaim;
 mod write;
@@ -30,6 +31,7 @@ use holdfast_ring::{BlockDevice, Buffer, BufferPool, Completion, Kind, Operation
 use tokio::sync::oneshot;
 
 use self::{
+    pace::Pace,
     read::{ReadPart, Reads},
     reclaim::Reclaim,
     write::{OpenSegment, ROOM_WAIT, TombstoneQueue, What, Write},
@@ -93,7 +95,9 @@ pub(crate) struct Engine<D> {
     layout: Layout,
     shared: Arc<Shared>,
     meta: BufferPool,
-    background_rate: ByteCount,
+    /// Of reclaiming, and of reads in the background.
+    move_pace: Pace,
+    read_pace: Pace,
 
     segments: Segments,
     open: Option<OpenSegment>,
@@ -207,7 +211,8 @@ impl<D: BlockDevice> Engine<D> {
             drive: label.drive,
             layout: label.layout,
             meta,
-            background_rate: options.background_rate,
+            move_pace: Pace::new(options.background_rate.get()),
+            read_pace: Pace::new(options.background_rate.get()),
             device,
             label,
             shared,
@@ -329,6 +334,7 @@ impl<D: BlockDevice> Engine<D> {
         }
         self.start_waiting_reads(now);
         self.submit_ready(now);
+        self.start_background_read(now);
         if self.unavailable.is_none() {
             self.maybe_flush(now);
         }
@@ -441,6 +447,9 @@ impl<D: BlockDevice> Engine<D> {
         }
         if let Some(pause) = self.reclaim.pause(now) {
             at_most(pause);
+        }
+        if let Some(until) = self.reads.background_from() {
+            at_most(until.saturating_duration_since(now).max(Duration::from_millis(1)));
         }
         if let Some((until, _)) = self.starved.front() {
             at_most(until.saturating_duration_since(now));

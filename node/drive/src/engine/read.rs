@@ -23,6 +23,9 @@ use crate::{
     types::GetError,
 };
 
+/// Operations beside which a read in the background may start.
+const BACKGROUND_BESIDE_MAX: usize = 2;
+
 /// A read in flight: bytes `start + done..start + length` of its buffer's frame are still to come.
 #[derive(Debug)]
 pub(super) struct ReadPart {
@@ -56,11 +59,19 @@ pub(super) struct Reads {
     active: HashMap<u64, CallerRead>,
     /// For want of a buffer for the header.
     waiting: VecDeque<GetRequest>,
+    /// Reads in the background, and when the first may start.
+    background: VecDeque<GetRequest>,
+    background_from: Option<Instant>,
 }
 
 impl Reads {
     pub(super) fn is_empty(&self) -> bool {
-        self.active.is_empty() && self.waiting.is_empty()
+        self.active.is_empty() && self.waiting.is_empty() && self.background.is_empty()
+    }
+
+    /// When the next read in the background may start, if one waits for its pace.
+    pub(super) fn background_from(&self) -> Option<Instant> {
+        self.background_from.filter(|_| !self.background.is_empty())
     }
 }
 
@@ -78,6 +89,13 @@ type PendingGet = tokio::sync::oneshot::Sender<Result<RawRead, GetError>>;
 
 impl<D: BlockDevice> Engine<D> {
     pub(super) fn get(&mut self, request: GetRequest, now: Instant) {
+        if request.background {
+            return self.reads.background.push_back(request);
+        }
+        self.get_now(request, now);
+    }
+
+    fn get_now(&mut self, request: GetRequest, now: Instant) {
         if let Some(error) = self.unavailable.as_ref().and_then(|why| why.get(self.drive)) {
             return drop(request.reply.send(Err(error)));
         }
@@ -215,12 +233,33 @@ impl<D: BlockDevice> Engine<D> {
     pub(super) fn start_waiting_reads(&mut self, now: Instant) {
         while let Some(request) = self.reads.waiting.pop_front() {
             let before = self.reads.waiting.len();
-            self.get(request, now);
+            self.get_now(request, now);
             if self.reads.waiting.len() > before {
                 // Back at the end of the queue: still no buffer. Keep the order.
                 self.reads.waiting.rotate_right(1);
                 break;
             }
+        }
+    }
+
+    /// Starts a read in the background when the device has little else to do and its pace allows it.
+    pub(super) fn start_background_read(&mut self, now: Instant) {
+        if self.reads.background_from.is_some_and(|from| now < from) {
+            return;
+        }
+        self.reads.background_from = None;
+        if self.device.in_flight() > BACKGROUND_BESIDE_MAX || !self.ready.is_empty() {
+            return;
+        }
+        let Some(request) = self.reads.background.front() else { return };
+        match self.read_pace.take(request.buffer.framed_len() as u64, now) {
+            Ok(()) => {
+                if let Some(request) = self.reads.background.pop_front() {
+                    self.get_now(request, now);
+                    self.submit_ready(now);
+                }
+            }
+            Err(pause) => self.reads.background_from = Some(now + pause),
         }
     }
 
@@ -230,7 +269,8 @@ impl<D: BlockDevice> Engine<D> {
         for (_, read) in self.reads.active.drain() {
             drop(read.request.send(Err(error.clone())));
         }
-        for request in self.reads.waiting.drain(..) {
+        let (waiting, background) = (&mut self.reads.waiting, &mut self.reads.background);
+        for request in waiting.drain(..).chain(background.drain(..)) {
             drop(request.reply.send(Err(error.clone())));
         }
     }

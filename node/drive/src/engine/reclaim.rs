@@ -76,9 +76,7 @@ pub(super) struct Reclaim {
     /// Something died, was sealed or was refused since the last look.
     look: bool,
     not_before: Option<Instant>,
-    /// Bytes that may be moved now, and when that was reckoned.
-    allowance: u64,
-    reckoned: Option<Instant>,
+    /// When its pace lets it go on.
     waits_for_allowance: Option<Duration>,
 }
 
@@ -217,7 +215,6 @@ impl<D: BlockDevice> Engine<D> {
     }
 
     fn move_records(&mut self, now: Instant) {
-        self.reckon(now);
         self.reclaim.waits_for_allowance = None;
         let unlimited = self.is_short_of_room();
         let mut deferred = Vec::new();
@@ -231,19 +228,13 @@ impl<D: BlockDevice> Engine<D> {
                 continue;
             }
             let length = SECTOR_SIZE + (entry.payload_len as usize).next_multiple_of(SECTOR_SIZE);
-            let allowed = unlimited || self.reclaim.allowance >= length as u64;
-            let buffer = if allowed { self.meta.try_acquire(entry.payload_len as usize) } else { None };
-            let Some(buffer) = buffer else {
+            let paced = if unlimited { Ok(()) } else { self.move_pace.take(length as u64, now) };
+            let buffer = paced.map(|()| self.meta.try_acquire(entry.payload_len as usize));
+            let Ok(Some(buffer)) = buffer else {
                 deferred.push(record);
-                if !allowed {
-                    let missing = length as u64 - self.reclaim.allowance;
-                    let rate = self.background_rate.get().max(1);
-                    self.reclaim.waits_for_allowance =
-                        Some(Duration::from_secs_f64(missing as f64 / rate as f64));
-                }
+                self.reclaim.waits_for_allowance = buffer.err();
                 break;
             };
-            self.reclaim.allowance = self.reclaim.allowance.saturating_sub(length as u64);
             self.reclaim.moves_in_flight += 1;
             self.busy.insert(entry.shard, VecDeque::new());
             let offset = self.layout.offset(segment, record.sector);
@@ -267,16 +258,6 @@ impl<D: BlockDevice> Engine<D> {
             }
         }
         self.reclaim.stage = Stage::Tombstones { segment, until: self.tombs.asked() };
-    }
-
-    /// Tops up the allowance: at most one second's worth.
-    fn reckon(&mut self, now: Instant) {
-        let rate = self.background_rate.get();
-        let since = self.reclaim.reckoned.replace(now).map_or(Duration::from_secs(1), |then| now - then);
-        let earned = (since.as_secs_f64().min(1.0) * rate as f64) as u64;
-        // One record at least, however low the rate.
-        let most = rate.max((TRANSFER_SIZE_MAX + SECTOR_SIZE) as u64);
-        self.reclaim.allowance = (self.reclaim.allowance + earned).min(most);
     }
 
     pub(super) fn move_source_read(&mut self, entry: Indexed, result: io::Result<Buffer>) {

@@ -151,7 +151,15 @@ impl Rig {
         let expires = Instant::now() + Duration::from_secs(3600);
         let (reply, answer) = oneshot::channel();
         let generation = Generation::new(generation);
-        self.shared.send(Request::Get(GetRequest { id, generation, first_block: 0, buffer, expires, reply }));
+        self.shared.send(Request::Get(GetRequest {
+            id,
+            generation,
+            first_block: 0,
+            background: false,
+            buffer,
+            expires,
+            reply,
+        }));
         answer
     }
 
