@@ -29,6 +29,9 @@ pub struct Bench {
     /// Measure the cluster that runs already (`up` or `dev`), not a fresh one
     #[arg(long)]
     running: bool,
+    /// Whether signatures cover bodies: unsigned (as most clients do over TLS), signed
+    #[arg(long, default_value = "unsigned")]
+    payload: String,
     /// Longest time for one row, in seconds
     #[arg(long, default_value_t = 5)]
     seconds: u32,
@@ -41,7 +44,7 @@ impl Bench {
     /// When a build fails, the cluster does not form, or a request fails.
     pub async fn run(self) -> Result<()> {
         let mut client = binaries::bench()?;
-        client.arg("--seconds").arg(self.seconds.to_string());
+        client.arg("--seconds").arg(self.seconds.to_string()).arg("--payload").arg(&self.payload);
         if let Some(name) = &self.name {
             client.arg(name);
         }
@@ -63,6 +66,7 @@ impl Bench {
         let mut cluster = DevCluster::create(&spec, &say).await?;
         run(client.arg("--cluster").arg(&dir))?;
         cluster.stop()?;
+        drop(cluster);
         // The drives are large and of no use afterwards.
         std::fs::remove_dir_all(&dir)?;
         Ok(())

@@ -16,7 +16,8 @@ use clap::Args;
 use holdfast_blackbox::{
     admin,
     cluster_file::{ClusterFile, Kind, NodeEntry, ProcessesFile, Supervisor, relative},
-    dev, paths,
+    dev::{self, Ports},
+    paths,
     process::{self, Identity},
 };
 use holdfast_model::{
@@ -24,7 +25,7 @@ use holdfast_model::{
     config::{Bootstrap, DriveSelection, Join, Listen, NodeConfig},
 };
 use holdfast_qemu::{
-    Accelerator, Boot, ClusterSpec, Command, Forward, NodeSpec, cluster_address, free_ports, network, send,
+    Accelerator, Boot, ClusterSpec, Command, Forward, NodeSpec, cluster_address, network, send,
 };
 use tokio::time::sleep;
 
@@ -137,7 +138,7 @@ impl Up {
     }
 
     fn machines(&self, dir: &Path) -> Result<Vec<NodeSpec>> {
-        let mut ports = free_ports(usize::from(self.nodes) * SERVICES.len())?.into_iter();
+        let mut ports = Ports::default();
         (1..=self.nodes)
             .map(|number| {
                 let home = dir.join(format!("n{number}"));
@@ -145,8 +146,14 @@ impl Up {
                 let mut machine = NodeSpec::new(number, self.drives, home.join("seed.json"));
                 machine.autostart = number == 1;
                 for (service, guest_port) in SERVICES {
-                    let host_port = ports.next().context("fewer ports than asked for")?;
-                    machine.forwards.push(Forward { service: service.into(), host_port, guest_port });
+                    // People find the ports they know; tests, which run beside them, take any.
+                    let known = guest_port + u16::from(number) - 1;
+                    let host = if self.dir.is_none() { ports.prefer(known)? } else { ports.any()? };
+                    machine.forwards.push(Forward {
+                        service: service.into(),
+                        host_port: host.port(),
+                        guest_port,
+                    });
                 }
                 Ok(machine)
             })
