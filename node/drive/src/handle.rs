@@ -19,14 +19,14 @@ use tokio::sync::{Semaphore, oneshot};
 use crate::{
     commit::Durable,
     engine::{Clock, Engine, META_POOL_SIZE},
+    errors::{DeleteError, GetError, OpenError, PutError},
     index::Indexed,
     mount::{self, Mounted},
     planted::{self, Bug},
     probe::unix_now,
     shared::{GetRequest, PutRequest, REQUESTS_MAX, RawRead, Request, Shared, Unavailable, add},
     types::{
-        DeleteError, DriveIdentity, DriveOptions, DriveStatus, GetError, MountReport, OpenError, PutError,
-        ScrubFinding, Scrubbed, ShardInfo, ShardWrite,
+        DriveIdentity, DriveOptions, DriveStatus, MountReport, ScrubFinding, Scrubbed, ShardInfo, ShardWrite,
     },
 };
 

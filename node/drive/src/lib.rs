@@ -22,6 +22,7 @@
 mod blocking;
 mod commit;
 mod engine;
+mod errors;
 mod handle;
 mod index;
 pub mod inspect;
@@ -31,7 +32,9 @@ mod planted;
 mod probe;
 mod scan;
 mod segments;
+mod settle;
 mod shared;
+mod survey;
 mod types;
 
 #[cfg(any(test, feature = "fault"))]
@@ -40,10 +43,10 @@ pub mod fault;
 mod simulation;
 
 pub use commit::Durable;
+pub use errors::{DeleteError, FormatDriveError, GetError, OpenError, ProbeError, PutError};
 pub use handle::Drive;
 pub use probe::{format, probe};
 pub use types::{
-    DamagedRecord, DeleteError, DriveCounters, DriveIdentity, DriveOptions, DriveState, DriveStatus,
-    FormatDriveError, FormatParams, GetError, Latency, MountReport, OpenError, Probe, ProbeError, PutError,
-    ScrubFinding, Scrubbed, ShardInfo, ShardWrite, TornRecord,
+    DamagedRecord, DriveCounters, DriveIdentity, DriveOptions, DriveState, DriveStatus, FormatParams,
+    Latency, MountReport, Probe, ScrubFinding, Scrubbed, ShardInfo, ShardWrite, TornRecord,
 };

@@ -13,28 +13,24 @@
 //!
 //! Invariants: a fenced drive is not written to; nothing is served before what was found is flushed.
 
-use std::{collections::HashSet, io, time::Instant};
+use std::{collections::HashSet, time::Instant};
 
-use holdfast_format::{
-    DriveLabel, Footer, FooterRecord, FooterTrailer, FormatError, Place, ResumeBlock, SEGMENT_HEADER_SECTORS,
-    SegmentHeader, SegmentSequence, SegmentState, Sequence, Tombstone,
-};
-use holdfast_model::{ClusterId, limits::SECTOR_SIZE};
+use holdfast_format::{DriveLabel, Footer, FooterRecord, SegmentSequence, Sequence, Tombstone};
+use holdfast_model::ClusterId;
 use holdfast_ring::{BlockDevice, BufferPool};
 
 use crate::{
-    blocking::{Blocking, TRANSFER_SIZE_MAX},
+    blocking::Blocking,
+    errors::OpenError,
     index::{Index, Indexed, Location},
     labels::{self, Labels},
     planted::{self, Bug},
-    probe::unix_now,
-    scan::{Content, Owner, Scanned, newest_life, scan},
+    scan::{Content, Owner},
     segments::{Phase, Segments},
-    types::{DamagedRecord, MountReport, OpenError, TornRecord},
+    settle::Rewrite,
+    survey::{Found, SegmentContent, Survey, survey},
+    types::{DamagedRecord, MountReport, TornRecord},
 };
-
-/// A segment is filled further when at least one part in so many is left of it.
-const RESUME_ROOM: u32 = 16;
 
 /// What the engine starts from.
 #[derive(Debug)]
@@ -63,20 +59,6 @@ pub(crate) struct Mounted {
     pub(crate) label: DriveLabel,
     pub(crate) state: State,
     pub(crate) report: MountReport,
-}
-
-/// One used segment, as found.
-struct Found {
-    segment: u32,
-    life: SegmentSequence,
-    first: Sequence,
-    header_bad: bool,
-    content: SegmentContent,
-}
-
-enum SegmentContent {
-    Sealed(Footer),
-    Scanned(Scanned),
 }
 
 /// Mounts the drive on `device`, with buffers of `pool`. `path` is for messages.
@@ -169,181 +151,6 @@ pub(crate) fn mount<D: BlockDevice>(
     Ok(Mounted { label, state, report })
 }
 
-impl Found {
-    /// The highest sequence that this segment proves to have been flushed.
-    fn durable(&self) -> Sequence {
-        match &self.content {
-            SegmentContent::Sealed(footer) => footer.last,
-            SegmentContent::Scanned(scanned) => scanned.durable(),
-        }
-    }
-
-    /// The highest sequence in this segment.
-    fn highest(&self) -> Sequence {
-        match &self.content {
-            SegmentContent::Sealed(footer) => footer.last,
-            SegmentContent::Scanned(scanned) => scanned.highest(),
-        }
-    }
-}
-
-/// All segments of the drive.
-struct Survey {
-    used: Vec<Found>,
-    free: Vec<u32>,
-    /// Free segments whose header must be written again.
-    bad_free: Vec<u32>,
-    next_life: SegmentSequence,
-    durable: Sequence,
-}
-
-/// The header of a segment, from its two copies.
-enum HeaderFound {
-    Blank,
-    Good { header: SegmentHeader, one_bad: bool },
-    Bad,
-}
-
-fn header_of(owner: &Owner, segment: u32, frame: &[u8]) -> HeaderFound {
-    let copies: Vec<Result<SegmentHeader, FormatError>> = frame
-        .chunks_exact(SECTOR_SIZE)
-        .map(|s| SegmentHeader::parse(s.try_into().expect("one sector")))
-        .collect();
-    let ours = |h: &SegmentHeader| {
-        (h.cluster, h.drive, h.segment, h.sectors)
-            == (owner.cluster, owner.drive, segment, owner.layout.segment_sectors())
-    };
-    let good: Vec<SegmentHeader> =
-        copies.iter().filter_map(|c| c.as_ref().ok()).filter(|h| ours(h)).copied().collect();
-    match good.iter().max_by_key(|h| (h.life, h.state)) {
-        Some(&header) => {
-            HeaderFound::Good { header, one_bad: good.len() < copies.len() || good[0] != good[1] }
-        }
-        None if copies.iter().all(|c| matches!(c, Err(FormatError::Blank { .. }))) => HeaderFound::Blank,
-        None => HeaderFound::Bad,
-    }
-}
-
-fn survey<D: BlockDevice>(
-    io: &mut Blocking<'_, D>,
-    owner: &Owner,
-    report: &mut MountReport,
-) -> io::Result<Survey> {
-    let layout = owner.layout;
-    let header_size = SEGMENT_HEADER_SECTORS as usize * SECTOR_SIZE;
-    let ranges: Vec<_> = (0..layout.segments()).map(|s| (layout.offset(s, 0), header_size)).collect();
-    let mut headers: Vec<HeaderFound> = ranges.iter().map(|_| HeaderFound::Bad).collect();
-    io.read_many(&ranges, |number, result| {
-        if let Ok(buffer) = result {
-            let segment = u32::try_from(number).expect("a segment number");
-            headers[number] = header_of(owner, segment, buffer.framed());
-        }
-    })?;
-    let mut survey = Survey {
-        used: Vec::new(),
-        free: Vec::new(),
-        bad_free: Vec::new(),
-        next_life: SegmentSequence::NONE.next(),
-        durable: Sequence::NONE,
-    };
-    let mut candidates = Vec::new();
-    for (segment, found) in (0u32..).zip(headers) {
-        let header = match found {
-            HeaderFound::Blank => {
-                survey.free.push(segment);
-                continue;
-            }
-            HeaderFound::Good { header, one_bad } => {
-                survey.next_life = survey.next_life.max(header.life.next());
-                survey.durable = survey.durable.max(header.durable);
-                if one_bad {
-                    report.repaired.push(format!("one copy of the header of segment {segment}"));
-                }
-                if header.state == SegmentState::Free {
-                    survey.free.push(segment);
-                    survey.bad_free.extend(one_bad.then_some(segment));
-                    continue;
-                }
-                Some((header, one_bad))
-            }
-            HeaderFound::Bad => {
-                report.repaired.push(format!("the header of segment {segment}"));
-                None
-            }
-        };
-        candidates.push((segment, header));
-    }
-    let ranges: Vec<_> = candidates
-        .iter()
-        .map(|(s, _)| (layout.offset(*s, layout.segment_sectors() - 1), SECTOR_SIZE))
-        .collect();
-    let mut trailers: Vec<Option<FooterTrailer>> = vec![None; candidates.len()];
-    io.read_many(&ranges, |number, result| {
-        let (segment, header) = &candidates[number];
-        let trailer = result.ok().and_then(|buffer| FooterTrailer::parse(buffer.headroom()).ok());
-        trailers[number] = trailer.filter(|t| {
-            (t.cluster, t.drive, t.segment, t.sectors)
-                == (owner.cluster, owner.drive, *segment, layout.segment_sectors())
-                && header.is_none_or(|(h, _)| h.life == t.life)
-        });
-    })?;
-    for ((segment, header), trailer) in candidates.into_iter().zip(trailers) {
-        let footer = match trailer {
-            Some(trailer) => read_footer(io, owner, segment, &trailer)?,
-            None => None,
-        };
-        let (known_life, header_bad) =
-            (header.map(|(h, _)| h.life), header.is_none_or(|(_, one_bad)| one_bad));
-        let (life, first, content) = if let Some(footer) = footer {
-            (footer.life, footer.first, SegmentContent::Sealed(footer))
-        } else {
-            report.segments_scanned += 1;
-            if trailer.is_some() {
-                report.repaired.push(format!("the footer of segment {segment}"));
-            }
-            let life = match known_life {
-                Some(life) => Some(life),
-                None => newest_life(io, owner, segment)?,
-            };
-            let Some(life) = life else {
-                // No header, no footer, no record: a segment whose opening did not survive.
-                survey.free.push(segment);
-                survey.bad_free.push(segment);
-                continue;
-            };
-            let scanned = scan(io, owner, segment, life)?;
-            let lowest = scanned.items.iter().map(|item| item.sequence).min().unwrap_or_default();
-            (life, header.map_or(lowest, |(h, _)| h.first), SegmentContent::Scanned(scanned))
-        };
-        survey.next_life = survey.next_life.max(life.next());
-        survey.used.push(Found { segment, life, first, header_bad, content });
-    }
-    Ok(survey)
-}
-
-/// The footer, or `None` when its table is damaged.
-fn read_footer<D: BlockDevice>(
-    io: &mut Blocking<'_, D>,
-    owner: &Owner,
-    segment: u32,
-    trailer: &FooterTrailer,
-) -> io::Result<Option<Footer>> {
-    let table_sectors = trailer.table_sectors();
-    let mut table = Vec::with_capacity(table_sectors as usize * SECTOR_SIZE);
-    let mut sector = owner.layout.segment_sectors() - 1 - table_sectors;
-    while table.len() < table_sectors as usize * SECTOR_SIZE {
-        let left = table_sectors as usize * SECTOR_SIZE - table.len();
-        let length = left.min(TRANSFER_SIZE_MAX);
-        match io.read(owner.layout.offset(segment, sector), length) {
-            Ok(buffer) => table.extend_from_slice(buffer.framed()),
-            Err(error) if error.kind() == io::ErrorKind::OutOfMemory => return Err(error),
-            Err(_) => return Ok(None),
-        }
-        sector += u32::try_from(length / SECTOR_SIZE).expect("a transfer is few sectors");
-    }
-    Ok(Footer::parse(trailer, &table).ok())
-}
-
 /// Tells torn from damaged in scanned segments; gives every used segment its footer.
 fn judge(owner: &Owner, survey: &Survey, durable: Sequence, report: &mut MountReport) -> Vec<Footer> {
     let mut footers = Vec::with_capacity(survey.used.len());
@@ -401,122 +208,6 @@ fn judge(owner: &Owner, survey: &Survey, durable: Sequence, report: &mut MountRe
         footers.push(footer);
     }
     footers
-}
-
-/// Writing what the mount found out: footers, a resume block, headers that were damaged. All of it flushed.
-struct Rewrite<'a> {
-    owner: &'a Owner,
-    label: &'a DriveLabel,
-    durable: Sequence,
-    /// The next sequence that will be given out.
-    next: Sequence,
-}
-
-impl Rewrite<'_> {
-    /// Returns where the newest segment is filled further, if it is.
-    fn run<D: BlockDevice>(
-        &self,
-        io: &mut Blocking<'_, D>,
-        survey: &Survey,
-        footers: &[Footer],
-    ) -> io::Result<Option<u32>> {
-        let size = self.owner.layout.segment_sectors();
-        let mut next_life = survey.next_life;
-        for segment in &survey.bad_free {
-            self.header(io, *segment, SegmentState::Free, next_life, Sequence::NONE)?;
-            next_life = next_life.next();
-        }
-        let mut resumed = None;
-        // One after the other, oldest first: a footer says that everything before it is flushed.
-        for (i, (found, footer)) in survey.used.iter().zip(footers).enumerate() {
-            if found.header_bad {
-                self.header(io, found.segment, SegmentState::Used, found.life, found.first)?;
-            }
-            let SegmentContent::Scanned(scanned) = &found.content else { continue };
-            if i + 1 == survey.used.len()
-                && let Some(sector) = self.resume(io, scanned, footer)?
-            {
-                resumed = Some(sector);
-            } else {
-                let bytes = footer.encode();
-                let sectors = u32::try_from(bytes.len() / SECTOR_SIZE).expect("a footer fits its segment");
-                self.write(io, found.segment, size - sectors, &bytes)?;
-            }
-            io.flush()?;
-        }
-        // Also makes durable what was found whole, but had perhaps not been flushed before the crash.
-        io.flush()?;
-        Ok(resumed)
-    }
-
-    /// Settles what is in the newest segment; returns the sector to go on from, or `None` when it is full.
-    fn resume<D: BlockDevice>(
-        &self,
-        io: &mut Blocking<'_, D>,
-        scanned: &Scanned,
-        footer: &Footer,
-    ) -> io::Result<Option<u32>> {
-        let size = self.owner.layout.segment_sectors();
-        let (records, tombstones) = (footer.records.len(), footer.tombstones.len());
-        // As large as a footer with the same entries: both are a sector and a table.
-        let sectors = Footer::sectors_for(records, tombstones);
-        if scanned.end + sectors + size / RESUME_ROOM + Footer::sectors_for(records + 1, tombstones) > size {
-            return Ok(None);
-        }
-        if scanned.items.is_empty()
-            && scanned.settled.as_ref().is_some_and(|settled| settled.next == self.next)
-        {
-            return Ok(Some(scanned.end));
-        }
-        let Footer { cluster, drive, segment, life, lost, .. } = *footer;
-        let place = Place { cluster, drive, segment, sector: scanned.end, life };
-        let bytes = ResumeBlock::encode(place, size, lost, self.next, &footer.records, &footer.tombstones);
-        self.write(io, segment, scanned.end, &bytes)?;
-        Ok(Some(scanned.end + sectors))
-    }
-
-    fn write<D: BlockDevice>(
-        &self,
-        io: &mut Blocking<'_, D>,
-        segment: u32,
-        mut sector: u32,
-        bytes: &[u8],
-    ) -> io::Result<()> {
-        for chunk in bytes.chunks(TRANSFER_SIZE_MAX) {
-            let mut buffer = io.frame(chunk.len())?;
-            buffer.framed_mut().copy_from_slice(chunk);
-            io.write(self.owner.layout.offset(segment, sector), buffer)?;
-            sector += u32::try_from(chunk.len() / SECTOR_SIZE).expect("a transfer is few sectors");
-        }
-        Ok(())
-    }
-
-    fn header<D: BlockDevice>(
-        &self,
-        io: &mut Blocking<'_, D>,
-        segment: u32,
-        state: SegmentState,
-        life: SegmentSequence,
-        first: Sequence,
-    ) -> io::Result<()> {
-        let header = SegmentHeader {
-            cluster: self.owner.cluster,
-            drive: self.owner.drive,
-            segment,
-            sectors: self.owner.layout.segment_sectors(),
-            state,
-            life,
-            first,
-            durable: self.durable,
-            mount_epoch: self.label.mount_epoch,
-            written: unix_now(),
-        };
-        let mut buffer = io.frame(SEGMENT_HEADER_SECTORS as usize * SECTOR_SIZE)?;
-        for sector in buffer.framed_mut().chunks_exact_mut(SECTOR_SIZE) {
-            header.encode(sector.try_into().expect("one sector"));
-        }
-        io.write(self.owner.layout.offset(segment, 0), buffer).map(drop)
-    }
 }
 
 /// The index, and the dead copies that no tombstone names yet.

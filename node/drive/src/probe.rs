@@ -12,8 +12,9 @@ use holdfast_ring::{BlockDevice, BufferPool, RingDevice, RingOptions};
 
 use crate::{
     blocking::{Blocking, TRANSFER_SIZE_MAX},
+    errors::{FormatDriveError, ProbeError},
     labels::{self, Labels},
-    types::{DriveIdentity, FormatDriveError, FormatParams, Probe, ProbeError},
+    types::{DriveIdentity, FormatParams, Probe},
 };
 
 /// Memory for probing and formatting.

@@ -16,8 +16,9 @@ use tokio::sync::oneshot;
 
 use crate::{
     commit::Durable,
+    errors::{DeleteError, GetError, PutError},
     index::{Index, Indexed},
-    types::{DeleteError, DriveCounters, DriveState, GetError, Latency, PutError},
+    types::{DriveCounters, DriveState, Latency},
 };
 
 /// Requests of one drive under way at most; more wait at the door.

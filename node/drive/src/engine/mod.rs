@@ -3,7 +3,8 @@
 //! A state machine around [`Engine::turn`]: requests and completions in, operations and answers out. The
 //! thread calls it in a loop; tests call it step by step on a device that misbehaves.
 //!
-//! - `write`: places records and tombstones in the log, group commit, sealing, fencing.
+//! - `requests`: puts and deletes; `log`: room for them; `flush`: writing and group commit; `tombstones`.
+//! - `fence` and `close`: the end of writing.
 //! - `read`: reads for callers.
 //! - `reclaim`: frees segments by moving what is alive in them.
 //!
@@ -13,10 +14,16 @@
 //! - changes to one shard happen one after another (`busy`);
 //! - tombstones become durable in the order in which they were asked for.
 
+mod close;
+mod fence;
+mod flush;
+mod log;
 mod pace;
 mod read;
 mod reclaim;
-mod write;
+mod requests;
+mod tombstones;
+mod transfer;
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
@@ -28,16 +35,18 @@ use std::{
 use holdfast_format::{DriveLabel, Layout, SegmentSequence, Sequence};
 use holdfast_model::{ByteCount, DriveId, ShardId, limits::SECTOR_SIZE};
 use holdfast_ring::{BlockDevice, Buffer, BufferPool, Completion, Kind, Operation};
-use tokio::sync::oneshot;
 
 use self::{
+    close::{CLOSE_GRACE, Closing, Stage},
+    flush::{What, Write},
+    log::OpenSegment,
     pace::Pace,
     read::{ReadPart, Reads},
     reclaim::Reclaim,
-    write::{OpenSegment, ROOM_WAIT, TombstoneQueue, What, Write},
+    requests::ROOM_WAIT,
+    tombstones::TombstoneQueue,
 };
 use crate::{
-    blocking::{RETRIES_MAX, is_momentary},
     commit::{CleanFlush, FlushTicket},
     mount::State,
     planted::{self, Bug},
@@ -58,9 +67,6 @@ const SLOW_FOR: Duration = Duration::from_secs(10);
 
 /// A write or flush in flight for this long will not come back: the drive is fenced.
 const HUNG_AFTER: Duration = Duration::from_secs(30);
-
-/// How long a closing engine waits for operations in flight.
-const CLOSE_GRACE: Duration = Duration::from_secs(30);
 
 /// After this long without writes the label records what is durable, so that a later mount can tell
 /// torn from damaged to the last record.
@@ -164,24 +170,6 @@ impl Clock {
             }
         }
     }
-}
-
-#[derive(Debug)]
-struct Closing {
-    replies: Vec<oneshot::Sender<()>>,
-    until: Instant,
-    stage: Stage,
-}
-
-/// How far a closing engine is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    /// Requests are finished.
-    Draining,
-    /// The label is being written.
-    Labelling,
-    /// A last flush is on its way.
-    Flushing,
 }
 
 impl<D: BlockDevice> Engine<D> {
@@ -541,61 +529,6 @@ impl<D: BlockDevice> Engine<D> {
         self.publish(now);
     }
 
-    /// Ends the engine step by step once everything is written; `true` when it is over.
-    fn finish_closing(&mut self, now: Instant) -> bool {
-        let Some(closing) = &self.closing else { return false };
-        let (stage, in_time) = (closing.stage, now < closing.until);
-        let answered = self.reads.is_empty() && self.released.is_empty();
-        let written = self.writes_in_flight == 0
-            && !self.flush_in_flight
-            && self.written.is_empty()
-            && self.ready.is_empty()
-            && self.tombs.is_idle()
-            && self.starved.is_empty()
-            && self.busy.is_empty();
-        if in_time && !answered {
-            return false;
-        }
-        if in_time && self.unavailable.is_none() {
-            if !written {
-                return false;
-            }
-            match stage {
-                Stage::Draining => {
-                    self.record_label();
-                    self.closing_stage(Stage::Labelling);
-                    self.submit_ready(now);
-                    return false;
-                }
-                Stage::Labelling => {
-                    self.enqueue(Operation::flush(0), Job::LastFlush);
-                    self.closing_stage(Stage::Flushing);
-                    self.submit_ready(now);
-                    return false;
-                }
-                Stage::Flushing if self.device.in_flight() > 0 => return false,
-                Stage::Flushing => {}
-            }
-        }
-        for request in self.shared.close() {
-            self.refuse(request, &Unavailable::Closed);
-        }
-        self.fail(Unavailable::Closed);
-        self.publish(now);
-        let replies = self.closing.take().map(|c| c.replies).unwrap_or_default();
-        for reply in replies {
-            // The caller may have gone.
-            let _ = reply.send(());
-        }
-        true
-    }
-
-    fn closing_stage(&mut self, stage: Stage) {
-        if let Some(closing) = &mut self.closing {
-            closing.stage = stage;
-        }
-    }
-
     fn refuse(&mut self, request: Request, why: &Unavailable) {
         // Whoever asked may have gone; then the answer is dropped.
         match request {
@@ -623,32 +556,4 @@ impl<D: BlockDevice> Engine<D> {
     fn phase(&mut self, segment: u32, phase: Phase) {
         self.segments.get_mut(segment).phase = phase;
     }
-}
-
-/// What to do with an operation after its completion.
-enum Progress {
-    Done,
-    /// Bytes done so far; go on from there.
-    Again(usize),
-    Failed(io::Error),
-}
-
-/// Judges a transfer of `length` bytes of which `done` were done before this completion.
-fn progress(outcome: io::Result<usize>, done: usize, length: usize, retries: &mut u32) -> Progress {
-    let now_done = match outcome {
-        Ok(0) => {
-            return Progress::Failed(io::Error::new(io::ErrorKind::UnexpectedEof, "it transferred nothing"));
-        }
-        Ok(count) if done + count >= length => return Progress::Done,
-        // A short count may end inside a sector; direct I/O goes on at the sector's start.
-        Ok(count) => done + count / SECTOR_SIZE * SECTOR_SIZE,
-        Err(error) if is_momentary(&error) => done,
-        Err(error) => return Progress::Failed(error),
-    };
-    // Only what brings it no further is counted.
-    *retries = if now_done > done { 0 } else { *retries + 1 };
-    if *retries > RETRIES_MAX {
-        return Progress::Failed(io::Error::other("it keeps refusing for a moment"));
-    }
-    Progress::Again(now_done)
 }

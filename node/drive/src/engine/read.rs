@@ -15,12 +15,15 @@ use holdfast_format::BLOCK_SIZE;
 use holdfast_model::limits::SECTOR_SIZE;
 use holdfast_ring::{BlockDevice, Buffer, Operation};
 
-use super::{Engine, Job, Progress, progress};
+use super::{
+    Engine, Job,
+    transfer::{Progress, progress},
+};
 use crate::{
+    errors::GetError,
     handle::expect_generation,
     index::Indexed,
     shared::{GetRequest, RawRead, Unavailable, add},
-    types::GetError,
 };
 
 /// Operations beside which a read in the background may start.

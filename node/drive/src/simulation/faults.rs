@@ -7,8 +7,9 @@ use super::{
     model::{bytes, shard},
 };
 use crate::{
+    errors::{DeleteError, PutError},
     fault::{Cut, Fault, Manners},
-    types::{DeleteError, DriveState, PutError},
+    types::DriveState,
 };
 
 fn rig(pools: &Pools) -> Rig {

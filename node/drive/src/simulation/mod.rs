@@ -28,16 +28,14 @@ use tokio::sync::oneshot;
 use crate::{
     commit::Durable,
     engine::{Clock, Engine, META_POOL_SIZE},
+    errors::{DeleteError, GetError, OpenError, PutError},
     fault::{FaultDevice, FaultDisk, Manners},
     handle::{new_header, verify},
     index::Indexed,
     mount::{Mounted, mount},
     probe::format_device,
     shared::{GetRequest, PutRequest, RawRead, Request, Shared},
-    types::{
-        DeleteError, DriveCounters, DriveIdentity, DriveOptions, DriveState, FormatParams, GetError,
-        MountReport, OpenError, PutError, ShardWrite,
-    },
+    types::{DriveCounters, DriveIdentity, DriveOptions, DriveState, FormatParams, MountReport, ShardWrite},
 };
 
 const CLUSTER: ClusterId = ClusterId::from_bytes([0xC1; 16]);

@@ -8,8 +8,9 @@ use tokio::sync::oneshot;
 use super::Rig;
 use crate::{
     commit::Durable,
+    errors::{DeleteError, PutError},
     index::Indexed,
-    types::{DeleteError, MountReport, PutError},
+    types::MountReport,
 };
 
 /// What a shard may be: absent, or this generation with bytes of that seed and length.
