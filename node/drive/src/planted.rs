@@ -28,6 +28,8 @@ pub(crate) enum Bug {
     ForgetOldCopy,
     /// A scan ends at the first sector it does not know.
     StopAtBadSector,
+    /// Acknowledged records whose headers are unreadable are not counted.
+    ForgetLost,
     /// Torn records count.
     AcceptTorn,
     /// Numbers of segment lives start over where the drive's headers end.

@@ -132,7 +132,12 @@ impl<D: BlockDevice> Engine<D> {
         }
         match what {
             What::SegmentHeader => self.headers_in_flight -= 1,
-            What::Label => self.label_pending = self.label_pending.saturating_sub(1),
+            What::Label => {
+                // It is evidence only once it is flushed.
+                self.label_pending = self.label_pending.saturating_sub(1);
+                self.written.push(What::Label);
+                self.written_since.get_or_insert(now);
+            }
             What::Footer(segment) => {
                 let Some(i) = self.sealing.iter().position(|open| open.segment == segment) else { return };
                 let left = self.sealing[i].footer_left.map_or(0, |left| left - 1);

@@ -70,7 +70,7 @@ const HUNG_AFTER: Duration = Duration::from_secs(30);
 
 /// After this long without writes the label records what is durable, so that a later mount can tell
 /// torn from damaged to the last record.
-const IDLE_LABEL_AFTER: Duration = Duration::from_secs(1);
+const IDLE_LABEL_AFTER: Duration = Duration::from_millis(100);
 
 /// Segments that puts leave free: for tombstones and for reclaiming.
 pub(crate) const PUT_RESERVE: usize = 2;

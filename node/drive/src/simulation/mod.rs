@@ -9,6 +9,7 @@ mod faults;
 mod model;
 mod planted;
 mod random;
+mod rot;
 
 use std::{
     sync::{

@@ -1,6 +1,6 @@
 //! The suite can fail: each planted bug is found by the test named beside it.
 
-use super::{crashes, faults, random};
+use super::{crashes, faults, random, rot};
 use crate::planted::{Bug, with};
 
 const BUGS: &[(Bug, fn())] = &[
@@ -15,6 +15,7 @@ const BUGS: &[(Bug, fn())] = &[
     (Bug::FreeBeforeTombstones, crashes::every_crash_of_freeing_tombstones_keeps_what_was_deleted_deleted),
     (Bug::ForgetOldCopy, faults::what_was_replaced_does_not_come_back),
     (Bug::StopAtBadSector, faults::damage_to_an_acknowledged_record_is_reported_and_a_torn_tail_is_not),
+    (Bug::ForgetLost, rot::some),
     (Bug::AcceptTorn, random::short_runs),
     (Bug::RepeatLife, random::short_runs),
     (Bug::IgnoreResume, faults::damage_to_an_acknowledged_record_is_reported_and_a_torn_tail_is_not),
