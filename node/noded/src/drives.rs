@@ -3,12 +3,22 @@
 //! Nothing that is not blank is ever formatted. A drive of another cluster, or one that holds something
 //! else, is left alone and named in the log.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
 use holdfast_crypt::random_array;
-use holdfast_drive::{Drive, DriveOptions, FormatParams, Probe, format, probe};
+use holdfast_drive::{Drive, DriveOptions, FormatParams, OpenError, Probe, ProbeError, format, probe};
 use holdfast_model::{ClusterId, DriveId, NodeId, config::DriveSelection};
+use holdfast_ring::DeviceError;
+
+/// A node that was killed is gone before its drives are free: the kernel takes its rings apart
+/// afterwards, in its own time, and only then lets go of their files.
+const FREE_WITHIN: Duration = Duration::from_secs(30);
+const FREE_POLL: Duration = Duration::from_millis(100);
 
 /// Opens all drives that are ours, formatting blank ones. Blocking.
 ///
@@ -26,7 +36,7 @@ pub fn open_drives(
     };
     let mut drives: Vec<Drive> = Vec::new();
     for path in paths {
-        match open_drive(&path, cluster, node, options) {
+        match open_when_free(&path, cluster, node, options) {
             Ok(drive) if drives.iter().any(|other| other.id() == drive.id()) => {
                 tracing::error!(path = %path.display(), drive = %drive.id(), "two drives with one identity (a copy?); this one is left alone");
             }
@@ -38,6 +48,25 @@ pub fn open_drives(
     }
     tracing::info!(count = drives.len(), "drives open");
     Ok(drives)
+}
+
+/// Opens a drive, waiting a while when it is still in use.
+fn open_when_free(path: &Path, cluster: ClusterId, node: NodeId, options: &DriveOptions) -> Result<Drive> {
+    let begun = Instant::now();
+    loop {
+        match open_drive(path, cluster, node, options) {
+            Err(error) if is_busy(&error) && begun.elapsed() < FREE_WITHIN => thread::sleep(FREE_POLL),
+            outcome => return outcome,
+        }
+    }
+}
+
+fn is_busy(error: &anyhow::Error) -> bool {
+    let device = match (error.downcast_ref(), error.downcast_ref()) {
+        (Some(ProbeError::Device(device)), _) | (_, Some(OpenError::Device(device))) => device,
+        _ => return false,
+    };
+    matches!(device, DeviceError::Busy { .. })
 }
 
 fn open_drive(path: &Path, cluster: ClusterId, node: NodeId, options: &DriveOptions) -> Result<Drive> {
@@ -57,4 +86,18 @@ fn open_drive(path: &Path, cluster: ClusterId, node: NodeId, options: &DriveOpti
     let (drive, report) = Drive::open(path, cluster, options.clone()).context("opening")?;
     tracing::info!(path = %path.display(), drive = %drive.id(), ?report, "drive open");
     Ok(drive)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drive_in_use_is_told_from_one_that_is_broken() {
+        let busy = || DeviceError::Busy { path: "d1".into() };
+        assert!(is_busy(&anyhow::Error::new(ProbeError::Device(busy())).context("probing")));
+        assert!(is_busy(&anyhow::Error::new(OpenError::Device(busy())).context("opening")));
+        let absent = DeviceError::Open { path: "d1".into(), source: std::io::ErrorKind::NotFound.into() };
+        assert!(!is_busy(&anyhow::Error::new(OpenError::Device(absent)).context("opening")));
+    }
 }
