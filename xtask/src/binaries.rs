@@ -1,6 +1,6 @@
 //! Building the programs that other commands start.
 
-use std::{path::PathBuf, process::Command};
+use std::{env, path::PathBuf, process::Command};
 
 use anyhow::{Result, ensure};
 use holdfast_blackbox::paths;
@@ -10,15 +10,17 @@ use crate::{
     web,
 };
 
-/// Builds the node program with an up-to-date web console in it.
+/// Builds the node program with an up-to-date web console in it; takes `HOLDFAST_NODED` as it is instead.
 ///
 /// # Errors
 /// When a build fails.
 pub fn noded() -> Result<PathBuf> {
-    web::refresh()?;
-    build("holdfast-noded")?;
+    if env::var_os("HOLDFAST_NODED").is_none() {
+        web::refresh()?;
+        build("holdfast-noded")?;
+    }
     let program = paths::noded();
-    ensure!(program.exists(), "{} was not built", program.display());
+    ensure!(program.exists(), "{} is not there", program.display());
     Ok(program)
 }
 

@@ -37,7 +37,7 @@ pub struct Dev {
     /// Leave it running and return
     #[arg(long)]
     detach: bool,
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, global = true)]
     dir: Option<PathBuf>,
     #[command(subcommand)]
     fault: Option<Fault>,

@@ -19,7 +19,7 @@ pub struct Vm {
     node: String,
     #[command(subcommand)]
     fault: Fault,
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, global = true)]
     dir: Option<PathBuf>,
 }
 

@@ -1,8 +1,26 @@
 //! Many at once: memory is bounded, and nobody waits for ever.
 
-use anyhow::Result;
-use futures::future::try_join_all;
-use holdfast_blackbox::tree::noise;
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use futures::{future::try_join_all, stream};
+use holdfast_blackbox::{
+    metrics::Samples,
+    s3::{Call, Client},
+    tree::noise,
+};
+use http::Method;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
+use tokio::time::sleep;
 
 use crate::support::{BUCKET, cluster};
 
@@ -21,5 +39,57 @@ async fn more_large_reads_than_memory_holds_all_finish() -> Result<()> {
     for found in try_join_all(reads).await? {
         assert!(found == body, "other bytes");
     }
+    Ok(())
+}
+
+const PIECE: usize = 1 << 20;
+const PIECES: usize = 300;
+const WRITERS: usize = 4;
+const RESIDENT: &str = "holdfast_process_resident_memory_bytes";
+/// Buffers (64 MiB in tests) and everything else a node needs under load; far below the bytes that pass.
+const RESIDENT_MAX: f64 = 320e6;
+
+/// 1.2 GB pass through one node; if it kept bodies, it would show.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_bodies_stream_through_bounded_memory() -> Result<()> {
+    let cluster = cluster("memory", 1, 6).await?;
+    let client = cluster.s3(0)?;
+    let (metrics, trust) = (cluster.file().node_at(0)?.metrics.clone(), cluster.file().trust()?);
+    let writing = Arc::new(AtomicBool::new(true));
+    let watch = {
+        let writing = Arc::clone(&writing);
+        tokio::spawn(async move {
+            let mut highest = 0.0_f64;
+            while writing.load(Ordering::Relaxed) {
+                let samples = Samples::fetch(&metrics, trust.clone()).await?;
+                highest = highest.max(samples.sum(RESIDENT).context(RESIDENT)?);
+                sleep(Duration::from_millis(100)).await;
+            }
+            anyhow::Ok(highest)
+        })
+    };
+    try_join_all((0..WRITERS).map(|writer| put_streaming(&client, writer))).await?;
+    writing.store(false, Ordering::Relaxed);
+    let highest = watch.await??;
+    println!(
+        "{:.0} MB resident at most while {} MB passed",
+        highest / 1e6,
+        WRITERS * PIECES * PIECE / 1_000_000
+    );
+    assert!(highest > 0.0 && highest < RESIDENT_MAX, "{highest} bytes resident");
+
+    let piece = noise(3, PIECE);
+    let tail = Call::new(Method::GET, BUCKET, "streamed-3").header("range", format!("bytes=-{PIECE}"));
+    assert!(client.expect(tail, Bytes::new()).await?.body == piece, "the last piece as it was sent");
+    Ok(())
+}
+
+async fn put_streaming(client: &Client, writer: usize) -> Result<()> {
+    let piece = Bytes::from(noise(writer as u64, PIECE));
+    let pieces = stream::iter((0..PIECES).map(move |_| Ok::<_, io::Error>(Frame::data(piece.clone()))));
+    let call = Call::new(Method::PUT, BUCKET, &format!("streamed-{writer}"))
+        .header("content-length", PIECES * PIECE);
+    let answer = client.https().send(client.request(call, BodyExt::boxed(StreamBody::new(pieces)))?).await?;
+    anyhow::ensure!(answer.status.is_success(), "{} {}", answer.status, answer.text());
     Ok(())
 }

@@ -11,5 +11,6 @@ mod multipart;
 mod names;
 mod outage;
 mod ranges;
+mod rot;
 mod secrecy;
 mod support;

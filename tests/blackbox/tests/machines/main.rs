@@ -97,7 +97,9 @@ async fn three_machines_keep_their_promises_when_one_loses_power() -> Result<()>
     let processes = ProcessesFile::load(&machines.dir)?.context("processes.json")?;
     assert!(!processes.anything_runs(), "nothing is left running");
     fs::remove_dir_all(&scratch)?;
-    nothing_on_disk(&machines.dir)
+    nothing_on_disk(&machines.dir)?;
+    fs::remove_dir_all(&machines.dir)?;
+    Ok(())
 }
 
 /// No machine's disk holds what was planted; the scan proves itself on a file of its own.
