@@ -64,6 +64,8 @@ pub fn npm_command(arguments: &[&str]) -> Result<Command> {
     let npm = which("npm").context("npm is not installed: cargo xtask setup")?;
     let mut command = Command::new(npm);
     command.args(arguments).current_dir(paths::workspace().join("admin-web"));
+    // Read by people in a log, and counted.
+    command.env("NO_COLOR", "1").env_remove("FORCE_COLOR");
     if env::var_os("CI").is_none() {
         command.arg("--loglevel=error");
     }

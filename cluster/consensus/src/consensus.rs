@@ -224,8 +224,8 @@ impl Consensus {
             self.log.holding(),
         ));
         let heard = Heard::now();
-        let campaign = Until::default();
-        let (timing, standing) = (self.options.timing, campaign.clone());
+        let (campaign, aside) = (Until::default(), Until::default());
+        let (timing, standing) = (self.options.timing, (campaign.clone(), aside.clone()));
         let elections =
             tokio::spawn(elect::run(context.clone(), log.clone(), heard.clone(), standing, timing));
         let started = Group {
@@ -238,6 +238,7 @@ impl Consensus {
             incoming: Mutex::default(),
             heard,
             campaign,
+            aside,
             lease: self.options.timing.lease,
             tasks: vec![maintenance, elections],
         };

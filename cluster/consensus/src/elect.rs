@@ -44,7 +44,13 @@ impl Heard {
 }
 
 /// Runs until the group stops.
-pub(crate) async fn run(context: Context, log: GroupLog, heard: Heard, campaign: Until, timing: Timing) {
+pub(crate) async fn run(
+    context: Context,
+    log: GroupLog,
+    heard: Heard,
+    (campaign, aside): (Until, Until),
+    timing: Timing,
+) {
     let mut next_attempt = Instant::now();
     let mut patience = timing.lease + jitter(timing.spread);
     let mut next_heartbeat = Instant::now();
@@ -72,7 +78,7 @@ pub(crate) async fn run(context: Context, log: GroupLog, heard: Heard, campaign:
                 let _ = context.raft.trigger().heartbeat().await;
             }
             ServerState::Follower | ServerState::Candidate
-                if alone || heard.ago() >= patience && now >= next_attempt =>
+                if alone || heard.ago() >= patience && now >= next_attempt && !aside.holds() =>
             {
                 if alone || quorum_would_vote(&context, &log, &voters, timing.lease / 2).await {
                     tracing::info!(group = %context.group, silence = ?heard.ago(), "standing for election");

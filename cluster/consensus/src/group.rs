@@ -115,6 +115,8 @@ pub(crate) struct Group {
     pub(crate) heard: Heard,
     /// The leader asked this node to take over.
     pub(crate) campaign: Until,
+    /// Another node was chosen to lead; this one does not stand for election.
+    pub(crate) aside: Until,
     pub(crate) lease: Duration,
     pub(crate) tasks: Vec<JoinHandle<()>>,
 }
@@ -230,8 +232,10 @@ impl Group {
                 let granted = would_vote(&self.context, &self.log, &self.heard, self.lease, last);
                 Ok(AnswerV1::PreVote { granted })
             }
-            CallV1::Campaign => {
-                self.campaign.set(Instant::now() + self.lease * 2);
+            CallV1::Campaign { chosen } => {
+                let mine = chosen == self.context.node.get();
+                let standing = if mine { &self.campaign } else { &self.aside };
+                standing.set(Instant::now() + self.lease * 2);
                 Ok(AnswerV1::Changed)
             }
             CallV1::Snapshot(piece) => self.take_snapshot_piece(from, piece).await,

@@ -39,8 +39,9 @@ pub(crate) enum CallV1 {
     AddLearner { within_millis: u64, node: u64 },
     /// Make `voters` the voters.
     ChangeVoters { within_millis: u64, voters: BTreeSet<u64> },
-    /// Stand for election as soon as the lease is over: the sender, who leads, falls silent.
-    Campaign,
+    /// The sender, who leads, falls silent: the chosen node stands for election as soon as the lease is
+    /// over, the others stand aside for a while.
+    Campaign { chosen: u64 },
 }
 
 /// Consecutive bytes of a snapshot file.

@@ -20,7 +20,8 @@ impl Count {
     /// vitest (`Tests  1 failed | 3 passed (4)`) and node (`# pass 3`, `# fail 1`).
     pub fn of(output: &str) -> Self {
         let mut count = Self::default();
-        for line in output.lines().map(str::trim) {
+        for line in output.lines().map(plain) {
+            let line = line.trim();
             let summed = line.starts_with("test result:") || line.starts_with("Tests  ");
             if summed {
                 count.passed += number_before(line, "passed");
@@ -48,6 +49,17 @@ impl fmt::Display for Count {
     }
 }
 
+/// `line` without colours (ECMA-48 control sequences): some runners print them into files when CI asks for them.
+fn plain(line: &str) -> String {
+    let mut parts = line.split("\u{1b}[");
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let end = part.find(|c: char| ('@'..='~').contains(&c)).map_or(part.len(), |at| at + 1);
+        plain.push_str(&part[end..]);
+    }
+    plain
+}
+
 fn number_before(line: &str, word: &str) -> u64 {
     let words: Vec<_> =
         line.split(|c: char| c.is_whitespace() || c == ';' || c == '.').filter(|w| !w.is_empty()).collect();
@@ -65,6 +77,8 @@ mod tests {
             test result: FAILED. 7 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out\n \
               Tests  1 failed | 12 passed (13)\n# pass 5\n# fail 1\n";
         assert_eq!(Count::of(output), Count { passed: 27, failed: 4 });
+        let coloured = "\u{1b}[2m      Tests \u{1b}[22m \u{1b}[1m\u{1b}[32m36 passed\u{1b}[39m\u{1b}[22m\u{1b}[90m (36)\u{1b}[39m";
+        assert_eq!(Count::of(coloured), Count { passed: 36, failed: 0 });
         assert_eq!(Count::of("error: could not compile"), Count::default());
     }
 }

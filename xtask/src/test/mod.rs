@@ -149,7 +149,10 @@ fn blackbox(feature: &str) -> Result<std::process::Command> {
         feature,
     ]);
     command.args(["--", "--test-threads=1", "--nocapture"]);
-    command.env("HOLDFAST_NODED", paths::noded()).env("HOLDFAST_XTASK", env::current_exe()?);
+    command
+        .env("RUST_LIB_BACKTRACE", "0")
+        .env("HOLDFAST_NODED", paths::noded())
+        .env("HOLDFAST_XTASK", env::current_exe()?);
     Ok(command)
 }
 

@@ -18,6 +18,9 @@ use crate::run::{describe, duration};
 /// Lines of a failed step's log that are shown.
 const TAIL_LINES: usize = 120;
 
+/// Lines shown after one that tells of a failure.
+const LINES_AFTER_FAILURE: usize = 6;
+
 /// A named step, not yet run.
 pub struct Step {
     /// What people and `--only` call it.
@@ -103,7 +106,26 @@ fn logged(name: &str, mut command: Command) -> Result<(Count, String)> {
     }
     let lines: Vec<_> = output.lines().collect();
     let tail = lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n");
-    Ok((count, format!("{line}: {status}\n{tail}\nall of it: {}", log.display())))
+    let failures = failures(&lines);
+    Ok((count, format!("{line}: {status}\n{failures}\n...\n{tail}\nall of it: {}", log.display())))
+}
+
+/// What went wrong, found where it stands: the end of a long log is often about tests that passed.
+fn failures(lines: &[&str]) -> String {
+    let telling =
+        |line: &str| line.contains("panicked at") || line.ends_with("FAILED") || line.starts_with("error");
+    let mut shown = Vec::new();
+    let mut until = 0;
+    for (at, line) in lines.iter().enumerate() {
+        if telling(line) {
+            until = until.max(at + 1 + LINES_AFTER_FAILURE);
+        }
+        if at < until {
+            shown.push(*line);
+        }
+    }
+    shown.truncate(TAIL_LINES);
+    shown.join("\n")
 }
 
 fn log_file(name: &str) -> Result<PathBuf> {
