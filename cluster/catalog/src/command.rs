@@ -4,8 +4,11 @@
 //! encoding, a new variant included, is a new version, and is proposed only when every replica knows it:
 //! a replica that meets an unknown version stops, because it cannot know what the others made of it.
 //!
-//! A command may reach the log twice when its proposer retries. Applied again right after, every command
-//! but [`Op::DeleteBucket`] gives the same answer; each says what its repetition does.
+//! A command may reach the log twice when its proposer retries after an unknown outcome. One that carries a
+//! [`RequestId`] is done once and answered alike each time, within [`crate::REQUESTS_KEPT_MILLIS`]; later it is
+//! refused. Background work carries none: each such command says what its repetition does.
+//!
+//! Version 1 existed before the catalog was sealed and is not read: no release wrote it.
 //!
 //! [postcard]: https://postcard.jamesmunns.com/wire-format
 
@@ -16,18 +19,44 @@ use holdfast_model::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{body::BodyRef, response::GarbageId};
+use crate::{
+    body::BodyRef,
+    protect::{DefaultRetention, ObjectExtras, Retention},
+    response::GarbageId,
+    settings::{DocumentKind, Quota, Versioning},
+};
 
 /// Version of the encoding, the first byte of every encoded command.
-pub const COMMAND_VERSION: u8 = 1;
+pub const COMMAND_VERSION: u8 = 2;
+
+/// Names one request of a client, so that a repeated proposal of it is known. Random.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct RequestId([u8; 16]);
+
+impl RequestId {
+    /// Takes 16 random bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// The binary form.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
 
 /// One command for one partition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Command {
     /// The tenant partition it is for.
     pub partition: PartitionId,
-    /// The proposer's clock. Becomes the creation and modification times that clients see.
+    /// The proposer's clock. The partition's clock is the greatest of these that it has seen, and never
+    /// goes back; it gives the times that clients see and decides when a retention ends.
     pub at: UnixMillis,
+    /// Present when the command must be done once however often it is proposed.
+    pub request: Option<RequestId>,
     /// What to do.
     pub op: Op,
 }
@@ -42,12 +71,26 @@ pub enum Op {
         /// Random; tells this database from any other that ever had the same partition number.
         database_id: DatabaseId,
     },
+    /// Sets what the whole partition may hold.
+    SetQuota {
+        /// What its buckets may hold together.
+        quota: Quota,
+    },
     /// Repeated with the same id: the same answer.
     CreateBucket {
         /// Fresh id of the bucket.
         bucket: BucketId,
         /// Its name, already checked against the rules of S3.
         name: String,
+        /// Objects in it may be locked. Versioning is enabled then, for good.
+        object_lock: bool,
+    },
+    /// Changes a bucket's settings.
+    SetBucket {
+        /// The bucket.
+        bucket: BucketId,
+        /// What changes.
+        change: BucketChange,
     },
     /// Refused while it holds objects or uploads.
     DeleteBucket {
@@ -56,7 +99,9 @@ pub enum Op {
     },
     /// See [`PutObject`].
     PutObject(PutObject),
-    /// Deletes keys, with one answer each. A key that is not there is deleted already.
+    /// Changes what is kept beside an object's content.
+    SetObject(SetObject),
+    /// Deletes keys or single versions, with one answer each. What is not there is deleted already.
     DeleteObjects {
         /// The bucket.
         bucket: BucketId,
@@ -73,6 +118,8 @@ pub enum Op {
         upload: UploadId,
         /// Kept for the object, unless completing gives others.
         attributes: Bytes,
+        /// Kept for the object.
+        extras: ObjectExtras,
     },
     /// See [`PutPart`].
     PutPart(PutPart),
@@ -103,15 +150,78 @@ pub enum Op {
     },
 }
 
-/// Stores an object under a key, replacing the one there. Repeated with the same version while that is
-/// current: the same answer.
+/// A change of one of a bucket's settings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BucketChange {
+    /// Versioning on or suspended. It never goes back to off, and a bucket with object lock stays enabled.
+    Versioning(Versioning),
+    /// Lets objects be locked from now on. Needs versioning to be enabled.
+    EnableObjectLock,
+    /// What new objects are retained by when they do not say.
+    DefaultRetention(Option<DefaultRetention>),
+    /// What the bucket may hold.
+    Quota(Quota),
+    /// Stores or removes a named document.
+    Document {
+        /// Which.
+        kind: DocumentKind,
+        /// Tells several of a kind apart; mostly empty.
+        id: String,
+        /// `None` removes it.
+        body: Option<Bytes>,
+    },
+}
+
+/// Which version of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum VersionSelector {
+    /// The one without a version id of its own, written while versioning was off or suspended.
+    Null,
+    /// The one of this id.
+    Id(VersionId),
+}
+
+/// Changes what is kept beside the content of an object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetObject {
+    /// The bucket.
+    pub bucket: BucketId,
+    /// The key.
+    pub key: String,
+    /// Which version; the current one when `None`.
+    pub version: Option<VersionSelector>,
+    /// What changes.
+    pub change: ObjectChange,
+}
+
+/// A change of what is kept beside an object's content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ObjectChange {
+    /// Replaces the tags. Opaque here; empty is none.
+    Tags(Bytes),
+    /// Replaces the access control list. Opaque here; empty is none.
+    Acl(Bytes),
+    /// Sets or lifts the legal hold. Needs object lock on the bucket.
+    LegalHold(bool),
+    /// Sets, extends or lifts the retention. Needs object lock on the bucket.
+    Retention {
+        /// The new one.
+        retention: Option<Retention>,
+        /// The caller may shorten or lift a governance retention. Compliance yields to nobody.
+        bypass_governance: bool,
+    },
+}
+
+/// Stores an object under a key. Where versioning is enabled the one there stays as a noncurrent version;
+/// where it is not, the null version is replaced.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PutObject {
     /// The bucket, by id: a bucket deleted and created again meanwhile does not get the object.
     pub bucket: BucketId,
     /// The key.
     pub key: String,
-    /// Fresh id of this version.
+    /// Fresh id of this version. Should it not sort after the key's newest one (a clock that is behind), the
+    /// version gets that one's time plus a millisecond: ids sort in the order of the log.
     pub version: VersionId,
     /// Bytes of plaintext.
     pub size: u64,
@@ -119,6 +229,8 @@ pub struct PutObject {
     pub etag: String,
     /// Opaque here.
     pub attributes: Bytes,
+    /// Tags, access control list, retention, legal hold.
+    pub extras: ObjectExtras,
     /// The object's key, wrapped. Opaque here.
     pub wrapped_key: Bytes,
     /// The content.
@@ -132,7 +244,7 @@ pub struct PutObject {
 pub struct Condition {
     /// Only when no object is there.
     pub if_absent: bool,
-    /// Only when the object there has this ETag.
+    /// Only when the object there has this ETag; `*` is any.
     pub if_etag: Option<String>,
 }
 
@@ -141,8 +253,14 @@ pub struct Condition {
 pub struct DeleteItem {
     /// The key.
     pub key: String,
-    /// Only when the object there has this ETag.
+    /// This version, for good. `None`: the current one, which versioning keeps behind a delete marker.
+    pub version: Option<VersionSelector>,
+    /// Only when the object there has this ETag; `*` is any.
     pub if_etag: Option<String>,
+    /// Random part of the id of a delete marker, should one be made.
+    pub marker: [u8; 10],
+    /// The caller may delete what a governance retention keeps.
+    pub bypass_governance: bool,
 }
 
 /// Stores one part of an upload, replacing the part of that number.

@@ -9,7 +9,10 @@ use sha2::{Digest as _, Sha256};
 pub(crate) const PARTITION_TABLES: &[&str] = &[
     "meta ORDER BY one",
     "buckets ORDER BY no",
+    "documents ORDER BY bucket, kind, id",
     "objects ORDER BY bucket, key",
+    "versions ORDER BY bucket, key, rank",
+    "requests ORDER BY at, id",
     "object_parts ORDER BY version, start",
     "contents ORDER BY no",
     "stripes ORDER BY content, start",

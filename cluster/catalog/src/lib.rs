@@ -16,26 +16,42 @@ mod apply;
 mod body;
 mod command;
 pub mod digest;
+mod lifecycle;
 mod machine;
 mod partition;
+mod protect;
 mod reader;
 mod response;
 mod rows;
+mod settings;
 pub mod sqlite;
+mod used;
 
-pub use apply::{CONDEMNED_KEPT_MILLIS, SWEEP_MAX};
+pub use apply::{CONDEMNED_KEPT_MILLIS, REQUESTS_KEPT_MILLIS, SWEEP_MAX};
 pub use body::{BodyRef, INLINE_OVERHEAD_MAX, StripeRef};
 pub use command::{
-    COMMAND_VERSION, Command, CompleteUpload, Condition, DecodeError, DeleteItem, MoveShards, Op, Orphan,
-    PutObject, PutPart, ShardMove,
+    BucketChange, COMMAND_VERSION, Command, CompleteUpload, Condition, DecodeError, DeleteItem, MoveShards,
+    ObjectChange, Op, Orphan, PutObject, PutPart, RequestId, SetObject, ShardMove, VersionSelector,
+};
+pub use lifecycle::{
+    Candidate, Expiration, Lifecycle, LifecycleError, LifecycleFilter, LifecycleRule, NoncurrentExpiration,
 };
 pub use machine::{CatalogMachine, PARTITIONS_MAX};
 pub use partition::Identity;
-pub use reader::{
-    Bucket, CatalogReader, Digest, GarbageCursor, GarbageRow, KnownStripe, ListPage, ListQuery, ListedObject,
-    ObjectHead, ObjectRow, PartContent, PartRow, PartitionReader, ReadError, ShardOnDrive, UploadRow, Usage,
+pub use protect::{
+    ACL_SIZE_MAX, DefaultRetention, ObjectExtras, RETENTION_DAYS_MAX, Retention, RetentionMode,
+    RetentionPeriod, TAGS_SIZE_MAX,
 };
-pub use response::{CompletedUpload, GarbageId, Outcome, Refusal, Response, decode_outcome, encode_outcome};
+pub use reader::{
+    Bucket, CatalogReader, Digest, Document, GarbageCursor, GarbageRow, KnownStripe, ListPage, ListQuery,
+    ListedObject, ListedVersion, ObjectHead, ObjectRow, PartContent, PartRow, PartitionReader, ReadError,
+    ShardOnDrive, UploadPage, UploadQuery, UploadRow, Usage, VersionMarker, VersionPage, VersionQuery,
+};
+pub use response::{
+    BucketStateRule, CompletedUpload, Deleted, GarbageId, Outcome, Refusal, Response, VersionRef,
+    decode_outcome, encode_outcome,
+};
+pub use settings::{DOCUMENT_ID_SIZE_MAX, DocumentKind, Quota, Versioning};
 
 /// Longest bucket name in bytes (S3: 63).
 pub const BUCKET_NAME_SIZE_MAX: usize = 63;

@@ -82,7 +82,7 @@ impl CatalogMachine {
             return Ok(Ok(Response::Replayed));
         }
         let outcome =
-            partition.writer(index).and_then(|mut writer| apply::apply(&mut writer, command.at, command.op));
+            partition.writer(index, command.at).and_then(|mut writer| apply::apply(&mut writer, command));
         outcome.map_err(|e| io_error("applying to", partition.path(), &e))
     }
 

@@ -7,10 +7,14 @@
 
 use std::{collections::HashMap, io, path::Path};
 
-use holdfast_model::{BucketId, DatabaseId, DriveId, PartitionId, TenantId};
+use holdfast_model::{BucketId, DatabaseId, DriveId, PartitionId, TenantId, UnixMillis};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use crate::sqlite::{self, Durability, FileMark, Migration, io_error};
+use crate::{
+    command::encode,
+    sqlite::{self, Durability, FileMark, Migration, io_error},
+    used::{BucketRow, Limits, Stored},
+};
 
 /// The schema of a partition.
 pub(crate) const MIGRATIONS: &[Migration] =
@@ -46,19 +50,14 @@ pub(crate) struct Open {
     pub(crate) next_bucket: i64,
     pub(crate) next_content: i64,
     pub(crate) next_stale: i64,
+    /// The partition's clock: never goes back.
+    pub(crate) clock: i64,
+    /// What the partition holds and may hold.
+    pub(crate) total: Stored,
+    pub(crate) quota: Limits,
     /// Buckets touched. `None`: looked for and not there.
     pub(crate) buckets: HashMap<BucketId, Option<BucketRow>>,
     pub(crate) drives: HashMap<DriveId, i64>,
-}
-
-/// A bucket's number and counters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct BucketRow {
-    pub(crate) no: i64,
-    pub(crate) objects: i64,
-    pub(crate) bytes: i64,
-    pub(crate) uploads: i64,
-    pub(crate) upload_bytes: i64,
 }
 
 /// A partition inside its transaction, while one entry is applied: what the commands work on.
@@ -67,6 +66,8 @@ pub(crate) struct Writer<'a> {
     pub(crate) open: &'a mut Open,
     /// The entry's log index.
     pub(crate) index: u64,
+    /// The partition's clock as the command sees it.
+    pub(crate) now: UnixMillis,
 }
 
 /// Name of a partition's file.
@@ -88,8 +89,9 @@ impl Partition {
         let connection = sqlite::open_writer(&path, MIGRATIONS, Durability::AtCheckpoint)?;
         connection
             .execute(
-                "INSERT INTO meta (one, partition, tenant, database_id, next_index, next_bucket, next_content, next_stale)
-                 VALUES (1, ?1, ?2, ?3, ?4, 1, 1, 1)",
+                "INSERT INTO meta (one, partition, tenant, database_id, next_index, clock, next_bucket,
+                                   next_content, next_stale, versions, bytes)
+                 VALUES (1, ?1, ?2, ?3, ?4, 0, 1, 1, 1, 0, 0)",
                 params![
                     identity.partition.get().cast_signed(),
                     identity.tenant.as_bytes(),
@@ -141,20 +143,21 @@ impl Partition {
         }
     }
 
-    /// The partition as a command of entry `index` works on it; begins a transaction when none is open.
-    pub(crate) fn writer(&mut self, index: u64) -> rusqlite::Result<Writer<'_>> {
+    /// The partition as a command of entry `index`, proposed at `at`, works on it; begins a transaction when
+    /// none is open.
+    pub(crate) fn writer(&mut self, index: u64, at: UnixMillis) -> rusqlite::Result<Writer<'_>> {
         if self.open.is_none() {
             self.connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
             self.dirty = true;
-            let open = self.open.insert(Open::default());
-            (open.next_bucket, open.next_content, open.next_stale) = self
-                .connection
-                .prepare_cached("SELECT next_bucket, next_content, next_stale FROM meta")?
-                .query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+            // From here a failure is rolled back.
+            self.open = Some(Open::default());
+            self.open = Some(read_open(&self.connection)?);
         }
         let open = self.open.as_mut().expect("a transaction was opened above");
         open.next_index = index + 1;
-        Ok(Writer { db: &self.connection, open, index })
+        open.clock = open.clock.max(at.get().cast_signed());
+        let now = UnixMillis::new(open.clock.cast_unsigned());
+        Ok(Writer { db: &self.connection, open, index, now })
     }
 
     /// Commits the open transaction, if any.
@@ -187,23 +190,62 @@ impl Partition {
     }
 }
 
+fn read_open(db: &Connection) -> rusqlite::Result<Open> {
+    db.prepare_cached(
+        "SELECT next_bucket, next_content, next_stale, clock, versions, bytes, quota_versions, quota_bytes FROM meta",
+    )?
+    .query_row([], |row| {
+        Ok(Open {
+            next_bucket: row.get(0)?,
+            next_content: row.get(1)?,
+            next_stale: row.get(2)?,
+            clock: row.get(3)?,
+            total: Stored { versions: row.get(4)?, bytes: row.get(5)? },
+            quota: Limits { versions: row.get(6)?, bytes: row.get(7)? },
+            ..Open::default()
+        })
+    })
+}
+
 fn write_back(db: &Connection, open: &Open) -> rusqlite::Result<()> {
     let mut update = db.prepare_cached(
-        "UPDATE buckets SET objects = ?2, bytes = ?3, uploads = ?4, upload_bytes = ?5 WHERE no = ?1",
+        "UPDATE buckets SET objects = ?2, bytes = ?3, old_versions = ?4, old_bytes = ?5, uploads = ?6,
+                upload_bytes = ?7, versioning = ?8, object_lock = ?9, retention = ?10, quota_versions = ?11,
+                quota_bytes = ?12
+         WHERE no = ?1",
     )?;
     let mut rows: Vec<&BucketRow> = open.buckets.values().flatten().collect();
     rows.sort_by_key(|row| row.no);
     for row in rows {
-        update.execute(params![row.no, row.objects, row.bytes, row.uploads, row.upload_bytes])?;
+        update.execute(params![
+            row.no,
+            row.used.objects,
+            row.used.bytes,
+            row.used.old_versions,
+            row.used.old_bytes,
+            row.used.uploads,
+            row.used.upload_bytes,
+            row.versioning.column(),
+            row.object_lock,
+            row.retention.as_ref().map(|retention| encode(retention).to_vec()),
+            row.quota.versions,
+            row.quota.bytes
+        ])?;
     }
     db.prepare_cached(
-        "UPDATE meta SET next_index = ?1, next_bucket = ?2, next_content = ?3, next_stale = ?4",
+        "UPDATE meta SET next_index = ?1, next_bucket = ?2, next_content = ?3, next_stale = ?4, clock = ?5,
+                versions = ?6, bytes = ?7, quota_versions = ?8, quota_bytes = ?9",
     )?
     .execute(params![
         open.next_index.cast_signed(),
         open.next_bucket,
         open.next_content,
-        open.next_stale
+        open.next_stale,
+        open.clock,
+        open.total.versions,
+        open.total.bytes,
+        open.quota.versions,
+        open.quota.bytes
     ])?;
     db.prepare_cached("COMMIT")?.execute([])?;
     Ok(())

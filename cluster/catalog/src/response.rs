@@ -20,11 +20,22 @@ pub enum Response {
     BucketDeleted,
     /// The object is there.
     ObjectPut {
-        /// When the object was last modified: the time of the command that stored it.
+        /// The version it became.
+        version: VersionRef,
+        /// When the object was last modified: the partition's clock when it was stored.
         modified: UnixMillis,
     },
-    /// One answer per key: the version that was deleted, if there was one.
-    ObjectsDeleted(Vec<Result<Option<VersionId>, Refusal>>),
+    /// What is kept beside the object is changed.
+    ObjectSet {
+        /// The version that was changed.
+        version: VersionRef,
+    },
+    /// The bucket's settings are changed.
+    BucketSet,
+    /// The partition's quota is set.
+    QuotaSet,
+    /// One answer per key.
+    ObjectsDeleted(Vec<Result<Deleted, Refusal>>),
     /// The upload is there.
     UploadCreated,
     /// The part is there.
@@ -46,11 +57,39 @@ pub enum Response {
     Replayed,
 }
 
+/// A version as clients are told of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionRef {
+    /// Its id.
+    pub id: VersionId,
+    /// Clients call it `null`: it was written while versioning was off or suspended.
+    pub null: bool,
+}
+
+/// What deleting one key came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Deleted {
+    /// There was nothing.
+    Nothing,
+    /// A version is gone for good.
+    Removed {
+        /// The version.
+        version: VersionRef,
+        /// It was a delete marker.
+        marker: bool,
+    },
+    /// A delete marker was put in front of the versions that are there.
+    Marked {
+        /// The marker.
+        marker: VersionRef,
+    },
+}
+
 /// The object that an upload became.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CompletedUpload {
     /// Its version.
-    pub version: VersionId,
+    pub version: VersionRef,
     /// Its size in bytes.
     pub size: u64,
     /// Its ETag, without quotes.
@@ -123,9 +162,45 @@ pub enum Refusal {
     /// A drive that shards are to move to holds another shard of the stripe, or one not yet swept.
     #[error("a target drive holds a shard of this stripe")]
     PlaceOccupied,
+    /// No version of that id.
+    #[error("no such version")]
+    NoSuchVersion,
+    /// What was named is a delete marker, which has nothing to change.
+    #[error("the version is a delete marker")]
+    DeleteMarker,
+    /// A legal hold or a retention keeps the version.
+    #[error("the version is locked")]
+    Locked,
+    /// A bucket's settings do not allow it: object lock without versioning, say.
+    #[error("the bucket's settings do not allow it: {0}")]
+    BucketState(BucketStateRule),
+    /// It would exceed a quota.
+    #[error("over the quota of the {}", if *tenant { "tenant" } else { "bucket" })]
+    QuotaExceeded {
+        /// The tenant's quota; otherwise the bucket's.
+        tenant: bool,
+    },
+    /// The command was proposed so long ago that a repetition could not be told any more: see
+    /// [`crate::REQUESTS_KEPT_MILLIS`]. Also what a node meets whose clock is that far behind.
+    #[error("the command is too old; check this node's clock")]
+    TooOld,
     /// The command contradicts itself: a mistake of the program that proposed it.
     #[error("invalid command: {0}")]
     Invalid(String),
+}
+
+/// A rule that ties a bucket's settings together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+pub enum BucketStateRule {
+    /// Versioning of a bucket with object lock stays enabled.
+    #[error("versioning stays enabled where objects can be locked")]
+    LockNeedsVersioning,
+    /// Object lock is off.
+    #[error("object lock is not enabled")]
+    NoObjectLock,
+    /// Versioning cannot be switched off again, only suspended.
+    #[error("versioning can be suspended, not switched off")]
+    VersioningStays,
 }
 
 /// One thing to sweep.

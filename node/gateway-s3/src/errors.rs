@@ -58,6 +58,7 @@ pub const TABLE: &[(&str, u16, &str)] = &[
     ("InvalidDigest", 400, "The Content-MD5 you specified was invalid."),
     ("InvalidEncryptionAlgorithmError", 400, "The encryption request you specified is not valid."),
     ("InvalidLocationConstraint", 400, "The specified location-constraint is not valid"),
+    ("InvalidBucketState", 409, "The request is not valid with the current state of the bucket."),
     (
         "InvalidPart",
         400,
@@ -110,6 +111,7 @@ pub const TABLE: &[(&str, u16, &str)] = &[
     ("ObjectLockConfigurationNotFoundError", 404, "Object Lock configuration does not exist for this bucket"),
     ("PreconditionFailed", 412, "At least one of the pre-conditions you specified did not hold"),
     ("ReplicationConfigurationNotFoundError", 404, "The replication configuration was not found"),
+    ("QuotaExceeded", 403, "The quota of the bucket or of its owner is used up."),
     ("RequestHeaderSectionTooLarge", 400, "Your request header section exceeds the maximum allowed size."),
     (
         "RequestTimeTooSkewed",
@@ -214,7 +216,17 @@ impl From<ObjectError> for Refusal {
             ObjectError::NoSuchBucket(_) => Self::new("NoSuchBucket"),
             ObjectError::BucketAlreadyOwnedByYou(_) => Self::new("BucketAlreadyOwnedByYou"),
             ObjectError::BucketNotEmpty(_) => Self::new("BucketNotEmpty"),
-            ObjectError::NoSuchKey(_) => Self::new("NoSuchKey"),
+            ObjectError::NoSuchKey(_) | ObjectError::DeleteMarker { named: false, .. } => {
+                Self::new("NoSuchKey")
+            }
+            ObjectError::DeleteMarker { named: true, .. } => Self::new("MethodNotAllowed"),
+            ObjectError::NoSuchVersion(_) => Self::new("NoSuchVersion"),
+            ObjectError::Locked(_) => {
+                Self::because("AccessDenied", "Access Denied because object protected by object lock.")
+            }
+            ObjectError::BucketState(_) => Self::because("InvalidBucketState", said),
+            ObjectError::NoSuchDocument => Self::because("InvalidRequest", said),
+            ObjectError::QuotaExceeded { .. } => Self::because("QuotaExceeded", said),
             ObjectError::NoSuchUpload(_) => Self::new("NoSuchUpload"),
             ObjectError::InvalidPart(_) => Self::new("InvalidPart"),
             ObjectError::InvalidPartOrder => Self::new("InvalidPartOrder"),

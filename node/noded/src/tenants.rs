@@ -155,7 +155,8 @@ async fn create_partition(
     partition: PartitionId,
     group: GroupId,
 ) -> Result<()> {
-    let command = CatalogCommand { partition, at: now(), op: Op::CreatePartition { tenant, database_id } };
+    let op = Op::CreatePartition { tenant, database_id };
+    let command = CatalogCommand { partition, at: now(), request: None, op };
     let answer =
         consensus.propose(group, command.encode()).await.context("the catalog group did not decide")?;
     decode_outcome(&answer)?.map(drop).map_err(|refusal| anyhow::anyhow!("catalog group {group}: {refusal}"))

@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, ops::Range, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 use futures::Stream;
+use holdfast_catalog::{BucketStateRule, VersionRef};
 use holdfast_model::{TenantId, UnixMillis, UploadId, VersionId};
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +48,22 @@ pub enum ObjectError {
     BucketNotEmpty(String),
     #[error("key {0:?} does not exist")]
     NoSuchKey(String),
+    #[error("key {0:?} has no such version")]
+    NoSuchVersion(String),
+    /// A delete marker is there. `named`: it was asked for by its id (S3 answers 405, otherwise 404).
+    #[error("key {key:?} has a delete marker there")]
+    DeleteMarker { key: String, version: VersionRef, modified: UnixMillis, named: bool },
+    /// A legal hold or a retention keeps the version.
+    #[error("key {0:?} is locked")]
+    Locked(String),
+    /// Object lock without versioning, and the like.
+    #[error("{0}")]
+    BucketState(BucketStateRule),
+    #[error("the bucket has no such document")]
+    NoSuchDocument,
+    /// `tenant`: the tenant's quota; otherwise the bucket's.
+    #[error("the quota is used up")]
+    QuotaExceeded { tenant: bool },
     #[error("upload {0:?} does not exist, was completed or aborted")]
     NoSuchUpload(String),
     #[error("part {0} was not uploaded, or its ETag differs")]

@@ -14,7 +14,8 @@ mod service;
 mod stripes;
 pub mod sweeper;
 mod tenant;
+pub mod versioned;
 
 pub use directory::{Directory, DirectorySnapshot, TenantEntry};
-pub use service::ObjectService;
+pub use service::{ObjectService, open_versioned};
 pub use stripes::StripeIo;

@@ -4,9 +4,10 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use holdfast_catalog::{
-    CatalogReader, Command, Op, Outcome, PartitionReader, ReadError, Refusal, decode_outcome,
+    CatalogReader, Command, Op, Outcome, PartitionReader, ReadError, Refusal, RequestId, decode_outcome,
 };
 use holdfast_consensus::{Consensus, ProposeError};
+use holdfast_crypt::random_array;
 use holdfast_model::{GroupId, PartitionId, TenantId};
 
 use crate::{
@@ -14,10 +15,15 @@ use crate::{
     directory::{Directory, TenantEntry},
     stripes::{StripeIo, now},
     tenant::TenantHandle,
+    versioned::VersionedObjects,
 };
 
 /// How long a catalog read waits for this replica to catch up.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often a command whose outcome is unknown is proposed again. It carries a request id, so that it is
+/// done once however often that is.
+const UNKNOWN_RETRIES: usize = 1;
 
 /// Objects of all tenants, as this node serves them.
 #[derive(Debug)]
@@ -40,15 +46,22 @@ impl ObjectService {
         Self { directory, consensus, catalogs, stripes }
     }
 
-    /// Has a command decided and applied by the group that hosts the partition.
+    /// Has a command decided and applied by the group that hosts the partition. Done once, also when its
+    /// outcome was unknown at first and it is proposed again.
     pub(crate) async fn propose(
         &self,
         (partition, group): (PartitionId, GroupId),
         op: Op,
     ) -> Result<Outcome, ObjectError> {
-        let command = Command { partition, at: now(), op };
-        let answer =
-            self.consensus.propose(group, command.encode()).await.map_err(|error| propose_error(&error))?;
+        let request = Some(RequestId::from_bytes(random_array()));
+        let command = Command { partition, at: now(), request, op }.encode();
+        let mut retries = UNKNOWN_RETRIES;
+        let answer = loop {
+            match self.consensus.propose(group, command.clone()).await {
+                Err(ProposeError::Unknown { .. }) if retries > 0 => retries -= 1,
+                other => break other.map_err(|error| propose_error(&error))?,
+            }
+        };
         decode_outcome(&answer).map_err(|e| ObjectError::Internal(e.to_string()))
     }
 
@@ -95,6 +108,11 @@ fn missing(error: ReadError, (bucket, key): (&str, &str)) -> ObjectError {
         ReadError::NoSuchBucket => ObjectError::NoSuchBucket(bucket.to_owned()),
         ReadError::NoSuchKey => ObjectError::NoSuchKey(key.to_owned()),
         ReadError::NoSuchUpload => ObjectError::NoSuchUpload(key.to_owned()),
+        ReadError::NoSuchVersion => ObjectError::NoSuchVersion(key.to_owned()),
+        ReadError::DeleteMarker { version, modified, named } => {
+            ObjectError::DeleteMarker { key: key.to_owned(), version, modified, named }
+        }
+        ReadError::NoSuchDocument => ObjectError::NoSuchDocument,
         // Its creation has not come through to this replica yet.
         ReadError::NoSuchPartition(_) => ObjectError::Unavailable(error.to_string()),
         ReadError::Storage { ref source, .. } => ObjectError::Internal(format!("{error}: {source}")),
@@ -118,6 +136,12 @@ pub(crate) fn refused(refusal: Refusal, bucket: &str, key: &str) -> ObjectError 
         Refusal::InvalidPartOrder => ObjectError::InvalidPartOrder,
         Refusal::PartTooSmall { number, size, min } => ObjectError::PartTooSmall { number, size, min },
         Refusal::TooLarge { size } => ObjectError::TooLarge(size),
+        Refusal::NoSuchVersion => ObjectError::NoSuchVersion(key.to_owned()),
+        Refusal::DeleteMarker => ObjectError::InvalidArgument("a delete marker has nothing to change".into()),
+        Refusal::Locked => ObjectError::Locked(key.to_owned()),
+        Refusal::BucketState(rule) => ObjectError::BucketState(rule),
+        Refusal::QuotaExceeded { tenant } => ObjectError::QuotaExceeded { tenant },
+        Refusal::TooOld => ObjectError::Unavailable(refusal.to_string()),
         other => ObjectError::Internal(other.to_string()),
     }
 }
@@ -135,6 +159,12 @@ impl ObjectGateway for Arc<ObjectService> {
     fn region(&self) -> String {
         self.directory.region().to_owned()
     }
+}
+
+/// Everything of one tenant beyond what [`TenantObjects`] has.
+#[must_use]
+pub fn open_versioned(service: &Arc<ObjectService>, tenant: TenantId) -> Arc<dyn VersionedObjects> {
+    Arc::new(TenantHandle::new(Arc::clone(service), tenant))
 }
 
 /// Opaque bytes of the catalog: postcard.

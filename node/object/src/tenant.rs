@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, ops::Range, sync::Arc};
 use bytes::Bytes;
 use futures::StreamExt;
 use holdfast_catalog::{
-    Bucket, CompleteUpload, Condition, DeleteItem, ObjectHead, Op, PutObject, PutPart, Response,
+    Bucket, CompleteUpload, Condition, DeleteItem, Deleted, ObjectExtras, ObjectHead, ObjectRow, Op,
+    PutObject, PutPart, Response, UploadQuery, VersionRef, VersionSelector,
 };
 use holdfast_crypt::{BodyContext, random_array};
 use holdfast_model::{BucketId, GroupId, PartitionId, TenantId, UploadId, VersionId};
@@ -26,26 +27,108 @@ use crate::{
 /// A tenant's handle.
 #[derive(Debug, Clone)]
 pub(crate) struct TenantHandle {
-    service: Arc<ObjectService>,
+    pub(crate) service: Arc<ObjectService>,
     tenant: TenantId,
 }
 
-type Route = (PartitionId, GroupId);
+pub(crate) type Route = (PartitionId, GroupId);
 
 impl TenantHandle {
     pub(crate) fn new(service: Arc<ObjectService>, tenant: TenantId) -> Self {
         Self { service, tenant }
     }
 
-    fn entry(&self) -> Result<(Arc<TenantEntry>, Route), ObjectError> {
+    pub(crate) fn entry(&self) -> Result<(Arc<TenantEntry>, Route), ObjectError> {
         let entry = self.service.tenant(self.tenant)?;
         let route = entry.partition()?;
         Ok((entry, route))
     }
 
-    async fn bucket(&self, route: Route, name: &str) -> Result<Bucket, ObjectError> {
+    pub(crate) async fn bucket(&self, route: Route, name: &str) -> Result<Bucket, ObjectError> {
         let asked = name.to_owned();
         self.service.read(route, (name, ""), move |catalog| catalog.get_bucket(&asked)).await
+    }
+
+    pub(crate) async fn head_row(
+        &self,
+        bucket: &str,
+        key: &str,
+        version: Option<VersionSelector>,
+    ) -> Result<ObjectHead, ObjectError> {
+        let (_, route) = self.entry()?;
+        let (asked_bucket, asked_key) = (bucket.to_owned(), key.to_owned());
+        self.service
+            .read(route, (bucket, key), move |catalog| {
+                catalog.head_object(&asked_bucket, &asked_key, version)
+            })
+            .await
+    }
+
+    pub(crate) async fn get_row(
+        &self,
+        bucket: &str,
+        key: &str,
+        version: Option<VersionSelector>,
+        range: RangeChoice,
+    ) -> Result<(ObjectHead, Range<u64>, Body), ObjectError> {
+        let (entry, route) = self.entry()?;
+        let (asked_bucket, asked_key) = (bucket.to_owned(), key.to_owned());
+        let ObjectRow { head, content } = self
+            .service
+            .read(route, (bucket, key), move |catalog| {
+                catalog.get_object_range(&asked_bucket, &asked_key, version, |head| {
+                    range.resolve(head.size).unwrap_or(0..0)
+                })
+            })
+            .await?;
+        let range = range.resolve(head.size)?;
+        let owner = ContentOwner {
+            cluster: self.service.directory.cluster(),
+            tenant: self.tenant,
+            tenant_key: Arc::clone(&entry.key),
+            bucket: head.bucket,
+            name: key.to_owned(),
+        };
+        let body = open_body(&self.service.stripes, &owner, content, range.clone()).await?;
+        Ok((head, range, body))
+    }
+
+    pub(crate) async fn put_with(
+        &self,
+        bucket: &str,
+        key: &str,
+        body: Body,
+        options: PutOptions,
+        late: Option<LateChecksums>,
+        extras: ObjectExtras,
+    ) -> Result<(ObjectInfo, VersionRef), ObjectError> {
+        let (entry, route) = self.entry()?;
+        let bucket_id = self.bucket(route, bucket).await?.id;
+        let written = self.write_body(&entry, bucket_id, key, body, &options).await?;
+        let mut attributes = options.attributes;
+        if let Some(late) = late {
+            attributes.checksums.extend(late());
+        }
+        let etag = hex::encode(written.md5);
+        let put = PutObject {
+            bucket: bucket_id,
+            key: key.to_owned(),
+            version: VersionId::new(now(), random_array()),
+            size: written.size,
+            etag: etag.clone(),
+            attributes: to_opaque(&attributes)?,
+            extras,
+            wrapped_key: Bytes::copy_from_slice(written.sealed_key.as_bytes()),
+            body: written.body,
+            condition: condition(options.condition),
+        };
+        match self.service.propose(route, Op::PutObject(put)).await?.map_err(|r| refused(r, bucket, key))? {
+            Response::ObjectPut { version, modified } => {
+                let (key, size) = (key.to_owned(), written.size);
+                Ok((ObjectInfo { key, version: version.id, size, etag, modified, attributes }, version))
+            }
+            other => Err(unexpected(&other)),
+        }
     }
 
     async fn write_body(
@@ -75,18 +158,29 @@ impl TenantHandle {
     }
 }
 
-fn condition(condition: WriteCondition) -> Condition {
+/// Deletes a key as a client does that knows nothing of versions.
+fn plain_delete(key: &str) -> DeleteItem {
+    DeleteItem {
+        key: key.to_owned(),
+        version: None,
+        if_etag: None,
+        marker: random_array(),
+        bypass_governance: false,
+    }
+}
+
+pub(crate) fn condition(condition: WriteCondition) -> Condition {
     Condition { if_absent: condition.if_absent, if_etag: condition.if_etag }
 }
 
-fn unexpected(response: &Response) -> ObjectError {
+pub(crate) fn unexpected(response: &Response) -> ObjectError {
     ObjectError::Internal(format!("the catalog answered {response:?}"))
 }
 
-fn info(key: String, row: &ObjectHead) -> Result<ObjectInfo, ObjectError> {
+pub(crate) fn info(key: String, row: &ObjectHead) -> Result<ObjectInfo, ObjectError> {
     Ok(ObjectInfo {
         key,
-        version: row.version,
+        version: row.version.id,
         size: row.size,
         etag: row.etag.clone(),
         modified: row.modified,
@@ -113,7 +207,8 @@ impl TenantObjects for TenantHandle {
 
     async fn create_bucket(&self, bucket: &str) -> Result<(), ObjectError> {
         let (_, route) = self.entry()?;
-        let op = Op::CreateBucket { bucket: BucketId::from_bytes(random_array()), name: bucket.to_owned() };
+        let id = BucketId::from_bytes(random_array());
+        let op = Op::CreateBucket { bucket: id, name: bucket.to_owned(), object_lock: false };
         self.service.propose(route, op).await?.map(drop).map_err(|r| refused(r, bucket, ""))
     }
 
@@ -143,47 +238,11 @@ impl TenantObjects for TenantHandle {
         options: PutOptions,
         late: Option<LateChecksums>,
     ) -> Result<ObjectInfo, ObjectError> {
-        let (entry, route) = self.entry()?;
-        let bucket_id = self.bucket(route, bucket).await?.id;
-        let written = self.write_body(&entry, bucket_id, key, body, &options).await?;
-        let mut attributes = options.attributes;
-        if let Some(late) = late {
-            attributes.checksums.extend(late());
-        }
-        let version = VersionId::new(now(), random_array());
-        let etag = hex::encode(written.md5);
-        let put = PutObject {
-            bucket: bucket_id,
-            key: key.to_owned(),
-            version,
-            size: written.size,
-            etag: etag.clone(),
-            attributes: to_opaque(&attributes)?,
-            wrapped_key: Bytes::copy_from_slice(written.sealed_key.as_bytes()),
-            body: written.body,
-            condition: condition(options.condition),
-        };
-        match self.service.propose(route, Op::PutObject(put)).await?.map_err(|r| refused(r, bucket, key))? {
-            Response::ObjectPut { modified, .. } => Ok(ObjectInfo {
-                key: key.to_owned(),
-                version,
-                size: written.size,
-                etag,
-                modified,
-                attributes,
-            }),
-            other => Err(unexpected(&other)),
-        }
+        self.put_with(bucket, key, body, options, late, ObjectExtras::default()).await.map(|(info, _)| info)
     }
 
     async fn head(&self, bucket: &str, key: &str) -> Result<ObjectInfo, ObjectError> {
-        let (_, route) = self.entry()?;
-        let (asked_bucket, asked_key) = (bucket.to_owned(), key.to_owned());
-        let head = self
-            .service
-            .read(route, (bucket, key), move |catalog| catalog.head_object(&asked_bucket, &asked_key))
-            .await?;
-        info(key.to_owned(), &head)
+        info(key.to_owned(), &self.head_row(bucket, key, None).await?)
     }
 
     async fn get(
@@ -192,27 +251,8 @@ impl TenantObjects for TenantHandle {
         key: &str,
         range: RangeChoice,
     ) -> Result<(ObjectInfo, Range<u64>, Body), ObjectError> {
-        let (entry, route) = self.entry()?;
-        let (asked_bucket, asked_key) = (bucket.to_owned(), key.to_owned());
-        let row = self
-            .service
-            .read(route, (bucket, key), move |catalog| {
-                catalog.get_object_range(&asked_bucket, &asked_key, |head| {
-                    range.resolve(head.size).unwrap_or(0..0)
-                })
-            })
-            .await?;
-        let info = info(key.to_owned(), &row.head)?;
-        let range = range.resolve(row.head.size)?;
-        let owner = ContentOwner {
-            cluster: self.service.directory.cluster(),
-            tenant: self.tenant,
-            tenant_key: Arc::clone(&entry.key),
-            bucket: row.head.bucket,
-            name: key.to_owned(),
-        };
-        let body = open_body(&self.service.stripes, &owner, row.content, range.clone()).await?;
-        Ok((info, range, body))
+        let (head, range, body) = self.get_row(bucket, key, None, range).await?;
+        Ok((info(key.to_owned(), &head)?, range, body))
     }
 
     async fn delete(&self, bucket: &str, key: &str) -> Result<bool, ObjectError> {
@@ -227,13 +267,15 @@ impl TenantObjects for TenantHandle {
     ) -> Result<Vec<Result<bool, ObjectError>>, ObjectError> {
         let (_, route) = self.entry()?;
         let bucket_id = self.bucket(route, bucket).await?.id;
-        let items = keys.iter().map(|key| DeleteItem { key: key.clone(), if_etag: None }).collect();
+        let items = keys.iter().map(|key| plain_delete(key)).collect();
         let op = Op::DeleteObjects { bucket: bucket_id, items };
         match self.service.propose(route, op).await?.map_err(|r| refused(r, bucket, ""))? {
             Response::ObjectsDeleted(results) if results.len() == keys.len() => Ok(results
                 .into_iter()
                 .zip(keys)
-                .map(|(result, key)| result.map(|v| v.is_some()).map_err(|r| refused(r, bucket, key)))
+                .map(|(result, key)| {
+                    result.map(|deleted| deleted != Deleted::Nothing).map_err(|r| refused(r, bucket, key))
+                })
                 .collect()),
             other => Err(unexpected(&other)),
         }
@@ -303,6 +345,7 @@ impl TenantObjects for TenantHandle {
             key: key.to_owned(),
             upload,
             attributes: to_opaque(&attributes)?,
+            extras: ObjectExtras::default(),
         };
         self.service.propose(route, op).await?.map_err(|r| refused(r, bucket, key))?;
         Ok(upload)
@@ -378,7 +421,7 @@ impl TenantObjects for TenantHandle {
         {
             Response::UploadCompleted(done) => Ok(ObjectInfo {
                 key: key.to_owned(),
-                version: done.version,
+                version: done.version.id,
                 size: done.size,
                 etag: done.etag,
                 modified: done.modified,
@@ -444,14 +487,16 @@ impl TenantObjects for TenantHandle {
     ) -> Result<Vec<UploadInfo>, ObjectError> {
         let (_, route) = self.entry()?;
         let (asked, prefix) = (bucket.to_owned(), prefix.to_owned());
-        let rows = self
+        let page = self
             .service
             .read(route, (bucket, ""), move |catalog| {
-                let after = after.as_ref().map(|(key, upload)| (key.as_str(), *upload));
-                catalog.list_uploads(&asked, &prefix, after, limit)
+                let after = after.as_ref().map(|(key, upload)| (key.as_str(), Some(*upload)));
+                let query = UploadQuery { prefix: &prefix, delimiter: None, after, limit };
+                catalog.list_uploads(&asked, &query)
             })
             .await?;
-        rows.into_iter()
+        page.uploads
+            .into_iter()
             .map(|row| {
                 Ok(UploadInfo {
                     key: row.key,

@@ -1,40 +1,81 @@
-//! Buckets and their counters.
+//! Buckets: their counters, quotas and settings.
 
-use holdfast_model::{BucketId, UnixMillis};
-use rusqlite::{OptionalExtension, params};
+use bytes::Bytes;
+use holdfast_model::BucketId;
+use rusqlite::{OptionalExtension, Row, params};
 
 use super::{Step, millis, step};
 use crate::{
-    partition::{BucketRow, Writer},
-    response::{Outcome, Refusal, Response},
+    command::{BucketChange, decode},
+    lifecycle::Lifecycle,
+    partition::Writer,
+    protect::DefaultRetention,
+    response::{BucketStateRule, Outcome, Refusal, Response},
+    rows::malformed,
+    settings::{DOCUMENT_ID_SIZE_MAX, DOCUMENTS_MAX, DocumentKind, Quota, Versioning},
+    used::{BucketRow, Limits, Used},
 };
 
+/// Columns of [`bucket_row`], in order.
+pub(crate) const BUCKET_ROW_COLUMNS: &str =
+    "no, objects, bytes, old_versions, old_bytes, uploads, upload_bytes,
+     versioning, object_lock, retention, quota_versions, quota_bytes";
+
+/// A bucket's row from the columns [`BUCKET_ROW_COLUMNS`], the first of which is `first`.
+pub(crate) fn bucket_row(row: &Row<'_>, first: usize) -> rusqlite::Result<BucketRow> {
+    let retention = row.get::<_, Option<Vec<u8>>>(first + 9)?.map(|bytes| decode::<DefaultRetention>(&bytes));
+    Ok(BucketRow {
+        no: row.get(first)?,
+        used: Used {
+            objects: row.get(first + 1)?,
+            bytes: row.get(first + 2)?,
+            old_versions: row.get(first + 3)?,
+            old_bytes: row.get(first + 4)?,
+            uploads: row.get(first + 5)?,
+            upload_bytes: row.get(first + 6)?,
+        },
+        versioning: Versioning::from_column(row.get(first + 7)?)
+            .ok_or_else(|| malformed(first + 7, "versioning of a bucket"))?,
+        object_lock: row.get(first + 8)?,
+        retention: retention.transpose().map_err(|_| malformed(first + 9, "default retention"))?,
+        quota: Limits { versions: row.get(first + 10)?, bytes: row.get(first + 11)? },
+    })
+}
+
 impl Writer<'_> {
-    /// The bucket's number and counters. Changes made to it are written when the transaction commits.
+    /// The bucket's number, counters and settings. Changes made to it are written when the transaction
+    /// commits.
     pub(crate) fn bucket(&mut self, id: BucketId) -> Step<&mut BucketRow> {
         use std::collections::hash_map::Entry;
         let row = match self.open.buckets.entry(id) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(unknown) => {
+                let sql = format!("SELECT {BUCKET_ROW_COLUMNS} FROM buckets WHERE id = ?1");
                 let row = self
                     .db
-                    .prepare_cached(
-                        "SELECT no, objects, bytes, uploads, upload_bytes FROM buckets WHERE id = ?1",
-                    )?
-                    .query_row(params![id.as_bytes()], |row| {
-                        Ok(BucketRow {
-                            no: row.get(0)?,
-                            objects: row.get(1)?,
-                            bytes: row.get(2)?,
-                            uploads: row.get(3)?,
-                            upload_bytes: row.get(4)?,
-                        })
-                    })
+                    .prepare_cached(&sql)?
+                    .query_row(params![id.as_bytes()], |row| bucket_row(row, 0))
                     .optional()?;
                 unknown.insert(row)
             }
         };
         Ok(row.as_mut().ok_or(Refusal::NoSuchBucket))
+    }
+
+    /// Counts a change of what a bucket holds, unless a quota forbids it. The last decision of a command:
+    /// nothing may be refused after it.
+    pub(super) fn charge(&mut self, bucket: BucketId, change: Used) -> Step<()> {
+        let (total, quota, more) = (self.open.total, self.open.quota, change.stored());
+        let row = step!(self.bucket(bucket));
+        if !row.quota.allow(row.used.stored(), more) {
+            return Ok(Err(Refusal::QuotaExceeded { tenant: false }));
+        }
+        if !quota.allow(total, more) {
+            return Ok(Err(Refusal::QuotaExceeded { tenant: true }));
+        }
+        row.used += change;
+        self.open.total += more;
+        Ok(Ok(()))
     }
 
     fn bucket_named(&self, name: &str) -> rusqlite::Result<Option<BucketId>> {
@@ -47,9 +88,9 @@ impl Writer<'_> {
 
 pub(super) fn create(
     writer: &mut Writer<'_>,
-    at: UnixMillis,
     bucket: BucketId,
     name: &str,
+    object_lock: bool,
 ) -> rusqlite::Result<Outcome> {
     if name.is_empty() || name.len() > crate::BUCKET_NAME_SIZE_MAX {
         return Ok(Err(Refusal::Invalid(format!("bucket name of {} bytes", name.len()))));
@@ -64,14 +105,30 @@ pub(super) fn create(
     }
     let no = writer.open.next_bucket;
     writer.open.next_bucket += 1;
+    let versioning = if object_lock { Versioning::Enabled } else { Versioning::Off };
     writer
         .db
         .prepare_cached(
-            "INSERT INTO buckets (no, id, name, created, objects, bytes, uploads, upload_bytes)
-             VALUES (?1, ?2, ?3, ?4, 0, 0, 0, 0)",
+            "INSERT INTO buckets (no, id, name, created, objects, bytes, old_versions, old_bytes, uploads,
+                                  upload_bytes, versioning, object_lock)
+             VALUES (?1, ?2, ?3, ?4, 0, 0, 0, 0, 0, 0, ?5, ?6)",
         )?
-        .execute(params![no, bucket.as_bytes(), name, millis(at)])?;
-    let row = BucketRow { no, objects: 0, bytes: 0, uploads: 0, upload_bytes: 0 };
+        .execute(params![
+            no,
+            bucket.as_bytes(),
+            name,
+            millis(writer.now),
+            versioning.column(),
+            object_lock
+        ])?;
+    let row = BucketRow {
+        no,
+        used: Used::default(),
+        versioning,
+        object_lock,
+        retention: None,
+        quota: Limits::default(),
+    };
     writer.open.buckets.insert(bucket, Some(row));
     Ok(Ok(Response::BucketCreated))
 }
@@ -79,10 +136,98 @@ pub(super) fn create(
 pub(super) fn delete(writer: &mut Writer<'_>, name: &str) -> rusqlite::Result<Outcome> {
     let Some(bucket) = writer.bucket_named(name)? else { return Ok(Err(Refusal::NoSuchBucket)) };
     let row = *step!(writer.bucket(bucket));
-    if row.objects > 0 || row.uploads > 0 {
+    if row.used.objects > 0 || row.used.old_versions > 0 || row.used.uploads > 0 {
         return Ok(Err(Refusal::BucketNotEmpty));
     }
+    writer.db.prepare_cached("DELETE FROM documents WHERE bucket = ?1")?.execute(params![row.no])?;
     writer.db.prepare_cached("DELETE FROM buckets WHERE no = ?1")?.execute(params![row.no])?;
     writer.open.buckets.insert(bucket, None);
     Ok(Ok(Response::BucketDeleted))
+}
+
+pub(super) fn set_quota(writer: &mut Writer<'_>, quota: Quota) -> Outcome {
+    writer.open.quota = Limits::of(quota);
+    Ok(Response::QuotaSet)
+}
+
+pub(super) fn set(
+    writer: &mut Writer<'_>,
+    bucket: BucketId,
+    change: BucketChange,
+) -> rusqlite::Result<Outcome> {
+    let row = step!(writer.bucket(bucket));
+    match change {
+        BucketChange::Versioning(wanted) => {
+            let refused = match wanted {
+                Versioning::Off if row.versioning != Versioning::Off => {
+                    Some(BucketStateRule::VersioningStays)
+                }
+                Versioning::Suspended if row.object_lock => Some(BucketStateRule::LockNeedsVersioning),
+                _ => None,
+            };
+            if let Some(rule) = refused {
+                return Ok(Err(Refusal::BucketState(rule)));
+            }
+            row.versioning = wanted;
+        }
+        BucketChange::EnableObjectLock => {
+            if row.versioning != Versioning::Enabled {
+                return Ok(Err(Refusal::BucketState(BucketStateRule::LockNeedsVersioning)));
+            }
+            row.object_lock = true;
+        }
+        BucketChange::DefaultRetention(retention) => {
+            if !row.object_lock {
+                return Ok(Err(Refusal::BucketState(BucketStateRule::NoObjectLock)));
+            }
+            if let Some(fault) = retention.as_ref().and_then(DefaultRetention::fault) {
+                return Ok(Err(Refusal::Invalid(fault.to_owned())));
+            }
+            row.retention = retention;
+        }
+        BucketChange::Quota(quota) => row.quota = Limits::of(quota),
+        BucketChange::Document { kind, id, body } => {
+            let no = row.no;
+            return set_document(writer, no, kind, &id, body.as_ref());
+        }
+    }
+    Ok(Ok(Response::BucketSet))
+}
+
+fn set_document(
+    writer: &mut Writer<'_>,
+    bucket: i64,
+    kind: DocumentKind,
+    id: &str,
+    body: Option<&Bytes>,
+) -> rusqlite::Result<Outcome> {
+    let Some(body) = body else {
+        let mut delete =
+            writer.db.prepare_cached("DELETE FROM documents WHERE bucket = ?1 AND kind = ?2 AND id = ?3")?;
+        delete.execute(params![bucket, kind.column(), id])?;
+        return Ok(Ok(Response::BucketSet));
+    };
+    if body.len() > kind.size_max() || id.len() > DOCUMENT_ID_SIZE_MAX {
+        let text = format!("a document of {} bytes, at most {} are kept", body.len(), kind.size_max());
+        return Ok(Err(Refusal::Invalid(text)));
+    }
+    if kind == DocumentKind::Lifecycle
+        && let Err(error) = Lifecycle::decode(body)
+    {
+        return Ok(Err(Refusal::Invalid(error.to_string())));
+    }
+    let mut others = writer
+        .db
+        .prepare_cached("SELECT count(*) FROM documents WHERE bucket = ?1 AND NOT (kind = ?2 AND id = ?3)")?;
+    let others: i64 = others.query_row(params![bucket, kind.column(), id], |row| row.get(0))?;
+    if others >= DOCUMENTS_MAX {
+        return Ok(Err(Refusal::Invalid(format!("a bucket keeps at most {DOCUMENTS_MAX} documents"))));
+    }
+    writer
+        .db
+        .prepare_cached(
+            "INSERT OR REPLACE INTO documents (bucket, kind, id, changed, body) VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?
+        .execute(params![bucket, kind.column(), id, millis(writer.now), body.as_ref()])?;
+    Ok(Ok(Response::BucketSet))
 }

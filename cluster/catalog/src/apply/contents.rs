@@ -4,7 +4,7 @@
 //! shards are deleted, whatever happens to the object it belonged to.
 
 use bytes::Bytes;
-use holdfast_model::{DriveId, StripeId, UnixMillis};
+use holdfast_model::{DriveId, StripeId};
 use rusqlite::{OptionalExtension, params};
 
 use super::{Step, bytes, millis};
@@ -122,7 +122,7 @@ impl Writer<'_> {
 
     /// Lets go of a content: an inline body is dropped, stripes become garbage. Costs the same however
     /// many stripes it has.
-    pub(super) fn release_content(&mut self, content: i64, at: UnixMillis) -> rusqlite::Result<()> {
+    pub(super) fn release_content(&mut self, content: i64) -> rusqlite::Result<()> {
         let dropped = self
             .db
             .prepare_cached("DELETE FROM contents WHERE no = ?1 AND inline IS NOT NULL")?
@@ -136,7 +136,7 @@ impl Writer<'_> {
                 .prepare_cached(
                     "INSERT INTO dead_contents (since_index, content, since) VALUES (?1, ?2, ?3)",
                 )?
-                .execute(params![since_index, content, millis(at)])?;
+                .execute(params![since_index, content, millis(self.now)])?;
         }
         Ok(())
     }

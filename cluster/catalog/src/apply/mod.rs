@@ -3,17 +3,23 @@
 mod buckets;
 mod contents;
 mod objects;
+mod requests;
 mod stripes;
 mod uploads;
+mod versions;
 
 use holdfast_model::UnixMillis;
 
+pub(crate) use buckets::{BUCKET_ROW_COLUMNS, bucket_row};
+pub use requests::REQUESTS_KEPT_MILLIS;
 pub use stripes::{CONDEMNED_KEPT_MILLIS, SWEEP_MAX};
+pub(crate) use versions::rank;
 
 use crate::{
-    command::Op,
+    command::{Command, Op},
     partition::Writer,
-    response::{Outcome, Refusal, Response},
+    response::{Outcome, Refusal, Response, decode_outcome, encode_outcome},
+    rows::malformed,
 };
 
 /// What a step of a command comes to. The outer error is SQLite's and stops the replica; the inner one
@@ -31,23 +37,41 @@ macro_rules! step {
 }
 use step;
 
-/// Applies one command but [`Op::CreatePartition`], which makes the file itself.
-pub(crate) fn apply(writer: &mut Writer<'_>, at: UnixMillis, op: Op) -> rusqlite::Result<Outcome> {
+/// Applies one command but [`Op::CreatePartition`], which makes the file itself. A request that was done
+/// before gets the answer it got then.
+pub(crate) fn apply(writer: &mut Writer<'_>, command: Command) -> rusqlite::Result<Outcome> {
+    let Command { at, request, op, .. } = command;
+    let Some(request) = request else { return apply_op(writer, op) };
+    match writer.request(at, request)? {
+        requests::Known::TooOld => Ok(Err(Refusal::TooOld)),
+        requests::Known::Done(answer) => decode_outcome(&answer).map_err(|_| malformed(0, "stored answer")),
+        requests::Known::Fresh => {
+            let outcome = apply_op(writer, op)?;
+            writer.remember(at, request, &encode_outcome(&outcome))?;
+            Ok(outcome)
+        }
+    }
+}
+
+fn apply_op(writer: &mut Writer<'_>, op: Op) -> rusqlite::Result<Outcome> {
     match op {
         Op::CreatePartition { .. } => Ok(Ok(Response::PartitionCreated)),
-        Op::CreateBucket { bucket, name } => buckets::create(writer, at, bucket, &name),
+        Op::SetQuota { quota } => Ok(buckets::set_quota(writer, quota)),
+        Op::CreateBucket { bucket, name, object_lock } => buckets::create(writer, bucket, &name, object_lock),
+        Op::SetBucket { bucket, change } => buckets::set(writer, bucket, change),
         Op::DeleteBucket { name } => buckets::delete(writer, &name),
-        Op::PutObject(put) => objects::put(writer, at, &put),
-        Op::DeleteObjects { bucket, items } => objects::delete(writer, at, bucket, &items),
-        Op::CreateUpload { bucket, key, upload, attributes } => {
-            uploads::create(writer, at, bucket, &key, upload, &attributes)
+        Op::PutObject(put) => objects::put(writer, &put),
+        Op::SetObject(set) => objects::set(writer, &set),
+        Op::DeleteObjects { bucket, items } => objects::delete(writer, bucket, &items),
+        Op::CreateUpload { bucket, key, upload, attributes, extras } => {
+            uploads::create(writer, bucket, &key, upload, &attributes, &extras)
         }
-        Op::PutPart(put) => uploads::put_part(writer, at, &put),
-        Op::CompleteUpload(complete) => uploads::complete(writer, at, &complete),
-        Op::AbortUpload { bucket, key, upload } => uploads::abort(writer, at, bucket, &key, upload),
+        Op::PutPart(put) => uploads::put_part(writer, &put),
+        Op::CompleteUpload(complete) => uploads::complete(writer, &complete),
+        Op::AbortUpload { bucket, key, upload } => uploads::abort(writer, bucket, &key, upload),
         Op::RemoveGarbage { ids } => stripes::remove_garbage(writer, &ids),
-        Op::MoveShards(moves) => stripes::move_shards(writer, at, &moves),
-        Op::Condemn { stripes } => stripes::condemn(writer, at, &stripes),
+        Op::MoveShards(moves) => stripes::move_shards(writer, &moves),
+        Op::Condemn { stripes } => stripes::condemn(writer, &stripes),
     }
 }
 

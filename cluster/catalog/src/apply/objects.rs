@@ -1,40 +1,25 @@
-//! Objects: put and delete.
+//! Objects: put, delete, and changes of what is kept beside their content.
 
-use bytes::Bytes;
 use holdfast_model::{
-    BucketId, UnixMillis, UploadId, VersionId,
+    BucketId, VersionId,
     limits::{DELETE_KEYS_MAX, KEY_SIZE_MAX, PUT_SIZE_MAX},
 };
-use rusqlite::{OptionalExtension, params};
 
-use super::{Step, bytes, millis, step};
+use super::{
+    Step, step,
+    versions::{NewObject, Version},
+};
 use crate::{
-    command::{Condition, DeleteItem, PutObject},
+    command::{Condition, DeleteItem, ObjectChange, PutObject, SetObject},
     partition::Writer,
-    response::{Outcome, Refusal, Response},
+    protect::{ACL_SIZE_MAX, ObjectExtras, TAGS_SIZE_MAX, may_replace},
+    response::{BucketStateRule, Deleted, Outcome, Refusal, Response},
+    settings::Versioning,
+    used::{BucketRow, Used},
 };
 
-/// The object at a key, as far as writes need it.
-pub(super) struct Current {
-    pub(super) version: VersionId,
-    pub(super) size: u64,
-    pub(super) modified: UnixMillis,
-    pub(super) etag: String,
-    pub(super) upload: Option<UploadId>,
-    content: i64,
-}
-
-/// An object about to be written.
-pub(super) struct NewObject<'a> {
-    pub(super) key: &'a str,
-    pub(super) version: VersionId,
-    pub(super) size: u64,
-    pub(super) etag: &'a str,
-    pub(super) upload: Option<UploadId>,
-    pub(super) attributes: &'a Bytes,
-    /// Content number, or 0 when it is made of parts.
-    pub(super) content: i64,
-}
+/// An ETag that matches any object.
+const ANY: &str = "*";
 
 pub(super) fn check_key(key: &str) -> Result<(), Refusal> {
     if key.is_empty() || key.len() > KEY_SIZE_MAX {
@@ -43,8 +28,19 @@ pub(super) fn check_key(key: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Checks what is to be kept beside an object that is stored in `bucket`.
+pub(super) fn check_extras(bucket: &BucketRow, extras: &ObjectExtras) -> Result<(), Refusal> {
+    if let Some(fault) = extras.fault() {
+        return Err(Refusal::Invalid(fault.to_owned()));
+    }
+    if (extras.legal_hold || extras.retention.is_some()) && !bucket.object_lock {
+        return Err(Refusal::BucketState(BucketStateRule::NoObjectLock));
+    }
+    Ok(())
+}
+
 impl Condition {
-    pub(super) fn check(&self, current: Option<&Current>) -> Result<(), Refusal> {
+    pub(super) fn check(&self, current: Option<&Version>) -> Result<(), Refusal> {
         if self.if_absent && current.is_some() {
             return Err(Refusal::PreconditionFailed);
         }
@@ -52,115 +48,52 @@ impl Condition {
     }
 }
 
-fn check_etag(expected: Option<&str>, current: Option<&Current>) -> Result<(), Refusal> {
+fn check_etag(expected: Option<&str>, current: Option<&Version>) -> Result<(), Refusal> {
     match (expected, current) {
         (None, _) => Ok(()),
         (Some(_), None) => Err(Refusal::NoSuchKey),
-        (Some(etag), Some(current)) if etag == current.etag => Ok(()),
+        (Some(etag), Some(current)) if etag == ANY || etag == current.etag => Ok(()),
         (Some(_), Some(_)) => Err(Refusal::PreconditionFailed),
     }
 }
 
-impl Writer<'_> {
-    pub(super) fn current(&self, bucket: i64, key: &str) -> rusqlite::Result<Option<Current>> {
-        self.db
-            .prepare_cached(
-                "SELECT version, size, modified, etag, upload, content FROM objects WHERE bucket = ?1 AND key = ?2",
-            )?
-            .query_row(params![bucket, key.as_bytes()], |row| {
-                Ok(Current {
-                    version: VersionId::from_bytes(row.get(0)?),
-                    size: row.get::<_, i64>(1)?.cast_unsigned(),
-                    modified: UnixMillis::new(row.get::<_, i64>(2)?.cast_unsigned()),
-                    etag: row.get(3)?,
-                    upload: row.get::<_, Option<_>>(4)?.map(UploadId::from_bytes),
-                    content: row.get(5)?,
-                })
-            })
-            .optional()
-    }
-
-    /// Writes an object in the place of `current`, which is let go of.
-    pub(super) fn replace(
-        &mut self,
-        bucket: BucketId,
-        at: UnixMillis,
-        current: Option<&Current>,
-        object: &NewObject<'_>,
-    ) -> Step<()> {
-        let row = step!(self.bucket(bucket));
-        row.objects += i64::from(current.is_none());
-        row.bytes += bytes(object.size) - current.map_or(0, |c| bytes(c.size));
-        let bucket = row.no;
-        if let Some(current) = current {
-            self.release_object(current, at)?;
-        }
-        self.db
-            .prepare_cached(
-                "INSERT OR REPLACE INTO objects
-                 (bucket, key, version, size, modified, content, etag, upload, attributes)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-            )?
-            .execute(params![
-                bucket,
-                object.key.as_bytes(),
-                object.version.as_bytes(),
-                bytes(object.size),
-                millis(at),
-                object.content,
-                object.etag,
-                object.upload.as_ref().map(UploadId::as_bytes),
-                object.attributes.as_ref()
-            ])?;
-        Ok(Ok(()))
-    }
-
-    fn release_object(&mut self, object: &Current, at: UnixMillis) -> rusqlite::Result<()> {
-        if object.content != 0 {
-            return self.release_content(object.content, at);
-        }
-        let contents: Vec<i64> = self
-            .db
-            .prepare_cached("DELETE FROM object_parts WHERE version = ?1 RETURNING content")?
-            .query_map(params![object.version.as_bytes()], |row| row.get(0))?
-            .collect::<rusqlite::Result<_>>()?;
-        contents.into_iter().try_for_each(|content| self.release_content(content, at))
-    }
-}
-
-pub(super) fn put(writer: &mut Writer<'_>, at: UnixMillis, put: &PutObject) -> rusqlite::Result<Outcome> {
+pub(super) fn put(writer: &mut Writer<'_>, put: &PutObject) -> rusqlite::Result<Outcome> {
     if let Err(refusal) = check_key(&put.key) {
         return Ok(Err(refusal));
     }
     if put.size > PUT_SIZE_MAX {
         return Ok(Err(Refusal::TooLarge { size: put.size }));
     }
-    let bucket = step!(writer.bucket(put.bucket)).no;
-    let current = writer.current(bucket, &put.key)?;
-    if let Some(current) = current.as_ref().filter(|c| c.version == put.version) {
-        return Ok(Ok(Response::ObjectPut { modified: current.modified }));
+    let bucket = *step!(writer.bucket(put.bucket));
+    if let Err(refusal) = check_extras(&bucket, &put.extras) {
+        return Ok(Err(refusal));
+    }
+    let current = writer.current(bucket.no, &put.key)?;
+    if let Some(current) = current.as_ref().filter(|c| c.id == put.version) {
+        return Ok(Ok(Response::ObjectPut { version: current.shown(), modified: current.modified }));
     }
     if let Err(refusal) = put.condition.check(current.as_ref()) {
         return Ok(Err(refusal));
     }
     step!(writer.admit(put.size, &put.body));
+    let plan = writer.plan(&bucket, &put.key, put.version, current.as_ref())?;
+    step!(writer.charge_plan(put.bucket, &plan, put.size, false, Used::default()));
     let content = writer.insert_content(put.size, &put.wrapped_key, &put.body)?;
     let object = NewObject {
         key: &put.key,
-        version: put.version,
         size: put.size,
         etag: &put.etag,
         upload: None,
         attributes: &put.attributes,
+        extras: &put.extras,
         content,
     };
-    step!(writer.replace(put.bucket, at, current.as_ref(), &object));
-    Ok(Ok(Response::ObjectPut { modified: at }))
+    let version = writer.write_object(&bucket, &plan, &object)?;
+    Ok(Ok(Response::ObjectPut { version, modified: writer.now }))
 }
 
 pub(super) fn delete(
     writer: &mut Writer<'_>,
-    at: UnixMillis,
     bucket: BucketId,
     items: &[DeleteItem],
 ) -> rusqlite::Result<Outcome> {
@@ -170,30 +103,85 @@ pub(super) fn delete(
     step!(writer.bucket(bucket));
     let mut answers = Vec::with_capacity(items.len());
     for item in items {
-        answers.push(delete_one(writer, at, bucket, item)?);
+        answers.push(delete_one(writer, bucket, item)?);
     }
     Ok(Ok(Response::ObjectsDeleted(answers)))
 }
 
-fn delete_one(
-    writer: &mut Writer<'_>,
-    at: UnixMillis,
-    bucket: BucketId,
-    item: &DeleteItem,
-) -> Step<Option<VersionId>> {
-    let no = step!(writer.bucket(bucket)).no;
-    let current = writer.current(no, &item.key)?;
+fn delete_one(writer: &mut Writer<'_>, bucket: BucketId, item: &DeleteItem) -> Step<Deleted> {
+    let row = *step!(writer.bucket(bucket));
+    if let Some(selector) = item.version {
+        let found = writer.find_version(&row, &item.key, selector)?;
+        if let Err(refusal) = check_etag(item.if_etag.as_deref(), found.as_ref()) {
+            return Ok(Err(refusal));
+        }
+        let Some(version) = found else { return Ok(Ok(Deleted::Nothing)) };
+        if version.flags.locked(version.retain_until, writer.now, item.bypass_governance) {
+            return Ok(Err(Refusal::Locked));
+        }
+        step!(writer.remove_version(bucket, &item.key, &version));
+        return Ok(Ok(Deleted::Removed { version: version.shown(), marker: version.is_marker() }));
+    }
+    let current = writer.current(row.no, &item.key)?;
     if let Err(refusal) = check_etag(item.if_etag.as_deref(), current.as_ref()) {
         return Ok(Err(refusal));
     }
-    let Some(current) = current else { return Ok(Ok(None)) };
-    writer.release_object(&current, at)?;
-    writer
-        .db
-        .prepare_cached("DELETE FROM objects WHERE bucket = ?1 AND key = ?2")?
-        .execute(params![no, item.key.as_bytes()])?;
-    let row = step!(writer.bucket(bucket));
-    row.objects -= 1;
-    row.bytes -= bytes(current.size);
-    Ok(Ok(Some(current.version)))
+    if row.versioning == Versioning::Off {
+        let Some(current) = current else { return Ok(Ok(Deleted::Nothing)) };
+        step!(writer.remove_version(bucket, &item.key, &current));
+        return Ok(Ok(Deleted::Removed { version: current.shown(), marker: false }));
+    }
+    if let Err(refusal) = check_key(&item.key) {
+        return Ok(Err(refusal));
+    }
+    let proposed = VersionId::new(writer.now, item.marker);
+    let plan = writer.plan(&row, &item.key, proposed, current.as_ref())?;
+    step!(writer.charge_plan(bucket, &plan, 0, true, Used::default()));
+    let marker = writer.write_marker(row.no, &item.key, &plan)?;
+    Ok(Ok(Deleted::Marked { marker }))
+}
+
+pub(super) fn set(writer: &mut Writer<'_>, set: &SetObject) -> rusqlite::Result<Outcome> {
+    let bucket = *step!(writer.bucket(set.bucket));
+    let found = match set.version {
+        None => writer.current(bucket.no, &set.key)?,
+        Some(selector) => writer.find_version(&bucket, &set.key, selector)?,
+    };
+    let Some(version) = found else {
+        return Ok(Err(if set.version.is_some() { Refusal::NoSuchVersion } else { Refusal::NoSuchKey }));
+    };
+    if version.is_marker() {
+        return Ok(Err(Refusal::DeleteMarker));
+    }
+    let blob = |bytes: &bytes::Bytes| (!bytes.is_empty()).then(|| bytes.to_vec());
+    match &set.change {
+        ObjectChange::Tags(tags) if tags.len() > TAGS_SIZE_MAX => {
+            return Ok(Err(Refusal::Invalid("tags that are too long".into())));
+        }
+        ObjectChange::Acl(acl) if acl.len() > ACL_SIZE_MAX => {
+            return Ok(Err(Refusal::Invalid("an access control list that is too long".into())));
+        }
+        ObjectChange::Tags(tags) => {
+            writer.update_version(bucket.no, &set.key, &version, "tags", blob(tags).as_deref())?;
+        }
+        ObjectChange::Acl(acl) => {
+            writer.update_version(bucket.no, &set.key, &version, "acl", blob(acl).as_deref())?;
+        }
+        _ if !bucket.object_lock => {
+            return Ok(Err(Refusal::BucketState(BucketStateRule::NoObjectLock)));
+        }
+        ObjectChange::LegalHold(on) => {
+            let flags = version.flags.with_legal_hold(*on);
+            writer.update_flags(bucket.no, &set.key, &version, flags, version.retain_until)?;
+        }
+        ObjectChange::Retention { retention, bypass_governance } => {
+            let old = version.flags.retention(version.retain_until);
+            if !may_replace(old, *retention, writer.now, *bypass_governance) {
+                return Ok(Err(Refusal::Locked));
+            }
+            let (flags, until) = version.flags.with_retention(*retention);
+            writer.update_flags(bucket.no, &set.key, &version, flags, until)?;
+        }
+    }
+    Ok(Ok(Response::ObjectSet { version: version.shown() }))
 }

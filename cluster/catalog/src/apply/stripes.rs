@@ -19,11 +19,7 @@ pub const SWEEP_MAX: usize = 4096;
 /// be told from a fresh one; proposals time out long before.
 pub const CONDEMNED_KEPT_MILLIS: u64 = 90 * 24 * 60 * 60 * 1000;
 
-pub(super) fn move_shards(
-    writer: &mut Writer<'_>,
-    at: UnixMillis,
-    moves: &MoveShards,
-) -> rusqlite::Result<Outcome> {
+pub(super) fn move_shards(writer: &mut Writer<'_>, moves: &MoveShards) -> rusqlite::Result<Outcome> {
     let Some((_, false)) = writer.stripe_content(moves.stripe)? else {
         return Ok(Err(Refusal::NoSuchStripe));
     };
@@ -74,7 +70,7 @@ pub(super) fn move_shards(
         writer.insert_place(m.to.drive, moves.stripe, m.index.get())?;
     }
     if !leaving.is_empty() {
-        insert_stale(writer, at, moves.stripe, moves.expected.get(), &encode_shards(&leaving))?;
+        insert_stale(writer, moves.stripe, moves.expected.get(), &encode_shards(&leaving))?;
     }
     Ok(Ok(Response::ShardsMoved { generation: holdfast_model::Generation::new(next) }))
 }
@@ -92,7 +88,6 @@ fn unswept_drives(writer: &Writer<'_>, stripe: StripeId) -> rusqlite::Result<Vec
 
 fn insert_stale(
     writer: &mut Writer<'_>,
-    at: UnixMillis,
     stripe: StripeId,
     generation: u32,
     shards: &[u8],
@@ -111,7 +106,7 @@ fn insert_stale(
             generation,
             shards,
             writer.index.cast_signed(),
-            millis(at)
+            millis(writer.now)
         ])?;
     Ok(())
 }
@@ -160,15 +155,11 @@ fn remove_stripe(writer: &mut Writer<'_>, stripe: StripeId) -> rusqlite::Result<
     Ok(true)
 }
 
-pub(super) fn condemn(
-    writer: &mut Writer<'_>,
-    at: UnixMillis,
-    orphans: &[Orphan],
-) -> rusqlite::Result<Outcome> {
+pub(super) fn condemn(writer: &mut Writer<'_>, orphans: &[Orphan]) -> rusqlite::Result<Outcome> {
     if orphans.len() > SWEEP_MAX {
         return Ok(Err(Refusal::Invalid(format!("{} stripes in one condemnation", orphans.len()))));
     }
-    let before = UnixMillis::new(at.get().saturating_sub(CONDEMNED_KEPT_MILLIS));
+    let before = UnixMillis::new(writer.now.get().saturating_sub(CONDEMNED_KEPT_MILLIS));
     writer.db.prepare_cached("DELETE FROM condemned WHERE since < ?1")?.execute(params![millis(before)])?;
     let mut answers = Vec::with_capacity(orphans.len());
     for orphan in orphans {
@@ -177,13 +168,13 @@ pub(super) fn condemn(
             writer
                 .db
                 .prepare_cached("INSERT OR IGNORE INTO condemned (stripe, since) VALUES (?1, ?2)")?
-                .execute(params![orphan.stripe.as_bytes(), millis(at)])?;
+                .execute(params![orphan.stripe.as_bytes(), millis(writer.now)])?;
             // Each node reports the shards on its own drives, and again until they are swept.
             let waiting = unswept_drives(writer, orphan.stripe)?;
             let fresh: Vec<_> =
                 orphan.shards.iter().copied().filter(|(_, place)| !waiting.contains(&place.drive)).collect();
             if !fresh.is_empty() {
-                insert_stale(writer, at, orphan.stripe, orphan.generation.get(), &encode_shards(&fresh))?;
+                insert_stale(writer, orphan.stripe, orphan.generation.get(), &encode_shards(&fresh))?;
             }
         }
         answers.push(!known);

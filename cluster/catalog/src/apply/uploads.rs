@@ -4,20 +4,24 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use holdfast_model::{
-    BucketId, UnixMillis, UploadId,
+    BucketId, UploadId,
     limits::{OBJECT_SIZE_MAX, PART_NUMBER_MAX, PART_SIZE_MIN, PUT_SIZE_MAX},
 };
 use rusqlite::{OptionalExtension, params};
 
 use super::{
     Step, bytes, millis,
-    objects::{NewObject, check_key},
+    objects::{check_extras, check_key},
     step,
+    versions::NewObject,
 };
 use crate::{
-    command::{CompleteUpload, PutPart},
+    command::{CompleteUpload, PutPart, decode, encode},
     partition::Writer,
+    protect::ObjectExtras,
     response::{CompletedUpload, Outcome, Refusal, Response},
+    rows::malformed,
+    used::Used,
 };
 
 /// A stored part of an upload.
@@ -29,16 +33,20 @@ struct Part {
 
 pub(super) fn create(
     writer: &mut Writer<'_>,
-    at: UnixMillis,
     bucket: BucketId,
     key: &str,
     upload: UploadId,
     attributes: &Bytes,
+    extras: &ObjectExtras,
 ) -> rusqlite::Result<Outcome> {
     if let Err(refusal) = check_key(key) {
         return Ok(Err(refusal));
     }
-    let no = step!(writer.bucket(bucket)).no;
+    let row = *step!(writer.bucket(bucket));
+    if let Err(refusal) = check_extras(&row, extras) {
+        return Ok(Err(refusal));
+    }
+    let no = row.no;
     let known: Option<(i64, Vec<u8>)> = writer
         .db
         .prepare_cached("SELECT bucket, key FROM uploads WHERE id = ?1")?
@@ -53,23 +61,38 @@ pub(super) fn create(
         }
         None => {}
     }
+    step!(writer.charge(bucket, Used { uploads: 1, ..Used::default() }));
     writer
         .db
         .prepare_cached(
-            "INSERT INTO uploads (bucket, key, id, initiated, attributes) VALUES (?1, ?2, ?3, ?4, ?5)",
+            "INSERT INTO uploads (bucket, key, id, initiated, attributes, extras) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         )?
-        .execute(params![no, key.as_bytes(), upload.as_bytes(), millis(at), attributes.as_ref()])?;
-    step!(writer.bucket(bucket)).uploads += 1;
+        .execute(params![
+            no,
+            key.as_bytes(),
+            upload.as_bytes(),
+            millis(writer.now),
+            attributes.as_ref(),
+            encode(extras).as_ref()
+        ])?;
     Ok(Ok(Response::UploadCreated))
 }
 
 impl Writer<'_> {
-    /// The attributes of an upload of this key.
-    fn upload(&self, bucket: i64, key: &str, upload: UploadId) -> rusqlite::Result<Option<Bytes>> {
+    /// What an upload of this key keeps for its object.
+    fn upload(
+        &self,
+        bucket: i64,
+        key: &str,
+        upload: UploadId,
+    ) -> rusqlite::Result<Option<(Bytes, ObjectExtras)>> {
         self.db
-            .prepare_cached("SELECT attributes FROM uploads WHERE bucket = ?1 AND key = ?2 AND id = ?3")?
+            .prepare_cached(
+                "SELECT attributes, extras FROM uploads WHERE bucket = ?1 AND key = ?2 AND id = ?3",
+            )?
             .query_row(params![bucket, key.as_bytes(), upload.as_bytes()], |row| {
-                row.get::<_, Vec<u8>>(0).map(Bytes::from)
+                let extras = decode(row.get_ref(1)?.as_blob()?).map_err(|_| malformed(1, "extras"))?;
+                Ok((row.get::<_, Vec<u8>>(0)?.into(), extras))
             })
             .optional()
     }
@@ -83,7 +106,8 @@ impl Writer<'_> {
             .optional()
     }
 
-    /// Removes the upload with its parts and returns the parts. Their contents are the caller's now.
+    /// Removes the upload with its parts and returns the parts. Their contents are the caller's now, who has
+    /// counted the change.
     fn take_upload(&mut self, bucket: BucketId, key: &str, upload: UploadId) -> Step<BTreeMap<u32, Part>> {
         let parts: BTreeMap<u32, Part> = self
             .db
@@ -99,10 +123,7 @@ impl Writer<'_> {
                 Ok((row.get(0)?, part))
             })?
             .collect::<rusqlite::Result<_>>()?;
-        let row = step!(self.bucket(bucket));
-        row.uploads -= 1;
-        row.upload_bytes -= parts.values().map(|part| bytes(part.size)).sum::<i64>();
-        let no = row.no;
+        let no = step!(self.bucket(bucket)).no;
         self.db
             .prepare_cached("DELETE FROM uploads WHERE bucket = ?1 AND key = ?2 AND id = ?3")?
             .execute(params![no, key.as_bytes(), upload.as_bytes()])?;
@@ -120,7 +141,7 @@ impl Writer<'_> {
     }
 }
 
-pub(super) fn put_part(writer: &mut Writer<'_>, at: UnixMillis, put: &PutPart) -> rusqlite::Result<Outcome> {
+pub(super) fn put_part(writer: &mut Writer<'_>, put: &PutPart) -> rusqlite::Result<Outcome> {
     if put.number == 0 || put.number > PART_NUMBER_MAX {
         return Ok(Err(Refusal::Invalid(format!("part number {}", put.number))));
     }
@@ -138,6 +159,8 @@ pub(super) fn put_part(writer: &mut Writer<'_>, at: UnixMillis, put: &PutPart) -
         return Ok(Ok(Response::PartPut));
     }
     step!(writer.admit(put.size, &put.body));
+    let upload_bytes = bytes(put.size) - replaced.map_or(0, |(size, _)| bytes(size));
+    step!(writer.charge(put.bucket, Used { upload_bytes, ..Used::default() }));
     let content = writer.insert_content(put.size, &put.wrapped_key, &put.body)?;
     writer
         .db
@@ -149,31 +172,25 @@ pub(super) fn put_part(writer: &mut Writer<'_>, at: UnixMillis, put: &PutPart) -
             put.upload.as_bytes(),
             put.number,
             bytes(put.size),
-            millis(at),
+            millis(writer.now),
             content,
             put.etag,
             put.checksums.as_ref()
         ])?;
     if let Some((_, content)) = replaced {
-        writer.release_content(content, at)?;
+        writer.release_content(content)?;
     }
-    step!(writer.bucket(put.bucket)).upload_bytes +=
-        bytes(put.size) - replaced.map_or(0, |(size, _)| bytes(size));
     Ok(Ok(Response::PartPut))
 }
 
-pub(super) fn complete(
-    writer: &mut Writer<'_>,
-    at: UnixMillis,
-    complete: &CompleteUpload,
-) -> rusqlite::Result<Outcome> {
-    let bucket = step!(writer.bucket(complete.bucket)).no;
-    let current = writer.current(bucket, &complete.key)?;
-    let Some(kept_attributes) = writer.upload(bucket, &complete.key, complete.upload)? else {
+pub(super) fn complete(writer: &mut Writer<'_>, complete: &CompleteUpload) -> rusqlite::Result<Outcome> {
+    let bucket = *step!(writer.bucket(complete.bucket));
+    let current = writer.current(bucket.no, &complete.key)?;
+    let Some((kept_attributes, extras)) = writer.upload(bucket.no, &complete.key, complete.upload)? else {
         return Ok(match current {
             Some(done) if done.upload == Some(complete.upload) && done.etag == complete.etag => {
                 Ok(Response::UploadCompleted(CompletedUpload {
-                    version: done.version,
+                    version: done.shown(),
                     size: done.size,
                     etag: done.etag,
                     modified: done.modified,
@@ -182,18 +199,24 @@ pub(super) fn complete(
             _ => Err(Refusal::NoSuchUpload),
         });
     };
-    let size = match check_parts(&complete.parts, &writer.part_list(complete.upload)?) {
+    let there = writer.part_list(complete.upload)?;
+    let size = match check_parts(&complete.parts, &there) {
         Ok(size) => size,
         Err(refusal) => return Ok(Err(refusal)),
     };
     if let Err(refusal) = complete.condition.check(current.as_ref()) {
         return Ok(Err(refusal));
     }
+    let plan = writer.plan(&bucket, &complete.key, complete.version, current.as_ref())?;
     let mut version_used = writer.db.prepare_cached("SELECT 1 FROM object_parts WHERE version = ?1")?;
-    if version_used.exists(params![complete.version.as_bytes()])? {
-        return Ok(Err(Refusal::Invalid(format!("{} is the version of another object", complete.version))));
+    if version_used.exists(params![plan.version.as_bytes()])? {
+        return Ok(Err(Refusal::Invalid(format!("{} is the version of another object", plan.version))));
     }
     drop(version_used);
+    // The bytes are counted already, as the upload's: only a version more can be too much.
+    let upload_bytes = -there.values().map(|(size, _)| bytes(*size)).sum::<i64>();
+    let upload = Used { uploads: -1, upload_bytes, ..Used::default() };
+    step!(writer.charge_plan(complete.bucket, &plan, size, false, upload));
 
     let mut parts = step!(writer.take_upload(complete.bucket, &complete.key, complete.upload));
     let mut start = 0;
@@ -206,7 +229,7 @@ pub(super) fn complete(
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             )?
             .execute(params![
-                complete.version.as_bytes(),
+                plan.version.as_bytes(),
                 bytes(start),
                 number,
                 bytes(part.size),
@@ -216,23 +239,23 @@ pub(super) fn complete(
         start += part.size;
     }
     for unnamed in parts.values() {
-        writer.release_content(unnamed.content, at)?;
+        writer.release_content(unnamed.content)?;
     }
     let object = NewObject {
         key: &complete.key,
-        version: complete.version,
         size,
         etag: &complete.etag,
         upload: Some(complete.upload),
         attributes: complete.attributes.as_ref().unwrap_or(&kept_attributes),
+        extras: &extras,
         content: 0,
     };
-    step!(writer.replace(complete.bucket, at, current.as_ref(), &object));
+    let version = writer.write_object(&bucket, &plan, &object)?;
     Ok(Ok(Response::UploadCompleted(CompletedUpload {
-        version: complete.version,
+        version,
         size,
         etag: complete.etag.clone(),
-        modified: at,
+        modified: writer.now,
     })))
 }
 
@@ -258,7 +281,6 @@ fn check_parts(named: &[(u32, String)], there: &BTreeMap<u32, (u64, String)>) ->
 
 pub(super) fn abort(
     writer: &mut Writer<'_>,
-    at: UnixMillis,
     bucket: BucketId,
     key: &str,
     upload: UploadId,
@@ -267,8 +289,10 @@ pub(super) fn abort(
     if writer.upload(no, key, upload)?.is_none() {
         return Ok(Err(Refusal::NoSuchUpload));
     }
+    let upload_bytes = -writer.part_list(upload)?.values().map(|(size, _)| bytes(*size)).sum::<i64>();
+    step!(writer.charge(bucket, Used { uploads: -1, upload_bytes, ..Used::default() }));
     for part in step!(writer.take_upload(bucket, key, upload)).values() {
-        writer.release_content(part.content, at)?;
+        writer.release_content(part.content)?;
     }
     Ok(Ok(Response::UploadAborted))
 }

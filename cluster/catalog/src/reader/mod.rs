@@ -3,10 +3,13 @@
 //! A read sees every entry applied before it began, from one transaction. Connections are few per
 //! partition ([`crate::sqlite::Pool`]), so a read waits when all are busy; it never waits for the writer.
 
+mod buckets;
 mod list;
 mod objects;
+mod scan;
 mod stripes;
 mod uploads;
+mod versions;
 
 use std::{
     collections::BTreeMap,
@@ -18,14 +21,17 @@ use holdfast_model::{BucketId, DatabaseId, PartitionId, TenantId, UnixMillis};
 use parking_lot::RwLock;
 use rusqlite::{OptionalExtension, Transaction, params};
 
+pub use buckets::{Bucket, Document, Usage};
 pub use list::{ListPage, ListQuery, ListedObject};
 pub use objects::{ObjectHead, ObjectRow, PartContent};
 pub use stripes::{GarbageCursor, GarbageRow, KnownStripe, ShardOnDrive};
-pub use uploads::{PartRow, UploadRow};
+pub use uploads::{PartRow, UploadPage, UploadQuery, UploadRow};
+pub use versions::{ListedVersion, VersionMarker, VersionPage, VersionQuery};
 
 use crate::{
     digest,
     partition::{Identity, Partition, read_identity},
+    response::VersionRef,
     sqlite::Pool,
 };
 
@@ -41,9 +47,25 @@ pub enum ReadError {
     /// No object at that key.
     #[error("no such key")]
     NoSuchKey,
+    /// No version of that id.
+    #[error("no such version")]
+    NoSuchVersion,
+    /// A delete marker is there instead of an object.
+    #[error("a delete marker is there")]
+    DeleteMarker {
+        /// The marker.
+        version: VersionRef,
+        /// When it was made.
+        modified: UnixMillis,
+        /// The marker was asked for by its id; otherwise it is what is current.
+        named: bool,
+    },
     /// No such upload of that key.
     #[error("no such upload")]
     NoSuchUpload,
+    /// The bucket has no such document.
+    #[error("no such document")]
+    NoSuchDocument,
     /// The file could not be read.
     #[error("reading {path}")]
     Storage {
@@ -108,32 +130,6 @@ pub struct PartitionReader {
     source: Arc<Source>,
 }
 
-/// A bucket.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Bucket {
-    /// Its id.
-    pub id: BucketId,
-    /// Its name.
-    pub name: String,
-    /// When it was created.
-    pub created: UnixMillis,
-    /// Exact counts of what it holds.
-    pub usage: Usage,
-}
-
-/// Exact counts, kept with every write.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Objects.
-    pub objects: u64,
-    /// Bytes of their plaintext.
-    pub bytes: u64,
-    /// Multipart uploads in progress.
-    pub uploads: u64,
-    /// Bytes of plaintext of their parts.
-    pub upload_bytes: u64,
-}
-
 /// The logical state of a partition, for comparing replicas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Digest {
@@ -170,41 +166,6 @@ impl PartitionReader {
         })
     }
 
-    /// A bucket by name.
-    ///
-    /// # Errors
-    /// [`ReadError::NoSuchBucket`], [`ReadError::Storage`].
-    pub fn get_bucket(&self, name: &str) -> Result<Bucket, ReadError> {
-        self.read(|db| {
-            let sql = format!("SELECT {BUCKET_COLUMNS} FROM buckets WHERE name = ?1");
-            let found = db.prepare_cached(&sql)?.query_row(params![name], bucket_from).optional()?;
-            found.ok_or(Stop::Answer(ReadError::NoSuchBucket))
-        })
-    }
-
-    /// All buckets in the order of their names.
-    ///
-    /// # Errors
-    /// [`ReadError::Storage`].
-    pub fn list_buckets(&self) -> Result<Vec<Bucket>, ReadError> {
-        self.read(|db| {
-            let sql = format!("SELECT {BUCKET_COLUMNS} FROM buckets ORDER BY name");
-            Ok(db.prepare_cached(&sql)?.query_map([], bucket_from)?.collect::<rusqlite::Result<_>>()?)
-        })
-    }
-
-    /// Exact counts of the partition.
-    ///
-    /// # Errors
-    /// [`ReadError::Storage`].
-    pub fn usage(&self) -> Result<Usage, ReadError> {
-        self.read(|db| {
-            let sql = "SELECT coalesce(sum(objects), 0), coalesce(sum(bytes), 0),
-                              coalesce(sum(uploads), 0), coalesce(sum(upload_bytes), 0) FROM buckets";
-            Ok(db.prepare_cached(sql)?.query_row([], |row| usage_from(row, 0))?)
-        })
-    }
-
     /// A digest of every row, from one read transaction. Reads the whole file.
     ///
     /// # Errors
@@ -230,26 +191,6 @@ impl From<rusqlite::Error> for Stop {
     fn from(error: rusqlite::Error) -> Self {
         Self::Sql(error)
     }
-}
-
-const BUCKET_COLUMNS: &str = "id, name, created, objects, bytes, uploads, upload_bytes";
-
-fn bucket_from(row: &rusqlite::Row<'_>) -> rusqlite::Result<Bucket> {
-    Ok(Bucket {
-        id: BucketId::from_bytes(row.get(0)?),
-        name: row.get(1)?,
-        created: time_from(row, 2)?,
-        usage: usage_from(row, 3)?,
-    })
-}
-
-fn usage_from(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<Usage> {
-    Ok(Usage {
-        objects: count_from(row, first)?,
-        bytes: count_from(row, first + 1)?,
-        uploads: count_from(row, first + 2)?,
-        upload_bytes: count_from(row, first + 3)?,
-    })
 }
 
 fn count_from(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<u64> {

@@ -8,7 +8,11 @@ use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::{PartitionReader, ReadError, Stop, bucket_number, count_from, time_from};
 use crate::{
+    apply::rank,
     body::BodyRef,
+    command::VersionSelector,
+    protect::{Flags, Retention},
+    response::VersionRef,
     rows::{STRIPE_COLUMNS, stripe_from},
 };
 
@@ -18,7 +22,7 @@ pub struct ObjectHead {
     /// The bucket it is in.
     pub bucket: BucketId,
     /// The version.
-    pub version: VersionId,
+    pub version: VersionRef,
     /// Bytes of plaintext.
     pub size: u64,
     /// Without quotes.
@@ -27,6 +31,14 @@ pub struct ObjectHead {
     pub modified: UnixMillis,
     /// Opaque here.
     pub attributes: Bytes,
+    /// Opaque here; empty is none.
+    pub tags: Bytes,
+    /// Opaque here; empty is none.
+    pub acl: Bytes,
+    /// What keeps it from being deleted for a time. May have ended.
+    pub retention: Option<Retention>,
+    /// What keeps it from being deleted until it is lifted.
+    pub legal_hold: bool,
     /// The multipart upload that made it.
     pub upload: Option<UploadId>,
 }
@@ -58,38 +70,45 @@ pub struct PartContent {
 }
 
 impl PartitionReader {
-    /// An object without its content.
+    /// An object without its content: the current one, or a version.
     ///
     /// # Errors
-    /// [`ReadError::NoSuchBucket`], [`ReadError::NoSuchKey`], [`ReadError::Storage`].
-    pub fn head_object(&self, bucket: &str, key: &str) -> Result<ObjectHead, ReadError> {
-        self.read(|db| Ok(find(db, bucket, key)?.0))
+    /// [`ReadError::NoSuchBucket`], [`ReadError::NoSuchKey`], [`ReadError::NoSuchVersion`],
+    /// [`ReadError::DeleteMarker`], [`ReadError::Storage`].
+    pub fn head_object(
+        &self,
+        bucket: &str,
+        key: &str,
+        version: Option<VersionSelector>,
+    ) -> Result<ObjectHead, ReadError> {
+        self.read(|db| Ok(find(db, bucket, key, version)?.0))
     }
 
     /// An object with its whole content.
     ///
     /// # Errors
-    /// [`ReadError::NoSuchBucket`], [`ReadError::NoSuchKey`], [`ReadError::Storage`].
+    /// As [`PartitionReader::head_object`].
     pub fn get_object(&self, bucket: &str, key: &str) -> Result<ObjectRow, ReadError> {
-        self.get_object_range(bucket, key, |head| 0..head.size)
+        self.get_object_range(bucket, key, None, |head| 0..head.size)
     }
 
     /// An object with the parts and stripes that hold a range of its bytes, chosen by `select` when the
     /// object is known. A large object is read in windows this way, with bounded memory.
     ///
     /// # Errors
-    /// [`ReadError::NoSuchBucket`], [`ReadError::NoSuchKey`], [`ReadError::Storage`].
+    /// As [`PartitionReader::head_object`].
     pub fn get_object_range(
         &self,
         bucket: &str,
         key: &str,
+        version: Option<VersionSelector>,
         select: impl FnOnce(&ObjectHead) -> Range<u64>,
     ) -> Result<ObjectRow, ReadError> {
         self.read(|db| {
-            let (head, content) = find(db, bucket, key)?;
+            let (head, content) = find(db, bucket, key, version)?;
             let range = select(&head);
             let parts = match content {
-                0 => parts_of(db, head.version, &range)?,
+                0 => parts_of(db, head.version.id, &range)?,
                 content => vec![(0, 0, content)],
             };
             let mut found = Vec::with_capacity(parts.len());
@@ -101,25 +120,74 @@ impl PartitionReader {
     }
 }
 
-fn find(db: &Transaction<'_>, bucket: &str, key: &str) -> Result<(ObjectHead, i64), Stop> {
+const HEAD_COLUMNS: &str =
+    "version, size, modified, content, flags, etag, retain_until, upload, tags, acl, attributes";
+
+/// A row of either table: the object, whether it is a delete marker, its content number.
+fn head_from(row: &rusqlite::Row<'_>, bucket: BucketId) -> rusqlite::Result<(ObjectHead, bool, i64)> {
+    let flags = Flags(row.get(4)?);
+    let blob = |column| row.get::<_, Option<Vec<u8>>>(column).map(|b| Bytes::from(b.unwrap_or_default()));
+    let head = ObjectHead {
+        bucket,
+        version: VersionRef { id: VersionId::from_bytes(row.get(0)?), null: flags.has(Flags::NULL) },
+        size: count_from(row, 1)?,
+        modified: time_from(row, 2)?,
+        etag: row.get(5)?,
+        retention: flags.retention(row.get(6)?),
+        legal_hold: flags.legal_hold(),
+        upload: row.get::<_, Option<_>>(7)?.map(UploadId::from_bytes),
+        tags: blob(8)?,
+        acl: blob(9)?,
+        attributes: row.get::<_, Vec<u8>>(10)?.into(),
+    };
+    Ok((head, flags.has(Flags::MARKER), row.get(3)?))
+}
+
+fn find(
+    db: &Transaction<'_>,
+    bucket: &str,
+    key: &str,
+    version: Option<VersionSelector>,
+) -> Result<(ObjectHead, i64), Stop> {
     let (no, bucket) = bucket_number(db, bucket)?;
-    db.prepare_cached(
-        "SELECT version, size, modified, content, etag, upload, attributes FROM objects WHERE bucket = ?1 AND key = ?2",
-    )?
-    .query_row(params![no, key.as_bytes()], |row| {
-        let head = ObjectHead {
-            bucket,
-            version: VersionId::from_bytes(row.get(0)?),
-            size: count_from(row, 1)?,
-            modified: time_from(row, 2)?,
-            etag: row.get(4)?,
-            upload: row.get::<_, Option<_>>(5)?.map(UploadId::from_bytes),
-            attributes: row.get::<_, Vec<u8>>(6)?.into(),
-        };
-        Ok((head, row.get(3)?))
-    })
-    .optional()?
-    .ok_or(Stop::Answer(ReadError::NoSuchKey))
+    let query = |table: &str, rest: &str, rank: Option<[u8; VersionId::SIZE]>| {
+        let sql = format!(
+            "SELECT {HEAD_COLUMNS} FROM {table} WHERE bucket = ?1 AND key = ?2 AND (?3 IS NULL OR 1) {rest}"
+        );
+        let mut statement = db.prepare_cached(&sql)?;
+        statement.query_row(params![no, key.as_bytes(), rank], |row| head_from(row, bucket)).optional()
+    };
+    let current = query("objects", "", None)?;
+    let found = match (version, current) {
+        (None, Some(current)) => Some(current),
+        (None, None) => {
+            // A delete marker may stand before what there is.
+            let newest = query("versions", "ORDER BY rank LIMIT 1", None)?;
+            return Err(Stop::Answer(match newest {
+                Some((head, true, _)) => {
+                    ReadError::DeleteMarker { version: head.version, modified: head.modified, named: false }
+                }
+                _ => ReadError::NoSuchKey,
+            }));
+        }
+        (Some(VersionSelector::Null), Some(current)) if current.0.version.null => Some(current),
+        (Some(VersionSelector::Null), _) => query("versions", "AND flags & 1", None)?,
+        (Some(VersionSelector::Id(id)), Some(current)) if current.0.version.id == id => Some(current),
+        (Some(VersionSelector::Id(id)), _) => query("versions", "AND rank = ?3", Some(rank(id)))?,
+    };
+    let named = |head: &ObjectHead| match version {
+        Some(VersionSelector::Id(_)) => !head.version.null,
+        _ => true,
+    };
+    match found.filter(|(head, _, _)| named(head)) {
+        None => Err(Stop::Answer(ReadError::NoSuchVersion)),
+        Some((head, true, _)) => Err(Stop::Answer(ReadError::DeleteMarker {
+            version: head.version,
+            modified: head.modified,
+            named: true,
+        })),
+        Some((head, false, content)) => Ok((head, content)),
+    }
 }
 
 /// Number, offset and content of the parts that hold `range`.

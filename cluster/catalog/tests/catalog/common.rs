@@ -4,9 +4,9 @@ use std::{fs, path::Path};
 
 use bytes::Bytes;
 use holdfast_catalog::{
-    BodyRef, CatalogMachine, CatalogReader, Command, CompleteUpload, Condition, DeleteItem, Digest,
-    GarbageCursor, GarbageRow, Op, Outcome, PartitionReader, PutObject, PutPart, Response, StripeRef,
-    decode_outcome,
+    BodyRef, BucketChange, CatalogMachine, CatalogReader, Command, CompleteUpload, Condition, DeleteItem,
+    Digest, GarbageCursor, GarbageRow, ObjectExtras, Op, Outcome, PartitionReader, PutObject, PutPart,
+    Response, StripeRef, VersionRef, VersionSelector, Versioning, decode_outcome,
 };
 use holdfast_consensus::{Applied, StateMachine};
 use holdfast_model::{
@@ -64,7 +64,7 @@ impl Replica {
 
 /// The command as every replica gets it; its time is derived from the entry's index.
 pub fn command(index: u64, op: Op) -> Bytes {
-    Command { partition: PARTITION, at: UnixMillis::new(time_of(index)), op }.encode()
+    Command { partition: PARTITION, at: UnixMillis::new(time_of(index)), request: None, op }.encode()
 }
 
 pub fn time_of(index: u64) -> u64 {
@@ -148,7 +148,7 @@ pub fn create_partition(partition: PartitionId) -> Op {
 }
 
 pub fn create_bucket(n: u8, name: &str) -> Op {
-    Op::CreateBucket { bucket: bucket_id(n), name: name.into() }
+    Op::CreateBucket { bucket: bucket_id(n), name: name.into(), object_lock: false }
 }
 
 pub fn put_into(bucket: BucketId, key: &str, n: u64, size: u64, body: BodyRef, condition: Condition) -> Op {
@@ -159,6 +159,7 @@ pub fn put_into(bucket: BucketId, key: &str, n: u64, size: u64, body: BodyRef, c
         size,
         etag: format!("etag-{n}"),
         attributes: Bytes::from(format!("attributes-{n}")),
+        extras: ObjectExtras::default(),
         wrapped_key: Bytes::from(format!("key-{n}")),
         body,
         condition,
@@ -171,12 +172,33 @@ pub fn put(key: &str, n: u64, size: u64, body: BodyRef) -> Op {
 }
 
 pub fn delete(key: &str) -> Op {
-    Op::DeleteObjects { bucket: bucket_id(1), items: vec![DeleteItem { key: key.into(), if_etag: None }] }
+    Op::DeleteObjects { bucket: bucket_id(1), items: vec![delete_item(key, 0, None)] }
+}
+
+/// Deletes a key, or one of its versions. `n` gives the delete marker its id, should there be one.
+pub fn delete_item(key: &str, n: u64, version: Option<VersionSelector>) -> DeleteItem {
+    let mut marker = [4; 10];
+    marker[2..].copy_from_slice(&n.to_be_bytes());
+    DeleteItem { key: key.into(), version, if_etag: None, marker, bypass_governance: false }
+}
+
+pub fn set_bucket(n: u8, change: BucketChange) -> Op {
+    Op::SetBucket { bucket: bucket_id(n), change }
+}
+
+pub fn versioning(versioning: Versioning) -> Op {
+    set_bucket(1, BucketChange::Versioning(versioning))
+}
+
+/// A version of a bucket whose versioning is off.
+pub fn null(n: u64) -> VersionRef {
+    VersionRef { id: version(n), null: true }
 }
 
 pub fn create_upload(key: &str, upload: u64) -> Op {
     let attributes = Bytes::from(format!("upload-{upload}"));
-    Op::CreateUpload { bucket: bucket_id(1), key: key.into(), upload: upload_id(upload), attributes }
+    let extras = ObjectExtras::default();
+    Op::CreateUpload { bucket: bucket_id(1), key: key.into(), upload: upload_id(upload), attributes, extras }
 }
 
 pub fn put_part(key: &str, upload: u64, number: u32, n: u64, size: u64, body: BodyRef) -> Op {
@@ -235,5 +257,6 @@ pub fn copy_dir(from: &Path, to: &Path, kept: &dyn Fn(&str) -> Option<f64>) {
 
 /// The same operation, sent to another partition.
 pub fn for_partition(partition: u64, index: u64, op: Op) -> Bytes {
-    Command { partition: PartitionId::new(partition), at: UnixMillis::new(time_of(index)), op }.encode()
+    let partition = PartitionId::new(partition);
+    Command { partition, at: UnixMillis::new(time_of(index)), request: None, op }.encode()
 }

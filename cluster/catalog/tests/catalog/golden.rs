@@ -2,8 +2,10 @@
 
 use bytes::Bytes;
 use holdfast_catalog::{
-    Command, Condition, GarbageId, MoveShards, Op, Orphan, Outcome, Refusal, Response, ShardMove,
-    decode_outcome, encode_outcome,
+    BucketChange, BucketStateRule, Command, Condition, DefaultRetention, Deleted, DocumentKind, GarbageId,
+    MoveShards, ObjectChange, Op, Orphan, Outcome, Quota, Refusal, RequestId, Response, Retention,
+    RetentionMode, RetentionPeriod, SetObject, ShardMove, VersionSelector, Versioning, decode_outcome,
+    encode_outcome,
 };
 use holdfast_model::{Generation, ShardIndex, UnixMillis};
 
@@ -21,10 +23,31 @@ fn commands() -> Vec<Command> {
         generation: Generation::new(1),
         shards: vec![(ShardIndex::new(3), place(4))],
     };
+    let default = DefaultRetention { mode: RetentionMode::Compliance, period: RetentionPeriod::Days(300) };
+    let retention = Retention { mode: RetentionMode::Governance, until: UnixMillis::new(300) };
+    let set_object = |change| {
+        let version = Some(VersionSelector::Id(version(1)));
+        Op::SetObject(SetObject { bucket: bucket_id(1), key: "k".into(), version, change })
+    };
     let ops = vec![
         create_partition(PARTITION),
         create_bucket(1, "bucket"),
         Op::DeleteBucket { name: "bucket".into() },
+        Op::SetQuota { quota: Quota { bytes: Some(300), objects: None } },
+        versioning(Versioning::Suspended),
+        set_bucket(1, BucketChange::EnableObjectLock),
+        set_bucket(1, BucketChange::DefaultRetention(Some(default))),
+        set_bucket(
+            1,
+            BucketChange::Document {
+                kind: DocumentKind::Cors,
+                id: "i".into(),
+                body: Some(Bytes::from_static(b"cors")),
+            },
+        ),
+        set_object(ObjectChange::Tags(Bytes::from_static(b"tags"))),
+        set_object(ObjectChange::LegalHold(true)),
+        set_object(ObjectChange::Retention { retention: Some(retention), bypass_governance: true }),
         put_into(bucket_id(1), "inline", 3, 5, inline("sealed"), condition),
         put("striped", 4, 20, stripes(1..3, 10)),
         delete("k"),
@@ -42,14 +65,26 @@ fn commands() -> Vec<Command> {
         Op::Condemn { stripes: vec![orphan] },
     ];
     ops.into_iter()
-        .map(|op| Command { partition: PARTITION, at: UnixMillis::new(1_700_000_000_000), op })
+        .map(|op| Command {
+            partition: PARTITION,
+            at: UnixMillis::new(1_700_000_000_000),
+            request: Some(RequestId::from_bytes([5; 16])),
+            op,
+        })
         .collect()
 }
 
 fn outcomes() -> Vec<Outcome> {
     vec![
-        Ok(Response::ObjectPut { modified: UnixMillis::new(1_700_000_000_000) }),
-        Ok(Response::ObjectsDeleted(vec![Ok(None), Ok(Some(version(1))), Err(Refusal::PreconditionFailed)])),
+        Ok(Response::ObjectPut { version: null(1), modified: UnixMillis::new(1_700_000_000_000) }),
+        Ok(Response::ObjectsDeleted(vec![
+            Ok(Deleted::Nothing),
+            Ok(Deleted::Removed { version: null(1), marker: false }),
+            Ok(Deleted::Marked { marker: null(2) }),
+            Err(Refusal::PreconditionFailed),
+        ])),
+        Err(Refusal::BucketState(BucketStateRule::NoObjectLock)),
+        Err(Refusal::TooOld),
         Ok(Response::Condemned(vec![true, false])),
         Ok(Response::Replayed),
         Err(Refusal::PartTooSmall { number: 1, size: 2, min: 3 }),
@@ -75,18 +110,18 @@ fn unhex(line: &str) -> Vec<u8> {
 }
 
 #[test]
-fn version_1_commands_stay_readable() {
+fn version_2_commands_stay_readable() {
     let commands = commands();
-    let golden = check("commands_v1.hex", &commands.iter().map(Command::encode).collect::<Vec<_>>());
+    let golden = check("commands_v2.hex", &commands.iter().map(Command::encode).collect::<Vec<_>>());
     for (line, command) in golden.lines().zip(&commands) {
         assert_eq!(&Command::decode(&unhex(line)).unwrap(), command);
     }
 }
 
 #[test]
-fn version_1_outcomes_stay_readable() {
+fn version_2_outcomes_stay_readable() {
     let outcomes = outcomes();
-    let golden = check("outcomes_v1.hex", &outcomes.iter().map(encode_outcome).collect::<Vec<_>>());
+    let golden = check("outcomes_v2.hex", &outcomes.iter().map(encode_outcome).collect::<Vec<_>>());
     for (line, outcome) in golden.lines().zip(&outcomes) {
         assert_eq!(&decode_outcome(&unhex(line)).unwrap(), outcome);
     }
@@ -95,7 +130,7 @@ fn version_1_outcomes_stay_readable() {
 proptest::proptest! {
     #[test]
     fn no_bytes_make_decoding_panic(
-        which in 0..14usize,
+        which in 0..22usize,
         flips in proptest::collection::vec((0..400usize, 0..=255u8), 0..4),
         noise in proptest::collection::vec(0..=255u8, 0..64),
     ) {

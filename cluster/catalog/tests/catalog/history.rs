@@ -5,8 +5,9 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 use bytes::Bytes;
 use holdfast_catalog::{
-    BodyRef, CatalogMachine, Condition, DeleteItem, GarbageId, MoveShards, Op, Orphan, Outcome, Response,
-    ShardMove, decode_outcome,
+    BodyRef, BucketChange, CatalogMachine, Condition, DefaultRetention, DeleteItem, DocumentKind, GarbageId,
+    MoveShards, ObjectChange, Op, Orphan, Outcome, Quota, Response, Retention, RetentionMode,
+    RetentionPeriod, SetObject, ShardMove, Versioning, decode_outcome,
 };
 use holdfast_consensus::{Applied, StateMachine};
 use holdfast_model::{Generation, ShardIndex, UnixMillis, limits::PART_SIZE_MIN};
@@ -23,6 +24,10 @@ const DRIVES: u8 = 12;
 enum Step {
     Put { bucket: u8, key: usize, stripes: u64, condition: u8 },
     Delete { bucket: u8, keys: Vec<usize>, conditional: bool },
+    DeleteVersion { bucket: u8, key: usize, which: usize, bypass: bool },
+    Set { bucket: u8, key: usize, which: usize, change: u8 },
+    SetBucket { bucket: u8, change: u8 },
+    Quota { bucket: Option<u8>, limit: u64 },
     CreateBucket { bucket: u8 },
     DeleteBucket { bucket: u8 },
     CreateUpload { key: usize },
@@ -42,6 +47,12 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(bucket, key, stripes, condition)| Step::Put { bucket, key, stripes, condition }),
         3 => (bucket.clone(), prop::collection::vec(key.clone(), 1..4), any::<bool>())
             .prop_map(|(bucket, keys, conditional)| Step::Delete { bucket, keys, conditional }),
+        4 => (bucket.clone(), key.clone(), 0..4usize, any::<bool>())
+            .prop_map(|(bucket, key, which, bypass)| Step::DeleteVersion { bucket, key, which, bypass }),
+        3 => (bucket.clone(), key.clone(), 0..6usize, 0..7u8)
+            .prop_map(|(bucket, key, which, change)| Step::Set { bucket, key, which, change }),
+        3 => (bucket.clone(), 0..8u8).prop_map(|(bucket, change)| Step::SetBucket { bucket, change }),
+        1 => (prop::option::of(bucket.clone()), 0..400u64).prop_map(|(bucket, limit)| Step::Quota { bucket, limit }),
         1 => bucket.clone().prop_map(|bucket| Step::CreateBucket { bucket }),
         1 => bucket.prop_map(|bucket| Step::DeleteBucket { bucket }),
         2 => key.prop_map(|key| Step::CreateUpload { key }),
@@ -89,14 +100,76 @@ impl Driver {
             Step::Put { bucket, key, stripes, condition } => {
                 let size = if *stripes == 0 { 4 } else { 60 };
                 let body = self.body(*stripes, size);
-                put_into(bucket_id(*bucket + 1), KEYS[*key], n, size, body, Self::condition(*condition, n))
+                let condition_of = Self::condition(*condition, n);
+                let mut op = put_into(bucket_id(*bucket + 1), KEYS[*key], n, size, body, condition_of);
+                let Op::PutObject(put) = &mut op else { unreachable!() };
+                put.extras.legal_hold = *condition == 3 && *bucket == 1;
+                op
             }
             Step::Delete { bucket, keys, conditional } => {
                 let if_etag = conditional.then(|| format!("etag-{}", n.saturating_sub(1)));
-                let item = |key: &usize| DeleteItem { key: KEYS[*key].into(), if_etag: if_etag.clone() };
-                Op::DeleteObjects { bucket: bucket_id(*bucket + 1), items: keys.iter().map(item).collect() }
+                let item = |(at, key): (usize, &usize)| DeleteItem {
+                    if_etag: if_etag.clone(),
+                    ..delete_item(KEYS[*key], 10 * n + at as u64, None)
+                };
+                let items = keys.iter().enumerate().map(item).collect();
+                Op::DeleteObjects { bucket: bucket_id(*bucket + 1), items }
             }
-            Step::CreateBucket { bucket } => create_bucket(*bucket + 1, BUCKETS[usize::from(*bucket) % 2]),
+            Step::DeleteVersion { bucket, key, which, bypass } => {
+                let version = Some(model.selector(bucket_id(*bucket + 1), KEYS[*key], *which));
+                let item =
+                    DeleteItem { bypass_governance: *bypass, ..delete_item(KEYS[*key], 10 * n, version) };
+                Op::DeleteObjects { bucket: bucket_id(*bucket + 1), items: vec![item] }
+            }
+            Step::Set { bucket, key, which, change } => {
+                let bucket = bucket_id(*bucket + 1);
+                let version = (*which > 0).then(|| model.selector(bucket, KEYS[*key], *which - 1));
+                let until = UnixMillis::new(time_of(replica.index) + u64::from(*change) * 3);
+                let retention = |mode| ObjectChange::Retention {
+                    retention: Some(Retention { mode, until }),
+                    bypass_governance: which.is_multiple_of(2),
+                };
+                let change = match change {
+                    0 => ObjectChange::Tags(Bytes::from(format!("tags-{n}"))),
+                    1 => ObjectChange::Acl(Bytes::new()),
+                    2 | 3 => ObjectChange::LegalHold(*change == 2),
+                    4 => retention(RetentionMode::Governance),
+                    5 => retention(RetentionMode::Compliance),
+                    _ => ObjectChange::Retention {
+                        retention: None,
+                        bypass_governance: which.is_multiple_of(2),
+                    },
+                };
+                Op::SetObject(SetObject { bucket, key: KEYS[*key].into(), version, change })
+            }
+            Step::SetBucket { bucket, change } => {
+                let period = RetentionPeriod::Days(1);
+                let default = DefaultRetention { mode: RetentionMode::Governance, period };
+                let body = n.is_multiple_of(2).then(|| Bytes::from(format!("document-{n}")));
+                let change = match change {
+                    0 => BucketChange::Versioning(Versioning::Off),
+                    1..=3 => BucketChange::Versioning(Versioning::Enabled),
+                    4 => BucketChange::Versioning(Versioning::Suspended),
+                    5 => BucketChange::EnableObjectLock,
+                    6 => BucketChange::DefaultRetention(n.is_multiple_of(2).then_some(default)),
+                    _ => BucketChange::Document { kind: DocumentKind::Policy, id: String::new(), body },
+                };
+                set_bucket(*bucket + 1, change)
+            }
+            Step::Quota { bucket, limit } => {
+                let quota =
+                    Quota { bytes: Some(*limit), objects: n.is_multiple_of(2).then_some(*limit / 40) };
+                // Quotas come and go, so that most of a history is lived without.
+                let quota = if n.is_multiple_of(3) { quota } else { Quota::default() };
+                match bucket {
+                    Some(bucket) => set_bucket(*bucket + 1, BucketChange::Quota(quota)),
+                    None => Op::SetQuota { quota },
+                }
+            }
+            Step::CreateBucket { bucket } => {
+                let name = BUCKETS[usize::from(*bucket) % 2].into();
+                Op::CreateBucket { bucket: bucket_id(*bucket + 1), name, object_lock: n.is_multiple_of(2) }
+            }
             Step::DeleteBucket { bucket } => {
                 Op::DeleteBucket { name: BUCKETS[usize::from(*bucket) % 2].into() }
             }
@@ -181,7 +254,8 @@ struct Log {
 fn run(dir: &Path, batches: &[Vec<Step>]) -> (Replica, Log) {
     let mut replica = Replica::open(dir);
     let (mut model, mut driver, mut log) = (Model::default(), Driver::default(), Log::default());
-    let first = vec![create_partition(PARTITION), create_bucket(1, "b")];
+    let locked = Op::CreateBucket { bucket: bucket_id(2), name: "c".into(), object_lock: true };
+    let first = vec![create_partition(PARTITION), create_bucket(1, "b"), locked];
     for batch in std::iter::once(None).chain(batches.iter().map(Some)) {
         let ops: Vec<Op> = match batch {
             None => first.clone(),
@@ -291,7 +365,10 @@ fn random_histories_reach_every_answer() {
         let (_, log) = run(dir.path(), &history);
         for outcome in log.outcomes.concat() {
             seen.insert(match outcome {
-                Ok(Response::ObjectsDeleted(answers)) => format!("deleted {}", name_of(&answers[0])),
+                Ok(Response::ObjectsDeleted(answers)) => match &answers[0] {
+                    Ok(deleted) => format!("deleted {}", name_of(deleted)),
+                    Err(refusal) => format!("deleted {}", name_of(refusal)),
+                },
                 Ok(Response::GarbageRemoved(answers)) => format!("removed {}", answers[0]),
                 Ok(Response::Condemned(answers)) => format!("condemned {}", answers[0]),
                 Ok(response) => name_of(&response),
@@ -304,18 +381,25 @@ fn random_histories_reach_every_answer() {
         "BucketCreated",
         "BucketDeleted",
         "BucketNotEmpty",
+        "BucketSet",
+        "BucketState",
+        "DeleteMarker",
         "InvalidPart",
         "InvalidPartOrder",
         "NoSuchBucket",
         "NoSuchKey",
         "NoSuchStripe",
         "NoSuchUpload",
+        "NoSuchVersion",
         "ObjectPut",
+        "ObjectSet",
         "PartPut",
         "PartTooSmall",
         "PartitionCreated",
         "PlaceOccupied",
         "PreconditionFailed",
+        "QuotaExceeded",
+        "QuotaSet",
         "ShardsMoved",
         "StripeChanged",
         "StripeInUse",
@@ -324,8 +408,11 @@ fn random_histories_reach_every_answer() {
         "UploadCreated",
         "condemned false",
         "condemned true",
-        "deleted Err",
-        "deleted Ok",
+        "deleted Locked",
+        "deleted Marked",
+        "deleted Nothing",
+        "deleted PreconditionFailed",
+        "deleted Removed",
         "removed false",
         "removed true",
     ];

@@ -12,3 +12,4 @@ mod multipart;
 mod objects;
 mod recovery;
 mod stripes;
+mod versions;

@@ -6,8 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use holdfast_catalog::{
-    BodyRef, CompleteUpload, CompletedUpload, DeleteItem, GarbageId, MoveShards, Op, Orphan, Outcome,
-    PartitionReader, PutObject, PutPart, Refusal, Response, StripeRef, Usage,
+    BodyRef, BucketChange, BucketStateRule, CompleteUpload, CompletedUpload, DefaultRetention, DeleteItem,
+    Deleted, DocumentKind, GarbageId, ListQuery, MoveShards, ObjectChange, ObjectExtras, Op, Orphan, Outcome,
+    PartitionReader, PutObject, PutPart, Quota, ReadError, Refusal, Response, Retention, RetentionMode,
+    RetentionPeriod, SetObject, StripeRef, Usage, VersionMarker, VersionQuery, VersionRef, VersionSelector,
+    Versioning,
 };
 use holdfast_model::{
     BucketId, DriveId, Generation, ShardIndex, StripeId, UnixMillis, UploadId, VersionId,
@@ -23,9 +26,13 @@ struct Piece {
     body: BodyRef,
 }
 
+/// A version of a key. Without pieces and ETag: a delete marker.
 #[derive(Debug, Clone)]
 struct Object {
     version: VersionId,
+    null: bool,
+    marker: bool,
+    extras: ObjectExtras,
     etag: String,
     modified: UnixMillis,
     attributes: Bytes,
@@ -36,7 +43,18 @@ struct Object {
 #[derive(Debug, Clone)]
 struct Upload {
     attributes: Bytes,
+    extras: ObjectExtras,
     parts: BTreeMap<u32, Piece>,
+}
+
+#[derive(Debug, Clone)]
+struct BucketModel {
+    id: BucketId,
+    versioning: Versioning,
+    lock: bool,
+    retention: Option<DefaultRetention>,
+    quota: Quota,
+    documents: BTreeMap<(DocumentKind, String), Bytes>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,10 +67,13 @@ enum Fate {
 type Shards = Vec<(ShardIndex, Place)>;
 
 /// The oracle.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Model {
-    buckets: BTreeMap<String, BucketId>,
-    objects: BTreeMap<(BucketId, String), Object>,
+    buckets: BTreeMap<String, BucketModel>,
+    /// All versions of each key, newest first. Never an empty list.
+    objects: BTreeMap<(BucketId, String), Vec<Object>>,
+    quota: Quota,
+    now: UnixMillis,
     uploads: BTreeMap<(BucketId, String, UploadId), Upload>,
     /// Every stripe that ever entered the catalog.
     stripes: BTreeMap<StripeId, (StripeRef, Fate)>,
@@ -69,30 +90,77 @@ impl Object {
 
 impl Model {
     pub fn apply(&mut self, at: UnixMillis, op: &Op) -> Outcome {
+        self.now = self.now.max(at);
+        // A refusal for want of quota is found by doing the thing on a copy and counting afterwards.
+        let before = self.clone();
+        let outcome = self.apply_unlimited(op);
+        if matches!(
+            outcome,
+            Ok(Response::ObjectPut { .. } | Response::PartPut | Response::UploadCompleted(_))
+        ) && let Some(refusal) = self.over_quota(&before)
+        {
+            let now = self.now;
+            *self = before;
+            self.now = now;
+            return Err(refusal);
+        }
+        outcome
+    }
+
+    fn apply_unlimited(&mut self, op: &Op) -> Outcome {
         match op {
             Op::CreatePartition { .. } => Ok(Response::PartitionCreated),
-            Op::CreateBucket { bucket, name } => match self.buckets.get(name) {
-                Some(existing) if existing == bucket => Ok(Response::BucketCreated),
-                Some(existing) => Err(Refusal::BucketAlreadyExists { bucket: *existing }),
+            Op::SetQuota { quota } => {
+                self.quota = *quota;
+                Ok(Response::QuotaSet)
+            }
+            Op::CreateBucket { bucket, name, object_lock } => match self.buckets.get(name) {
+                Some(existing) if existing.id == *bucket => Ok(Response::BucketCreated),
+                Some(existing) => Err(Refusal::BucketAlreadyExists { bucket: existing.id }),
                 None => {
-                    self.buckets.insert(name.clone(), *bucket);
+                    let new = BucketModel {
+                        id: *bucket,
+                        versioning: if *object_lock { Versioning::Enabled } else { Versioning::Off },
+                        lock: *object_lock,
+                        retention: None,
+                        quota: Quota::default(),
+                        documents: BTreeMap::new(),
+                    };
+                    self.buckets.insert(name.clone(), new);
                     Ok(Response::BucketCreated)
                 }
             },
+            Op::SetBucket { bucket, change } => self.set_bucket(*bucket, change),
             Op::DeleteBucket { name } => self.delete_bucket(name),
-            Op::PutObject(put) => self.put(at, put),
+            Op::PutObject(put) => self.put(put),
+            Op::SetObject(set) => self.set_object(set),
             Op::DeleteObjects { bucket, items } => {
                 self.bucket(*bucket)?;
-                Ok(Response::ObjectsDeleted(items.iter().map(|item| self.delete(*bucket, item)).collect()))
+                let mut answers = Vec::new();
+                for item in items {
+                    let before = self.clone();
+                    let answer = self.delete(*bucket, item);
+                    let marked = matches!(answer, Ok(Deleted::Marked { .. }));
+                    answers.push(match self.over_quota(&before).filter(|_| marked) {
+                        Some(refusal) => {
+                            *self = before;
+                            Err(refusal)
+                        }
+                        None => answer,
+                    });
+                }
+                Ok(Response::ObjectsDeleted(answers))
             }
-            Op::CreateUpload { bucket, key, upload, attributes } => {
-                self.bucket(*bucket)?;
-                let new = Upload { attributes: attributes.clone(), parts: BTreeMap::new() };
+            Op::CreateUpload { bucket, key, upload, attributes, extras } => {
+                let lock = self.bucket(*bucket)?.lock;
+                check_extras(lock, extras)?;
+                let new =
+                    Upload { attributes: attributes.clone(), extras: extras.clone(), parts: BTreeMap::new() };
                 self.uploads.entry((*bucket, key.clone(), *upload)).or_insert(new);
                 Ok(Response::UploadCreated)
             }
             Op::PutPart(put) => self.put_part(put),
-            Op::CompleteUpload(complete) => self.complete(at, complete),
+            Op::CompleteUpload(complete) => self.complete(complete),
             Op::AbortUpload { bucket, key, upload } => {
                 self.bucket(*bucket)?;
                 let upload =
@@ -110,12 +178,70 @@ impl Model {
         }
     }
 
-    fn bucket(&self, bucket: BucketId) -> Result<(), Refusal> {
-        self.buckets.values().any(|b| *b == bucket).then_some(()).ok_or(Refusal::NoSuchBucket)
+    /// Which quota is exceeded by more than it was before.
+    fn over_quota(&self, before: &Self) -> Option<Refusal> {
+        let over = |quota: Quota, was: Usage, is: Usage| {
+            let versions = |u: Usage| u.objects + u.old_versions;
+            let bytes = |u: Usage| u.bytes + u.old_bytes + u.upload_bytes;
+            let exceeded = |limit: Option<u64>, was: u64, is: u64| is > was && limit.is_some_and(|l| is > l);
+            exceeded(quota.objects, versions(was), versions(is))
+                || exceeded(quota.bytes, bytes(was), bytes(is))
+        };
+        for bucket in self.buckets.values() {
+            if over(bucket.quota, before.usage_of(bucket.id), self.usage_of(bucket.id)) {
+                return Some(Refusal::QuotaExceeded { tenant: false });
+            }
+        }
+        over(self.quota, before.usage(), self.usage()).then_some(Refusal::QuotaExceeded { tenant: true })
+    }
+
+    fn usage(&self) -> Usage {
+        let mut total = Usage::default();
+        for usage in self.buckets.values().map(|bucket| self.usage_of(bucket.id)) {
+            total.objects += usage.objects;
+            total.bytes += usage.bytes;
+            total.old_versions += usage.old_versions;
+            total.old_bytes += usage.old_bytes;
+            total.uploads += usage.uploads;
+            total.upload_bytes += usage.upload_bytes;
+        }
+        total
+    }
+
+    fn bucket(&self, bucket: BucketId) -> Result<&BucketModel, Refusal> {
+        self.buckets.values().find(|b| b.id == bucket).ok_or(Refusal::NoSuchBucket)
+    }
+
+    fn set_bucket(&mut self, bucket: BucketId, change: &BucketChange) -> Outcome {
+        let row = self.buckets.values_mut().find(|b| b.id == bucket).ok_or(Refusal::NoSuchBucket)?;
+        let rule = |rule| Err(Refusal::BucketState(rule));
+        match change {
+            BucketChange::Versioning(Versioning::Off) if row.versioning != Versioning::Off => {
+                return rule(BucketStateRule::VersioningStays);
+            }
+            BucketChange::Versioning(Versioning::Suspended) if row.lock => {
+                return rule(BucketStateRule::LockNeedsVersioning);
+            }
+            BucketChange::Versioning(versioning) => row.versioning = *versioning,
+            BucketChange::EnableObjectLock if row.versioning != Versioning::Enabled => {
+                return rule(BucketStateRule::LockNeedsVersioning);
+            }
+            BucketChange::EnableObjectLock => row.lock = true,
+            BucketChange::DefaultRetention(_) if !row.lock => return rule(BucketStateRule::NoObjectLock),
+            BucketChange::DefaultRetention(retention) => row.retention = *retention,
+            BucketChange::Quota(quota) => row.quota = *quota,
+            BucketChange::Document { kind, id, body: Some(body) } => {
+                row.documents.insert((*kind, id.clone()), body.clone());
+            }
+            BucketChange::Document { kind, id, body: None } => {
+                row.documents.remove(&(*kind, id.clone()));
+            }
+        }
+        Ok(Response::BucketSet)
     }
 
     fn delete_bucket(&mut self, name: &str) -> Outcome {
-        let bucket = *self.buckets.get(name).ok_or(Refusal::NoSuchBucket)?;
+        let bucket = self.buckets.get(name).ok_or(Refusal::NoSuchBucket)?.id;
         let used = self.objects.keys().any(|(b, _)| *b == bucket)
             || self.uploads.keys().any(|(b, _, _)| *b == bucket);
         if used {
@@ -123,6 +249,83 @@ impl Model {
         }
         self.buckets.remove(name);
         Ok(Response::BucketDeleted)
+    }
+
+    /// The current object of a key: its newest version, unless that is a delete marker.
+    fn current(&self, bucket: BucketId, key: &str) -> Option<&Object> {
+        self.objects.get(&(bucket, key.to_owned()))?.first().filter(|newest| !newest.marker)
+    }
+
+    /// Puts a version in front of the key's others, as the bucket's versioning says.
+    fn push(&mut self, bucket: BucketId, key: &str, mut new: Object) -> VersionRef {
+        let versioning = self.bucket(bucket).unwrap().versioning;
+        new.null = versioning != Versioning::Enabled;
+        let mut stack = self.objects.remove(&(bucket, key.to_owned())).unwrap_or_default();
+        if let Some(newest) = stack.first().filter(|_| versioning != Versioning::Off)
+            && newest.version >= new.version
+        {
+            let random = new.version.as_bytes()[6..].try_into().unwrap();
+            new.version = VersionId::new(UnixMillis::new(newest.version.created().get() + 1), random);
+        }
+        if new.null {
+            for old in stack.extract_if(.., |version| version.null).collect::<Vec<_>>() {
+                old.pieces.iter().for_each(|piece| self.release(piece));
+            }
+        }
+        let shown = VersionRef { id: new.version, null: new.null };
+        stack.insert(0, new);
+        self.objects.insert((bucket, key.to_owned()), stack);
+        shown
+    }
+
+    fn retained(&self, bucket: BucketId, extras: &ObjectExtras) -> ObjectExtras {
+        let mut extras = extras.clone();
+        let default = self.bucket(bucket).unwrap().retention;
+        extras.retention = extras.retention.or(default.map(|default| {
+            let RetentionPeriod::Days(days) = default.period else { unreachable!() };
+            let until = UnixMillis::new(self.now.get() + u64::from(days) * 86_400_000);
+            Retention { mode: default.mode, until }
+        }));
+        extras
+    }
+
+    fn find(&self, bucket: BucketId, key: &str, selector: VersionSelector) -> Option<usize> {
+        self.objects.get(&(bucket, key.to_owned()))?.iter().position(|version| match selector {
+            VersionSelector::Null => version.null,
+            VersionSelector::Id(id) => version.version == id && !version.null,
+        })
+    }
+
+    fn set_object(&mut self, set: &SetObject) -> Outcome {
+        let lock = self.bucket(set.bucket)?.lock;
+        let at = match set.version {
+            None => self.current(set.bucket, &set.key).map(|_| 0).ok_or(Refusal::NoSuchKey)?,
+            Some(selector) => self.find(set.bucket, &set.key, selector).ok_or(Refusal::NoSuchVersion)?,
+        };
+        let now = self.now;
+        let object = &mut self.objects.get_mut(&(set.bucket, set.key.clone())).unwrap()[at];
+        if object.marker {
+            return Err(Refusal::DeleteMarker);
+        }
+        match &set.change {
+            ObjectChange::Tags(tags) => object.extras.tags = tags.clone(),
+            ObjectChange::Acl(acl) => object.extras.acl = acl.clone(),
+            _ if !lock => return Err(Refusal::BucketState(BucketStateRule::NoObjectLock)),
+            ObjectChange::LegalHold(on) => object.extras.legal_hold = *on,
+            ObjectChange::Retention { retention, bypass_governance } => {
+                let weaker = object.extras.retention.filter(|old| old.until > now).is_some_and(|old| {
+                    retention.is_none_or(|new| {
+                        let softer = old.mode == RetentionMode::Compliance && new.mode != old.mode;
+                        softer || new.until < old.until
+                    }) && !(old.mode == RetentionMode::Governance && *bypass_governance)
+                });
+                if weaker {
+                    return Err(Refusal::Locked);
+                }
+                object.extras.retention = *retention;
+            }
+        }
+        Ok(Response::ObjectSet { version: VersionRef { id: object.version, null: object.null } })
     }
 
     fn admit(&self, body: &BodyRef) -> Result<(), Refusal> {
@@ -149,22 +352,25 @@ impl Model {
         }
     }
 
-    fn check(&self, bucket: BucketId, key: &str, absent: bool, etag: Option<&str>) -> Result<(), Refusal> {
-        match (self.objects.get(&(bucket, key.to_owned())), etag) {
+    fn check(&self, there: Option<&Object>, absent: bool, etag: Option<&str>) -> Result<(), Refusal> {
+        match (there, etag) {
             (Some(_), _) if absent => Err(Refusal::PreconditionFailed),
             (None, Some(_)) => Err(Refusal::NoSuchKey),
-            (Some(object), Some(etag)) if object.etag != etag => Err(Refusal::PreconditionFailed),
+            (Some(object), Some(etag)) if etag != "*" && object.etag != etag => {
+                Err(Refusal::PreconditionFailed)
+            }
             _ => Ok(()),
         }
     }
 
-    fn put(&mut self, at: UnixMillis, put: &PutObject) -> Outcome {
-        self.bucket(put.bucket)?;
-        let place = (put.bucket, put.key.clone());
-        if let Some(same) = self.objects.get(&place).filter(|o| o.version == put.version) {
-            return Ok(Response::ObjectPut { modified: same.modified });
+    fn put(&mut self, put: &PutObject) -> Outcome {
+        check_extras(self.bucket(put.bucket)?.lock, &put.extras)?;
+        let current = self.current(put.bucket, &put.key);
+        if let Some(same) = current.filter(|o| o.version == put.version) {
+            let version = VersionRef { id: same.version, null: same.null };
+            return Ok(Response::ObjectPut { version, modified: same.modified });
         }
-        self.check(put.bucket, &put.key, put.condition.if_absent, put.condition.if_etag.as_deref())?;
+        self.check(current, put.condition.if_absent, put.condition.if_etag.as_deref())?;
         self.admit(&put.body)?;
         self.keep(&put.body);
         let piece = Piece {
@@ -176,27 +382,59 @@ impl Model {
         };
         let object = Object {
             version: put.version,
+            null: false,
+            marker: false,
+            extras: self.retained(put.bucket, &put.extras),
             etag: put.etag.clone(),
-            modified: at,
+            modified: self.now,
             attributes: put.attributes.clone(),
             upload: None,
             pieces: vec![piece],
         };
-        self.replace(place, object);
-        Ok(Response::ObjectPut { modified: at })
+        let version = self.push(put.bucket, &put.key, object);
+        Ok(Response::ObjectPut { version, modified: self.now })
     }
 
-    fn replace(&mut self, place: (BucketId, String), object: Object) {
-        if let Some(old) = self.objects.insert(place, object) {
-            old.pieces.iter().for_each(|piece| self.release(piece));
+    fn delete(&mut self, bucket: BucketId, item: &DeleteItem) -> Result<Deleted, Refusal> {
+        let versioning = self.bucket(bucket)?.versioning;
+        let at = match item.version {
+            Some(selector) => self.find(bucket, &item.key, selector),
+            None => self.current(bucket, &item.key).map(|_| 0),
+        };
+        let place = (bucket, item.key.clone());
+        let there = at.map(|at| &self.objects[&place][at]);
+        self.check(there, false, item.if_etag.as_deref())?;
+        if item.version.is_none() && versioning != Versioning::Off {
+            let marker = Object {
+                version: VersionId::new(self.now, item.marker),
+                null: false,
+                marker: true,
+                extras: ObjectExtras::default(),
+                etag: String::new(),
+                modified: self.now,
+                attributes: Bytes::new(),
+                upload: None,
+                pieces: Vec::new(),
+            };
+            return Ok(Deleted::Marked { marker: self.push(bucket, &item.key, marker) });
         }
-    }
-
-    fn delete(&mut self, bucket: BucketId, item: &DeleteItem) -> Result<Option<VersionId>, Refusal> {
-        self.check(bucket, &item.key, false, item.if_etag.as_deref())?;
-        let Some(old) = self.objects.remove(&(bucket, item.key.clone())) else { return Ok(None) };
+        let Some(at) = at else { return Ok(Deleted::Nothing) };
+        let extras = &self.objects[&place][at].extras;
+        let retained = extras.retention.is_some_and(|retention| {
+            let bypassed = item.bypass_governance && retention.mode == RetentionMode::Governance;
+            retention.until > self.now && !bypassed
+        });
+        if extras.legal_hold || retained {
+            return Err(Refusal::Locked);
+        }
+        let stack = self.objects.get_mut(&place).unwrap();
+        let old = stack.remove(at);
+        if stack.is_empty() {
+            self.objects.remove(&place);
+        }
         old.pieces.iter().for_each(|piece| self.release(piece));
-        Ok(Some(old.version))
+        let version = VersionRef { id: old.version, null: old.null };
+        Ok(Deleted::Removed { version, marker: old.marker })
     }
 
     fn put_part(&mut self, put: &PutPart) -> Outcome {
@@ -221,12 +459,11 @@ impl Model {
         Ok(Response::PartPut)
     }
 
-    fn complete(&mut self, at: UnixMillis, complete: &CompleteUpload) -> Outcome {
+    fn complete(&mut self, complete: &CompleteUpload) -> Outcome {
         self.bucket(complete.bucket)?;
-        let place = (complete.bucket, complete.key.clone());
         let of_upload = (complete.bucket, complete.key.clone(), complete.upload);
         let Some(upload) = self.uploads.get(&of_upload).cloned() else {
-            let done = self.objects.get(&place);
+            let done = self.current(complete.bucket, &complete.key);
             let done = done.filter(|o| o.upload == Some(complete.upload) && o.etag == complete.etag);
             return done.map(|o| Response::UploadCompleted(completed(o))).ok_or(Refusal::NoSuchUpload);
         };
@@ -248,7 +485,8 @@ impl Model {
             }
         }
         let condition = &complete.condition;
-        self.check(complete.bucket, &complete.key, condition.if_absent, condition.if_etag.as_deref())?;
+        let current = self.current(complete.bucket, &complete.key);
+        self.check(current, condition.if_absent, condition.if_etag.as_deref())?;
         self.uploads.remove(&of_upload);
         for (number, part) in &upload.parts {
             if !complete.parts.iter().any(|(n, _)| n == number) {
@@ -257,14 +495,17 @@ impl Model {
         }
         let object = Object {
             version: complete.version,
+            null: false,
+            marker: false,
+            extras: self.retained(complete.bucket, &upload.extras),
             etag: complete.etag.clone(),
-            modified: at,
+            modified: self.now,
             attributes: complete.attributes.clone().unwrap_or(upload.attributes),
             upload: Some(complete.upload),
             pieces,
         };
-        let answer = completed(&object);
-        self.replace(place, object);
+        let mut answer = completed(&object);
+        answer.version = self.push(complete.bucket, &complete.key, object);
         Ok(Response::UploadCompleted(answer))
     }
 
@@ -318,7 +559,7 @@ impl Model {
 
     /// Puts the stripe in its new state wherever a body names it.
     fn rewrite(&mut self, stripe: &StripeRef) {
-        let of_objects = self.objects.values_mut().flat_map(|o| &mut o.pieces);
+        let of_objects = self.objects.values_mut().flatten().flat_map(|o| &mut o.pieces);
         let of_uploads = self.uploads.values_mut().flat_map(|u| u.parts.values_mut());
         for piece in of_objects.chain(of_uploads) {
             if let BodyRef::Stripes(stripes) = &mut piece.body {
@@ -349,33 +590,74 @@ impl Model {
         self.stripes.values().filter(|(_, fate)| *fate == Fate::Live).map(|(stripe, _)| stripe).collect()
     }
 
+    /// A version of a key, or one that is not there when it has fewer.
+    pub fn selector(&self, bucket: BucketId, key: &str, which: usize) -> VersionSelector {
+        let stack = self.objects.get(&(bucket, key.to_owned()));
+        match stack.and_then(|stack| stack.get(which)) {
+            Some(version) if !version.null => VersionSelector::Id(version.version),
+            Some(_) => VersionSelector::Null,
+            None if which.is_multiple_of(2) => VersionSelector::Null,
+            None => VersionSelector::Id(crate::common::version(1)),
+        }
+    }
+
     /// Compares everything a reader can see with what should be there.
     pub fn check_against(&self, reader: &PartitionReader, drives: impl Iterator<Item = DriveId>) {
         let names: Vec<_> = reader.list_buckets().unwrap().into_iter().map(|b| (b.name, b.id)).collect();
-        assert!(names.iter().map(|(name, id)| (name, id)).eq(self.buckets.iter()));
-        let mut total = Usage::default();
+        assert!(names.iter().map(|(name, id)| (name, id)).eq(self.buckets.iter().map(|(n, b)| (n, &b.id))));
         for (name, bucket) in &self.buckets {
-            let usage = self.usage_of(*bucket);
-            assert_eq!(reader.get_bucket(name).unwrap().usage, usage);
-            total.objects += usage.objects;
-            total.bytes += usage.bytes;
-            total.uploads += usage.uploads;
-            total.upload_bytes += usage.upload_bytes;
+            let row = reader.get_bucket(name).unwrap();
+            assert_eq!(row.usage, self.usage_of(bucket.id));
+            let settings = (row.versioning, row.object_lock, row.retention, row.quota);
+            assert_eq!(settings, (bucket.versioning, bucket.lock, bucket.retention, bucket.quota));
+            for kind in DocumentKind::ALL {
+                let there = reader.documents(name, kind).unwrap().into_iter().map(|d| (d.id, d.body));
+                let expected = bucket.documents.iter().filter(|((k, _), _)| *k == kind);
+                assert!(there.eq(expected.map(|((_, id), body)| (id.clone(), body.clone()))));
+            }
+            self.check_listings(reader, name, bucket.id);
         }
-        assert_eq!(reader.usage().unwrap(), total);
-        let name_of = |bucket: &BucketId| self.buckets.iter().find(|(_, b)| *b == bucket).unwrap().0;
+        assert_eq!((reader.usage().unwrap(), reader.quota().unwrap()), (self.usage(), self.quota));
+        assert_eq!(reader.clock().unwrap(), self.now);
+        let name_of = |bucket: &BucketId| self.buckets.iter().find(|(_, b)| b.id == *bucket).unwrap().0;
 
-        for ((bucket, key), object) in &self.objects {
-            let row = reader.get_object(name_of(bucket), key).unwrap();
-            assert_eq!((row.head.version, &row.head.etag), (object.version, &object.etag));
-            assert_eq!((row.head.modified, &row.head.attributes), (object.modified, &object.attributes));
-            assert_eq!(row.head.size, object.size());
-            assert_eq!(row.content.len(), object.pieces.len());
-            let mut offset = 0;
-            for (part, piece) in row.content.iter().zip(&object.pieces) {
-                assert_eq!((part.number, part.size, part.offset), (piece.number, piece.size, offset));
-                assert_eq!((&part.wrapped_key, &part.body), (&piece.wrapped_key, &piece.body));
-                offset += piece.size;
+        for ((bucket, key), stack) in &self.objects {
+            for (at, object) in stack.iter().enumerate() {
+                let shown = VersionRef { id: object.version, null: object.null };
+                let selector =
+                    if object.null { VersionSelector::Null } else { VersionSelector::Id(object.version) };
+                if object.marker {
+                    for (version, named) in [(Some(selector), true), (None, false)] {
+                        if named || at == 0 {
+                            let error = reader.head_object(name_of(bucket), key, version).unwrap_err();
+                            assert!(
+                                matches!(error, ReadError::DeleteMarker { version, named: n, .. } if version == shown && n == named)
+                            );
+                        }
+                    }
+                    continue;
+                }
+                let whole = |head: &holdfast_catalog::ObjectHead| 0..head.size;
+                let row = reader.get_object_range(name_of(bucket), key, Some(selector), whole).unwrap();
+                if at == 0 {
+                    assert_eq!(reader.get_object(name_of(bucket), key).unwrap(), row);
+                }
+                assert_eq!((row.head.version, &row.head.etag), (shown, &object.etag));
+                assert_eq!((row.head.modified, &row.head.attributes), (object.modified, &object.attributes));
+                let extras = ObjectExtras {
+                    tags: row.head.tags.clone(),
+                    acl: row.head.acl.clone(),
+                    retention: row.head.retention,
+                    legal_hold: row.head.legal_hold,
+                };
+                assert_eq!((row.head.size, &extras), (object.size(), &object.extras));
+                assert_eq!(row.content.len(), object.pieces.len());
+                let mut offset = 0;
+                for (part, piece) in row.content.iter().zip(&object.pieces) {
+                    assert_eq!((part.number, part.size, part.offset), (piece.number, piece.size, offset));
+                    assert_eq!((&part.wrapped_key, &part.body), (&piece.wrapped_key, &piece.body));
+                    offset += piece.size;
+                }
             }
         }
         for ((bucket, key, id), upload) in &self.uploads {
@@ -387,11 +669,48 @@ impl Model {
         self.check_stripes(reader, drives);
     }
 
+    /// Pages of two, put together, against what there is.
+    fn check_listings(&self, reader: &PartitionReader, name: &str, bucket: BucketId) {
+        let of_bucket = self.objects.iter().filter(|((b, _), _)| *b == bucket);
+        let mut expected = Vec::new();
+        for ((_, key), stack) in of_bucket {
+            for (at, v) in stack.iter().enumerate() {
+                expected.push((key.clone(), v.version, v.null, v.marker, at == 0, v.size(), v.etag.clone()));
+            }
+        }
+        let mut seen = Vec::new();
+        let mut next: Option<(String, Option<VersionId>)> = None;
+        loop {
+            let after = next.as_ref().map(|(key, version)| VersionMarker { key, version: *version });
+            let query = VersionQuery { after, limit: 2, ..VersionQuery::default() };
+            let page = reader.list_versions(name, &query).unwrap();
+            seen.extend(page.versions.into_iter().map(|v| {
+                assert_eq!(v.noncurrent_since.is_none(), v.latest);
+                (v.key, v.version.id, v.version.null, v.marker, v.latest, v.size, v.etag)
+            }));
+            next = page.next;
+            if next.is_none() {
+                break;
+            }
+        }
+        assert_eq!(seen, expected);
+        let page = reader.list(name, &ListQuery { limit: 1000, ..ListQuery::default() }).unwrap();
+        let current = expected.iter().filter(|v| v.4 && !v.3).map(|v| (&v.0, &v.1));
+        assert!(page.objects.iter().map(|o| (&o.key, &o.version)).eq(current));
+    }
+
     fn usage_of(&self, bucket: BucketId) -> Usage {
         let mut usage = Usage::default();
-        for (_, object) in self.objects.iter().filter(|((b, _), _)| *b == bucket) {
-            usage.objects += 1;
-            usage.bytes += object.size();
+        for (_, stack) in self.objects.iter().filter(|((b, _), _)| *b == bucket) {
+            for (at, object) in stack.iter().enumerate() {
+                if at == 0 && !object.marker {
+                    usage.objects += 1;
+                    usage.bytes += object.size();
+                } else {
+                    usage.old_versions += 1;
+                    usage.old_bytes += object.size();
+                }
+            }
         }
         for (_, upload) in self.uploads.iter().filter(|((b, _, _), _)| *b == bucket) {
             usage.uploads += 1;
@@ -436,9 +755,14 @@ impl Model {
     }
 }
 
+fn check_extras(lock: bool, extras: &ObjectExtras) -> Result<(), Refusal> {
+    let locks = extras.legal_hold || extras.retention.is_some();
+    if locks && !lock { Err(Refusal::BucketState(BucketStateRule::NoObjectLock)) } else { Ok(()) }
+}
+
 fn completed(object: &Object) -> CompletedUpload {
     CompletedUpload {
-        version: object.version,
+        version: VersionRef { id: object.version, null: object.null },
         size: object.size(),
         etag: object.etag.clone(),
         modified: object.modified,

@@ -1,7 +1,9 @@
 //! Multipart uploads: the rules of S3, retries, and where parts that are not needed go.
 
 use crate::common::*;
-use holdfast_catalog::{CompletedUpload, Condition, GarbageId, Op, ReadError, Refusal, Response, Usage};
+use holdfast_catalog::{
+    CompletedUpload, Condition, GarbageId, Op, ReadError, Refusal, Response, UploadQuery, Usage,
+};
 use holdfast_model::{UnixMillis, limits::PART_SIZE_MIN};
 
 /// An upload `1` of `k` with parts of 5 MiB, 5 MiB and 1 byte, in stripes 1, 2 and inline.
@@ -27,7 +29,7 @@ fn parts_become_one_object_in_the_order_of_their_numbers() {
     assert_eq!((&upload.attributes[..], parts.len(), parts[0].number), (&b"upload-1"[..], 1, 20));
 
     let done = CompletedUpload {
-        version: version(9),
+        version: null(9),
         size: 2 * PART_SIZE_MIN + 1,
         etag: "complete-1-3".into(),
         modified: UnixMillis::new(time_of(replica.index + 1)),
@@ -53,7 +55,7 @@ fn parts_become_one_object_in_the_order_of_their_numbers() {
 
     // Ranges find their parts.
     let numbers = |range| {
-        let row = reader.get_object_range("b", "k", |_| range).unwrap();
+        let row = reader.get_object_range("b", "k", None, |_| range).unwrap();
         row.content.iter().map(|p| p.number).collect::<Vec<_>>()
     };
     assert_eq!(numbers(0..1), [10]);
@@ -144,9 +146,9 @@ fn uploads_are_listed_by_key_and_id() {
     }
     let reader = replica.reader();
     let list = |prefix: &str, after: Option<(&str, u64)>, limit| {
-        let after = after.map(|(key, upload)| (key, upload_id(upload)));
-        let rows = reader.list_uploads("b", prefix, after, limit).unwrap();
-        rows.into_iter().map(|row| (row.key, row.upload)).collect::<Vec<_>>()
+        let after = after.map(|(key, upload)| (key, Some(upload_id(upload))));
+        let page = reader.list_uploads("b", &UploadQuery { prefix, delimiter: None, after, limit }).unwrap();
+        page.uploads.into_iter().map(|row| (row.key, row.upload)).collect::<Vec<_>>()
     };
     let row = |key: &str, upload| (key.to_owned(), upload_id(upload));
     let all = [row("a/x", 2), row("a/x", 5), row("a/y", 3), row("a0", 4), row("b", 1)];
@@ -156,4 +158,21 @@ fn uploads_are_listed_by_key_and_id() {
     assert_eq!(list("a/", Some(("a/x", 5)), 9), all[2..3]);
     assert_eq!(list("b", Some(("a", 0)), 9), all[4..]);
     assert_eq!(reader.usage().unwrap().uploads, 5);
+
+    // Rolled up, page by page, and from behind a key without naming an upload.
+    let mut query = UploadQuery { delimiter: Some("/"), limit: 1, ..UploadQuery::default() };
+    let first = reader.list_uploads("b", &query).unwrap();
+    assert_eq!(
+        (first.common_prefixes, first.next.clone()),
+        (vec!["a/".to_owned()], Some(("a/".into(), None)))
+    );
+    query.after = Some(("a/", None));
+    let second = reader.list_uploads("b", &query).unwrap();
+    assert_eq!(
+        (second.uploads[0].upload, second.next),
+        (upload_id(4), Some(("a0".into(), Some(upload_id(4)))))
+    );
+    query = UploadQuery { after: Some(("a/x", None)), limit: 9, ..UploadQuery::default() };
+    let behind: Vec<_> = reader.list_uploads("b", &query).unwrap().uploads.iter().map(|u| u.upload).collect();
+    assert_eq!(behind, [3, 4, 1].map(upload_id));
 }

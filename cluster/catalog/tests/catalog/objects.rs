@@ -1,7 +1,7 @@
 //! Buckets and objects: rules, conditions, retries, refusals that change nothing.
 
 use crate::common::*;
-use holdfast_catalog::{Command, Condition, DeleteItem, Op, ReadError, Refusal, Response, Usage};
+use holdfast_catalog::{Command, Condition, DeleteItem, Deleted, Op, ReadError, Refusal, Response, Usage};
 use holdfast_consensus::{Applied, StateMachine};
 use holdfast_model::{PartitionId, UnixMillis};
 
@@ -14,7 +14,7 @@ fn an_object_reads_back_as_it_was_put() {
     let reader = replica.reader();
 
     let small = reader.get_object("b", "small").unwrap();
-    assert_eq!((small.head.size, small.head.etag.as_str(), small.head.version), (5, "etag-1", version(1)));
+    assert_eq!((small.head.size, small.head.etag.as_str(), small.head.version), (5, "etag-1", null(1)));
     assert_eq!(&small.head.attributes[..], b"attributes-1");
     assert_eq!((small.content.len(), &small.content[0].wrapped_key[..]), (1, &b"key-1"[..]));
     assert_eq!(small.content[0].body, inline("sealed"));
@@ -37,7 +37,7 @@ fn a_range_brings_only_the_stripes_that_hold_it() {
     replica.done(put("k", 1, 50, stripes(1..6, 10)));
     let reader = replica.reader();
     let ids = |range: std::ops::Range<u64>| {
-        let row = reader.get_object_range("b", "k", |head| {
+        let row = reader.get_object_range("b", "k", None, |head| {
             assert_eq!(head.size, 50);
             range
         });
@@ -66,17 +66,21 @@ fn conditions_are_decided_when_the_command_is_applied() {
     assert_eq!(outcomes[1], Err(Refusal::PreconditionFailed));
     assert_eq!(replica.apply(put(4, etag("etag-3"))), Err(Refusal::PreconditionFailed));
     assert!(replica.apply(put(5, etag("etag-2"))).is_ok());
-    assert_eq!(replica.reader().head_object("b", "k").unwrap().version, version(5));
+    assert_eq!(replica.reader().head_object("b", "k", None).unwrap().version, null(5));
 
     let items =
         [("k", Some("etag-2")), ("none", Some("x")), ("none", None), ("k", Some("etag-5")), ("k", None)];
-    let items = items.map(|(key, e)| DeleteItem { key: key.into(), if_etag: e.map(str::to_owned) }).to_vec();
+    let item = |(key, e): (&str, Option<&str>)| DeleteItem {
+        if_etag: e.map(str::to_owned),
+        ..delete_item(key, 0, None)
+    };
+    let items = items.map(item).to_vec();
     let expected = vec![
         Err(Refusal::PreconditionFailed),
         Err(Refusal::NoSuchKey),
-        Ok(None),
-        Ok(Some(version(5))),
-        Ok(None),
+        Ok(Deleted::Nothing),
+        Ok(Deleted::Removed { version: null(5), marker: false }),
+        Ok(Deleted::Nothing),
     ];
     replica.expect(Op::DeleteObjects { bucket: bucket_id(1), items }, Response::ObjectsDeleted(expected));
 }
@@ -95,7 +99,7 @@ fn a_repeated_put_answers_the_same_and_changes_nothing() {
     // Overwritten meanwhile: the late repetition is refused and does not bring the old object back.
     replica.done(put("k", 2, 1, inline("new")));
     assert_eq!(replica.apply(put("k", 1, 10, stripes(1..2, 10))), Err(Refusal::StripeInUse(stripe_id(1))));
-    assert_eq!(replica.reader().head_object("b", "k").unwrap().version, version(2));
+    assert_eq!(replica.reader().head_object("b", "k", None).unwrap().version, null(2));
 }
 
 #[test]
@@ -169,8 +173,12 @@ fn bodies_that_contradict_themselves_are_refused_and_leave_nothing() {
 fn commands_for_other_partitions_and_other_databases_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let mut replica = Replica::with_bucket(dir.path());
-    let elsewhere =
-        Command { partition: PartitionId::new(7), at: UnixMillis::new(1), op: create_bucket(1, "b") };
+    let elsewhere = Command {
+        partition: PartitionId::new(7),
+        at: UnixMillis::new(1),
+        request: None,
+        op: create_bucket(1, "b"),
+    };
     let outcomes = apply(&mut replica.machine, 10, &[elsewhere.encode()]);
     assert_eq!(outcomes, [Err(Refusal::NoSuchPartition(PartitionId::new(7)))]);
     replica.index = 10;
@@ -195,7 +203,7 @@ fn malformed_commands_are_refused_and_unknown_versions_stop_the_replica() {
     let newer = bytes::Bytes::from([&[good[0] + 1], &good[1..]].concat());
     let entry = [good, newer];
     assert!(replica.machine.apply(&[Applied { index: 5, commands: &entry }]).is_err());
-    assert!(matches!(replica.reader().head_object("b", "k"), Err(ReadError::NoSuchKey)));
+    assert!(matches!(replica.reader().head_object("b", "k", None), Err(ReadError::NoSuchKey)));
     // The node is updated and the entry comes again.
     assert!(apply(&mut replica.machine, 5, &entry[..1])[0].is_ok());
 }

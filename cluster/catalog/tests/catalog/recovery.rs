@@ -64,12 +64,12 @@ fn a_reader_goes_on_while_an_image_is_installed_under_it() {
     let mut second = Replica::with_bucket(other.path());
     second.done(put("old", 1, 1, inline("old")));
     let held = second.reader();
-    assert!(held.head_object("b", "old").is_ok());
+    assert!(held.head_object("b", "old", None).is_ok());
     second.machine.install(&image, b"p").unwrap();
     // The handle in use still shows the state it was made for; the next one the new state.
-    assert!(held.head_object("b", "old").is_ok());
-    assert!(second.reader().head_object("b", "k").is_ok());
-    assert!(matches!(second.reader().head_object("b", "old"), Err(ReadError::NoSuchKey)));
+    assert!(held.head_object("b", "old", None).is_ok());
+    assert!(second.reader().head_object("b", "k", None).is_ok());
+    assert!(matches!(second.reader().head_object("b", "old", None), Err(ReadError::NoSuchKey)));
 }
 
 #[test]

@@ -7,9 +7,14 @@ CREATE TABLE meta (
     tenant         BLOB    NOT NULL,
     database_id    BLOB    NOT NULL,
     next_index     INTEGER NOT NULL,           -- log entries below this index are applied to this file
+    clock          INTEGER NOT NULL,           -- greatest time of any command; never goes back
     next_bucket    INTEGER NOT NULL,
     next_content   INTEGER NOT NULL,
-    next_stale     INTEGER NOT NULL
+    next_stale     INTEGER NOT NULL,
+    versions       INTEGER NOT NULL,           -- of all buckets together, current or not
+    bytes          INTEGER NOT NULL,           -- of these and of parts of uploads
+    quota_versions INTEGER,                    -- NULL: none, as every quota here
+    quota_bytes    INTEGER
 ) STRICT;
 
 CREATE TABLE buckets (
@@ -17,14 +22,31 @@ CREATE TABLE buckets (
     id             BLOB    NOT NULL UNIQUE,
     name           TEXT    NOT NULL UNIQUE,
     created        INTEGER NOT NULL,           -- Unix milliseconds, as every time here
-    objects        INTEGER NOT NULL,           -- exact counters
+    objects        INTEGER NOT NULL,           -- exact counters: current versions
     bytes          INTEGER NOT NULL,
+    old_versions   INTEGER NOT NULL,           -- noncurrent versions and delete markers
+    old_bytes      INTEGER NOT NULL,
     uploads        INTEGER NOT NULL,
-    upload_bytes   INTEGER NOT NULL            -- bytes of parts of uploads that are not completed
+    upload_bytes   INTEGER NOT NULL,           -- bytes of parts of uploads that are not completed
+    versioning     INTEGER NOT NULL,           -- 0 off, 1 enabled, 2 suspended
+    object_lock    INTEGER NOT NULL,           -- 1: objects can be locked
+    retention      BLOB,                       -- default retention, encoded
+    quota_versions INTEGER,
+    quota_bytes    INTEGER
 ) STRICT;
 
--- The current version of each key. Bodies live elsewhere, so that listing pages stay dense;
--- attributes come last, so that a listing does not touch their overflow pages.
+-- Policy, lifecycle, CORS and so on.
+CREATE TABLE documents (
+    bucket         INTEGER NOT NULL,
+    kind           INTEGER NOT NULL,
+    id             TEXT    NOT NULL,
+    changed        INTEGER NOT NULL,
+    body           BLOB    NOT NULL,
+    PRIMARY KEY (bucket, kind, id)
+) STRICT, WITHOUT ROWID;
+
+-- The newest version of each key, unless that is a delete marker. Bodies live elsewhere, so that listing
+-- pages stay dense; what listings do not show comes last, so that they do not touch its overflow pages.
 CREATE TABLE objects (
     bucket         INTEGER NOT NULL,
     key            BLOB    NOT NULL,
@@ -32,10 +54,44 @@ CREATE TABLE objects (
     size           INTEGER NOT NULL,
     modified       INTEGER NOT NULL,
     content        INTEGER NOT NULL,           -- contents.no, or 0: the rows of object_parts
+    flags          INTEGER NOT NULL,           -- 1 null version, 4 legal hold, 8 governance, 16 compliance
     etag           TEXT    NOT NULL,
+    retain_until   INTEGER,
     upload         BLOB,                       -- the multipart upload that made it
+    tags           BLOB,
+    acl            BLOB,
     attributes     BLOB    NOT NULL,
     PRIMARY KEY (bucket, key)
+) STRICT, WITHOUT ROWID;
+
+-- All other versions, newest first: rank is the version id with every bit inverted. A key whose newest
+-- version is a delete marker (flags 2) has that one here first.
+CREATE TABLE versions (
+    bucket         INTEGER NOT NULL,
+    key            BLOB    NOT NULL,
+    rank           BLOB    NOT NULL,
+    version        BLOB    NOT NULL,
+    size           INTEGER NOT NULL,
+    modified       INTEGER NOT NULL,
+    content        INTEGER NOT NULL,           -- -1: a delete marker
+    flags          INTEGER NOT NULL,
+    etag           TEXT    NOT NULL,
+    retain_until   INTEGER,
+    since          INTEGER NOT NULL,           -- when a newer version came
+    upload         BLOB,
+    tags           BLOB,
+    acl            BLOB,
+    attributes     BLOB    NOT NULL,
+    PRIMARY KEY (bucket, key, rank)
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX versions_null ON versions (bucket, key) WHERE flags & 1;
+
+-- Requests done lately, with their answers, so that a repeated one is done once.
+CREATE TABLE requests (
+    at             INTEGER NOT NULL,
+    id             BLOB    NOT NULL,
+    answer         BLOB    NOT NULL,
+    PRIMARY KEY (at, id)
 ) STRICT, WITHOUT ROWID;
 
 -- The parts of objects made by multipart uploads.
@@ -90,6 +146,7 @@ CREATE TABLE uploads (
     id             BLOB    NOT NULL,
     initiated      INTEGER NOT NULL,
     attributes     BLOB    NOT NULL,
+    extras         BLOB    NOT NULL,           -- tags, access control list, retention, legal hold; encoded
     PRIMARY KEY (bucket, key, id)
 ) STRICT, WITHOUT ROWID;
 CREATE UNIQUE INDEX uploads_by_id ON uploads (id);

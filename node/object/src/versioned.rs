@@ -1,0 +1,404 @@
+//! What a tenant's objects have beyond plain keys: versions, tags, locks, settings and documents of buckets.
+//!
+//! The words are the catalog's, re-exported here; what only a gateway understands (policies, CORS rules,
+//! access control lists) passes through as bytes.
+
+use std::{collections::BTreeMap, ops::Range};
+
+use bytes::Bytes;
+use holdfast_catalog::{Bucket, DeleteItem, ObjectExtras, ObjectHead, Op, Response, SetObject};
+pub use holdfast_catalog::{
+    BucketChange, BucketStateRule, DefaultRetention, Deleted, Document, DocumentKind, Lifecycle,
+    ListedVersion, Quota, Retention, RetentionMode, RetentionPeriod, Usage, VersionPage, VersionRef,
+    VersionSelector, Versioning,
+};
+use holdfast_crypt::random_array;
+use holdfast_model::{BucketId, UploadId, VersionId};
+
+use crate::{
+    api::{Attributes, Body, LateChecksums, ObjectError, ObjectInfo, PutOptions, RangeChoice, UploadInfo},
+    service::{from_opaque, refused, to_opaque},
+    stripes::now,
+    tenant::{TenantHandle, info, unexpected},
+};
+
+/// Tags by name.
+pub type Tags = BTreeMap<String, String>;
+
+/// What is kept beside an object.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Extras {
+    /// Tags.
+    pub tags: Tags,
+    /// Access control list, as the gateway encodes it; empty is none.
+    pub acl: Bytes,
+    /// The bucket's default when `None`.
+    pub retention: Option<Retention>,
+    /// A legal hold.
+    pub legal_hold: bool,
+}
+
+/// A version of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VersionInfo {
+    /// The object.
+    pub info: ObjectInfo,
+    /// The version as clients are told of it.
+    pub version: VersionRef,
+    /// What is kept beside it.
+    pub extras: Extras,
+}
+
+/// A change of what is kept beside an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ObjectChange {
+    /// Replaces the tags.
+    Tags(Tags),
+    /// Replaces the access control list.
+    Acl(Bytes),
+    /// Sets or lifts the legal hold.
+    LegalHold(bool),
+    /// Sets, extends or lifts the retention.
+    Retention {
+        /// The new one.
+        retention: Option<Retention>,
+        /// The caller may shorten or lift a governance retention.
+        bypass_governance: bool,
+    },
+}
+
+/// One key or version to delete.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DeleteRequest {
+    /// The key.
+    pub key: String,
+    /// This version, for good. `None`: the current one, which versioning keeps behind a delete marker.
+    pub version: Option<VersionSelector>,
+    /// `If-Match`: only when the object has this ETag (without quotes); `*` is any.
+    pub if_etag: Option<String>,
+    /// The caller may delete what a governance retention keeps.
+    pub bypass_governance: bool,
+}
+
+/// What versions to list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct VersionListQuery {
+    /// Only keys that begin so.
+    pub prefix: String,
+    /// Keys that share what stands before the next delimiter are rolled up.
+    pub delimiter: Option<String>,
+    /// Only what comes after this.
+    pub after: Option<(String, Option<VersionId>)>,
+    /// Versions plus common prefixes at most.
+    pub limit: usize,
+}
+
+/// What uploads to list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UploadListQuery {
+    /// Only keys that begin so.
+    pub prefix: String,
+    /// Keys that share what stands before the next delimiter are rolled up.
+    pub delimiter: Option<String>,
+    /// Only what comes after this key or common prefix; with an upload, after that upload of the key.
+    pub after: Option<(String, Option<UploadId>)>,
+    /// Uploads plus common prefixes at most.
+    pub limit: usize,
+}
+
+/// One page of uploads.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UploadListPage {
+    /// In the order of (key, upload).
+    pub uploads: Vec<UploadInfo>,
+    /// Rolled-up prefixes in order, delimiter included.
+    pub common_prefixes: Vec<String>,
+    /// Where the next page starts, when there is more.
+    pub next: Option<(String, Option<UploadId>)>,
+}
+
+/// All operations of one tenant that know of versions, locks and settings.
+#[async_trait::async_trait]
+#[allow(missing_docs)]
+pub trait VersionedObjects: Send + Sync + 'static {
+    /// With `object_lock` versioning is enabled for good.
+    async fn create_bucket(&self, bucket: &str, object_lock: bool) -> Result<(), ObjectError>;
+    /// Settings, quota and exact usage.
+    async fn bucket(&self, bucket: &str) -> Result<Bucket, ObjectError>;
+    async fn set_bucket(&self, bucket: &str, change: BucketChange) -> Result<(), ObjectError>;
+    async fn document(&self, bucket: &str, kind: DocumentKind, id: &str) -> Result<Document, ObjectError>;
+    async fn documents(&self, bucket: &str, kind: DocumentKind) -> Result<Vec<Document>, ObjectError>;
+    /// What all buckets hold together.
+    async fn usage(&self) -> Result<Usage, ObjectError>;
+    /// What all buckets may hold together.
+    async fn set_quota(&self, quota: Quota) -> Result<(), ObjectError>;
+
+    /// As [`crate::api::TenantObjects::put`].
+    async fn put(
+        &self,
+        bucket: &str,
+        key: &str,
+        body: Body,
+        options: PutOptions,
+        extras: Extras,
+        late: Option<LateChecksums>,
+    ) -> Result<(ObjectInfo, VersionRef), ObjectError>;
+    /// Refused with [`ObjectError::DeleteMarker`] when that is what is there.
+    async fn head(
+        &self,
+        bucket: &str,
+        key: &str,
+        version: Option<VersionSelector>,
+    ) -> Result<VersionInfo, ObjectError>;
+    async fn get(
+        &self,
+        bucket: &str,
+        key: &str,
+        version: Option<VersionSelector>,
+        range: RangeChoice,
+    ) -> Result<(VersionInfo, Range<u64>, Body), ObjectError>;
+    /// Returns the version that was changed.
+    async fn set_object(
+        &self,
+        bucket: &str,
+        key: &str,
+        version: Option<VersionSelector>,
+        change: ObjectChange,
+    ) -> Result<VersionRef, ObjectError>;
+    /// One result per request, in order; all are decided in one command.
+    async fn delete(
+        &self,
+        bucket: &str,
+        requests: Vec<DeleteRequest>,
+    ) -> Result<Vec<Result<Deleted, ObjectError>>, ObjectError>;
+    async fn list_versions(&self, bucket: &str, query: VersionListQuery) -> Result<VersionPage, ObjectError>;
+
+    async fn create_upload(
+        &self,
+        bucket: &str,
+        key: &str,
+        attributes: Attributes,
+        extras: Extras,
+    ) -> Result<UploadId, ObjectError>;
+    async fn list_uploads(&self, bucket: &str, query: UploadListQuery)
+    -> Result<UploadListPage, ObjectError>;
+}
+
+fn encode(extras: Extras) -> Result<ObjectExtras, ObjectError> {
+    let Extras { tags, acl, retention, legal_hold } = extras;
+    Ok(ObjectExtras { tags: encode_tags(&tags)?, acl, retention, legal_hold })
+}
+
+fn encode_tags(tags: &Tags) -> Result<Bytes, ObjectError> {
+    if tags.is_empty() { Ok(Bytes::new()) } else { to_opaque(tags) }
+}
+
+fn decode_tags(tags: &[u8]) -> Result<Tags, ObjectError> {
+    if tags.is_empty() { Ok(Tags::new()) } else { from_opaque(tags) }
+}
+
+fn version_info(key: &str, head: &ObjectHead) -> Result<VersionInfo, ObjectError> {
+    let extras = Extras {
+        tags: decode_tags(&head.tags)?,
+        acl: head.acl.clone(),
+        retention: head.retention,
+        legal_hold: head.legal_hold,
+    };
+    Ok(VersionInfo { info: info(key.to_owned(), head)?, version: head.version, extras })
+}
+
+impl TenantHandle {
+    /// Proposes what `op` makes of the bucket's id.
+    async fn on_bucket(
+        &self,
+        bucket: &str,
+        key: &str,
+        op: impl FnOnce(BucketId) -> Op + Send,
+    ) -> Result<Response, ObjectError> {
+        let (_, route) = self.entry()?;
+        let id = TenantHandle::bucket(self, route, bucket).await?.id;
+        self.service.propose(route, op(id)).await?.map_err(|refusal| refused(refusal, bucket, key))
+    }
+}
+
+#[async_trait::async_trait]
+impl VersionedObjects for TenantHandle {
+    async fn create_bucket(&self, bucket: &str, object_lock: bool) -> Result<(), ObjectError> {
+        let (_, route) = self.entry()?;
+        let id = BucketId::from_bytes(random_array());
+        let op = Op::CreateBucket { bucket: id, name: bucket.to_owned(), object_lock };
+        self.service.propose(route, op).await?.map(drop).map_err(|refusal| refused(refusal, bucket, ""))
+    }
+
+    async fn bucket(&self, bucket: &str) -> Result<Bucket, ObjectError> {
+        let (_, route) = self.entry()?;
+        TenantHandle::bucket(self, route, bucket).await
+    }
+
+    async fn set_bucket(&self, bucket: &str, change: BucketChange) -> Result<(), ObjectError> {
+        self.on_bucket(bucket, "", |bucket| Op::SetBucket { bucket, change }).await.map(drop)
+    }
+
+    async fn document(&self, bucket: &str, kind: DocumentKind, id: &str) -> Result<Document, ObjectError> {
+        let (_, route) = self.entry()?;
+        let (asked, id) = (bucket.to_owned(), id.to_owned());
+        self.service.read(route, (bucket, ""), move |catalog| catalog.document(&asked, kind, &id)).await
+    }
+
+    async fn documents(&self, bucket: &str, kind: DocumentKind) -> Result<Vec<Document>, ObjectError> {
+        let (_, route) = self.entry()?;
+        let asked = bucket.to_owned();
+        self.service.read(route, (bucket, ""), move |catalog| catalog.documents(&asked, kind)).await
+    }
+
+    async fn usage(&self) -> Result<Usage, ObjectError> {
+        let (_, route) = self.entry()?;
+        self.service.read(route, ("", ""), |catalog| catalog.usage()).await
+    }
+
+    async fn set_quota(&self, quota: Quota) -> Result<(), ObjectError> {
+        let (_, route) = self.entry()?;
+        let outcome = self.service.propose(route, Op::SetQuota { quota }).await?;
+        outcome.map(drop).map_err(|refusal| refused(refusal, "", ""))
+    }
+
+    async fn put(
+        &self,
+        bucket: &str,
+        key: &str,
+        body: Body,
+        options: PutOptions,
+        extras: Extras,
+        late: Option<LateChecksums>,
+    ) -> Result<(ObjectInfo, VersionRef), ObjectError> {
+        self.put_with(bucket, key, body, options, late, encode(extras)?).await
+    }
+
+    async fn head(
+        &self,
+        bucket: &str,
+        key: &str,
+        version: Option<VersionSelector>,
+    ) -> Result<VersionInfo, ObjectError> {
+        version_info(key, &self.head_row(bucket, key, version).await?)
+    }
+
+    async fn get(
+        &self,
+        bucket: &str,
+        key: &str,
+        version: Option<VersionSelector>,
+        range: RangeChoice,
+    ) -> Result<(VersionInfo, Range<u64>, Body), ObjectError> {
+        let (head, range, body) = self.get_row(bucket, key, version, range).await?;
+        Ok((version_info(key, &head)?, range, body))
+    }
+
+    async fn set_object(
+        &self,
+        bucket: &str,
+        key: &str,
+        version: Option<VersionSelector>,
+        change: ObjectChange,
+    ) -> Result<VersionRef, ObjectError> {
+        let change = match change {
+            ObjectChange::Tags(tags) => holdfast_catalog::ObjectChange::Tags(encode_tags(&tags)?),
+            ObjectChange::Acl(acl) => holdfast_catalog::ObjectChange::Acl(acl),
+            ObjectChange::LegalHold(on) => holdfast_catalog::ObjectChange::LegalHold(on),
+            ObjectChange::Retention { retention, bypass_governance } => {
+                holdfast_catalog::ObjectChange::Retention { retention, bypass_governance }
+            }
+        };
+        let key_owned = key.to_owned();
+        let op = |bucket| Op::SetObject(SetObject { bucket, key: key_owned, version, change });
+        match self.on_bucket(bucket, key, op).await? {
+            Response::ObjectSet { version } => Ok(version),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn delete(
+        &self,
+        bucket: &str,
+        requests: Vec<DeleteRequest>,
+    ) -> Result<Vec<Result<Deleted, ObjectError>>, ObjectError> {
+        let keys: Vec<String> = requests.iter().map(|request| request.key.clone()).collect();
+        let item = |request: DeleteRequest| DeleteItem {
+            key: request.key,
+            version: request.version,
+            if_etag: request.if_etag,
+            marker: random_array(),
+            bypass_governance: request.bypass_governance,
+        };
+        let items = requests.into_iter().map(item).collect();
+        match self.on_bucket(bucket, "", |bucket| Op::DeleteObjects { bucket, items }).await? {
+            Response::ObjectsDeleted(results) if results.len() == keys.len() => {
+                let answers = results.into_iter().zip(&keys);
+                Ok(answers.map(|(result, key)| result.map_err(|r| refused(r, bucket, key))).collect())
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn list_versions(&self, bucket: &str, query: VersionListQuery) -> Result<VersionPage, ObjectError> {
+        let (_, route) = self.entry()?;
+        let asked = bucket.to_owned();
+        self.service
+            .read(route, (bucket, ""), move |catalog| {
+                let after = query.after.as_ref();
+                let query = holdfast_catalog::VersionQuery {
+                    prefix: &query.prefix,
+                    delimiter: query.delimiter.as_deref(),
+                    after: after
+                        .map(|(key, version)| holdfast_catalog::VersionMarker { key, version: *version }),
+                    limit: query.limit,
+                };
+                catalog.list_versions(&asked, &query)
+            })
+            .await
+    }
+
+    async fn create_upload(
+        &self,
+        bucket: &str,
+        key: &str,
+        attributes: Attributes,
+        extras: Extras,
+    ) -> Result<UploadId, ObjectError> {
+        let upload = UploadId::new(now(), random_array());
+        let (attributes, extras, key_owned) = (to_opaque(&attributes)?, encode(extras)?, key.to_owned());
+        let op = |bucket| Op::CreateUpload { bucket, key: key_owned, upload, attributes, extras };
+        self.on_bucket(bucket, key, op).await?;
+        Ok(upload)
+    }
+
+    async fn list_uploads(
+        &self,
+        bucket: &str,
+        query: UploadListQuery,
+    ) -> Result<UploadListPage, ObjectError> {
+        let (_, route) = self.entry()?;
+        let asked = bucket.to_owned();
+        let page = self
+            .service
+            .read(route, (bucket, ""), move |catalog| {
+                let query = holdfast_catalog::UploadQuery {
+                    prefix: &query.prefix,
+                    delimiter: query.delimiter.as_deref(),
+                    after: query.after.as_ref().map(|(key, upload)| (key.as_str(), *upload)),
+                    limit: query.limit,
+                };
+                catalog.list_uploads(&asked, &query)
+            })
+            .await?;
+        let shown = |row: holdfast_catalog::UploadRow| {
+            let attributes = from_opaque(&row.attributes)?;
+            Ok(UploadInfo { key: row.key, upload: row.upload, initiated: row.initiated, attributes })
+        };
+        Ok(UploadListPage {
+            uploads: page.uploads.into_iter().map(shown).collect::<Result<_, ObjectError>>()?,
+            common_prefixes: page.common_prefixes,
+            next: page.next,
+        })
+    }
+}
