@@ -4,7 +4,10 @@
 //! and put back while the machine runs. All caches are write-back with flushes passed on: a guest's
 //! flush is the host's `fdatasync`.
 
-use std::{ffi::OsString, path::Path};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 use serde_json::{Value, json};
 
@@ -27,6 +30,8 @@ pub struct Endpoints<'a> {
     pub switch: &'a Path,
     /// The serial console is appended here.
     pub console: &'a Path,
+    /// Servers of the data drives, in order, when they are not files.
+    pub drives: &'a [PathBuf],
 }
 
 /// Arguments of `qemu-system-x86_64`.
@@ -75,9 +80,17 @@ pub fn arguments(
 
     line.drive("system", &disks.system);
     line.option("-device", &format!("virtio-blk-pci,drive=system,serial={}system,bootindex=1", node.name));
-    for (index, (name, path)) in node.drive_names().iter().zip(&disks.data).enumerate() {
+    for (index, name) in node.drive_names().iter().enumerate() {
         let slot = index + 1;
-        line.drive(name, path);
+        match (endpoints.drives.get(index), disks.data.get(index)) {
+            (Some(server), _) => {
+                line.served_drive(name, server);
+            }
+            (None, Some(file)) => {
+                line.drive(name, file);
+            }
+            (None, None) => continue,
+        }
         line.option("-device", &format!("pcie-root-port,id={},chassis={slot},slot={slot}", root_port(name)));
         line.option("-device", &data_drive(name).to_string());
     }
@@ -146,15 +159,29 @@ impl Line {
         });
         self.option("-blockdev", &back_end.to_string())
     }
+
+    /// A drive that an NBD server is. Its cache is the server's: QEMU adds none.
+    fn served_drive(&mut self, node_name: &str, server: &Path) -> &mut Self {
+        let back_end = json!({
+            "driver": "nbd",
+            "node-name": node_name,
+            "server": { "type": "unix", "path": server.to_string_lossy() },
+            "cache": { "direct": false, "no-flush": false },
+        });
+        self.option("-blockdev", &back_end.to_string())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::spec::{Forward, Image};
-    use std::path::PathBuf;
 
     fn line(boot: Boot) -> String {
+        line_with(boot, &[])
+    }
+
+    fn line_with(boot: Boot, drives: &[PathBuf]) -> String {
         let mut node = NodeSpec::new(2, 2, PathBuf::from("/c/se,ed.json"));
         node.forwards = vec![Forward { service: "s3".into(), host_port: 21001, guest_port: 9443 }];
         let cluster = ClusterSpec {
@@ -170,6 +197,7 @@ mod tests {
             qmp: Path::new("/r/n2.qmp"),
             switch: Path::new("/r/n2.net"),
             console: Path::new("/c/n2/console.log"),
+            drives,
         };
         let arguments = arguments(&cluster, &node, &Disks::of(&cluster, &node), &endpoints);
         arguments.into_iter().map(|argument| argument.into_string().unwrap()).collect::<Vec<_>>().join("\n")
@@ -187,6 +215,14 @@ mod tests {
         let line = line(Boot::Ovmf);
         assert!(!line.contains("-kernel") && !line.contains("-append"));
         assert!(line.contains("unit=0,readonly=on") && line.contains("/c/n2/firmware-variables.fd"));
+    }
+
+    #[test]
+    fn drives_with_a_volatile_cache_are_served_and_the_system_disk_is_a_file() {
+        let line = line_with(Boot::Pvh, &["/r/n2d1.nbd".into(), "/r/n2d2.nbd".into()]);
+        assert_eq!(line.matches(r#""driver":"nbd""#).count(), 2);
+        assert!(line.contains(r#""path":"/r/n2d2.nbd""#) && line.contains("/c/n2/system.img"));
+        assert!(!line.contains("n2d1.img"));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use holdfast_fault::FaultDisk;
 use holdfast_image::sparse::{self, Part};
 use serde::{Deserialize, Serialize};
 
@@ -25,7 +26,7 @@ const ROT_BLOCK: u64 = 4096;
 pub struct Disks {
     /// System disk.
     pub system: PathBuf,
-    /// Data drives, in order.
+    /// Data drives that are files, in order.
     pub data: Vec<PathBuf>,
     /// Firmware code and this machine's firmware variables.
     pub firmware: Option<(PathBuf, PathBuf)>,
@@ -39,7 +40,10 @@ impl Disks {
             Boot::Pvh => None,
             Boot::Ovmf => Some((PathBuf::from(OVMF_CODE), dir.join("firmware-variables.fd"))),
         };
-        let data = node.drive_names().iter().map(|name| dir.join(format!("{name}.img"))).collect();
+        let names = node.drive_names();
+        // Drives with a volatile cache are in memory.
+        let files = names.iter().filter(|_| node.volatile.is_none());
+        let data = files.map(|name| dir.join(format!("{name}.img"))).collect();
         Self { system: dir.join("system.img"), data, firmware }
     }
 
@@ -110,6 +114,18 @@ pub fn corrupt(path: &Path, blocks_max: u64) -> io::Result<CorruptedDrive> {
     }
     file.sync_data()?;
     Ok(CorruptedDrive { blocks_used, blocks_changed })
+}
+
+/// The same for a drive in memory.
+pub fn corrupt_volatile(disk: &FaultDisk, blocks_max: u64) -> CorruptedDrive {
+    let used = disk.used();
+    let blocks_used = used.len() as u64;
+    let blocks_changed = blocks_used.min(blocks_max);
+    for index in 0..blocks_changed {
+        let block = usize::try_from(index * blocks_used / blocks_changed).expect("an index of `used`");
+        disk.rot(used[block] + ROT_BLOCK / 2, 0x55);
+    }
+    CorruptedDrive { blocks_used, blocks_changed }
 }
 
 fn flip(file: &File, offset: u64) -> io::Result<()> {

@@ -8,6 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use holdfast_fault::{Cut, FaultDisk, nbd::NbdServer};
+use holdfast_model::ByteCount;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -70,6 +72,9 @@ pub struct Guest {
     disks: Disks,
     qmp_socket: PathBuf,
     switch_socket: PathBuf,
+    /// Data drives with a volatile cache. They outlive the machine's deaths.
+    volatile: Vec<NbdServer>,
+    power_cuts: u64,
     process: Option<Process>,
     last_exit: Option<ExitStatus>,
 }
@@ -90,12 +95,21 @@ impl Guest {
         for path in [&qmp_socket, switch_socket] {
             check_socket_path(path)?;
         }
+        let mut volatile = Vec::new();
+        for (seed, name) in node.volatile.into_iter().flat_map(|seed| (seed..).zip(node.drive_names())) {
+            let socket = runtime.join(format!("{name}.nbd"));
+            check_socket_path(&socket)?;
+            let disk = FaultDisk::new(ByteCount::mib(node.drive_size_mib));
+            volatile.push(NbdServer::start(&socket, disk, seed).map_err(io_error("listen at", socket))?);
+        }
         Ok(Self {
             cluster: cluster.clone(),
             node: node.clone(),
             disks: Disks::of(cluster, node),
             qmp_socket,
             switch_socket: switch_socket.to_owned(),
+            volatile,
+            power_cuts: 0,
             process: None,
             last_exit: None,
         })
@@ -111,7 +125,7 @@ impl Guest {
         self.directory().join("console.log")
     }
 
-    /// Host file of a data drive.
+    /// Host file of a data drive; of one with a volatile cache there is none.
     ///
     /// # Errors
     /// `NoDrive`.
@@ -161,7 +175,9 @@ impl Guest {
             fs::remove_file(&self.qmp_socket).map_err(io_error("remove", &self.qmp_socket))?;
         }
         let console = self.console_log();
-        let endpoints = Endpoints { qmp: &self.qmp_socket, switch: &self.switch_socket, console: &console };
+        let drives: Vec<PathBuf> = self.volatile.iter().map(|server| server.socket().to_owned()).collect();
+        let (qmp, switch) = (self.qmp_socket.as_path(), self.switch_socket.as_path());
+        let endpoints = Endpoints { qmp, switch, console: &console, drives: &drives };
         let arguments = command_line::arguments(&self.cluster, &self.node, &self.disks, &endpoints);
         let log = directory.join("qemu.log");
         let output =
@@ -201,11 +217,30 @@ impl Guest {
         }
     }
 
-    /// Ends it as a power cut does.
+    /// Ends it as a power cut does. What its drives with a volatile cache had not flushed survives by chance.
     pub fn kill(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            self.last_exit = end(&mut process.child);
+        let Some(mut process) = self.process.take() else { return };
+        // The drives lose power first: QEMU, told to end, would flush what it can.
+        for (number, (seed, server)) in
+            (0u64..).zip(self.node.volatile.into_iter().cycle().zip(&self.volatile))
+        {
+            server.cut_power(Cut::Random(seed.wrapping_add(self.power_cuts << 8).wrapping_add(number)));
         }
+        self.power_cuts += 1;
+        self.last_exit = end(&mut process.child);
+    }
+
+    /// A data drive with a volatile cache, for arranging faults.
+    ///
+    /// # Errors
+    /// `NoDrive`; also when its drives are files.
+    pub fn fault_disk(&self, drive: &str) -> Result<&FaultDisk, HarnessError> {
+        let name = self.node.drive(drive)?;
+        let position = self.node.drive_names().iter().position(|other| *other == name);
+        position.and_then(|index| self.volatile.get(index)).map(NbdServer::disk).ok_or_else(|| {
+            let existing = "files; set `volatile`".to_owned();
+            HarnessError::NoDrive { node: self.node.name.clone(), wanted: drive.to_owned(), existing }
+        })
     }
 
     /// Presses the power button and waits for the machine to switch itself off.
@@ -304,6 +339,9 @@ impl Guest {
     /// # Errors
     /// `NoDrive`, `Io`.
     pub fn corrupt(&self, drive: &str, blocks_max: u64) -> Result<CorruptedDrive, HarnessError> {
+        if self.node.volatile.is_some() {
+            return Ok(disks::corrupt_volatile(self.fault_disk(drive)?, blocks_max));
+        }
         let path = self.drive_file(drive)?;
         disks::corrupt(&path, blocks_max).map_err(io_error("corrupt", path))
     }

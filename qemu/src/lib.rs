@@ -15,7 +15,8 @@
 //! - disks survive `kill` and `start`; what a guest flushed has been given to the host's disk.
 //!
 //! What SIGKILL cannot show: the host's page cache survives it, so writes that the guest never
-//! flushed are kept as well. Lost writes are the business of the fault-injecting device.
+//! flushed are kept as well. Machines whose drives have a volatile cache ([`NodeSpec::volatile`]) show it:
+//! their drives are `holdfast_fault` disks, which lose unflushed writes when the machine is killed.
 
 #![forbid(unsafe_code)]
 
@@ -47,5 +48,5 @@ pub use switch::LinkFault;
 
 /// Debian packages the harness needs.
 pub fn required_packages() -> &'static [&'static str] {
-    &["ipxe-qemu", "ovmf", "qemu-system-x86", "seabios", "util-linux"]
+    &["ipxe-qemu", "ovmf", "qemu-system-x86", "qemu-utils", "seabios", "util-linux"]
 }

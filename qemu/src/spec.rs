@@ -89,6 +89,10 @@ pub struct NodeSpec {
     pub forwards: Vec<Forward>,
     /// Start it with the cluster, or wait for the command `start`.
     pub autostart: bool,
+    /// Data drives with a cache that a power cut loses: `holdfast_fault` disks in memory, behind NBD. Of what
+    /// the guest had not flushed, `kill` keeps what chance with this seed says. `None`: sparse files.
+    #[serde(default)]
+    pub volatile: Option<u64>,
 }
 
 /// Most data drives of a machine: what fits the slots of its PCIe bus beside everything else.
@@ -119,6 +123,7 @@ impl NodeSpec {
             cpus: 2,
             forwards: Vec::new(),
             autostart: true,
+            volatile: None,
         }
     }
 

@@ -11,7 +11,8 @@ use holdfast_qemu::{
 
 #[test]
 fn pvh_boot_reaches_node_role() {
-    let tiny = TinyCluster::new(Boot::Pvh, 1, 2);
+    let mut tiny = TinyCluster::new(Boot::Pvh, 1, 2);
+    tiny.spec.nodes[0].volatile = Some(2026);
     let mut cluster = Cluster::start(&tiny.spec).unwrap();
     let status = tiny.await_answer(0, "status", |_| true);
     assert_eq!(status, "n1 starts 1 drives /dev/vdb /dev/vdc");
@@ -30,6 +31,15 @@ fn pvh_boot_reaches_node_role() {
         status.split("drives ").nth(1).is_some_and(|d| d.split(' ').count() == 2)
     });
 
+    // What the guest flushed survives a power cut; of the rest, the drive keeps what chance says.
+    guest.fault_disk("d2").unwrap();
+    for request in
+        ["write /dev/vdc 0 64 7", "flush /dev/vdc", "write /dev/vdc 64 64 8", "write /dev/vdc 0 8 9"]
+    {
+        assert_eq!(tiny.ask(0, request).as_deref(), Some("ok"), "{request}");
+    }
+    assert_eq!(tiny.ask(0, "holds /dev/vdc 64 64 8").as_deref(), Some("64"), "the cache answers");
+
     // A power cut keeps STATE; the configuration is the kept one, whatever the seed says now.
     guest.kill();
     assert_eq!(guest.state(), GuestState::Off);
@@ -37,6 +47,17 @@ fn pvh_boot_reaches_node_role() {
     fs::write(&tiny.spec.nodes[0].seed, seed.replace("\"n1\"", "\"other\"")).unwrap();
     guest.start().unwrap();
     tiny.await_answer(0, "status", |status| status == "n1 starts 3 drives /dev/vdb /dev/vdc");
+
+    assert_eq!(tiny.ask(0, "holds /dev/vdc 8 56 7").as_deref(), Some("56"), "flushed, and not written since");
+    let held = |request| tiny.ask(0, request).unwrap_or_default().parse::<u64>().unwrap_or_default();
+    let (old, new) = (held("holds /dev/vdc 0 8 7"), held("holds /dev/vdc 0 8 9"));
+    assert_eq!(old + new, 8, "each sector is old or new");
+    let (kept, lost) = (held("holds /dev/vdc 64 64 8"), held("holds /dev/vdc 64 64 0"));
+    println!(
+        "power cut: {kept} sectors that were not flushed survived, {lost} did not; {new} of 8 overwritten"
+    );
+    assert_eq!(kept + lost, 64);
+    assert!(kept > 0 && lost > 0, "the whole cache was kept or lost");
 
     // The power button ends it in order.
     assert!(guest.stop(common::PATIENCE).unwrap(), "the power button was not obeyed");

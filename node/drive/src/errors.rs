@@ -211,7 +211,7 @@ pub enum GetError {
         end: u32,
     },
     /// What the device gave is not what was written.
-    #[error("shard {id} on drive {drive}, segment {segment}, sector {sector}, is damaged: {what}")]
+    #[error("shard {id} on drive {drive}, segment {segment}, byte {offset}, is damaged: {what}")]
     Damaged {
         /// The drive.
         drive: DriveId,
@@ -219,8 +219,10 @@ pub enum GetError {
         id: ShardId,
         /// Segment it lies in.
         segment: u32,
-        /// Sector of its header.
+        /// Sector of its header in the segment.
         sector: u32,
+        /// First byte of its header, from the start of the device.
+        offset: u64,
         /// What was wrong.
         what: String,
     },

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use holdfast_format::{BLOCK_SIZE, BlockChecksums, Place, RecordHeader, SegmentSequence, Sequence};
+use holdfast_format::{BLOCK_SIZE, BlockChecksums, Layout, Place, RecordHeader, SegmentSequence, Sequence};
 use holdfast_model::{ByteCount, ClusterId, DriveId, Generation, ShardId, limits::SECTOR_SIZE};
 use holdfast_ring::{BlockDevice, Buffer, BufferPool, RingDevice, RingOptions};
 use parking_lot::Mutex;
@@ -20,7 +20,7 @@ use crate::{
     commit::Durable,
     engine::{Clock, Engine, META_POOL_SIZE},
     errors::{DeleteError, GetError, OpenError, PutError},
-    index::Indexed,
+    index::{Indexed, Location},
     mount::{self, Mounted},
     planted::{self, Bug},
     probe::unix_now,
@@ -80,11 +80,12 @@ impl Drive {
         })
     }
 
-    /// Opens a drive on the device that `make` makes, on the drive's own thread.
+    /// Opens a drive on the device that `make` makes, on the drive's own thread: for simulations and fuzzing.
+    /// `path` is for messages.
     ///
     /// # Errors
     /// As [`Self::open`].
-    pub(crate) fn open_with<D: BlockDevice>(
+    pub fn open_with<D: BlockDevice>(
         path: &Path,
         expect: ClusterId,
         options: DriveOptions,
@@ -240,8 +241,7 @@ impl Drive {
         let header = header.as_ref().unwrap_or(&buffer).headroom();
         if let Err(what) = verify(&self.inner.identity, &entry, header, first_block, &buffer) {
             add(&self.inner.shared.counters.checksum_errors, 1);
-            let (segment, sector) = (entry.location.segment, entry.location.sector);
-            return Err(GetError::Damaged { drive, id, segment, sector, what });
+            return Err(damaged(&self.inner.identity, &entry, what));
         }
         let (skip, length) = ((start - from) as usize, (end - start) as usize);
         if skip > 0 {
@@ -416,6 +416,14 @@ pub(crate) fn expect_generation(
         }
         Some(entry) => Ok(entry),
     }
+}
+
+/// A record that is not what was written, and where it lies.
+pub(crate) fn damaged(identity: &DriveIdentity, entry: &Indexed, what: String) -> GetError {
+    let Location { segment, sector } = entry.location;
+    let layout = Layout::with_segment_size(identity.capacity, identity.segment_size);
+    let offset = layout.map_or(0, |layout| layout.offset(segment, sector));
+    GetError::Damaged { drive: identity.drive, id: entry.shard, segment, sector, offset, what }
 }
 
 /// Checks that `header` is the one the index means and that `blocks`, from block `first_block` on, match it.

@@ -12,7 +12,7 @@ use crate::blocking::Blocking;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Labels {
     /// The current label, and which copies were not like it.
-    Good { label: DriveLabel, bad: Vec<usize> },
+    Good { label: DriveLabel, bad: Vec<(usize, String)> },
     /// All copies are zero.
     Blank,
     /// Nothing of ours; zero in places, perhaps.
@@ -44,15 +44,7 @@ pub(crate) fn choose(copies: &[io::Result<Result<(DriveLabel, u16), FormatError>
         if is(|e| matches!(e, FormatError::Blank { .. } | FormatError::Foreign { .. })) {
             return Labels::Foreign;
         }
-        let what: Vec<String> = copies
-            .iter()
-            .enumerate()
-            .map(|(i, copy)| match copy {
-                Ok(Ok((_, number))) => format!("copy {i}: is copy {number}, misplaced"),
-                Ok(Err(error)) => format!("copy {i}: {error}"),
-                Err(error) => format!("copy {i}: {error}"),
-            })
-            .collect();
+        let what: Vec<String> = copies.iter().enumerate().map(describe).collect();
         return Labels::Damaged { what: what.join("; ") };
     };
     let same = |label: &DriveLabel| {
@@ -64,8 +56,18 @@ pub(crate) fn choose(copies: &[io::Result<Result<(DriveLabel, u16), FormatError>
         };
     }
     let fenced = good.iter().any(|(_, label)| label.fenced);
-    let bad = (0..copies.len()).filter(|i| !good.iter().any(|(g, _)| g == i)).collect();
+    let is_bad = |i: &usize| !good.iter().any(|(g, _)| g == i);
+    let bad = (0..copies.len()).filter(is_bad).map(|i| (i, describe((i, &copies[i])))).collect();
     Labels::Good { label: DriveLabel { fenced, ..*newest }, bad }
+}
+
+/// What a copy is, in words.
+fn describe((i, copy): (usize, &io::Result<Result<(DriveLabel, u16), FormatError>>)) -> String {
+    match copy {
+        Ok(Ok((_, number))) => format!("copy {i}: is copy {number}, misplaced"),
+        Ok(Err(error)) => format!("copy {i}: {error}"),
+        Err(error) => format!("copy {i}: {error}"),
+    }
 }
 
 /// Reads all copies: first where the device's size puts them, then where the label's own size does.
@@ -143,6 +145,7 @@ mod tests {
             Ok(Err(BLANK)),
         ];
         let Labels::Good { label, bad } = choose(&copies) else { panic!("two copies are good") };
+        let bad: Vec<usize> = bad.into_iter().map(|(copy, _)| copy).collect();
         assert_eq!((label.counter, label.fenced, bad), (5, true, vec![1, 3]));
     }
 

@@ -37,8 +37,6 @@ mod shared;
 mod survey;
 mod types;
 
-#[cfg(any(test, feature = "fault"))]
-pub mod fault;
 #[cfg(test)]
 mod simulation;
 
@@ -47,6 +45,6 @@ pub use errors::{DeleteError, FormatDriveError, GetError, OpenError, ProbeError,
 pub use handle::Drive;
 pub use probe::{format, probe};
 pub use types::{
-    DamagedRecord, DriveCounters, DriveIdentity, DriveOptions, DriveState, DriveStatus, FormatParams,
-    Latency, MountReport, Probe, ScrubFinding, Scrubbed, ShardInfo, ShardWrite, TornRecord,
+    DamagedRecord, DriveCounters, DriveIdentity, DriveOptions, DriveState, DriveStatus, Finding,
+    FormatParams, Latency, MountReport, Probe, ScrubFinding, Scrubbed, ShardInfo, ShardWrite, TornRecord,
 };

@@ -15,7 +15,9 @@
 
 use std::{collections::HashSet, time::Instant};
 
-use holdfast_format::{DriveLabel, Footer, FooterRecord, SegmentSequence, Sequence, Tombstone};
+use holdfast_format::{
+    DriveLabel, Footer, FooterRecord, SEGMENT_HEADER_SECTORS, SegmentSequence, Sequence, Tombstone,
+};
 use holdfast_model::ClusterId;
 use holdfast_ring::{BlockDevice, BufferPool};
 
@@ -25,11 +27,11 @@ use crate::{
     index::{Index, Indexed, Location},
     labels::{self, Labels},
     planted::{self, Bug},
-    scan::{Content, Owner},
+    scan::{Content, Owner, Scanned, Suspect},
     segments::{Phase, Segments},
     settle::Rewrite,
     survey::{Found, SegmentContent, Survey, survey},
-    types::{DamagedRecord, MountReport, TornRecord},
+    types::{DamagedRecord, Finding, MountReport, TornRecord},
 };
 
 /// What the engine starts from.
@@ -101,9 +103,13 @@ pub(crate) fn mount<D: BlockDevice>(
         lost: 0,
         torn: Vec::new(),
         segments_scanned: 0,
-        repaired: bad_labels.iter().map(|copy| format!("label copy {copy}")).collect(),
+        findings: Vec::new(),
         took: began.elapsed(),
     };
+    for (copy, what) in bad_labels {
+        let offset = label.layout.label_offsets()[copy];
+        report.findings.push(Finding { drive: label.drive, segment: None, offset, what });
+    }
     let owner = Owner { cluster: label.cluster, drive: label.drive, layout: label.layout };
     let mut survey = survey(&mut io, &owner, &mut report).map_err(failed("reading segments"))?;
     survey.used.sort_by_key(|found| found.life);
@@ -140,7 +146,7 @@ pub(crate) fn mount<D: BlockDevice>(
         s.records = u32::try_from(footer.records.len()).expect("at most one record a sector");
         s.tombstones = u32::try_from(footer.tombstones.len()).expect("they fit the segment");
     }
-    let (index, untombed) = build_index(&footers, &mut segments, &mut report);
+    let (index, untombed) = build_index(&owner, &footers, &mut segments, &mut report);
     let resumed = resumed_at.zip(footers.into_iter().last()).map(|(next, footer)| Resumed { next, footer });
     if let Some(Resumed { footer, .. }) = &resumed {
         segments.get_mut(footer.segment).phase = Phase::Open;
@@ -158,6 +164,10 @@ fn judge(owner: &Owner, survey: &Survey, durable: Sequence, report: &mut MountRe
         let scanned = match &found.content {
             SegmentContent::Sealed(footer) => {
                 report.lost += u64::from(footer.lost);
+                if footer.lost > 0 {
+                    let last = owner.layout.segment_sectors() - 1;
+                    report.findings.push(owner.finding(found.segment, last, earlier(footer.lost)));
+                }
                 footers.push(footer.clone());
                 continue;
             }
@@ -181,6 +191,7 @@ fn judge(owner: &Owner, survey: &Survey, durable: Sequence, report: &mut MountRe
         let lost = if planted::is(Bug::ForgetLost) { 0 } else { lost };
         let lost = lost + settled.as_ref().map_or(0, |settled| u64::from(settled.lost));
         report.lost += lost;
+        report.findings.extend(where_from(owner, found, scanned, lost));
         let (records, tombstones) = settled.map(|s| (s.records, s.tombstones)).unwrap_or_default();
         let mut footer = Footer {
             cluster: owner.cluster,
@@ -211,8 +222,36 @@ fn judge(owner: &Owner, survey: &Survey, durable: Sequence, report: &mut MountRe
     footers
 }
 
+/// What a scanned segment shows of damage. A torn tail looks like damaged headers too: those are named only
+/// where something acknowledged is missing.
+fn where_from(owner: &Owner, found: &Found, scanned: &Scanned, lost: u64) -> Vec<Finding> {
+    let settled = scanned.settled.as_ref().map_or(0, |settled| settled.lost);
+    let named = |suspect: &&Suspect| lost > 0 || suspect.error.structure() == "resume block";
+    let mut findings: Vec<Finding> = scanned
+        .suspects
+        .iter()
+        .filter(named)
+        .map(|suspect| owner.finding(found.segment, suspect.sector, suspect.error.to_string()))
+        .collect();
+    if settled > 0 {
+        findings.push(owner.finding(found.segment, 0, earlier(settled)));
+    }
+    let lost = lost.saturating_sub(u64::from(settled));
+    if lost > 0 && findings.is_empty() {
+        let what = format!("{lost} acknowledged records from here on are not there any more");
+        let sector = scanned.first_gap.unwrap_or(SEGMENT_HEADER_SECTORS);
+        findings.push(owner.finding(found.segment, sector, what));
+    }
+    findings
+}
+
+fn earlier(lost: u32) -> String {
+    format!("{lost} acknowledged records were found to be lost by an earlier mount")
+}
+
 /// The index, and the dead copies that no tombstone names yet.
 fn build_index(
+    owner: &Owner,
     footers: &[Footer],
     segments: &mut Segments,
     report: &mut MountReport,
@@ -242,8 +281,10 @@ fn build_index(
             continue;
         }
         if record.damaged {
-            let (id, generation) = (record.shard, record.generation);
-            report.damaged.push(DamagedRecord { id, generation, segment: *segment, sector: record.sector });
+            let (id, generation, sector) = (record.shard, record.generation, record.sector);
+            let (drive, offset) = (owner.drive, owner.layout.offset(*segment, sector));
+            let segment = *segment;
+            report.damaged.push(DamagedRecord { drive, id, generation, segment, sector, offset });
         }
         segments.add_live(*segment, record.payload_len);
         live.push(Indexed {

@@ -6,8 +6,8 @@
 use std::{collections::HashSet, io};
 
 use holdfast_format::{
-    FooterRecord, Layout, Place, RecordHeader, ResumeBlock, SEGMENT_HEADER_SECTORS, SegmentSequence,
-    Sequence, Tombstone, TombstoneBlock,
+    FooterRecord, FormatError, Layout, Place, RecordHeader, ResumeBlock, SEGMENT_HEADER_SECTORS,
+    SegmentSequence, Sequence, Tombstone, TombstoneBlock,
 };
 use holdfast_model::{ClusterId, DriveId, limits::SECTOR_SIZE};
 use holdfast_ring::BlockDevice;
@@ -15,6 +15,7 @@ use holdfast_ring::BlockDevice;
 use crate::{
     blocking::{Blocking, TRANSFER_SIZE_MAX},
     planted::{self, Bug},
+    types::Finding,
 };
 
 /// Sectors read at a time.
@@ -29,6 +30,17 @@ pub(crate) struct Scanned {
     pub(crate) items: Vec<Item>,
     /// The first sector after all that was found.
     pub(crate) end: u32,
+    /// Sectors that look like structures that were damaged.
+    pub(crate) suspects: Vec<Suspect>,
+    /// The first sector that belongs to nothing that was found.
+    pub(crate) first_gap: Option<u32>,
+}
+
+/// A sector that looks like a structure that was damaged. For reports; nothing is decided by it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Suspect {
+    pub(crate) sector: u32,
+    pub(crate) error: FormatError,
 }
 
 /// What a resume block says about what lies before it.
@@ -64,6 +76,14 @@ pub(crate) struct Owner {
     pub(crate) cluster: ClusterId,
     pub(crate) drive: DriveId,
     pub(crate) layout: Layout,
+}
+
+impl Owner {
+    /// Something wrong at a sector of a segment.
+    pub(crate) fn finding(&self, segment: u32, sector: u32, what: String) -> Finding {
+        let offset = self.layout.offset(segment, sector);
+        Finding { drive: self.drive, segment: Some(segment), offset, what }
+    }
 }
 
 /// The highest life of the segment that any sector tells of: for a segment whose header is no more.
@@ -112,12 +132,15 @@ pub(crate) fn scan<D: BlockDevice>(
 ) -> io::Result<Scanned> {
     let size = owner.layout.segment_sectors();
     let mut window = Window { segment, layout: owner.layout, first: 0, bytes: Vec::new() };
-    let mut scanned = Scanned { settled: None, items: Vec::new(), end: SEGMENT_HEADER_SECTORS };
+    let end = SEGMENT_HEADER_SECTORS;
+    let mut scanned =
+        Scanned { settled: None, items: Vec::new(), end, suspects: Vec::new(), first_gap: None };
     let mut at = SEGMENT_HEADER_SECTORS;
     while at < size {
         let here = Place { cluster: owner.cluster, drive: owner.drive, segment, sector: at, life };
         let sector = window.sectors(io, at, 1)?.first_chunk().expect("one sector was asked for");
         let mut sectors = 0;
+        let mut suspect = holdfast_format::damage(sector);
         if let Some(header) = RecordHeader::parse(sector).ok().filter(|h| h.place == here) {
             if u64::from(at) + u64::from(header.sectors()) <= u64::from(size) {
                 sectors = header.sectors();
@@ -133,12 +156,19 @@ pub(crate) fn scan<D: BlockDevice>(
             ResumeBlock::parse(sector).ok().filter(|b| b.place == here && b.sectors == size)
         {
             let table = window.sectors(io, at + 1, block.table_sectors())?;
-            if let Ok((records, tombstones)) = block.parse_table(table) {
-                sectors = 1 + block.table_sectors();
-                if !planted::is(Bug::IgnoreResume) {
-                    scanned.settle(&block, records, tombstones);
+            match block.parse_table(table) {
+                Ok((records, tombstones)) => {
+                    sectors = 1 + block.table_sectors();
+                    if !planted::is(Bug::IgnoreResume) {
+                        scanned.settle(&block, records, tombstones);
+                    }
                 }
+                Err(error) => suspect = Some(error),
             }
+        }
+        if sectors == 0 {
+            scanned.first_gap.get_or_insert(at);
+            scanned.suspects.extend(suspect.map(|error| Suspect { sector: at, error }));
         }
         if sectors == 0 && planted::is(Bug::StopAtBadSector) {
             break;
@@ -157,6 +187,9 @@ impl Scanned {
     fn settle(&mut self, block: &ResumeBlock, mut records: Vec<FooterRecord>, tombstones: Vec<Tombstone>) {
         let before = self.settled.take().map(|settled| settled.records).unwrap_or_default();
         let items = std::mem::take(&mut self.items);
+        // Whatever is wrong before this block was settled by the mount that wrote it.
+        self.suspects.clear();
+        self.first_gap = None;
         let found = items.iter().filter_map(|item| match &item.content {
             Content::Record(record) => Some(record),
             Content::Tombstones(_) => None,

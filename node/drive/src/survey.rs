@@ -62,8 +62,12 @@ pub(crate) struct Survey {
 /// The header of a segment, from its two copies.
 pub(crate) enum HeaderFound {
     Blank,
-    Good { header: SegmentHeader, one_bad: bool },
-    Bad,
+    /// With what is wrong with copies of it.
+    Good {
+        header: SegmentHeader,
+        bad: Vec<(u32, String)>,
+    },
+    Bad(Vec<(u32, String)>),
 }
 
 fn header_of(owner: &Owner, segment: u32, frame: &[u8]) -> HeaderFound {
@@ -77,12 +81,17 @@ fn header_of(owner: &Owner, segment: u32, frame: &[u8]) -> HeaderFound {
     };
     let good: Vec<SegmentHeader> =
         copies.iter().filter_map(|c| c.as_ref().ok()).filter(|h| ours(h)).copied().collect();
-    match good.iter().max_by_key(|h| (h.life, h.state)) {
-        Some(&header) => {
-            HeaderFound::Good { header, one_bad: good.len() < copies.len() || good[0] != good[1] }
-        }
+    let newest = good.iter().max_by_key(|h| (h.life, h.state)).copied();
+    let bad = (0u32..).zip(&copies).filter_map(|(copy, found)| match found {
+        Ok(h) if Some(*h) == newest => None,
+        Ok(h) if ours(h) => Some((copy, "segment header: an older copy".to_owned())),
+        Ok(h) => Some((copy, format!("segment header of segment {} of drive {}", h.segment, h.drive))),
+        Err(error) => Some((copy, error.to_string())),
+    });
+    match newest {
+        Some(header) => HeaderFound::Good { header, bad: bad.collect() },
         None if copies.iter().all(|c| matches!(c, Err(FormatError::Blank { .. }))) => HeaderFound::Blank,
-        None => HeaderFound::Bad,
+        None => HeaderFound::Bad(bad.collect()),
     }
 }
 
@@ -94,7 +103,8 @@ pub(crate) fn survey<D: BlockDevice>(
     let layout = owner.layout;
     let header_size = SEGMENT_HEADER_SECTORS as usize * SECTOR_SIZE;
     let ranges: Vec<_> = (0..layout.segments()).map(|s| (layout.offset(s, 0), header_size)).collect();
-    let mut headers: Vec<HeaderFound> = ranges.iter().map(|_| HeaderFound::Bad).collect();
+    let unread = || HeaderFound::Bad(vec![(0, "segment header: the device did not read it".to_owned())]);
+    let mut headers: Vec<HeaderFound> = ranges.iter().map(|_| unread()).collect();
     io.read_many(&ranges, |number, result| {
         if let Ok(buffer) = result {
             let segment = u32::try_from(number).expect("a segment number");
@@ -109,18 +119,18 @@ pub(crate) fn survey<D: BlockDevice>(
         durable: Sequence::NONE,
     };
     let mut candidates = Vec::new();
+    let mut find = |segment, sector, what| report.findings.push(owner.finding(segment, sector, what));
     for (segment, found) in (0u32..).zip(headers) {
         let header = match found {
             HeaderFound::Blank => {
                 survey.free.push(segment);
                 continue;
             }
-            HeaderFound::Good { header, one_bad } => {
+            HeaderFound::Good { header, bad } => {
                 survey.next_life = survey.next_life.max(header.life.next());
                 survey.durable = survey.durable.max(header.durable);
-                if one_bad {
-                    report.repaired.push(format!("one copy of the header of segment {segment}"));
-                }
+                let one_bad = !bad.is_empty();
+                bad.into_iter().for_each(|(copy, what)| find(segment, copy, what));
                 if header.state == SegmentState::Free {
                     survey.free.push(segment);
                     survey.bad_free.extend(one_bad.then_some(segment));
@@ -128,8 +138,8 @@ pub(crate) fn survey<D: BlockDevice>(
                 }
                 Some((header, one_bad))
             }
-            HeaderFound::Bad => {
-                report.repaired.push(format!("the header of segment {segment}"));
+            HeaderFound::Bad(bad) => {
+                bad.into_iter().for_each(|(copy, what)| find(segment, copy, what));
                 None
             }
         };
@@ -142,7 +152,11 @@ pub(crate) fn survey<D: BlockDevice>(
     let mut trailers: Vec<Option<FooterTrailer>> = vec![None; candidates.len()];
     io.read_many(&ranges, |number, result| {
         let (segment, header) = &candidates[number];
-        let trailer = result.ok().and_then(|buffer| FooterTrailer::parse(buffer.headroom()).ok());
+        let read = result.ok();
+        if let Some(error) = read.as_ref().and_then(|buffer| holdfast_format::damage(buffer.headroom())) {
+            find(*segment, layout.segment_sectors() - 1, error.to_string());
+        }
+        let trailer = read.and_then(|buffer| FooterTrailer::parse(buffer.headroom()).ok());
         trailers[number] = trailer.filter(|t| {
             (t.cluster, t.drive, t.segment, t.sectors)
                 == (owner.cluster, owner.drive, *segment, layout.segment_sectors())
@@ -160,8 +174,10 @@ pub(crate) fn survey<D: BlockDevice>(
             (footer.life, footer.first, SegmentContent::Sealed(footer))
         } else {
             report.segments_scanned += 1;
-            if trailer.is_some() {
-                report.repaired.push(format!("the footer of segment {segment}"));
+            if let Some(trailer) = trailer {
+                let sector = layout.segment_sectors() - 1 - trailer.table_sectors();
+                let what = "segment footer is damaged: its table does not match".to_owned();
+                report.findings.push(owner.finding(segment, sector, what));
             }
             let life = match known_life {
                 Some(life) => Some(life),

@@ -1,6 +1,6 @@
 //! What goes into a drive and what comes out: requests, options, reports.
 
-use std::{path::PathBuf, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use holdfast_model::{ByteCount, ClusterId, DriveId, Generation, NodeId, ShardId, TenantId, UnixMillis};
 use holdfast_ring::{Buffer, BufferPool};
@@ -132,8 +132,9 @@ pub struct MountReport {
     pub torn: Vec<TornRecord>,
     /// Segments without a footer, read through.
     pub segments_scanned: u32,
-    /// Structures that were damaged and have a good copy or can be derived: labels, headers, footers.
-    pub repaired: Vec<String>,
+    /// Structures that are not as they were written. What has a good copy or can be derived (labels, headers,
+    /// footers, resume blocks) is repaired; what was lost with a record's header, `lost` counts.
+    pub findings: Vec<Finding>,
     /// How long it took.
     pub took: Duration,
 }
@@ -146,9 +147,35 @@ impl MountReport {
     }
 }
 
+/// A structure that is not as it was written, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The drive.
+    pub drive: DriveId,
+    /// Segment it lies in; `None` for labels.
+    pub segment: Option<u32>,
+    /// First byte of the structure, from the start of the device.
+    pub offset: u64,
+    /// What is wrong.
+    pub what: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "drive {}, ", self.drive)?;
+        match self.segment {
+            Some(segment) => write!(f, "segment {segment}, ")?,
+            None => f.write_str("labels, ")?,
+        }
+        write!(f, "byte {}: {}", self.offset, self.what)
+    }
+}
+
 /// An acknowledged record that is damaged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DamagedRecord {
+    /// The drive.
+    pub drive: DriveId,
     /// The shard.
     pub id: ShardId,
     /// Version of its place.
@@ -157,6 +184,8 @@ pub struct DamagedRecord {
     pub segment: u32,
     /// Sector of its header.
     pub sector: u32,
+    /// First byte of its header, from the start of the device.
+    pub offset: u64,
 }
 
 /// A record that was being written when the power went.

@@ -5,13 +5,19 @@
 
 use holdfast_model::limits::SECTOR_SIZE;
 
-use crate::{FormatError, Sector};
+use crate::{FormatError, Sector, SegmentSequence, Sequence};
 
 /// Bytes of a small structure: the unit every device writes atomically.
 const SMALL_SIZE: usize = 512;
 
 /// Bytes of the checksum at the end of a structure.
 const CHECKSUM_SIZE: usize = 4;
+
+/// Bytes of magic and version.
+const BEGINNING_SIZE: usize = 10;
+
+/// Bytes of magic and version that may be wrong in what is still taken for a damaged structure.
+const STRANGE_BYTES_MAX: usize = 2;
 
 /// How much of a sector a structure covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +69,26 @@ impl Kind {
         }
         stored.reserved_until(SECTOR_SIZE)?;
         Ok(reader)
+    }
+
+    /// What is wrong with a sector that begins like this structure, or nearly so, and is none.
+    pub(crate) fn damage(&self, sector: &Sector) -> Option<FormatError> {
+        let mut beginning = [0; BEGINNING_SIZE];
+        beginning[..8].copy_from_slice(&self.magic);
+        beginning[8..].copy_from_slice(&self.version.to_le_bytes());
+        let strange = beginning.iter().zip(sector).filter(|(ours, found)| ours != found).count();
+        if strange > STRANGE_BYTES_MAX {
+            return None;
+        }
+        match self.open(sector) {
+            Ok(_) => None,
+            Err(error @ (FormatError::Checksum { .. } | FormatError::Reserved { .. })) => Some(error),
+            Err(_) => {
+                let mut restored = *sector;
+                restored[..BEGINNING_SIZE].copy_from_slice(&beginning);
+                self.open(&restored).ok().map(|_| FormatError::Beginning { what: self.what })
+            }
+        }
     }
 
     /// Clears `sector` and writes magic and version; the writer stands behind the version.
@@ -121,6 +147,18 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn u64(&mut self) -> u64 {
         u64::from_le_bytes(self.array())
+    }
+
+    /// A sequence; no drive ever gets near the largest.
+    pub(crate) fn sequence(&mut self) -> Result<Sequence, FormatError> {
+        let sequence = Sequence::new(self.u64());
+        if sequence <= Sequence::MAX { Ok(sequence) } else { Err(self.impossible("sequence")) }
+    }
+
+    /// The life of a segment.
+    pub(crate) fn life(&mut self) -> Result<SegmentSequence, FormatError> {
+        let life = SegmentSequence::new(self.u64());
+        if life <= SegmentSequence::MAX { Ok(life) } else { Err(self.impossible("life of a segment")) }
     }
 
     /// Checks that everything up to `end` is zero and goes there.

@@ -33,6 +33,12 @@ pub enum FormatError {
         /// The structure.
         what: &'static str,
     },
+    /// Its magic or version is not what the checksum covers.
+    #[error("{what} is damaged: its first bytes are not what its checksum covers")]
+    Beginning {
+        /// The structure.
+        what: &'static str,
+    },
     /// Bytes that must be zero are not.
     #[error("{what}: reserved bytes at offset {offset} are not zero")]
     Reserved {
@@ -49,4 +55,20 @@ pub enum FormatError {
         /// The field.
         field: &'static str,
     },
+}
+
+impl FormatError {
+    /// The structure that was expected.
+    #[must_use]
+    pub fn structure(&self) -> &'static str {
+        match self {
+            Self::Blank { what }
+            | Self::Foreign { what, .. }
+            | Self::UnknownVersion { what, .. }
+            | Self::Checksum { what }
+            | Self::Beginning { what }
+            | Self::Reserved { what, .. }
+            | Self::Impossible { what, .. } => what,
+        }
+    }
 }

@@ -15,7 +15,8 @@ use crate::{
     tombstone::Tombstone,
 };
 
-const KIND: Kind = Kind { what: "segment footer", magic: *b"HFFOOTR\0", version: 1, extent: Extent::Small };
+pub(crate) const KIND: Kind =
+    Kind { what: "segment footer", magic: *b"HFFOOTR\0", version: 1, extent: Extent::Small };
 
 const FLAG_DAMAGED: u16 = 1;
 
@@ -211,8 +212,8 @@ impl FooterTrailer {
         let cluster = ClusterId::from_bytes(r.array());
         let drive = DriveId::from_bytes(r.array());
         let (segment, sectors) = (r.u32(), r.u32());
-        let life = SegmentSequence::new(r.u64());
-        let (first, last) = (Sequence::new(r.u64()), Sequence::new(r.u64()));
+        let life = r.life()?;
+        let (first, last) = (r.sequence()?, r.sequence()?);
         let (records, tombstones, lost, checksum) = (r.u32(), r.u32(), r.u32(), r.u32());
         r.reserved_until(KIND.extent.checksum_offset())?;
         let table = TableInfo { records, tombstones, checksum };

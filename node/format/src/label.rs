@@ -3,7 +3,7 @@
 use holdfast_model::{ByteCount, ClusterId, DriveId, NodeId, UnixMillis};
 
 use crate::{
-    FormatError, Layout, Sector, Sequence,
+    FormatError, Layout, MOUNT_EPOCH_MAX, Sector, Sequence,
     bytes::{Extent, Kind},
 };
 
@@ -72,10 +72,13 @@ impl DriveLabel {
         let capacity = ByteCount::new(r.u64());
         let segment_size = ByteCount::new(r.u64());
         let formatted = UnixMillis::new(r.u64());
-        let (mount_epoch, counter, durable) = (r.u64(), r.u64(), Sequence::new(r.u64()));
+        let (mount_epoch, counter, durable) = (r.u64(), r.u64(), r.sequence()?);
         r.reserved_until(KIND.extent.checksum_offset())?;
         if usize::from(copy) >= LABEL_COPIES {
             return Err(r.impossible("copy"));
+        }
+        if mount_epoch > MOUNT_EPOCH_MAX || counter > Sequence::MAX.get() {
+            return Err(r.impossible("count of mounts or label writes"));
         }
         if flags & !FLAG_FENCED != 0 {
             return Err(r.impossible("flags"));

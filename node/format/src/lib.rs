@@ -23,6 +23,7 @@
 #![forbid(unsafe_code)]
 
 mod bytes;
+mod damage;
 mod error;
 mod footer;
 mod foreign;
@@ -33,6 +34,7 @@ mod resume;
 mod segment;
 mod tombstone;
 
+pub use damage::damage;
 pub use error::FormatError;
 pub use footer::{Footer, FooterRecord, FooterTrailer};
 pub use foreign::recognise;
@@ -48,6 +50,9 @@ use holdfast_model::{ClusterId, DriveId, limits::SECTOR_SIZE};
 /// One sector.
 pub type Sector = [u8; SECTOR_SIZE];
 
+/// Mounts of one drive at most: one a second for 34 years.
+pub const MOUNT_EPOCH_MAX: u64 = (1 << 30) - 1;
+
 /// Order of everything written to a drive. Starts at 1; 0 means "none yet".
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Sequence(u64);
@@ -55,6 +60,9 @@ pub struct Sequence(u64);
 impl Sequence {
     /// Before the first.
     pub const NONE: Self = Self(0);
+
+    /// The largest that is read from a drive: counting on from it never overflows.
+    pub const MAX: Self = Self(u64::MAX >> 2);
 
     /// Wraps a number.
     #[must_use]
@@ -87,6 +95,9 @@ impl SegmentSequence {
     /// Before the first.
     pub const NONE: Self = Self(0);
 
+    /// The largest that is read from a drive: that of the last mount of all.
+    pub const MAX: Self = Self((MOUNT_EPOCH_MAX << 32) | u32::MAX as u64);
+
     /// Wraps a number.
     #[must_use]
     pub const fn new(value: u64) -> Self {
@@ -96,10 +107,10 @@ impl SegmentSequence {
     /// The first life of the mount with that epoch.
     ///
     /// # Panics
-    /// After 2^32 mounts.
+    /// Above `MOUNT_EPOCH_MAX + 1`; labels that say so are refused.
     #[must_use]
     pub const fn first_of_mount(epoch: u64) -> Self {
-        assert!(epoch <= u32::MAX as u64, "a drive is mounted fewer than 2^32 times");
+        assert!(epoch <= MOUNT_EPOCH_MAX + 1, "a drive is mounted fewer than 2^30 times");
         Self((epoch << 32) | 1)
     }
 

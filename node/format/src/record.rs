@@ -9,11 +9,12 @@ use holdfast_model::{
 };
 
 use crate::{
-    FormatError, Place, Sector, SegmentSequence, Sequence,
+    FormatError, Place, Sector, Sequence,
     bytes::{Extent, Kind},
 };
 
-const KIND: Kind = Kind { what: "record header", magic: *b"HFRECRD\0", version: 1, extent: Extent::Whole };
+pub(crate) const KIND: Kind =
+    Kind { what: "record header", magic: *b"HFRECRD\0", version: 1, extent: Extent::Whole };
 
 /// Bytes of payload under one checksum.
 pub const BLOCK_SIZE: usize = 64 * 1024;
@@ -145,8 +146,8 @@ impl RecordHeader {
         let stripe = StripeId::from_bytes(r.array());
         let generation = Generation::new(r.u32());
         let payload_len = r.u32();
-        let (sequence, durable) = (Sequence::new(r.u64()), Sequence::new(r.u64()));
-        let life = SegmentSequence::new(r.u64());
+        let (sequence, durable) = (r.sequence()?, r.sequence()?);
+        let life = r.life()?;
         let (segment, sector_index) = (r.u32(), r.u32());
         let written = UnixMillis::new(r.u64());
         let manifest_len = usize::from(r.u16());

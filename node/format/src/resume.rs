@@ -7,13 +7,14 @@
 use holdfast_model::limits::SECTOR_SIZE;
 
 use crate::{
-    ClusterId, DriveId, FooterRecord, FormatError, Place, SEGMENT_HEADER_SECTORS, Sector, SegmentSequence,
-    Sequence, Tombstone,
+    ClusterId, DriveId, FooterRecord, FormatError, Place, SEGMENT_HEADER_SECTORS, Sector, Sequence,
+    Tombstone,
     bytes::{Extent, Kind},
     footer::{TableInfo, encode_table},
 };
 
-const KIND: Kind = Kind { what: "resume block", magic: *b"HFRESUM\0", version: 1, extent: Extent::Small };
+pub(crate) const KIND: Kind =
+    Kind { what: "resume block", magic: *b"HFRESUM\0", version: 1, extent: Extent::Small };
 
 /// Resume block, version 1: one sector among the records of a segment, followed by its table: the records,
 /// 64 bytes each, then the tombstones, 40 bytes each, then zeros to a sector. Little-endian.
@@ -60,9 +61,9 @@ impl ResumeBlock {
         r.reserved_until(16)?;
         let cluster = ClusterId::from_bytes(r.array());
         let drive = DriveId::from_bytes(r.array());
-        let life = SegmentSequence::new(r.u64());
+        let life = r.life()?;
         let (segment, sector_index, sectors, lost) = (r.u32(), r.u32(), r.u32(), r.u32());
-        let next = Sequence::new(r.u64());
+        let next = r.sequence()?;
         let (records, tombstones, checksum) = (r.u32(), r.u32(), r.u32());
         r.reserved_until(KIND.extent.checksum_offset())?;
         let table = TableInfo { records, tombstones, checksum };

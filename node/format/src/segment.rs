@@ -74,8 +74,8 @@ impl SegmentHeader {
         let cluster = ClusterId::from_bytes(r.array());
         let drive = DriveId::from_bytes(r.array());
         let (segment, sectors) = (r.u32(), r.u32());
-        let life = SegmentSequence::new(r.u64());
-        let (first, durable) = (Sequence::new(r.u64()), Sequence::new(r.u64()));
+        let life = r.life()?;
+        let (first, durable) = (r.sequence()?, r.sequence()?);
         let (mount_epoch, written) = (r.u64(), UnixMillis::new(r.u64()));
         r.reserved_until(KIND.extent.checksum_offset())?;
         let state = match state {

@@ -10,7 +10,8 @@ use crate::{
     bytes::{Extent, Kind, Reader, Writer},
 };
 
-const KIND: Kind = Kind { what: "tombstone block", magic: *b"HFTOMBS\0", version: 1, extent: Extent::Whole };
+pub(crate) const KIND: Kind =
+    Kind { what: "tombstone block", magic: *b"HFTOMBS\0", version: 1, extent: Extent::Whole };
 
 const ENTRIES_OFFSET: usize = 128;
 
@@ -111,8 +112,8 @@ impl TombstoneBlock {
         r.reserved_until(16)?;
         let cluster = ClusterId::from_bytes(r.array());
         let drive = DriveId::from_bytes(r.array());
-        let (sequence, durable) = (Sequence::new(r.u64()), Sequence::new(r.u64()));
-        let life = SegmentSequence::new(r.u64());
+        let (sequence, durable) = (r.sequence()?, r.sequence()?);
+        let life = r.life()?;
         let (segment, sector_index) = (r.u32(), r.u32());
         r.reserved_until(ENTRIES_OFFSET)?;
         if count == 0 || count > Self::ENTRIES_MAX {

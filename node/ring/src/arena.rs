@@ -10,6 +10,10 @@ use std::{io, ptr::NonNull};
 /// Size and alignment of a huge page in bytes (x86-64).
 pub(crate) const HUGE_PAGE_SIZE: usize = 2 * 1024 * 1024;
 
+/// Not reserved: most of an arena is never touched. Miri knows the first two flags only.
+const MAPPING_FLAGS: libc::c_int =
+    libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | if cfg!(miri) { 0 } else { libc::MAP_NORESERVE };
+
 /// The mapping. Zero-filled by the kernel, readable and writable, private to this process.
 #[derive(Debug)]
 pub(crate) struct Arena {
@@ -38,7 +42,7 @@ impl Arena {
                 std::ptr::null_mut(),
                 mapping_size,
                 libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                MAPPING_FLAGS,
                 -1,
                 0,
             )
@@ -51,6 +55,8 @@ impl Arena {
         // SAFETY: `skip` is below HUGE_PAGE_SIZE and the mapping is that much longer than `size`, so the
         // result and the `size` bytes after it lie inside the mapping.
         let base = unsafe { mapping.cast::<u8>().add(skip) };
+        // Miri has no madvise, and no use for advice.
+        #[cfg(not(miri))]
         // SAFETY: the range lies inside the mapping made above. Advice: when it is refused (kernel without
         // transparent huge pages) the arena works with small pages, so the result is not needed.
         // A core dump would otherwise carry payloads of tenants.

@@ -9,18 +9,22 @@
 //! | `pull ADDR N`  | how long N MiB from the node at ADDR took                     |
 //! | `pour N`       | N MiB of zeros                                               |
 //! | `read PATH`    | `read N` bytes of the start of a drive, or the error         |
+//! | `write PATH K N BYTE` | `ok`: N sectors from sector K on hold BYTE; not flushed         |
+//! | `flush PATH`   | `ok`: everything written to the drive is flushed             |
+//! | `holds PATH K N BYTE` | how many of those sectors hold BYTE throughout               |
 //! | `die`          | none: the role ends with an error                            |
 
 use std::{
     fs,
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::Path,
     time::{Duration, Instant},
 };
 
 use holdfast_appliance::{Role, data_drives, is_pid1, run_pid1};
-use holdfast_model::config::NodeConfig;
+use holdfast_model::{config::NodeConfig, limits::SECTOR_SIZE};
 
 const PORT: u16 = 8080;
 const REACH_WITHIN: Duration = Duration::from_secs(5);
@@ -68,12 +72,51 @@ fn answer(mut connection: &TcpStream, name: &str, starts: u64) -> io::Result<()>
                 Err(error) => writeln!(connection, "{error}"),
             }
         }
+        ["write", path, first, count, byte] => {
+            let done = direct(path, first, count, |drive, offset, sector| {
+                sector.fill(byte.parse().unwrap_or(0));
+                drive.write_all_at(sector, offset).map(|()| true)
+            });
+            writeln!(connection, "{}", done.map_or_else(|error| error.to_string(), |_| "ok".to_owned()))
+        }
+        ["flush", path] => {
+            let done = fs::File::open(path).and_then(|drive| drive.sync_data());
+            writeln!(connection, "{}", done.map_or_else(|error| error.to_string(), |()| "ok".to_owned()))
+        }
+        ["holds", path, first, count, byte] => {
+            let byte = byte.parse().unwrap_or(0);
+            let held = direct(path, first, count, |drive, offset, sector| {
+                drive.read_exact_at(sector, offset)?;
+                Ok(sector.iter().all(|found| *found == byte))
+            });
+            writeln!(connection, "{}", held.map_or_else(|error| error.to_string(), |held| held.to_string()))
+        }
         ["die"] => std::process::exit(3),
         _ => {
             let drives: Vec<String> = data_drives().iter().map(|path| path.display().to_string()).collect();
             writeln!(connection, "{name} starts {starts} drives {}", drives.join(" "))
         }
     }
+}
+
+/// Goes through sectors past the page cache, so that the drive sees each one at once; counts the yeses.
+fn direct(
+    path: &str,
+    first: &str,
+    count: &str,
+    each: impl Fn(&fs::File, u64, &mut [u8]) -> io::Result<bool>,
+) -> io::Result<u64> {
+    let drive = fs::OpenOptions::new().read(true).write(true).custom_flags(libc::O_DIRECT).open(path)?;
+    let number = |text: &str| text.parse::<u64>().map_err(io::Error::other);
+    let (first, count) = (number(first)?, number(count)?);
+    let mut memory = vec![0; 2 * SECTOR_SIZE];
+    let start = memory.as_ptr().align_offset(SECTOR_SIZE);
+    let sector = &mut memory[start..start + SECTOR_SIZE];
+    let mut yeses = 0;
+    for number in first..first + count {
+        yeses += u64::from(each(&drive, number * SECTOR_SIZE as u64, sector)?);
+    }
+    Ok(yeses)
 }
 
 fn reach(address: SocketAddr) -> io::Result<String> {

@@ -5,13 +5,14 @@
 //! flush. An acknowledgement is seen in the round after the flush that earned it, so the requirement at
 //! each step is as strict as it can be.
 
+use holdfast_fault::{Cut, FaultDisk, Manners, Step};
+
 use super::{
     CLUSTER, DRIVE, Pools, Rig, formatted,
     model::{Content, Model, bytes, shard},
     peek,
 };
 use crate::{
-    fault::{Cut, FaultDisk, Manners, Step},
     index::Indexed,
     mount::mount,
     types::{DriveIdentity, MountReport},

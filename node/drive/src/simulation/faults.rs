@@ -1,5 +1,6 @@
 //! Single faults: what the engine must do about each.
 
+use holdfast_fault::{Cut, Fault, Manners};
 use holdfast_model::limits::SECTOR_SIZE;
 
 use super::{
@@ -8,7 +9,6 @@ use super::{
 };
 use crate::{
     errors::{DeleteError, PutError},
-    fault::{Cut, Fault, Manners},
     types::DriveState,
 };
 
@@ -219,7 +219,7 @@ pub(super) fn single_damaged_headers_footers_and_labels_lose_nothing() {
         let rig = Rig::mount(&copy, &pools, 1, Manners::GOOD).unwrap();
         assert!(rig.report.is_clean(), "byte {offset}: {:?}", rig.report);
         assert_eq!(rig.report.shards, 40);
-        let noticed = !rig.report.repaired.is_empty() || rig.report.segments_scanned > 0;
+        let noticed = !rig.report.findings.is_empty() || rig.report.segments_scanned > 0;
         assert!(noticed, "byte {offset} went unnoticed");
         for entry in rig.index() {
             assert!(rig.peek(&entry).is_ok());
@@ -233,7 +233,7 @@ pub(super) fn single_damaged_headers_footers_and_labels_lose_nothing() {
     rig.close();
     disk.cut_power(Cut::None);
     let rig = Rig::mount(&disk, &pools, 1, Manners::GOOD).unwrap();
-    assert!(rig.report.repaired.is_empty(), "what was damaged has been written again: {:?}", rig.report);
+    assert!(rig.report.findings.is_empty(), "what was damaged has been written again: {:?}", rig.report);
     drop(rig);
 }
 

@@ -6,6 +6,7 @@
 
 mod crashes;
 mod faults;
+mod flips;
 mod model;
 mod planted;
 mod random;
@@ -19,6 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use holdfast_fault::{FaultDevice, FaultDisk, Manners};
 use holdfast_format::Layout;
 use holdfast_model::{
     ByteCount, ClusterId, DriveId, Generation, NodeId, ShardId, TenantId, limits::SECTOR_SIZE,
@@ -30,7 +32,6 @@ use crate::{
     commit::Durable,
     engine::{Clock, Engine, META_POOL_SIZE},
     errors::{DeleteError, GetError, OpenError, PutError},
-    fault::{FaultDevice, FaultDisk, Manners},
     handle::{new_header, verify},
     index::Indexed,
     mount::{Mounted, mount},

@@ -22,7 +22,7 @@ pub(super) fn shard(number: u8) -> ShardId {
 
 /// The bytes of a seed.
 pub(super) fn bytes(seed: u64, length: usize) -> Vec<u8> {
-    let mut random = crate::fault::Random::new(seed);
+    let mut random = holdfast_fault::Random::new(seed);
     let words = std::iter::repeat_with(|| random.number().to_le_bytes());
     words.flatten().take(length).collect()
 }

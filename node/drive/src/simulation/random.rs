@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::{Pools, Rig, formatted, model::Model};
-use crate::fault::{Cut, FaultDisk, Manners, Random};
+use holdfast_fault::{Cut, FaultDisk, Manners, Random};
 
 /// What a run does next.
 #[derive(Debug, Clone)]

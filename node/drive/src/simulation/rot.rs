@@ -6,7 +6,7 @@ use super::{
     Pools, Rig, formatted,
     model::{bytes, shard},
 };
-use crate::fault::{Cut, Manners, Random};
+use holdfast_fault::{Cut, Manners, Random};
 
 /// What happens to the drive between the last request and the rot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
