@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: builds the benchmark client and points it at a cluster of processes.
+//! `cargo xtask bench`: builds the benchmark client and points it at a cluster of processes; or measures one
+//! drive against fio.
 
 use std::path::PathBuf;
 
@@ -15,10 +16,13 @@ use crate::{
     run::{run, say},
 };
 
+/// The benchmark that needs no cluster.
+const DRIVE: &str = "drive";
+
 /// Arguments of `bench`.
 #[derive(Debug, Args)]
 pub struct Bench {
-    /// Only rows whose name holds this word: put, get, 4KiB, 1MiB, 64MiB
+    /// Only rows whose name holds this word: put, get, 4KiB, 1MiB, 64MiB; or `drive`: one drive against fio
     name: Option<String>,
     /// Nodes of the cluster that is started
     #[arg(long, default_value_t = 1)]
@@ -43,6 +47,9 @@ impl Bench {
     /// # Errors
     /// When a build fails, the cluster does not form, or a request fails.
     pub async fn run(self) -> Result<()> {
+        if self.name.as_deref() == Some(DRIVE) {
+            return run(binaries::bench_drive()?.arg("--dir").arg(paths::target().join("bench")));
+        }
         let mut client = binaries::bench()?;
         client.arg("--seconds").arg(self.seconds.to_string()).arg("--payload").arg(&self.payload);
         if let Some(name) = &self.name {

@@ -33,6 +33,15 @@ pub fn bench() -> Result<Command> {
     Ok(Command::new(paths::binaries().join("holdfast-bench")))
 }
 
+/// Builds the benchmark of one drive against fio.
+///
+/// # Errors
+/// When the build fails.
+pub fn bench_drive() -> Result<Command> {
+    build("holdfast-bench")?;
+    Ok(Command::new(paths::binaries().join("holdfast-bench-drive")))
+}
+
 fn build(package: &str) -> Result<()> {
     run(cargo().args(["build", "--quiet", "--package", package]).current_dir(paths::workspace()))
 }

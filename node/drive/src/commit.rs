@@ -12,7 +12,7 @@ use holdfast_model::{DriveId, Generation, ShardId};
 ///
 /// Acknowledging a write needs one for every shard of it. It cannot be made by hand:
 ///
-/// ```compile_fail
+/// ```compile_fail,E0451
 /// use holdfast_model::{DriveId, Generation, ShardId, ShardIndex, StripeId};
 /// let id = ShardId { stripe: StripeId::from_bytes([0; 16]), index: ShardIndex::new(0) };
 /// let forged = holdfast_drive::Durable { drive: DriveId::from_bytes([0; 16]), id, generation: Generation::new(1) };

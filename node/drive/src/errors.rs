@@ -119,6 +119,12 @@ pub enum PutError {
         /// Room left.
         free: ByteCount,
     },
+    /// The drive is being emptied.
+    #[error("drive {drive} is being emptied and takes no new shards")]
+    Draining {
+        /// The drive.
+        drive: DriveId,
+    },
     /// The drive holds a newer generation.
     #[error("shard {id}: {given} is older than {stored} on drive {drive}")]
     Stale {

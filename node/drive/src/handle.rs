@@ -5,7 +5,7 @@ use std::{
     io,
     ops::Range,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -26,12 +26,17 @@ use crate::{
     probe::unix_now,
     shared::{GetRequest, PutRequest, REQUESTS_MAX, RawRead, Request, Shared, Unavailable, add},
     types::{
-        DriveIdentity, DriveOptions, DriveStatus, MountReport, ScrubFinding, Scrubbed, ShardInfo, ShardWrite,
+        DriveIdentity, DriveOptions, DriveState, DriveStatus, MountReport, ScrubFinding, Scrubbed, ShardInfo,
+        ShardWrite,
     },
 };
 
 /// How long a scrub waits for one record: it waits for everything else.
 const SCRUB_DEADLINE: Duration = Duration::from_secs(300);
+
+/// Reads that failed or did not match, since the drive was opened, from which on it counts as failing. One
+/// may be chance and is repaired; ten are a drive that goes.
+const FAILING_AFTER: u64 = 10;
 
 /// A drive that is open. Clones are handles to the same drive; the last one to go closes it.
 #[derive(Debug, Clone)]
@@ -162,6 +167,9 @@ impl Drive {
     /// [`PutError`]; then nothing was acknowledged, and the shard is on the drive whole or not at all.
     pub async fn put(&self, shard: ShardWrite) -> Result<Durable, PutError> {
         let closed = PutError::Closed { drive: self.id() };
+        if self.inner.shared.draining.load(Ordering::SeqCst) {
+            return Err(PutError::Draining { drive: self.id() });
+        }
         let _admitted = self.inner.admission.acquire().await.map_err(|_| closed.clone())?;
         let id = shard.id;
         let (header, payload) = new_header(&self.inner.identity, shard);
@@ -305,6 +313,12 @@ impl Drive {
         entries.into_iter().map(info).collect()
     }
 
+    /// Begins or ends emptying: a draining drive refuses puts, and does everything else. Not kept on the
+    /// drive: whoever wants it says so again after a restart.
+    pub fn set_draining(&self, draining: bool) {
+        self.inner.shared.draining.store(draining, Ordering::SeqCst);
+    }
+
     /// State and figures.
     #[must_use]
     pub fn status(&self) -> DriveStatus {
@@ -313,10 +327,19 @@ impl Drive {
             let index = self.inner.shared.index.read();
             (index.len() as u64, index.memory() as u64)
         };
+        let counters = self.inner.shared.counters.read();
+        let bad_reads = counters.read_errors + counters.checksum_errors;
+        let state = match gauges.state {
+            DriveState::Live | DriveState::Slow if self.inner.shared.draining.load(Ordering::SeqCst) => {
+                DriveState::Draining
+            }
+            DriveState::Live | DriveState::Slow if bad_reads >= FAILING_AFTER => DriveState::Failing,
+            state => state,
+        };
         DriveStatus {
             id: self.id(),
             path: self.inner.path.clone(),
-            state: gauges.state,
+            state,
             reason: gauges.reason,
             mount_epoch: self.inner.identity.mount_epoch,
             capacity: self.inner.offered,
@@ -325,7 +348,7 @@ impl Drive {
             free: ByteCount::new(gauges.free),
             shards,
             index_memory: ByteCount::new(memory),
-            counters: self.inner.shared.counters.read(),
+            counters,
         }
     }
 
@@ -347,8 +370,8 @@ impl Drive {
     fn unavailable(&self) -> Unavailable {
         let gauges = self.inner.shared.gauges.lock();
         match gauges.state {
-            crate::DriveState::Fenced => Unavailable::Fenced(gauges.reason.clone()),
-            crate::DriveState::Gone => Unavailable::Gone(gauges.reason.clone()),
+            DriveState::Fenced => Unavailable::Fenced(gauges.reason.clone()),
+            DriveState::Gone => Unavailable::Gone(gauges.reason.clone()),
             _ => Unavailable::Closed,
         }
     }
@@ -362,8 +385,8 @@ impl Drop for Ending {
         // Whoever waits for one of these is told by its being dropped.
         drop(self.0.close());
         let mut gauges = self.0.gauges.lock();
-        if matches!(gauges.state, crate::DriveState::Live | crate::DriveState::Slow) {
-            gauges.state = crate::DriveState::Gone;
+        if matches!(gauges.state, DriveState::Live | DriveState::Slow) {
+            gauges.state = DriveState::Gone;
             "its thread ended unexpectedly".clone_into(&mut gauges.reason);
         }
     }

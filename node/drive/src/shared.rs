@@ -196,12 +196,15 @@ pub(crate) struct Shared {
     pub(crate) index: RwLock<Index>,
     pub(crate) counters: Counters,
     pub(crate) gauges: Mutex<Gauges>,
+    /// Puts are refused: the drive is being emptied.
+    pub(crate) draining: AtomicBool,
 }
 
 impl Shared {
     pub(crate) fn new() -> Self {
         Self {
             queue: Mutex::default(),
+            draining: AtomicBool::new(false),
             sleeping: AtomicBool::new(false),
             waker: OnceLock::new(),
             index: RwLock::default(),

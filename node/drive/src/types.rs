@@ -230,6 +230,10 @@ pub enum DriveState {
     Live,
     /// Works, far slower than it should.
     Slow,
+    /// Works, but reads fail or bring back what was not written, again and again: its shards belong elsewhere.
+    Failing,
+    /// Takes no new shards, on request: it is being emptied. Reads, deletes and reclaims.
+    Draining,
     /// A write or flush failed: reads only, for good.
     Fenced,
     /// It answers no more.

@@ -229,6 +229,26 @@ async fn a_full_drive_reads_deletes_and_takes_shards_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_draining_drive_takes_no_shards_and_does_everything_else() {
+    let fixture = Fixture::new(64);
+    let (drive, _) = fixture.open();
+    for n in 0..3 {
+        drive.put(fixture.write(shard(n), 1, &bytes(n, 5000)).await).await.unwrap();
+    }
+    drive.set_draining(true);
+    assert_eq!(drive.status().state, DriveState::Draining);
+    let refused = drive.put(fixture.write(shard(9), 1, b"new").await).await;
+    assert!(matches!(refused, Err(PutError::Draining { .. })), "{refused:?}");
+    assert_eq!(&drive.get(shard(1), G1, 0..5000, DEADLINE).await.unwrap()[..], &bytes(1, 5000)[..]);
+    assert!(drive.delete(shard(0), G1).await.unwrap());
+    assert!(drive.scrub(None, 10).await.finished);
+    drive.set_draining(false);
+    drive.put(fixture.write(shard(9), 1, b"new").await).await.unwrap();
+    assert_eq!(drive.status().state, DriveState::Live);
+    drive.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_rotten_block_is_refused_and_found_by_the_inspector() {
     let fixture = Fixture::new(64);
     let (drive, _) = fixture.open();

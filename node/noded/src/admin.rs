@@ -87,8 +87,8 @@ impl Admin {
             (_, false) => DriveState::Unknown,
             (None, true) => DriveState::Missing,
             (Some(report), true) => match report.state {
-                DriveReportState::Live => DriveState::Healthy,
-                DriveReportState::Slow => DriveState::Slow,
+                DriveReportState::Live | DriveReportState::Draining => DriveState::Healthy,
+                DriveReportState::Slow | DriveReportState::Failing => DriveState::Slow,
                 DriveReportState::Gone => DriveState::Missing,
                 DriveReportState::Fenced => {
                     DriveState::Fenced { reason: "a write or flush failed; replace the drive".to_owned() }

@@ -1,6 +1,7 @@
 //! What travels over peer links: Raft messages, shards, and each node's word about itself.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
@@ -8,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use holdfast_consensus::{Consensus, Transport, TransportError};
 use holdfast_drive::{DriveState, DriveStatus};
-use holdfast_model::NodeId;
+use holdfast_model::{DriveId, NodeId};
 use holdfast_peer::{Method, PeerClient, PeerError, PeerNode, Refusal, Reply, Service};
 use holdfast_ring::Buffer;
 use holdfast_store::{DriveReport, DriveReportState, NodeReport, ShardService, Shards};
@@ -64,6 +65,13 @@ impl NodeService {
         let _ = self.shards.set(shards);
     }
 
+    /// Drives of this node that the cluster empties refuse new shards; the others take them.
+    pub fn drain(&self, draining: &BTreeSet<DriveId>) {
+        for drive in self.shards.get().map(|shards| shards.local()).unwrap_or_default() {
+            drive.set_draining(draining.contains(&drive.id()));
+        }
+    }
+
     /// What this node says about itself.
     #[must_use]
     pub fn report(&self) -> NodeReport {
@@ -87,6 +95,8 @@ pub fn drive_report(status: &DriveStatus) -> DriveReport {
         state: match status.state {
             DriveState::Live => DriveReportState::Live,
             DriveState::Slow => DriveReportState::Slow,
+            DriveState::Failing => DriveReportState::Failing,
+            DriveState::Draining => DriveReportState::Draining,
             DriveState::Gone => DriveReportState::Gone,
             DriveState::Fenced | DriveState::Closed => DriveReportState::Fenced,
         },

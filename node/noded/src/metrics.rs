@@ -56,7 +56,8 @@ fn drives(parts: &Parts, sample: &mut Sample) {
         let labels = DriveLabels { drive: status.id, serial: "", path: &path };
         let state = match status.state {
             DriveState::Live => holdfast_monitor::DriveState::Healthy,
-            DriveState::Slow => holdfast_monitor::DriveState::Slow,
+            DriveState::Draining => holdfast_monitor::DriveState::Healthy,
+            DriveState::Slow | DriveState::Failing => holdfast_monitor::DriveState::Slow,
             DriveState::Fenced => holdfast_monitor::DriveState::Fenced,
             DriveState::Gone | DriveState::Closed => holdfast_monitor::DriveState::Missing,
         };

@@ -1,13 +1,13 @@
 //! Asks every node for its report, each in its own task, and keeps [`Health`] current.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use holdfast_control::{ControlReader, NodeState};
+use holdfast_control::{ControlReader, DriveState, NodeState};
 use holdfast_model::NodeId;
 use holdfast_peer::{Method, PeerClient};
 use holdfast_store::{Health, NodeReport};
@@ -37,18 +37,25 @@ pub async fn run(
     let mut tasks: BTreeMap<NodeId, JoinHandle<()>> = BTreeMap::new();
     let mut own_tick = interval(INTERVAL);
     own_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut draining = BTreeSet::new();
     let mut changes = control.changes();
     changes.mark_changed();
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
-            _ = own_tick.tick() => health.heard(service.report(), Instant::now()),
+            _ = own_tick.tick() => {
+                // Each time: a drive may have come up after the cluster said so.
+                service.drain(&draining);
+                health.heard(service.report(), Instant::now());
+            }
             changed = changes.changed() => {
                 if changed.is_err() {
                     break;
                 }
                 let reader = control.clone();
                 let Ok(Ok(view)) = tokio::task::spawn_blocking(move || reader.view()).await else { continue };
+                let drains = view.drives.iter().filter(|(_, drive)| drive.state == DriveState::Draining);
+                draining = drains.map(|(drive, _)| *drive).collect();
                 health.set_members(view.nodes.values().filter(|node| node.state == NodeState::Active).count());
                 for (node, record) in &view.nodes {
                     if *node == own {

@@ -81,12 +81,16 @@ pub enum DriveReportState {
     Fenced,
     /// No longer there.
     Gone,
+    /// Works, but reads fail again and again.
+    Failing,
+    /// Being emptied.
+    Draining,
 }
 
 impl DriveReportState {
     /// Whether new shards may go there.
     #[must_use]
     pub fn writable(self) -> bool {
-        matches!(self, Self::Live | Self::Slow)
+        matches!(self, Self::Live | Self::Slow | Self::Failing)
     }
 }

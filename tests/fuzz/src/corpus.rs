@@ -5,8 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Longest input in bytes: a footer with its table, a few dozen sectors of a drive.
-pub const INPUT_SIZE_MAX: usize = 64 << 10;
+/// Longest input in bytes: the sectors of a drive that its target looks at, and room for more.
+pub const INPUT_SIZE_MAX: usize = 256 << 10;
 
 /// Where the inputs of a target are.
 #[must_use]

@@ -41,6 +41,9 @@ pub fn fuzz(target: &Target, corpus: Vec<Vec<u8>>, seed: u64, budget: Budget) ->
     let mut random = Random::new(seed);
     let mut outcome = Outcome::default();
     let began = Instant::now();
+    for input in &corpus {
+        assert!(input.len() <= INPUT_SIZE_MAX, "an input of {} bytes would never be changed", input.len());
+    }
     let mut pending = corpus;
     loop {
         let bytes = match pending.pop() {

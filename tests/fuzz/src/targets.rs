@@ -153,6 +153,9 @@ fn nbd(bytes: &[u8]) -> String {
     let mut client = Client(bytes, 0);
     let shaken = protocol::handshake(&mut client, 1 << 30);
     let request = client.0.first_chunk().map(protocol::Request::parse);
-    let request = request.map(|r| r.map(|r| r.command).map_err(|e| e.kind()));
+    let request = request.map(|parsed| match parsed.map(|request| request.command) {
+        Ok(protocol::Command::Other(_)) => "other".to_owned(),
+        other => format!("{:?}", other.map_err(|error| error.kind())),
+    });
     format!("{:?} {} {request:?}", shaken.map_err(|e| e.kind()), client.1.min(400))
 }

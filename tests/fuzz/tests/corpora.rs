@@ -12,7 +12,7 @@ use holdfast_fuzz::{
 const INPUTS: u64 = 3000;
 
 /// Each of these is a drive that is mounted, read, written and closed.
-const DRIVE_INPUTS: u64 = 150;
+const DRIVE_INPUTS: u64 = 400;
 
 #[test]
 fn no_input_of_the_corpora_and_none_near_them_crashes() {

@@ -1,0 +1,103 @@
+//! One drive's engine against `fio`: same file, same run, same block sizes and depths, round after round.
+//!
+//! In every round each row is measured with `fio` and with the engine, one right after the other, so that
+//! whatever else the machine does hits both. What counts is the ratio within a round; its median is shown. `fio` is one thread with `--ioengine=io_uring --direct=1`; the engine is one thread as well, and its
+//! callers are another.
+//!
+//! The engine does more for each operation: checksums, a header, a flush before every answer.
+
+#![forbid(unsafe_code)]
+
+mod engine;
+mod fio;
+mod table;
+
+use std::{
+    fs::{self, File},
+    io::Write,
+    os::unix::fs::FileExt,
+    path::PathBuf,
+};
+
+use anyhow::{Context, Result};
+use clap::Parser;
+
+use engine::Engine;
+use table::{Row, Table};
+
+/// The rows: what issue and design ask of a drive. A record holds 512 KiB at most.
+const ROWS: [Row; 4] = [
+    Row { name: "write 512 KiB, 8 in flight", write: true, size: 512 << 10, depth: 8, wanted: 0.90 },
+    Row { name: "read 512 KiB, 8 in flight", write: false, size: 512 << 10, depth: 8, wanted: 0.90 },
+    Row { name: "write 4 KiB, 128 in flight", write: true, size: 4 << 10, depth: 128, wanted: 0.70 },
+    Row { name: "read 4 KiB, 128 in flight", write: false, size: 4 << 10, depth: 128, wanted: 0.70 },
+];
+
+/// Bytes that a row of large records moves, and operations of a row of small ones.
+const LARGE_BYTES: u64 = 384 << 20;
+const SMALL_OPERATIONS: u64 = 20_000;
+
+#[derive(Debug, Parser)]
+#[command(name = "holdfast-bench-drive", about = "A drive's engine against fio")]
+struct Arguments {
+    /// Where the file is made that is measured; on the file system whose device is meant
+    #[arg(long)]
+    dir: PathBuf,
+    /// Size of the file
+    #[arg(long, default_value_t = 1024)]
+    mib: u64,
+    /// Rounds; figures are medians
+    #[arg(long, default_value_t = 11)]
+    rounds: usize,
+}
+
+impl Row {
+    fn operations(&self) -> u64 {
+        if self.size >= 64 << 10 { LARGE_BYTES / self.size as u64 } else { SMALL_OPERATIONS }
+    }
+}
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 1)]
+async fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    fs::create_dir_all(&arguments.dir)?;
+    let file = tempfile::NamedTempFile::new_in(&arguments.dir)?;
+    let path = file.path().to_owned();
+    write_once(file.as_file(), arguments.mib).context("writing the file once, so that its extents exist")?;
+    let mut table = Table::new(&ROWS);
+    for round in 1..=arguments.rounds {
+        println!("round {round} of {}", arguments.rounds);
+        for row in [&ROWS[0], &ROWS[2]] {
+            // What is written is read right after: both read what they wrote.
+            let read = ROWS.iter().find(|other| !other.write && other.size == row.size);
+            let read = read.context("every size is written and read")?;
+            for row in [row, read] {
+                table.fio(row, fio::run(&path, row, row.operations())?);
+            }
+            blank(file.as_file(), arguments.mib)?;
+            let engine = Engine::open(&path)?;
+            for row in [row, read] {
+                table.engine(row, engine.run(row, row.operations()).await?);
+            }
+            engine.close().await;
+        }
+    }
+    println!("\n{table}");
+    Ok(())
+}
+
+fn write_once(mut file: &File, mib: u64) -> Result<()> {
+    let zeros = vec![0; 1 << 20];
+    for _ in 0..mib {
+        file.write_all(&zeros)?;
+    }
+    Ok(file.sync_all()?)
+}
+
+/// Both ends: where a drive has its labels, and what formatting wants to find empty.
+fn blank(file: &File, mib: u64) -> Result<()> {
+    let zeros = vec![0; 1 << 20];
+    file.write_all_at(&zeros, 0)?;
+    file.write_all_at(&zeros, (mib - 1) << 20)?;
+    Ok(file.sync_all()?)
+}
