@@ -364,6 +364,14 @@ impl Command {
         encode(self)
     }
 
+    /// The partition an encoded command is for, without reading the rest; `None` when it is malformed or
+    /// of a version this release does not know.
+    #[must_use]
+    pub fn partition_of(encoded: &[u8]) -> Option<PartitionId> {
+        let (&COMMAND_VERSION, rest) = encoded.split_first()? else { return None };
+        postcard::take_from_bytes(rest).ok().map(|(partition, _)| partition)
+    }
+
     /// Reads the encoded form.
     ///
     /// # Errors

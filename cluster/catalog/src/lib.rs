@@ -36,7 +36,7 @@ pub use command::{
 pub use lifecycle::{
     Candidate, Expiration, Lifecycle, LifecycleError, LifecycleFilter, LifecycleRule, NoncurrentExpiration,
 };
-pub use machine::{CatalogMachine, PARTITIONS_MAX};
+pub use machine::{CatalogMachine, IMAGE_KIND, PARTITIONS_MAX};
 pub use partition::Identity;
 pub use protect::{
     ACL_SIZE_MAX, DefaultRetention, ObjectExtras, RETENTION_DAYS_MAX, Retention, RetentionMode,

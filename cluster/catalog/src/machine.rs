@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Kind of a catalog group's image.
-const IMAGE_KIND: u16 = 1;
+pub const IMAGE_KIND: u16 = 1;
 
 /// Partitions of one group at most: each costs open files and caches.
 pub const PARTITIONS_MAX: usize = 4096;

@@ -6,10 +6,18 @@
 //! - the log may purge only what a checkpoint or an installed snapshot made durable;
 //! - after the first error the machine is not called again: the group stops.
 
-use std::{io, sync::Arc, thread};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    sync::Arc,
+    thread,
+};
 
-use holdfast_model::GroupId;
-use openraft::{AnyError, OptionalSend, RaftSnapshotBuilder, StorageIOError, storage::RaftStateMachine};
+use holdfast_model::{GroupId, NodeId};
+use openraft::{
+    AnyError, CommittedLeaderId, EmptyNode, OptionalSend, RaftSnapshotBuilder, StorageIOError,
+    storage::RaftStateMachine,
+};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
@@ -19,8 +27,8 @@ use crate::{
     machine::{Applied, StateMachine},
     snapshot::{SnapshotDirectory, SnapshotFile, SnapshotSource},
     types::{
-        Answers, Entry, EntryPayload, LogId, Snapshot, SnapshotMeta, StorageError, StoredMembership,
-        TypeConfig,
+        Answers, Entry, EntryPayload, LogId, Membership, Snapshot, SnapshotMeta, StorageError,
+        StoredMembership, TypeConfig,
     },
 };
 
@@ -181,7 +189,22 @@ impl Position {
         Self { log, applied: meta.last_log_id, membership: meta.last_membership.clone() }
     }
 
-    fn encode(&self) -> Vec<u8> {
+    /// As of a state that was put together outside of any log. Term 0 is before every leader's.
+    pub(crate) fn restored(
+        log: LogIdentity,
+        index: u64,
+        voters: BTreeSet<NodeId>,
+        learners: &BTreeSet<NodeId>,
+    ) -> Self {
+        let id = LogId::new(CommittedLeaderId::new(0, 0), index);
+        let nodes: BTreeMap<u64, EmptyNode> =
+            voters.union(learners).map(|node| (node.get(), EmptyNode::new())).collect();
+        let voters = voters.into_iter().map(NodeId::get).collect();
+        let membership = StoredMembership::new(Some(id), Membership::new(vec![voters], nodes));
+        Self { log, applied: Some(id), membership }
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
         codec::encode(&PositionV1 {
             log: self.log.0,
             applied: self.applied.map(Into::into),

@@ -176,6 +176,19 @@ impl Consensus {
         self.log.identity()
     }
 
+    /// The position at which a machine whose state was restored from elsewhere, up to entry `index`, takes
+    /// part in a group with these `voters` and `learners`. To be passed to [`StateMachine::install`] while
+    /// this node's log is new: nothing of the group's former log may exist on any node any more.
+    #[must_use]
+    pub fn restored_position(
+        &self,
+        index: u64,
+        voters: BTreeSet<NodeId>,
+        learners: &BTreeSet<NodeId>,
+    ) -> Vec<u8> {
+        Position::restored(self.log.identity(), index, voters, learners).encode()
+    }
+
     /// Starts `group` on `machine`. What the log holds beyond the machine's last checkpoint and is known
     /// to be committed is applied before this returns.
     ///
@@ -213,7 +226,9 @@ impl Consensus {
             Raft::new(self.options.node.get(), Arc::clone(&self.config), links, log.clone(), applier.clone())
                 .await
                 .map_err(|error| ConsensusError::Raft { group, reason: error.to_string() })?;
-        let context = Context::new(group, self.options.node, raft, Arc::clone(&self.options.transport));
+        let transport = Arc::clone(&self.options.transport);
+        let second_copy = self.options.second_copy.clone();
+        let context = Context::new(group, self.options.node, raft, transport, second_copy);
         let proposer = Proposer::start(context.clone(), self.options.batch, Arc::clone(&self.proposals));
         let reader = Reader::start(context.clone(), applier.applied());
         let maintenance = tokio::spawn(maintain(

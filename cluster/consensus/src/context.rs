@@ -12,6 +12,7 @@ use tokio::{
 use crate::{
     handover::Until,
     network::{self, CallError},
+    options::SecondCopy,
     transport::Transport,
     types::Raft,
     wire::{AnswerV1, CallV1},
@@ -34,15 +35,22 @@ pub(crate) struct Context {
     pub(crate) node: NodeId,
     pub(crate) raft: Raft,
     pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) second_copy: Option<Arc<dyn SecondCopy>>,
     /// This node leads and keeps silent, so that another node can take over.
     pub(crate) silent: Until,
     metrics: watch::Receiver<RaftServerMetrics<u64, openraft::EmptyNode>>,
 }
 
 impl Context {
-    pub(crate) fn new(group: GroupId, node: NodeId, raft: Raft, transport: Arc<dyn Transport>) -> Self {
+    pub(crate) fn new(
+        group: GroupId,
+        node: NodeId,
+        raft: Raft,
+        transport: Arc<dyn Transport>,
+        second_copy: Option<Arc<dyn SecondCopy>>,
+    ) -> Self {
         let metrics = raft.server_metrics();
-        Self { group, node, raft, transport, silent: Until::default(), metrics }
+        Self { group, node, raft, transport, second_copy, silent: Until::default(), metrics }
     }
 
     pub(crate) fn leader(&self) -> Leader {

@@ -42,7 +42,7 @@ pub use consensus::{Consensus, ConsensusError};
 pub use group::MembershipError;
 pub use log::{LogError, LogIdentity, LogPoisoned};
 pub use machine::{Applied, StateMachine};
-pub use options::{COMMAND_BYTES_MAX, ConsensusOptions};
+pub use options::{COMMAND_BYTES_MAX, ConsensusOptions, SecondCopy};
 pub use propose::ProposeError;
 pub use read::ReadError;
 pub use status::{GroupStatus, LogCounters, Role};

@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
-use holdfast_model::NodeId;
+use holdfast_model::{GroupId, NodeId};
 
 use crate::transport::Transport;
 pub use crate::{apply::CheckpointLimits, log::LogLimits};
@@ -97,6 +97,17 @@ pub struct ConsensusOptions {
     pub checkpoint: CheckpointLimits,
     /// Sizes of the log.
     pub log: LogLimits,
+    /// What an answer waits for beside its commit; nothing when absent.
+    pub second_copy: Option<Arc<dyn SecondCopy>>,
+}
+
+/// A copy of what is applied, kept elsewhere than log and machine. No answer is given before the copy of
+/// its entry is as durable as the keeper promises.
+#[async_trait::async_trait]
+pub trait SecondCopy: Send + Sync + 'static {
+    /// Returns when everything `group` applied up to entry `index` on this node is in the copy. Called on
+    /// the leader, after the entry was applied.
+    async fn holds(&self, group: GroupId, index: u64);
 }
 
 impl ConsensusOptions {
@@ -111,6 +122,7 @@ impl ConsensusOptions {
             batch: BatchLimits::default(),
             checkpoint: CheckpointLimits::default(),
             log: LogLimits::default(),
+            second_copy: None,
         }
     }
 

@@ -297,7 +297,22 @@ async fn propose_here(
             counters.commands.fetch_add(batch.len() as u64, Ordering::Relaxed);
             let answers = written.data.0;
             assert_eq!(answers.len(), batch.len(), "the apply thread checks that every command is answered");
-            answer_all(batch, |at| Ok(answers[at].clone()));
+            let Some(copy) = context.second_copy.clone() else {
+                answer_all(batch, |at| Ok(answers[at].clone()));
+                return Vec::new();
+            };
+            // On the side: meanwhile the next batch is on its way through the log.
+            tokio::spawn(async move {
+                match timeout_at(deadline, copy.holds(group, written.log_id.index)).await {
+                    Ok(()) => answer_all(batch, |at| Ok(answers[at].clone())),
+                    Err(_) => {
+                        let reason = "committed, but its second copy was not durable before the deadline";
+                        answer_all(batch, |_| {
+                            Err(ProposeError::Unknown { group, reason: reason.to_owned() })
+                        });
+                    }
+                }
+            });
         }
         Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) if !mark.was_appended() => {
             return batch;

@@ -18,7 +18,7 @@ pub use command::{
     CATALOG_GROUPS_MAX, COMMAND_VERSION, Command, DecodeError, DriveEntry, JOIN_TOKENS_MAX, NAME_SIZE_MAX,
     NewTenant, Outcome, ROLE_OPERATOR, Refusal, RegisterNode, Response, decode_outcome, encode_outcome,
 };
-pub use machine::ControlMachine;
+pub use machine::{ControlMachine, FILE as CONTROL_FILE, IMAGE_KIND as CONTROL_IMAGE_KIND};
 pub use reader::ControlReader;
 pub use view::{
     AccessKeyRecord, ClusterRecord, ControlView, DriveRecord, DriveState, JoinTokenRecord, NodeRecord,

@@ -24,12 +24,13 @@ use crate::{
     reader::{ControlReader, Source},
 };
 
-const FILE: &str = "control.sqlite";
+/// The file that is the control group's state.
+pub const FILE: &str = "control.sqlite";
 const MIGRATIONS: &[Migration] =
     &[Migration { name: "0001_initial", up: include_str!("../migrations/0001_initial/up.sql") }];
 
 /// Kind of a control image (see the image's header).
-const IMAGE_KIND: u16 = 2;
+pub const IMAGE_KIND: u16 = 2;
 
 /// The tables that replicas share, each with its order.
 const TABLES: &[&str] = &[

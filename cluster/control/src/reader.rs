@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
-use holdfast_catalog::sqlite::Pool;
+use holdfast_catalog::sqlite::{Pool, copy_database, io_error};
 use holdfast_model::{
     ByteCount, ClusterId, DatabaseId, DriveId, Epoch, GroupId, NodeId, PartitionId, TenantId, UnixMillis,
 };
@@ -57,6 +57,20 @@ impl ControlReader {
         let mut connection = pool.get()?;
         let moment = connection.transaction()?;
         read_view(&moment)
+    }
+
+    /// Copies the control database, as of one moment, to `to`, which must not exist. Blocks nobody.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn copy_to(&self, to: &Path) -> std::io::Result<()> {
+        let pool = Arc::clone(&self.source.0.read());
+        let wrap = |e: rusqlite::Error| io_error("copying", pool.path(), &e);
+        let mut connection = pool.get().map_err(wrap)?;
+        let moment = connection.transaction().map_err(wrap)?;
+        // The first read fixes the moment that the transaction shows.
+        moment.query_row("SELECT count(*) FROM meta", [], |_| Ok(())).map_err(wrap)?;
+        copy_database(&moment, to)
     }
 }
 

@@ -23,6 +23,7 @@
 #![forbid(unsafe_code)]
 
 mod bytes;
+mod catalog_record;
 mod damage;
 mod error;
 mod footer;
@@ -34,6 +35,7 @@ mod resume;
 mod segment;
 mod tombstone;
 
+pub use catalog_record::{CatalogRecordHeader, CatalogRecordKind};
 pub use damage::damage;
 pub use error::FormatError;
 pub use footer::{Footer, FooterRecord, FooterTrailer};

@@ -9,8 +9,8 @@ use std::{fmt::Debug, path::PathBuf};
 
 use holdfast_format::*;
 use holdfast_model::{
-    ByteCount, ClusterId, DriveId, Generation, NodeId, ShardId, ShardIndex, StripeId, TenantId, UnixMillis,
-    limits::SECTOR_SIZE,
+    ByteCount, ClusterId, DriveId, Generation, GroupId, NodeId, ShardId, ShardIndex, StripeId, TenantId,
+    UnixMillis, limits::SECTOR_SIZE,
 };
 
 /// Every byte is flipped; under Miri, which is thousands of times slower, every 509th.
@@ -293,4 +293,23 @@ proptest::proptest! {
             }
         }
     }
+}
+
+#[test]
+fn version_1_catalog_records_stay_readable() {
+    let header = CatalogRecordHeader {
+        kind: CatalogRecordKind::BaseRoot,
+        group: GroupId::new(7),
+        cluster: place(0).cluster,
+        node: NodeId::new(3),
+        first: 0,
+        last: 123_456,
+        begun: UnixMillis::new(1_750_000_000_789),
+        part: 4,
+        parts: 5,
+        length: 0,
+    };
+    let bytes = golden("catalog_record_v1.bin", &header.encode());
+    assert_eq!(CatalogRecordHeader::parse(&bytes).unwrap().0, header);
+    assert_eq!(bytes, header.encode());
 }

@@ -76,16 +76,32 @@ fn open_drive(path: &Path, cluster: ClusterId, node: NodeId, options: &DriveOpti
             let id = format(path, &params).context("formatting")?;
             tracing::info!(path = %path.display(), drive = %id, "blank drive formatted");
         }
-        Probe::Ours(identity) if identity.cluster != cluster => {
-            anyhow::bail!("it belongs to cluster {}, this node to {cluster}", identity.cluster);
-        }
-        Probe::Ours(_) => {}
-        Probe::Foreign { what } => anyhow::bail!("it holds {what}; wipe it first if it is to be used here"),
-        Probe::Damaged { what } => anyhow::bail!("its label is damaged: {what}"),
+        other => refuse_strange(&other, cluster)?,
     }
     let (drive, report) = Drive::open(path, cluster, options.clone()).context("opening")?;
     tracing::info!(path = %path.display(), drive = %drive.id(), ?report, "drive open");
     Ok(drive)
+}
+
+fn refuse_strange(probe: &Probe, cluster: ClusterId) -> Result<()> {
+    match probe {
+        Probe::Blank => anyhow::bail!("it is blank"),
+        Probe::Ours(identity) if identity.cluster != cluster => {
+            anyhow::bail!("it belongs to cluster {}, this node to {cluster}", identity.cluster)
+        }
+        Probe::Ours(_) => Ok(()),
+        Probe::Foreign { what } => anyhow::bail!("it holds {what}; wipe it first if it is to be used here"),
+        Probe::Damaged { what } => anyhow::bail!("its label is damaged: {what}"),
+    }
+}
+
+/// Opens a drive that belongs to `cluster` already; formats nothing. Blocking.
+///
+/// # Errors
+/// When it is blank, another cluster's or damaged, or does not open.
+pub fn open_existing(path: &Path, cluster: ClusterId, options: &DriveOptions) -> Result<Drive> {
+    refuse_strange(&probe(path).context("probing")?, cluster)?;
+    Ok(Drive::open(path, cluster, options.clone()).context("opening")?.0)
 }
 
 #[cfg(test)]

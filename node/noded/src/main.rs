@@ -13,6 +13,8 @@ mod membership;
 mod metrics;
 mod node;
 mod poller;
+mod recover;
+mod second_copy;
 mod tenants;
 mod tls;
 
@@ -39,6 +41,8 @@ enum Command {
         #[arg(long)]
         config: PathBuf,
     },
+    /// Rebuild the catalog of nodes that lost their state from the drives alone. No node may run.
+    Recover(recover::Recover),
     /// Look at a drive without a node.
     Drive {
         #[command(subcommand)]
@@ -61,6 +65,7 @@ fn main() -> ExitCode {
     }
     let outcome = match Arguments::parse().command {
         Command::Node { config } => run_node(&config),
+        Command::Recover(recover) => run_recover(recover),
         Command::Drive { command: DriveCommand::Inspect { device } } => inspect(&device),
     };
     match outcome {
@@ -87,6 +92,16 @@ fn run_node(path: &std::path::Path) -> Result<ExitCode> {
         .context("starting the runtime")?
         .block_on(node::run(config))?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn run_recover(recover: recover::Recover) -> Result<ExitCode> {
+    let asked = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("error"));
+    tracing_subscriber::fmt().with_env_filter(asked).with_ansi(false).with_writer(std::io::stderr).init();
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime")?
+        .block_on(recover.run())
 }
 
 /// What is logged: `RUST_LOG`, or everything from `info` on.

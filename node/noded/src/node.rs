@@ -25,7 +25,11 @@ use holdfast_drive::{Drive, DriveOptions};
 use holdfast_gateway_s3::S3Gateway;
 use holdfast_keyring::Keyring;
 use holdfast_model::{ByteCount, ClusterId, GroupId, NodeId, config::NodeConfig};
-use holdfast_object::{Directory, ObjectService, StripeIo, sweeper};
+use holdfast_object::{
+    Directory, ObjectService, StripeIo,
+    journal::{Journal, JournalParts, Owner},
+    sweeper,
+};
 use holdfast_peer::{
     PeerClient, PeerServer,
     join::{Applicant, JoinToken, join},
@@ -43,7 +47,9 @@ use crate::{
     drives::open_drives,
     identity::{Credentials, Identity, write_durably},
     links::{NodeService, RaftTransport},
-    membership, metrics, poller, tenants, tls,
+    membership, metrics, poller,
+    second_copy::{self, CatalogFiles, ControlFiles, LiveKeys, owner_of},
+    tenants, tls,
 };
 
 /// Region that S3 signatures name.
@@ -188,6 +194,7 @@ struct Node {
     stop: CancellationToken,
     tasks: JoinSet<()>,
     consensus: Arc<Consensus>,
+    journal: Arc<Journal>,
     server: Arc<PeerServer>,
     drives: Vec<Drive>,
 }
@@ -230,9 +237,11 @@ impl Node {
 
         // Consensus and its groups.
         let transport = Arc::new(RaftTransport(peers.clone()));
-        let consensus = Consensus::open(ConsensusOptions::new(own, config.state_dir.join("raft"), transport))
-            .await
-            .context("opening the log")?;
+        let groups = (0..=identity.catalog_groups).map(GroupId::new);
+        let journal = Journal::new(cluster, own, groups);
+        let mut options = ConsensusOptions::new(own, config.state_dir.join("raft"), transport);
+        options.second_copy = Some(Arc::clone(&journal) as _);
+        let consensus = Consensus::open(options).await.context("opening the log")?;
         let (control_machine, control_reader) = {
             let dir = config.state_dir.join("control");
             tokio::task::spawn_blocking(move || ControlMachine::open(&dir, random_array())).await??
@@ -240,14 +249,18 @@ impl Node {
         let control = Control::new(Arc::clone(&consensus), control_reader.clone());
         let health = Arc::new(Health::default());
         tasks.spawn(poller::run(
-            control_reader,
+            control_reader.clone(),
             peers.clone(),
             Arc::clone(&health),
             Arc::clone(&service),
             stop.clone(),
         ));
+        let control_files = Arc::new(ControlFiles(control_reader.clone()));
+        let control_machine =
+            journal.keep(GroupId::CONTROL, control_machine, |_| Some(Owner::Cluster), control_files);
         consensus.start_group(GroupId::CONTROL, Box::new(control_machine)).await.context("control group")?;
-        let catalogs = start_catalogs(&consensus, &config.state_dir, identity.catalog_groups).await?;
+        let catalogs =
+            start_catalogs(&consensus, &journal, &config.state_dir, identity.catalog_groups).await?;
         service.serve_consensus(Arc::clone(&consensus));
         if own == FIRST_NODE && config.bootstrap.is_some() {
             found(&config, &identity, &consensus, &control, &keyring)
@@ -291,6 +304,19 @@ impl Node {
             Arc::clone(&directory),
             stop.clone(),
         ));
+        let (levels, members) = (Arc::clone(&directory), Arc::clone(&health));
+        let copies = move || second_copy::copies(&levels, members.members().unwrap_or(1));
+        journal
+            .start(JournalParts {
+                shards: Arc::clone(&stripes.shards),
+                health: Arc::clone(&health),
+                pool: pools.journal.clone(),
+                consensus: Arc::clone(&consensus),
+                keys: Arc::new(LiveKeys { keyring: Arc::clone(&keyring), directory: Arc::clone(&directory) }),
+                copies: Arc::new(copies),
+                scratch: config.state_dir.join("second-copy"),
+            })
+            .await;
         let objects = Arc::new(ObjectService::new(directory, Arc::clone(&consensus), catalogs, stripes));
         tasks.spawn(sweeper::run(Arc::clone(&objects), own, stop.clone()));
         tasks.spawn(membership::run(
@@ -354,7 +380,7 @@ impl Node {
         );
         tasks.spawn(gateway.serve(s3_listener, tls_config, shutdown()));
         tracing::info!(s3 = %config.listen.s3, admin = %config.listen.admin, metrics = %config.listen.metrics, "serving");
-        Ok(Self { stop: stop.clone(), tasks, consensus, server, drives })
+        Ok(Self { stop: stop.clone(), tasks, consensus, journal, server, drives })
     }
 
     /// Gateways first, then groups, then drives: what is acknowledged is durable before each step.
@@ -365,6 +391,7 @@ impl Node {
             tracing::warn!("requests in progress are cut off");
             self.tasks.abort_all();
         }
+        self.journal.stop().await;
         self.server.shutdown().await;
         let log = self.consensus.shutdown().await;
         for drive in &self.drives {
@@ -386,15 +413,18 @@ pub struct Pools {
     pub peer: BufferPool,
     /// Shards read from this node's drives, and rebuilt ones.
     pub drive: BufferPool,
+    /// Records of the catalog's second copy. Nothing that waits for a client holds any of it.
+    pub journal: BufferPool,
 }
 
 impl Pools {
     fn new(memory: ByteCount) -> Result<Self> {
-        let part = |share: u64| BufferPool::new(ByteCount::new(memory.get() * share / 4));
+        let part = |share: u64| BufferPool::new(ByteCount::new(memory.get() * share / 16));
         Ok(Self {
-            write: part(2).context("write buffers")?,
-            peer: part(1).context("peer buffers")?,
-            drive: part(1).context("read buffers")?,
+            write: part(8).context("write buffers")?,
+            peer: part(4).context("peer buffers")?,
+            drive: part(3).context("read buffers")?,
+            journal: part(1).context("journal buffers")?,
         })
     }
 }
@@ -405,6 +435,7 @@ async fn listen(address: std::net::SocketAddr, what: &str) -> Result<TcpListener
 
 async fn start_catalogs(
     consensus: &Consensus,
+    journal: &Journal,
     state_dir: &Path,
     groups: u32,
 ) -> Result<HashMap<GroupId, CatalogReader>> {
@@ -415,7 +446,10 @@ async fn start_catalogs(
         let machine = tokio::task::spawn_blocking(move || CatalogMachine::open(&dir))
             .await?
             .with_context(|| format!("opening catalog group {group}"))?;
-        readers.insert(group, machine.reader());
+        let reader = machine.reader();
+        readers.insert(group, reader.clone());
+        let files = Arc::new(CatalogFiles(reader.clone()));
+        let machine = journal.keep(group, machine, move |command| owner_of(&reader, command), files);
         consensus
             .start_group(group, Box::new(machine))
             .await

@@ -10,6 +10,7 @@ pub mod api;
 mod body_reader;
 mod body_writer;
 mod directory;
+pub mod journal;
 mod service;
 mod stripes;
 pub mod sweeper;

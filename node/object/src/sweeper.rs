@@ -19,7 +19,9 @@ use holdfast_model::{GroupId, NodeId, PartitionId, ShardId, StripeId, TenantId, 
 use holdfast_store::ShardError;
 use tokio_util::sync::CancellationToken;
 
-use crate::{api::ObjectError, body_writer::BODY_AGE_MAX, service::ObjectService, stripes::now};
+use crate::{
+    api::ObjectError, body_writer::BODY_AGE_MAX, journal::CATALOG_OWNER, service::ObjectService, stripes::now,
+};
 
 /// How often garbage is looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
@@ -131,7 +133,10 @@ async fn sweep_orphans(service: &Arc<ObjectService>, node: NodeId) {
             after = Some(last.id);
             let oldest = now().get().saturating_sub(millis(ORPHAN_AGE_MIN));
             let mut by_tenant: BTreeMap<TenantId, BTreeMap<StripeId, Orphan>> = BTreeMap::new();
-            for shard in page.iter().filter(|shard| shard.id.stripe.created().get() < oldest) {
+            let judged = |shard: &&holdfast_drive::ShardInfo| {
+                shard.tenant != CATALOG_OWNER && shard.id.stripe.created().get() < oldest
+            };
+            for shard in page.iter().filter(judged) {
                 let stripe = shard.id.stripe;
                 let place = Place { node, drive: drive.id() };
                 let orphan = by_tenant

@@ -23,7 +23,7 @@ pub use health::{Health, NodeHealth};
 pub use memory::ReadMemory;
 pub use reader::{ReadFailed, StoredStripe, StripeReader};
 pub use service::ShardService;
-pub use shards::{ShardError, Shards};
+pub use shards::{GET_TIMEOUT as READ_TIMEOUT, ShardError, Shards};
 pub use wire::{DriveReport, DriveReportState, NodeReport};
 pub use writer::{StripeDraft, WriteFailed, Written, write_stripe};
 

@@ -20,7 +20,7 @@ use crate::{
 const PUT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long a shard may take to be read, here or elsewhere.
-pub(crate) const GET_TIMEOUT: Duration = Duration::from_secs(10);
+pub const GET_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a delete may take on another node.
 const DELETE_TIMEOUT: Duration = Duration::from_secs(20);

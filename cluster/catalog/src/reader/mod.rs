@@ -13,6 +13,7 @@ mod versions;
 
 use std::{
     collections::BTreeMap,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -30,9 +31,9 @@ pub use versions::{ListedVersion, VersionMarker, VersionPage, VersionQuery};
 
 use crate::{
     digest,
-    partition::{Identity, Partition, read_identity},
+    partition::{Identity, Partition, file_name, read_identity},
     response::VersionRef,
-    sqlite::Pool,
+    sqlite::{Pool, copy_database, io_error},
 };
 
 /// Why a read has no answer.
@@ -164,6 +165,27 @@ impl PartitionReader {
             Stop::Sql(source) => ReadError::Storage { path: self.source.pool.path().to_owned(), source },
             Stop::Answer(error) => error,
         })
+    }
+
+    /// Copies the partition's file, as of one moment, to `to`, which must not exist. Blocks nobody.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn copy_to(&self, to: &Path) -> io::Result<()> {
+        let path = self.source.pool.path();
+        let wrap = |e: rusqlite::Error| io_error("copying", path, &e);
+        let mut connection = self.source.pool.get().map_err(wrap)?;
+        let transaction = connection.transaction().map_err(wrap)?;
+        // The first read fixes the moment that the transaction shows.
+        read_identity(&transaction).map_err(wrap)?;
+        copy_database(&transaction, to)?;
+        transaction.finish().map_err(wrap)
+    }
+
+    /// The name of the partition's file in a group's state.
+    #[must_use]
+    pub fn file_name(&self) -> String {
+        file_name(self.source.identity.partition)
     }
 
     /// A digest of every row, from one read transaction. Reads the whole file.

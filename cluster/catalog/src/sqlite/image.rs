@@ -78,7 +78,11 @@ impl ImageWriter {
         added.and(removed)
     }
 
-    fn add_file(&mut self, name: &str, path: &Path) -> io::Result<()> {
+    /// Adds a file that nobody writes to.
+    ///
+    /// # Errors
+    /// I/O; `InvalidInput` when more files are added than were announced, or the name is too long.
+    pub fn add_file(&mut self, name: &str, path: &Path) -> io::Result<()> {
         self.files_left = self.files_left.checked_sub(1).ok_or_else(|| {
             io::Error::new(io::ErrorKind::InvalidInput, "more files than announced in the image")
         })?;
@@ -113,7 +117,12 @@ impl ImageWriter {
     }
 }
 
-fn copy_database(database: &Connection, to: &Path) -> io::Result<()> {
+/// Copies an open database to the file `to`, which must not exist. Inside a read transaction the copy is of
+/// that moment, whatever is written meanwhile.
+///
+/// # Errors
+/// I/O, damage.
+pub fn copy_database(database: &Connection, to: &Path) -> io::Result<()> {
     let wrap = |e: &rusqlite::Error| io_error("copying a database to", to, e);
     let flags =
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;

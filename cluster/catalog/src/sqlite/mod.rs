@@ -20,7 +20,7 @@ use std::{
 
 use rusqlite::{Connection, OpenFlags};
 
-pub use image::{ImageReader, ImageWriter};
+pub use image::{ImageReader, ImageWriter, copy_database};
 pub use migrate::{Migration, migrate};
 pub use pool::{Pool, Pooled};
 pub use state_dir::{FileMark, StateDir};

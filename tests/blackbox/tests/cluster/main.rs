@@ -11,6 +11,7 @@ mod multipart;
 mod names;
 mod outage;
 mod ranges;
+mod recovery;
 mod rot;
 mod secrecy;
 mod support;

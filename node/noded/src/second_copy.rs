@@ -1,0 +1,137 @@
+//! The catalog's second copy on this node's side: whose key seals what, where files are copied from.
+
+use std::{collections::HashMap, io, path::Path, sync::Arc};
+
+use holdfast_catalog::{CatalogReader, Command};
+use holdfast_control::{CONTROL_FILE, ControlReader, ControlView};
+use holdfast_crypt::TenantKey;
+use holdfast_keyring::Keyring;
+use holdfast_model::{Level, StripeId, TenantId};
+use holdfast_object::{
+    Directory,
+    journal::{BaseFile, BaseSource, CatalogKeys, Owner},
+};
+
+/// Name under which the cluster's own part of a catalog record is sealed.
+fn secret_name(id: &StripeId) -> String {
+    format!("catalog record {id}")
+}
+
+/// Seals for the journal of a running node.
+pub struct LiveKeys {
+    /// The root.
+    pub keyring: Arc<Keyring>,
+    /// Tenants' keys.
+    pub directory: Arc<Directory>,
+}
+
+impl CatalogKeys for LiveKeys {
+    fn seal(&self, owner: Owner, id: &StripeId, plain: &[u8]) -> Option<Vec<u8>> {
+        match owner {
+            Owner::Cluster => Some(self.keyring.seal_secret(&secret_name(id), plain)),
+            Owner::Tenant(tenant) => {
+                Some(self.directory.snapshot().tenants.get(&tenant)?.key.seal_manifest(id, plain))
+            }
+        }
+    }
+
+    fn open(&self, owner: Owner, id: &StripeId, sealed: &[u8]) -> Result<Vec<u8>, String> {
+        match owner {
+            Owner::Cluster => open_own(&self.keyring, id, sealed),
+            Owner::Tenant(tenant) => {
+                let snapshot = self.directory.snapshot();
+                open_for(snapshot.tenants.get(&tenant).map(|entry| &entry.key), id, sealed)
+            }
+        }
+    }
+}
+
+/// Opens records during recovery: the root's at once, tenants' when the control state is there.
+pub struct RecoveryKeys {
+    keyring: Arc<Keyring>,
+    tenants: HashMap<TenantId, Arc<TenantKey>>,
+}
+
+impl RecoveryKeys {
+    /// With the root alone.
+    pub fn new(keyring: Arc<Keyring>) -> Self {
+        Self { keyring, tenants: HashMap::new() }
+    }
+
+    /// Opens the keys of the tenants in `view`; returns those that do not open.
+    pub fn learn(&mut self, view: &ControlView) -> Vec<String> {
+        let mut unopened = Vec::new();
+        for record in view.tenants.values() {
+            match self.keyring.tenant(record.tenant, &record.wrapped_key) {
+                Ok(key) => drop(self.tenants.insert(record.tenant, key)),
+                Err(error) => {
+                    unopened.push(format!("tenant {}: its key does not open: {error}", record.name))
+                }
+            }
+        }
+        unopened
+    }
+}
+
+impl CatalogKeys for RecoveryKeys {
+    fn seal(&self, _owner: Owner, _id: &StripeId, _plain: &[u8]) -> Option<Vec<u8>> {
+        // Recovery reads; new records are the running node's.
+        None
+    }
+
+    fn open(&self, owner: Owner, id: &StripeId, sealed: &[u8]) -> Result<Vec<u8>, String> {
+        match owner {
+            Owner::Cluster => open_own(&self.keyring, id, sealed),
+            Owner::Tenant(tenant) => open_for(self.tenants.get(&tenant), id, sealed),
+        }
+    }
+}
+
+/// The files of a catalog group.
+pub struct CatalogFiles(pub CatalogReader);
+
+impl BaseSource for CatalogFiles {
+    fn copy_to(&self, dir: &Path) -> io::Result<Vec<BaseFile>> {
+        let mut files = Vec::new();
+        for identity in self.0.partitions() {
+            let reader = self.0.partition(identity.partition).map_err(io::Error::other)?;
+            let path = dir.join(reader.file_name());
+            reader.copy_to(&path)?;
+            files.push(BaseFile { name: reader.file_name(), owner: Owner::Tenant(identity.tenant), path });
+        }
+        Ok(files)
+    }
+}
+
+/// The control group's file.
+pub struct ControlFiles(pub ControlReader);
+
+impl BaseSource for ControlFiles {
+    fn copy_to(&self, dir: &Path) -> io::Result<Vec<BaseFile>> {
+        let path = dir.join(CONTROL_FILE);
+        self.0.copy_to(&path)?;
+        Ok(vec![BaseFile { name: CONTROL_FILE.to_owned(), owner: Owner::Cluster, path }])
+    }
+}
+
+/// Whose a command of a catalog group is, once it has been applied.
+pub fn owner_of(reader: &CatalogReader, command: &[u8]) -> Option<Owner> {
+    let partition = reader.partition(Command::partition_of(command)?).ok()?;
+    Some(Owner::Tenant(partition.identity().tenant))
+}
+
+/// Copies of a catalog record: as many drives may be lost as the most demanding tenant's level says.
+pub fn copies(directory: &Directory, members: usize) -> usize {
+    let snapshot = directory.snapshot();
+    let levels = snapshot.tenants.values().map(|tenant| tenant.level).chain([Level::suggested(members)]);
+    levels.map(|level| usize::from(level.drives_survived()) + 1).max().unwrap_or(1)
+}
+
+fn open_own(keyring: &Keyring, id: &StripeId, sealed: &[u8]) -> Result<Vec<u8>, String> {
+    keyring.open_secret(&secret_name(id), sealed).map_err(|error| error.to_string())
+}
+
+fn open_for(key: Option<&Arc<TenantKey>>, id: &StripeId, sealed: &[u8]) -> Result<Vec<u8>, String> {
+    let key = key.ok_or("the tenant's key is not there")?;
+    key.open_manifest(id, sealed).map(|plain| plain.to_vec()).map_err(|error| error.to_string())
+}

@@ -1,0 +1,292 @@
+//! What a group has applied and its journal does not hold yet.
+//!
+//! Invariants:
+//! - entries wait in log order; a batch taken has no gap inside;
+//! - memory is bounded: when drives take nothing for long, the oldest entries are given up, which is said
+//!   and asks for a new base.
+
+use std::{
+    collections::VecDeque,
+    fmt, io,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use holdfast_consensus::{Applied, StateMachine};
+use holdfast_model::GroupId;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+
+use super::{Owner, sections::JournaledCommand};
+
+/// Bytes of commands that may wait for drives.
+const PENDING_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Bytes of commands in one batch; a single larger command has a batch of its own.
+const BATCH_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// From so many bytes on entries are written though nobody waits for them.
+const LAZY_BYTES: usize = 384 * 1024;
+
+/// How long entries wait when nobody waits for them.
+pub(super) const LAZY_AFTER: Duration = Duration::from_secs(1);
+
+struct Entry {
+    index: u64,
+    commands: Vec<(Owner, JournaledCommand)>,
+    bytes: usize,
+    applied: Instant,
+}
+
+#[derive(Default)]
+struct Queue {
+    entries: VecDeque<Entry>,
+    bytes: usize,
+    /// Highest index that somebody waits for.
+    wanted: Option<u64>,
+    /// Bytes journaled or waiting since the last base.
+    since_base: u64,
+    /// Entries were given up: only a new base makes the copy whole again.
+    broken: bool,
+}
+
+/// A run of entries to be written as one record.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub first: u64,
+    pub last: u64,
+    pub commands: Vec<(Owner, JournaledCommand)>,
+    /// Somebody waits for it.
+    pub wanted: bool,
+}
+
+/// One group's entries on their way into the journal.
+pub(super) struct Pending {
+    pub group: GroupId,
+    queue: Mutex<Queue>,
+    pub news: Notify,
+    /// Index up to which the journal holds everything this node applied.
+    durable: watch::Sender<Option<u64>>,
+}
+
+impl fmt::Debug for Pending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pending").field("group", &self.group).finish_non_exhaustive()
+    }
+}
+
+impl Pending {
+    pub(super) fn new(group: GroupId) -> Self {
+        Self { group, queue: Mutex::default(), news: Notify::new(), durable: watch::Sender::new(None) }
+    }
+
+    /// Takes what was just applied.
+    fn push(&self, entries: &[Applied<'_>], owner: impl Fn(&[u8]) -> Option<Owner>) {
+        let mut queue = self.queue.lock();
+        for entry in entries {
+            let commands: Vec<(Owner, JournaledCommand)> = (0u32..)
+                .zip(entry.commands)
+                .filter_map(|(position, command)| {
+                    let journaled =
+                        JournaledCommand { index: entry.index, position, command: command.clone() };
+                    // A command of nobody, for a partition that does not exist, say, has changed nothing.
+                    owner(command).map(|owner| (owner, journaled))
+                })
+                .collect();
+            let bytes = commands.iter().map(|(_, command)| command.command.len()).sum();
+            queue.bytes += bytes;
+            queue.since_base += bytes as u64;
+            queue.entries.push_back(Entry { index: entry.index, commands, bytes, applied: Instant::now() });
+        }
+        let mut dropped = 0;
+        while queue.bytes > PENDING_BYTES_MAX
+            && let Some(oldest) = queue.entries.pop_front()
+        {
+            queue.bytes -= oldest.bytes;
+            queue.broken = true;
+            dropped += 1;
+        }
+        drop(queue);
+        if dropped > 0 {
+            tracing::error!(group = %self.group, entries = dropped, "drives take no catalog records: entries are not in the catalog's second copy until the next base");
+        }
+        self.news.notify_one();
+    }
+
+    /// The state was replaced by a snapshot: what waits is in it, and in the journals of others.
+    fn clear(&self) {
+        let mut queue = self.queue.lock();
+        queue.entries.clear();
+        queue.bytes = 0;
+    }
+
+    /// Asks for everything up to `index` to be written now.
+    pub(super) fn want(&self, index: u64) {
+        let mut queue = self.queue.lock();
+        queue.wanted = queue.wanted.max(Some(index));
+        drop(queue);
+        self.news.notify_one();
+    }
+
+    pub(super) fn durable(&self) -> watch::Receiver<Option<u64>> {
+        self.durable.subscribe()
+    }
+
+    pub(super) fn set_durable(&self, last: u64) {
+        self.durable.send_if_modified(|durable| {
+            let higher = *durable < Some(last);
+            *durable = (*durable).max(Some(last));
+            higher
+        });
+    }
+
+    /// The next batch when one is due, `all` makes everything due; otherwise how long to wait for one.
+    pub(super) fn take(&self, all: bool) -> Result<Batch, Option<Duration>> {
+        let mut queue = self.queue.lock();
+        let Some(oldest) = queue.entries.front() else { return Err(None) };
+        let wanted = queue.wanted >= Some(oldest.index);
+        let waited = oldest.applied.elapsed();
+        if !all && !wanted && queue.bytes < LAZY_BYTES && waited < LAZY_AFTER {
+            return Err(Some(LAZY_AFTER.saturating_sub(waited)));
+        }
+        let first = oldest.index;
+        let mut batch = Batch { first, last: first, commands: Vec::new(), wanted };
+        let mut bytes = 0;
+        while let Some(next) = queue.entries.front()
+            && (next.index == first || next.index == batch.last + 1)
+            && (bytes == 0 || bytes + next.bytes <= BATCH_BYTES_MAX)
+        {
+            let next = queue.entries.pop_front().expect("it was just looked at");
+            bytes += next.bytes;
+            batch.last = next.index;
+            batch.commands.extend(next.commands);
+        }
+        queue.bytes -= bytes;
+        Ok(batch)
+    }
+
+    /// Bytes since the last base, and whether only a new one makes the copy whole.
+    pub(super) fn since_base(&self) -> (u64, bool) {
+        let queue = self.queue.lock();
+        (queue.since_base, queue.broken)
+    }
+
+    /// Entries were given up.
+    pub(super) fn set_broken(&self) {
+        self.queue.lock().broken = true;
+    }
+
+    /// A base is written whose copying began when `since_base` was `before`.
+    pub(super) fn based(&self, before: u64) {
+        let mut queue = self.queue.lock();
+        queue.since_base = queue.since_base.saturating_sub(before);
+        queue.broken = false;
+    }
+
+    /// Entries that wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.queue.lock().entries.len()
+    }
+}
+
+/// A state machine whose every applied entry goes into the journal as well.
+pub struct JournaledMachine<M> {
+    machine: M,
+    pending: Arc<Pending>,
+    owner: Box<dyn Fn(&[u8]) -> Option<Owner> + Send>,
+}
+
+impl<M> fmt::Debug for JournaledMachine<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JournaledMachine").field("group", &self.pending.group).finish_non_exhaustive()
+    }
+}
+
+impl<M> JournaledMachine<M> {
+    pub(super) fn new(
+        machine: M,
+        pending: Arc<Pending>,
+        owner: impl Fn(&[u8]) -> Option<Owner> + Send + 'static,
+    ) -> Self {
+        Self { machine, pending, owner: Box::new(owner) }
+    }
+}
+
+impl<M: StateMachine> StateMachine for JournaledMachine<M> {
+    fn apply(&mut self, entries: &[Applied<'_>]) -> io::Result<Vec<Vec<Bytes>>> {
+        let answers = self.machine.apply(entries)?;
+        // Afterwards: a partition is known once its creation has been applied.
+        self.pending.push(entries, &self.owner);
+        Ok(answers)
+    }
+
+    fn checkpoint(&mut self, position: &[u8]) -> io::Result<()> {
+        self.machine.checkpoint(position)
+    }
+
+    fn position(&self) -> Option<Vec<u8>> {
+        self.machine.position()
+    }
+
+    fn snapshot(&mut self, path: &Path) -> io::Result<()> {
+        self.machine.snapshot(path)
+    }
+
+    fn install(&mut self, path: &Path, position: &[u8]) -> io::Result<()> {
+        self.machine.install(path, position)?;
+        self.pending.clear();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn push(pending: &Pending, index: u64, commands: &[&[u8]]) {
+        let commands: Vec<Bytes> = commands.iter().map(|command| Bytes::copy_from_slice(command)).collect();
+        pending.push(&[Applied { index, commands: &commands }], |command| {
+            (command != b"nobody's").then_some(Owner::Cluster)
+        });
+    }
+
+    #[test]
+    fn what_is_waited_for_goes_at_once_and_everything_before_it_as_well() {
+        let pending = Pending::new(GroupId::new(1));
+        push(&pending, 7, &[b"a", b"nobody's", b"b"]);
+        push(&pending, 8, &[]);
+        push(&pending, 9, &[b"c"]);
+        assert!(matches!(pending.take(false), Err(Some(_))));
+        pending.want(8);
+        let batch = pending.take(false).unwrap();
+        assert!(batch.wanted && (batch.first, batch.last) == (7, 9));
+        let positions: Vec<(u64, u32)> = batch.commands.iter().map(|(_, c)| (c.index, c.position)).collect();
+        assert_eq!(positions, [(7, 0), (7, 2), (9, 0)]);
+        assert_eq!(pending.take(true).unwrap_err(), None);
+    }
+
+    #[test]
+    fn a_batch_ends_before_a_gap() {
+        let pending = Pending::new(GroupId::new(1));
+        push(&pending, 3, &[b"a"]);
+        push(&pending, 5, &[b"b"]);
+        assert_eq!(pending.take(true).unwrap().last, 3);
+        assert_eq!(pending.take(true).unwrap().first, 5);
+    }
+
+    #[test]
+    fn when_drives_take_nothing_memory_stays_bounded_and_a_base_is_asked_for() {
+        let pending = Pending::new(GroupId::new(1));
+        let large = vec![1; BATCH_BYTES_MAX];
+        for index in 0..40 {
+            push(&pending, index, &[&large]);
+        }
+        assert!(pending.waiting() <= PENDING_BYTES_MAX / BATCH_BYTES_MAX);
+        let (bytes, broken) = pending.since_base();
+        assert!(broken && bytes == 40 * BATCH_BYTES_MAX as u64);
+        pending.based(bytes);
+        assert_eq!(pending.since_base(), (0, false));
+    }
+}

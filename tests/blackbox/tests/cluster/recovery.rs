@@ -1,0 +1,165 @@
+//! The day after: every node's catalog, control state and Raft log gone, the drives and keys there.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::PathBuf,
+    process::{Command, Output},
+};
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use holdfast_blackbox::{
+    dev::DevCluster,
+    paths,
+    s3::{Call, Client, first, sha256_hex},
+    tree::noise,
+};
+use http::Method;
+use tokio::task::JoinSet;
+
+use crate::support::{BUCKET, cluster};
+
+const NODES: [&str; 3] = ["n1", "n2", "n3"];
+const WRITERS: usize = 4;
+const OBJECTS_A_WRITER: usize = 70;
+/// Within the catalog, one short stripe, several stripes.
+const SIZES: [usize; 5] = [0, 300, 9_000, 90_000, 1_500_000];
+const PART: usize = 5 << 20;
+/// Directories of a node's state that are the catalog, the control state and the log.
+const LOST: [&str; 4] = ["raft", "control", "catalog", "second-copy"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_acknowledged_object_comes_back_from_the_drives_alone() -> Result<()> {
+    let mut cluster = cluster("recovery", 3, 4).await?;
+    let client = cluster.s3(1)?;
+    client.create_bucket("second").await?;
+    client.create_bucket("dropped").await?;
+    client.expect(Call::new(Method::DELETE, "dropped", ""), Bytes::new()).await?;
+
+    let mut writers = JoinSet::new();
+    for writer in 0..WRITERS {
+        let client = cluster.s3(writer % NODES.len())?;
+        writers.spawn(async move { write(client, writer).await });
+    }
+    let mut expected: BTreeMap<String, String> = BTreeMap::new();
+    while let Some(written) = writers.join_next().await {
+        expected.extend(written??);
+    }
+    let whole = [noise(1, PART), noise(2, 777_777)].concat();
+    multipart(&client, "multi/part", &whole).await?;
+    expected.insert("multi/part".to_owned(), sha256_hex(&whole));
+    let with_meta = Call::new(Method::PUT, "second", "meta")
+        .header("x-amz-meta-colour", "blue")
+        .header("content-type", "text/x");
+    client.expect(with_meta, "with metadata").await?;
+    // The last answers before the cut: nothing may depend on what a node does afterwards.
+    client.put(BUCKET, "last/inline", "the last small one").await?;
+    expected.insert("last/inline".to_owned(), sha256_hex(b"the last small one"));
+    client.delete(BUCKET, "0/0").await?;
+    expected.remove("0/0");
+    for name in NODES {
+        cluster.kill(name)?;
+    }
+    let listed_before: Vec<String> = expected.keys().cloned().collect();
+
+    for name in NODES {
+        for lost in LOST {
+            let dir = state_dir(&cluster, name).join(lost);
+            if dir.exists() {
+                fs::remove_dir_all(dir)?;
+            }
+        }
+    }
+    let recovered = recover(&cluster)?;
+    let report = String::from_utf8_lossy(&recovered.stdout);
+    println!("{report}");
+    ensure!(recovered.status.success(), "{report}\n{}", String::from_utf8_lossy(&recovered.stderr));
+    assert!(report.contains(&format!("1 tenants, 2 buckets, {} objects", expected.len() + 1)), "{report}");
+    assert!(report.contains("result     whole"), "{report}");
+
+    for name in NODES {
+        cluster.launch(name)?;
+    }
+    for name in NODES {
+        cluster.wait_ready(name).await?;
+    }
+    cluster.wait_whole(0).await?;
+    for node in 0..NODES.len() {
+        let client = cluster.s3(node)?;
+        let listed: Vec<String> =
+            client.list_all(BUCKET, "").await?.into_iter().map(|(key, _)| key).collect();
+        assert_eq!(listed, listed_before, "through {}", NODES[node]);
+    }
+    let client = cluster.s3(0)?;
+    for (key, hash) in &expected {
+        assert_eq!(&sha256_hex(&client.get(BUCKET, key).await?), hash, "{key}");
+    }
+    let answer = client.expect(Call::new(Method::GET, "second", "meta"), Bytes::new()).await?;
+    assert_eq!(answer.body, "with metadata");
+    assert_eq!(answer.header("x-amz-meta-colour"), Some("blue"));
+    assert_eq!(answer.header("content-type"), Some("text/x"));
+    assert!(client.get("dropped", "x").await.is_err(), "a deleted bucket stays deleted");
+    client.put(BUCKET, "afterwards", noise(5, 200_000)).await?;
+    assert!(cluster.s3(2)?.get(BUCKET, "afterwards").await? == noise(5, 200_000));
+
+    // State that is there is never written over.
+    for name in NODES {
+        cluster.kill(name)?;
+    }
+    let refused = recover(&cluster)?;
+    assert!(!refused.status.success());
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("is not empty"), "{refused:?}");
+    Ok(())
+}
+
+/// Puts, overwrites and deletes; returns what should be there.
+async fn write(client: Client, writer: usize) -> Result<BTreeMap<String, String>> {
+    let mut expected = BTreeMap::new();
+    for number in 0..OBJECTS_A_WRITER {
+        let key = format!("{writer}/{number}");
+        let mut body = noise((writer * 1000 + number) as u64, SIZES[number % SIZES.len()]);
+        client.put(BUCKET, &key, body.clone()).await?;
+        if number % 3 == 0 {
+            // From small to large and back.
+            body = noise((writer * 1000 + number + 500) as u64, SIZES[(number / 3) % SIZES.len()]);
+            client.put(BUCKET, &key, body.clone()).await?;
+        }
+        if number % 7 == 1 {
+            client.delete(BUCKET, &key).await?;
+        } else {
+            expected.insert(key, sha256_hex(&body));
+        }
+    }
+    Ok(expected)
+}
+
+async fn multipart(client: &Client, key: &str, whole: &[u8]) -> Result<()> {
+    let begun = Call::new(Method::POST, BUCKET, key).query("uploads", "");
+    let upload =
+        first(&client.expect(begun, Bytes::new()).await?.text(), "UploadId").context("no UploadId")?;
+    let mut list = String::new();
+    for (number, body) in whole.chunks(PART).enumerate() {
+        let number = number + 1;
+        let call = Call::new(Method::PUT, BUCKET, key).query("partNumber", number).query("uploadId", &upload);
+        let answer = client.expect(call, body.to_vec()).await?;
+        let etag = answer.header("etag").context("part without ETag")?;
+        list += &format!("<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag></Part>");
+    }
+    let complete = Call::new(Method::POST, BUCKET, key).query("uploadId", &upload);
+    let list = format!("<CompleteMultipartUpload>{list}</CompleteMultipartUpload>");
+    client.expect(complete, list).await.map(drop)
+}
+
+fn state_dir(cluster: &DevCluster, name: &str) -> PathBuf {
+    cluster.dir().join(name).join("state")
+}
+
+fn recover(cluster: &DevCluster) -> Result<Output> {
+    let mut command = Command::new(paths::noded());
+    command.arg("recover");
+    for name in NODES {
+        command.arg("--config").arg(cluster.dir().join(name).join("config.json"));
+    }
+    command.output().context("running noded recover")
+}
