@@ -39,6 +39,7 @@ pub fn catalogue() -> Vec<Metric> {
         reading::DRIVE_STATE_AND_ERRORS,
         reading::DriveReading::METRICS,
         reading::StripeReading::METRICS,
+        reading::CatalogCopyReading::METRICS,
         reading::RaftGroupReading::METRICS,
         reading::RaftLogReading::METRICS,
         reading::PeerReading::METRICS,

@@ -27,8 +27,8 @@ use prometheus::{Registry, TextEncoder, proto::MetricFamily};
 
 pub use catalogue::{Kind, Metric, catalogue};
 pub use reading::{
-    BufferReading, DriveErrors, DriveLabels, DriveReading, DriveState, PeerReading, RaftGroupReading,
-    RaftLogReading, StripeReading,
+    BufferReading, CatalogCopyReading, DriveErrors, DriveLabels, DriveReading, DriveState, PeerReading,
+    RaftGroupReading, RaftLogReading, StripeReading,
 };
 pub use s3::{S3Metrics, S3Request};
 pub use sample::Sample;
@@ -134,6 +134,7 @@ mod tests {
             let reading = DriveReading { capacity_bytes: 1 << 40, ..DriveReading::default() };
             sample.drive(&labels, DriveState::Fenced, &reading, &errors);
             sample.stripes(&StripeReading { written: 9, ..StripeReading::default() });
+            sample.catalog_copy(&CatalogCopyReading { bases: 2, ..CatalogCopyReading::default() });
             sample.raft_group(
                 GroupId::CONTROL,
                 &RaftGroupReading { term: 4, is_leader: true, ..RaftGroupReading::default() },

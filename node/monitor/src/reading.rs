@@ -187,6 +187,19 @@ reading! {
     }
 }
 
+reading! {
+    /// The catalog's second copy on the data drives, as this node keeps it.
+    CatalogCopyReading, labels &[], {
+        records: u64 = Counter "holdfast_catalog_copy_records_total", "Journal records written before an answer was given. Divided by commands: how many commands share one.";
+        lazy_records: u64 = Counter "holdfast_catalog_copy_lazy_records_total", "Journal records written by this node as a follower.";
+        bytes: u64 = Counter "holdfast_catalog_copy_bytes_total", "Bytes of journal records, each counted once however many copies it has.";
+        thin_records: u64 = Counter "holdfast_catalog_copy_thin_records_total", "Parts of records with fewer copies than the level asks for: too few drives took them.";
+        bases: u64 = Counter "holdfast_catalog_copy_bases_total", "Whole copies of a group's files written.";
+        waiting: u64 = Gauge "holdfast_catalog_copy_waiting_entries", "Applied entries that are not in this node's journal yet.";
+        lagging: bool = Gauge "holdfast_catalog_copy_lagging", "1 while no drive takes records: answers do not wait for them then, and losing every system disk now would lose those entries.";
+    }
+}
+
 pub(crate) const PEER_LABELS: &[&str] = &["peer"];
 
 reading! {

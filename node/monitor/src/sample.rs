@@ -9,8 +9,8 @@ use crate::{
     BuildInfo,
     catalogue::{Kind, Metric},
     reading::{
-        BufferReading, DRIVE_STATE_AND_ERRORS, DriveErrors, DriveLabels, DriveReading, DriveState, Figure,
-        PeerReading, RaftGroupReading, RaftLogReading, StripeReading,
+        BufferReading, CatalogCopyReading, DRIVE_STATE_AND_ERRORS, DriveErrors, DriveLabels, DriveReading,
+        DriveState, Figure, PeerReading, RaftGroupReading, RaftLogReading, StripeReading,
     },
 };
 
@@ -65,6 +65,11 @@ impl Sample {
     /// The stripes this node coordinated. Call once.
     pub fn stripes(&mut self, reading: &StripeReading) {
         self.add_all(StripeReading::METRICS, &[], &reading.figures());
+    }
+
+    /// The catalog's second copy. Call once.
+    pub fn catalog_copy(&mut self, reading: &CatalogCopyReading) {
+        self.add_all(CatalogCopyReading::METRICS, &[], &reading.figures());
     }
 
     /// One Raft group. Call once per group.

@@ -7,9 +7,10 @@ use holdfast_drive::{Drive, DriveState};
 use holdfast_gateway_s3::{Observer, RequestRecord};
 use holdfast_model::NodeId;
 use holdfast_monitor::{
-    BufferReading, BuildInfo, DriveErrors, DriveLabels, DriveReading, Monitor, PeerReading, RaftGroupReading,
-    RaftLogReading, Sample, StripeReading,
+    BufferReading, BuildInfo, CatalogCopyReading, DriveErrors, DriveLabels, DriveReading, Monitor,
+    PeerReading, RaftGroupReading, RaftLogReading, Sample, StripeReading,
 };
+use holdfast_object::journal::Journal;
 use holdfast_peer::PeerClient;
 use holdfast_store::Counters;
 
@@ -24,6 +25,8 @@ pub struct Parts {
     pub consensus: Arc<Consensus>,
     /// Links to peers.
     pub peers: PeerClient,
+    /// The catalog's second copy.
+    pub journal: Arc<Journal>,
     /// Stripes.
     pub counters: Arc<Counters>,
     /// Buffers.
@@ -43,6 +46,7 @@ pub fn monitor(parts: Parts) -> Arc<Monitor> {
         groups(&parts, sample);
         peers(&parts, sample);
         stripes(&parts, sample);
+        catalog_copy(&parts, sample);
         buffers(&parts, sample);
     });
     monitor
@@ -134,8 +138,21 @@ fn stripes(parts: &Parts, sample: &mut Sample) {
     });
 }
 
+fn catalog_copy(parts: &Parts, sample: &mut Sample) {
+    let status = parts.journal.status();
+    sample.catalog_copy(&CatalogCopyReading {
+        records: status.records,
+        lazy_records: status.lazy_records,
+        bytes: status.bytes,
+        thin_records: status.thin_records,
+        bases: status.bases,
+        waiting: status.waiting,
+        lagging: status.lagging,
+    });
+}
+
 fn buffers(parts: &Parts, sample: &mut Sample) {
-    let pools = [&parts.pools.write, &parts.pools.peer, &parts.pools.drive];
+    let pools = [&parts.pools.write, &parts.pools.peer, &parts.pools.drive, &parts.pools.journal];
     sample.buffers(&BufferReading {
         budget_bytes: pools.iter().map(|pool| pool.budget().get()).sum(),
         available_bytes: pools.iter().map(|pool| pool.available().get()).sum(),

@@ -344,6 +344,7 @@ impl Node {
             drives: drives.clone(),
             consensus: Arc::clone(&consensus),
             peers: peers.clone(),
+            journal: Arc::clone(&journal),
             counters,
             pools: pools.clone(),
         });

@@ -26,6 +26,13 @@ pub struct LiveKeys {
 }
 
 impl CatalogKeys for LiveKeys {
+    fn has(&self, owner: Owner) -> bool {
+        match owner {
+            Owner::Cluster => true,
+            Owner::Tenant(tenant) => self.directory.snapshot().tenants.contains_key(&tenant),
+        }
+    }
+
     fn seal(&self, owner: Owner, id: &StripeId, plain: &[u8]) -> Option<Vec<u8>> {
         match owner {
             Owner::Cluster => Some(self.keyring.seal_secret(&secret_name(id), plain)),
@@ -74,6 +81,13 @@ impl RecoveryKeys {
 }
 
 impl CatalogKeys for RecoveryKeys {
+    fn has(&self, owner: Owner) -> bool {
+        match owner {
+            Owner::Cluster => true,
+            Owner::Tenant(tenant) => self.tenants.contains_key(&tenant),
+        }
+    }
+
     fn seal(&self, _owner: Owner, _id: &StripeId, _plain: &[u8]) -> Option<Vec<u8>> {
         // Recovery reads; new records are the running node's.
         None

@@ -1,6 +1,7 @@
 //! A group's state put together from its second copy, and written into a node.
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -11,7 +12,7 @@ use holdfast_consensus::{Consensus, ConsensusOptions, StateMachine};
 use holdfast_control::{CONTROL_IMAGE_KIND, ControlMachine, ControlView};
 use holdfast_crypt::random_array;
 use holdfast_model::GroupId;
-use holdfast_object::journal::{FoundRecords, Replayed};
+use holdfast_object::journal::{FoundRecords, Owner, Replayed};
 
 use super::{LostNode, Nobody, apply_all, empty, members, verdict::GroupSummary};
 use crate::second_copy::RecoveryKeys;
@@ -28,6 +29,8 @@ pub(super) struct Restored {
     /// Bases that were not whole.
     passed_over: Vec<String>,
     replayed: Replayed,
+    /// Owners whose key does not open what is theirs.
+    unopened: BTreeSet<Owner>,
 }
 
 impl Restored {
@@ -50,6 +53,7 @@ impl Restored {
             last: self.last(),
             missing: self.replayed.missing.clone(),
             problems,
+            unopened: self.unopened.iter().map(|owner| format!("{owner:?}")).collect(),
         }
     }
 
@@ -78,6 +82,7 @@ pub(super) async fn restore(
         }
     };
     let covers = base.as_ref().map(|base| base.covers);
+    let mut unopened = BTreeSet::new();
     if let Some(base) = base {
         let kind = if group == GroupId::CONTROL { CONTROL_IMAGE_KIND } else { IMAGE_KIND };
         let count = u32::try_from(base.files.len()).context("files of a base")?;
@@ -88,6 +93,7 @@ pub(super) async fn restore(
         writer.finish()?;
         machine.install(&base_image, UNPLACED).with_context(|| format!("the base of {group}"))?;
         passed_over.extend(base.passed_over);
+        unopened.extend(base.unopened);
     }
     let replayed = found
         .replay(group, covers, keys, |entries| apply_all(&mut machine, &entries))
@@ -96,7 +102,8 @@ pub(super) async fn restore(
     machine.checkpoint(UNPLACED)?;
     machine.snapshot(&image)?;
     std::fs::remove_dir_all(&files_dir)?;
-    Ok(Restored { group, image, covers, passed_over, replayed })
+    unopened.extend(replayed.unopened.iter().copied());
+    Ok(Restored { group, image, covers, passed_over, replayed, unopened })
 }
 
 /// Writes the state of all groups into a node, beside a new log.

@@ -1,16 +1,18 @@
 //! What was recovered, and exactly what was not.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     fmt,
     ops::RangeInclusive,
 };
 
 use anyhow::{Context, Result};
-use holdfast_catalog::{BodyRef, CatalogReader, ListQuery, PartitionReader, StripeRef};
+use holdfast_catalog::{
+    BodyRef, CatalogReader, PartitionReader, StripeRef, VersionMarker, VersionQuery, VersionSelector,
+};
 use holdfast_control::ControlView;
 use holdfast_drive::Drive;
-use holdfast_model::{DriveId, Generation, GroupId, ShardId, limits::LIST_KEYS_MAX};
+use holdfast_model::{DriveId, Generation, GroupId, ShardId, StripeId, VersionId, limits::LIST_KEYS_MAX};
 use holdfast_object::journal::CATALOG_OWNER;
 
 /// Objects named one by one at most; beyond it they are counted.
@@ -33,6 +35,8 @@ pub(super) struct GroupSummary {
     /// Entries that no record covers.
     pub missing: Vec<RangeInclusive<u64>>,
     pub problems: Vec<String>,
+    /// Whose key does not open what is theirs.
+    pub unopened: Vec<String>,
 }
 
 impl fmt::Display for GroupSummary {
@@ -45,6 +49,9 @@ impl fmt::Display for GroupSummary {
         writeln!(f, "{entries} entries with {commands} commands after it, up to entry {last}")?;
         for missing in &self.missing {
             writeln!(f, "MISSING    {group}: entries {} to {}", missing.start(), missing.end())?;
+        }
+        for owner in &self.unopened {
+            writeln!(f, "NOT OPENED {group}: what belongs to {owner}: its key is not there")?;
         }
         for problem in &self.problems {
             writeln!(f, "problem    {group}: {problem}")?;
@@ -63,6 +70,7 @@ pub(super) struct Verdict {
     tenants: u64,
     buckets: u64,
     objects: u64,
+    older_versions: u64,
     bytes: u64,
     /// Objects of which a stripe lacks shards and can still be read.
     degraded: u64,
@@ -78,7 +86,10 @@ impl Verdict {
     pub(super) fn is_whole(&self) -> bool {
         self.unreadable_count == 0
             && self.problems.is_empty()
-            && self.groups.iter().all(|group| group.missing.is_empty() && group.last > 0)
+            && self
+                .groups
+                .iter()
+                .all(|group| group.missing.is_empty() && group.unopened.is_empty() && group.last > 0)
     }
 }
 
@@ -94,7 +105,11 @@ impl fmt::Display for Verdict {
             writeln!(f, "PROBLEM    {problem}")?;
         }
         let Self { tenants, buckets, objects, bytes, degraded, unreadable_count, unknown_stripes, .. } = self;
-        writeln!(f, "recovered  {tenants} tenants, {buckets} buckets, {objects} objects, {bytes} bytes")?;
+        writeln!(
+            f,
+            "recovered  {tenants} tenants, {buckets} buckets, {objects} objects, {} older versions, {bytes} bytes",
+            self.older_versions
+        )?;
         writeln!(f, "degraded   {degraded} objects lack shards and can be read")?;
         writeln!(f, "unreadable {unreadable_count} objects lack more shards than their level survives")?;
         for name in &self.unreadable {
@@ -119,7 +134,7 @@ pub(super) fn examine(
     verdict: &mut Verdict,
 ) -> Result<()> {
     let shards = all_shards(drives);
-    let mut known: HashMap<holdfast_model::StripeId, ()> = HashMap::new();
+    let mut known: HashSet<StripeId> = HashSet::new();
     let names: BTreeMap<_, _> = control.tenants.values().map(|t| (t.tenant, t.name.as_str())).collect();
     verdict.tenants = names.len() as u64;
     for catalog in catalogs {
@@ -133,7 +148,7 @@ pub(super) fn examine(
         }
     }
     let mut unknown: Vec<_> =
-        shards.keys().map(|(_, id)| id.stripe).filter(|stripe| !known.contains_key(stripe)).collect();
+        shards.keys().map(|(_, id)| id.stripe).filter(|stripe| !known.contains(stripe)).collect();
     unknown.sort_unstable();
     unknown.dedup();
     verdict.unknown_stripes = unknown.len() as u64;
@@ -145,18 +160,27 @@ fn examine_bucket(
     tenant: &str,
     bucket: &str,
     shards: &Shards,
-    known: &mut HashMap<holdfast_model::StripeId, ()>,
+    known: &mut HashSet<StripeId>,
     verdict: &mut Verdict,
 ) -> Result<()> {
-    let mut after: Option<String> = None;
+    let mut after: Option<(String, Option<VersionId>)> = None;
     loop {
-        let query = ListQuery { after: after.as_deref(), limit: LIST_KEYS_MAX, ..ListQuery::default() };
-        let page = reader.list(bucket, &query)?;
-        for listed in &page.objects {
+        let marker = after.as_ref().map(|(key, version)| VersionMarker { key, version: *version });
+        let query = VersionQuery { after: marker, limit: LIST_KEYS_MAX, ..VersionQuery::default() };
+        let page = reader.list_versions(bucket, &query)?;
+        for listed in page.versions.iter().filter(|listed| !listed.marker) {
+            let version = Some(match listed.version {
+                version if version.null => VersionSelector::Null,
+                version => VersionSelector::Id(version.id),
+            });
             let row = reader
-                .get_object(bucket, &listed.key)
+                .get_object_range(bucket, &listed.key, version, |head| 0..head.size)
                 .with_context(|| format!("reading {tenant}/{bucket}/{}", listed.key))?;
-            verdict.objects += 1;
+            if listed.latest {
+                verdict.objects += 1;
+            } else {
+                verdict.older_versions += 1;
+            }
             verdict.bytes += listed.size;
             let stripes = row.content.iter().flat_map(|part| match &part.body {
                 BodyRef::Stripes(stripes) => stripes.as_slice(),
@@ -164,7 +188,7 @@ fn examine_bucket(
             });
             let (mut lacks, mut lost) = (false, false);
             for stripe in stripes {
-                known.insert(stripe.id, ());
+                known.insert(stripe.id);
                 let there = present(stripe, shards);
                 lacks |= there < stripe.places.len();
                 lost |= there < usize::from(stripe.data);
@@ -172,7 +196,8 @@ fn examine_bucket(
             if lost {
                 verdict.unreadable_count += 1;
                 if verdict.unreadable.len() < NAMED_MAX {
-                    verdict.unreadable.push(format!("{tenant}/{bucket}/{}", listed.key));
+                    let name = format!("{tenant}/{bucket}/{} version {}", listed.key, listed.version.id);
+                    verdict.unreadable.push(name);
                 }
             } else if lacks {
                 verdict.degraded += 1;

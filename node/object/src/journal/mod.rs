@@ -52,6 +52,9 @@ pub enum Owner {
 
 /// Seals and opens what goes into catalog records. `id` is the record's, and binds what is sealed to it.
 pub trait CatalogKeys: Send + Sync + 'static {
+    /// Whether the owner's key is known here.
+    fn has(&self, owner: Owner) -> bool;
+
     /// `None` while the owner's key is not known here.
     fn seal(&self, owner: Owner, id: &StripeId, plain: &[u8]) -> Option<Vec<u8>>;
 

@@ -1,7 +1,7 @@
 //! Reads the catalog's second copy back from drives: bases and journal, with what is missing named exactly.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     io::{self, Seek, SeekFrom, Write},
     ops::RangeInclusive,
@@ -52,6 +52,8 @@ pub struct FoundBase {
     pub files: Vec<BaseFile>,
     /// Bases that are newer and not whole, each with what is wrong with it.
     pub passed_over: Vec<String>,
+    /// Owners whose files are in it and whose key does not open them.
+    pub unopened: BTreeSet<Owner>,
 }
 
 /// What became of the journal of one group.
@@ -65,8 +67,10 @@ pub struct Replayed {
     pub last: Option<u64>,
     /// Log indices that no readable record covers, below the last entry.
     pub missing: Vec<RangeInclusive<u64>>,
-    /// What could not be read or opened, in words.
+    /// What could not be read, in words. Another record had the same entries unless they are missing.
     pub problems: Vec<String>,
+    /// Owners whose commands are in it and whose key does not open them.
+    pub unopened: BTreeSet<Owner>,
 }
 
 /// Entries of a record: index, and commands in order.
@@ -138,8 +142,9 @@ impl FoundRecords {
         let mut passed_over = Vec::new();
         for root in &roots {
             match self.extract(root, keys, dir).await {
-                Ok(files) => {
-                    return Ok(Some(FoundBase { covers: root.last, begun: root.begun, files, passed_over }));
+                Ok((files, unopened)) => {
+                    let (covers, begun) = (root.last, root.begun);
+                    return Ok(Some(FoundBase { covers, begun, files, passed_over, unopened }));
                 }
                 Err(Extract::Io(error)) => return Err(error),
                 Err(Extract::Base(what)) => {
@@ -155,10 +160,15 @@ impl FoundRecords {
         root: &RecordName,
         keys: &dyn CatalogKeys,
         dir: &Path,
-    ) -> Result<Vec<BaseFile>, Extract> {
+    ) -> Result<(Vec<BaseFile>, BTreeSet<Owner>), Extract> {
         let contents: BaseContents = self.one(root, keys).await.map_err(Extract::Base)?.1;
         let mut files = Vec::with_capacity(contents.files.len());
+        let mut unopened = BTreeSet::new();
         for entry in contents.files {
+            if !keys.has(entry.owner) {
+                unopened.insert(entry.owner);
+                continue;
+            }
             let path = dir.join(&entry.name);
             if entry.name.is_empty() || entry.name.starts_with('.') || entry.name.contains(['/', '\0']) {
                 return Err(Extract::Base(format!("it names a file {:?}", entry.name)));
@@ -184,7 +194,7 @@ impl FoundRecords {
             out.sync_all().map_err(Extract::Io)?;
             files.push(BaseFile { name: entry.name, owner: entry.owner, path });
         }
-        Ok(files)
+        Ok((files, unopened))
     }
 
     /// Gives the journal of `group` after entry `covers` to `apply`, in the order of the log.
@@ -209,7 +219,8 @@ impl FoundRecords {
             let mut done = false;
             for span in reach {
                 match self.entries(span, keys).await {
-                    Ok(entries) => {
+                    Ok((entries, unopened)) => {
+                        replayed.unopened.extend(unopened);
                         let batch = batch_of(entries, next, span.last);
                         replayed.entries += batch.len() as u64;
                         replayed.commands +=
@@ -266,7 +277,11 @@ impl FoundRecords {
         spans
     }
 
-    async fn entries(&self, span: &Span, keys: &dyn CatalogKeys) -> Result<Entries, String> {
+    async fn entries(
+        &self,
+        span: &Span,
+        keys: &dyn CatalogKeys,
+    ) -> Result<(Entries, BTreeSet<Owner>), String> {
         let mut blob = Vec::new();
         for part in 0..span.parts {
             blob.extend_from_slice(&self.read(&RecordName { part, ..span.name }).await?.1);
@@ -274,14 +289,18 @@ impl FoundRecords {
         let id = span.name.id();
         let text = |error: SectionError| error.to_string();
         let sections: Vec<Section> = sections::decode(&id, &blob).map_err(text)?;
-        let mut entries = Entries::new();
+        let (mut entries, mut unopened) = (Entries::new(), BTreeSet::new());
         for section in &sections {
+            if !keys.has(section.owner) {
+                unopened.insert(section.owner);
+                continue;
+            }
             let commands: Vec<JournaledCommand> = sections::open(keys, &id, section).map_err(text)?;
             for command in commands {
                 entries.entry(command.index).or_default().push((command.position, command.command));
             }
         }
-        Ok(entries)
+        Ok((entries, unopened))
     }
 
     /// A record with one section, opened.

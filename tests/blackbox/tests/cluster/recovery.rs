@@ -3,20 +3,24 @@
 use std::{
     collections::BTreeMap,
     fs,
+    ops::Range,
     path::PathBuf,
     process::{Command, Output},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
 use holdfast_blackbox::{
     dev::DevCluster,
+    metrics::Samples,
     paths,
     s3::{Call, Client, first, sha256_hex},
     tree::noise,
 };
 use http::Method;
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::sleep};
 
 use crate::support::{BUCKET, cluster};
 
@@ -26,6 +30,9 @@ const OBJECTS_A_WRITER: usize = 70;
 /// Within the catalog, one short stripe, several stripes.
 const SIZES: [usize; 5] = [0, 300, 9_000, 90_000, 1_500_000];
 const PART: usize = 5 << 20;
+/// The control group and eight catalog groups.
+const GROUPS: f64 = 9.0;
+const BASES_LIMIT: Duration = Duration::from_secs(90);
 /// Directories of a node's state that are the catalog, the control state and the log.
 const LOST: [&str; 4] = ["raft", "control", "catalog", "second-copy"];
 
@@ -37,15 +44,17 @@ async fn every_acknowledged_object_comes_back_from_the_drives_alone() -> Result<
     client.create_bucket("dropped").await?;
     client.expect(Call::new(Method::DELETE, "dropped", ""), Bytes::new()).await?;
 
-    let mut writers = JoinSet::new();
-    for writer in 0..WRITERS {
-        let client = cluster.s3(writer % NODES.len())?;
-        writers.spawn(async move { write(client, writer).await });
+    // Half of it is in a base, the rest in the journal after that.
+    let mut expected = write_all(&cluster, 0, OBJECTS_A_WRITER / 2).await?;
+    wait_for_bases(&cluster).await?;
+    expected.extend(write_all(&cluster, OBJECTS_A_WRITER / 2, OBJECTS_A_WRITER).await?);
+    // What the base holds is overwritten and deleted after it.
+    for key in ["0/2", "1/3"] {
+        client.put(BUCKET, key, "overwritten after the base").await?;
+        expected.insert(key.to_owned(), sha256_hex(b"overwritten after the base"));
     }
-    let mut expected: BTreeMap<String, String> = BTreeMap::new();
-    while let Some(written) = writers.join_next().await {
-        expected.extend(written??);
-    }
+    client.delete(BUCKET, "2/4").await?;
+    expected.remove("2/4");
     let whole = [noise(1, PART), noise(2, 777_777)].concat();
     multipart(&client, "multi/part", &whole).await?;
     expected.insert("multi/part".to_owned(), sha256_hex(&whole));
@@ -63,28 +72,13 @@ async fn every_acknowledged_object_comes_back_from_the_drives_alone() -> Result<
     }
     let listed_before: Vec<String> = expected.keys().cloned().collect();
 
-    for name in NODES {
-        for lost in LOST {
-            let dir = state_dir(&cluster, name).join(lost);
-            if dir.exists() {
-                fs::remove_dir_all(dir)?;
-            }
-        }
-    }
-    let recovered = recover(&cluster)?;
-    let report = String::from_utf8_lossy(&recovered.stdout);
-    println!("{report}");
-    ensure!(recovered.status.success(), "{report}\n{}", String::from_utf8_lossy(&recovered.stderr));
+    lose_state(&cluster)?;
+    let report = recover_well(&cluster)?;
+    assert!(!report.contains("no base"), "{report}");
     assert!(report.contains(&format!("1 tenants, 2 buckets, {} objects", expected.len() + 1)), "{report}");
     assert!(report.contains("result     whole"), "{report}");
 
-    for name in NODES {
-        cluster.launch(name)?;
-    }
-    for name in NODES {
-        cluster.wait_ready(name).await?;
-    }
-    cluster.wait_whole(0).await?;
+    start_all(&mut cluster).await?;
     for node in 0..NODES.len() {
         let client = cluster.s3(node)?;
         let listed: Vec<String> =
@@ -113,10 +107,121 @@ async fn every_acknowledged_object_comes_back_from_the_drives_alone() -> Result<
     Ok(())
 }
 
+/// The acceptance figure: `cargo test ... recovery -- --ignored`, with the count in `HOLDFAST_OBJECTS`.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "writes and reads 100,000 objects; minutes"]
+async fn a_hundred_thousand_objects_come_back() -> Result<()> {
+    let count: usize = std::env::var("HOLDFAST_OBJECTS").map_or(Ok(100_000), |text| text.parse())?;
+    let mut cluster = cluster("recovery-large", 3, 4).await?;
+    let body =
+        |number: usize| noise(number as u64, if number % 10 == 0 { 20_000 } else { 200 + number % 800 });
+    let written = each(&cluster, count, async |client, number| {
+        client.put(BUCKET, &format!("{:02}/{number}", number % 100), body(number)).await.map(drop)
+    });
+    println!("{count} objects written in {:.1?}", written.await?);
+    for name in NODES {
+        cluster.kill(name)?;
+    }
+    lose_state(&cluster)?;
+    let begun = Instant::now();
+    let report = recover_well(&cluster)?;
+    println!("recovered in {:.1?}", begun.elapsed());
+    assert!(report.contains(&format!("{count} objects")), "{report}");
+    start_all(&mut cluster).await?;
+    assert_eq!(cluster.s3(2)?.list_all(BUCKET, "").await?.len(), count);
+    let read = each(&cluster, count, async |client, number| {
+        let found = client.get(BUCKET, &format!("{:02}/{number}", number % 100)).await?;
+        ensure!(found == body(number), "object {number} has other bytes");
+        Ok(())
+    });
+    println!("{count} objects read back byte-identical in {:.1?}", read.await?);
+    Ok(())
+}
+
+/// Does something with every number below `count`, sixteen at a time.
+async fn each(
+    cluster: &DevCluster,
+    count: usize,
+    work: impl AsyncFn(&Client, usize) -> Result<()>,
+) -> Result<Duration> {
+    let begun = Instant::now();
+    let clients = (0..NODES.len()).map(|node| cluster.s3(node)).collect::<Result<Vec<_>>>()?;
+    let work = &work;
+    stream::iter(0..count)
+        .map(|number| {
+            let client = &clients[number % clients.len()];
+            async move { work(client, number).await }
+        })
+        .buffer_unordered(16)
+        .try_collect::<()>()
+        .await?;
+    Ok(begun.elapsed())
+}
+
+async fn write_all(cluster: &DevCluster, from: usize, to: usize) -> Result<BTreeMap<String, String>> {
+    let mut writers = JoinSet::new();
+    for writer in 0..WRITERS {
+        let client = cluster.s3(writer % NODES.len())?;
+        writers.spawn(async move { write(client, writer, from..to).await });
+    }
+    let mut expected: BTreeMap<String, String> = BTreeMap::new();
+    while let Some(written) = writers.join_next().await {
+        expected.extend(written??);
+    }
+    Ok(expected)
+}
+
+/// Waits until the leaders have written a base of every group.
+async fn wait_for_bases(cluster: &DevCluster) -> Result<()> {
+    let begun = Instant::now();
+    loop {
+        let mut bases = 0.0;
+        for node in &cluster.file().nodes {
+            let samples = Samples::fetch(&node.metrics, cluster.file().trust()?).await?;
+            bases += samples.sum("holdfast_catalog_copy_bases_total").context("metric not exposed")?;
+        }
+        if bases >= GROUPS {
+            return Ok(());
+        }
+        ensure!(begun.elapsed() < BASES_LIMIT, "{bases} bases after {BASES_LIMIT:?}");
+        sleep(Duration::from_millis(200)).await;
+    }
+}
+
+fn lose_state(cluster: &DevCluster) -> Result<()> {
+    for name in NODES {
+        for lost in LOST {
+            let dir = state_dir(cluster, name).join(lost);
+            if dir.exists() {
+                fs::remove_dir_all(dir)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn start_all(cluster: &mut DevCluster) -> Result<()> {
+    for name in NODES {
+        cluster.launch(name)?;
+    }
+    for name in NODES {
+        cluster.wait_ready(name).await?;
+    }
+    cluster.wait_whole(0).await
+}
+
+fn recover_well(cluster: &DevCluster) -> Result<String> {
+    let recovered = recover(cluster)?;
+    let report = String::from_utf8_lossy(&recovered.stdout).into_owned();
+    println!("{report}");
+    ensure!(recovered.status.success(), "{report}\n{}", String::from_utf8_lossy(&recovered.stderr));
+    Ok(report)
+}
+
 /// Puts, overwrites and deletes; returns what should be there.
-async fn write(client: Client, writer: usize) -> Result<BTreeMap<String, String>> {
+async fn write(client: Client, writer: usize, numbers: Range<usize>) -> Result<BTreeMap<String, String>> {
     let mut expected = BTreeMap::new();
-    for number in 0..OBJECTS_A_WRITER {
+    for number in numbers {
         let key = format!("{writer}/{number}");
         let mut body = noise((writer * 1000 + number) as u64, SIZES[number % SIZES.len()]);
         client.put(BUCKET, &key, body.clone()).await?;
