@@ -79,11 +79,11 @@ async fn every_acknowledged_object_comes_back_from_the_drives_alone() -> Result<
     assert!(report.contains("result     whole"), "{report}");
 
     start_all(&mut cluster).await?;
-    for node in 0..NODES.len() {
+    for (node, name) in NODES.iter().enumerate() {
         let client = cluster.s3(node)?;
         let listed: Vec<String> =
             client.list_all(BUCKET, "").await?.into_iter().map(|(key, _)| key).collect();
-        assert_eq!(listed, listed_before, "through {}", NODES[node]);
+        assert_eq!(listed, listed_before, "through {name}");
     }
     let client = cluster.s3(0)?;
     for (key, hash) in &expected {
@@ -113,8 +113,9 @@ async fn every_acknowledged_object_comes_back_from_the_drives_alone() -> Result<
 async fn a_hundred_thousand_objects_come_back() -> Result<()> {
     let count: usize = std::env::var("HOLDFAST_OBJECTS").map_or(Ok(100_000), |text| text.parse())?;
     let mut cluster = cluster("recovery-large", 3, 4).await?;
-    let body =
-        |number: usize| noise(number as u64, if number % 10 == 0 { 20_000 } else { 200 + number % 800 });
+    let body = |number: usize| {
+        noise(number as u64, if number.is_multiple_of(10) { 20_000 } else { 200 + number % 800 })
+    };
     let written = each(&cluster, count, async |client, number| {
         client.put(BUCKET, &format!("{:02}/{number}", number % 100), body(number)).await.map(drop)
     });
