@@ -73,6 +73,9 @@ const STARTING_POLL: Duration = Duration::from_millis(100);
 /// How often a starting node says what it waits for.
 const STARTING_WORD: Duration = Duration::from_secs(10);
 
+/// Memory for catalog records at least: some of the largest ones at once.
+const JOURNAL_MEMORY_MIN: ByteCount = ByteCount::mib(4);
+
 /// How long requests in progress may take when the node stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -425,7 +428,8 @@ impl Pools {
             write: part(8).context("write buffers")?,
             peer: part(4).context("peer buffers")?,
             drive: part(3).context("read buffers")?,
-            journal: part(1).context("journal buffers")?,
+            journal: BufferPool::new(ByteCount::new(memory.get() / 16).max(JOURNAL_MEMORY_MIN))
+                .context("journal buffers")?,
         })
     }
 }

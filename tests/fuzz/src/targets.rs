@@ -6,8 +6,8 @@ use std::fmt::Debug;
 
 use holdfast_fault::nbd::protocol;
 use holdfast_format::{
-    DriveLabel, Footer, FooterTrailer, FormatError, RecordHeader, ResumeBlock, Sector, SegmentHeader,
-    TombstoneBlock, recognise,
+    CatalogRecordHeader, DriveLabel, Footer, FooterTrailer, FormatError, RecordHeader, ResumeBlock, Sector,
+    SegmentHeader, TombstoneBlock, recognise,
 };
 use holdfast_model::limits::SECTOR_SIZE;
 
@@ -30,6 +30,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "tombstones", run: tombstones },
     Target { name: "resume", run: resume },
     Target { name: "footer", run: footer },
+    Target { name: "catalog-record", run: catalog_record },
     Target { name: "recognise", run: recognise_start },
     Target { name: "nbd", run: nbd },
     Target { name: "drive", run: image::drive },
@@ -127,6 +128,19 @@ fn footer(bytes: &[u8]) -> String {
         assert_eq!(footer.encode()[..length], table[..], "the table is written differently");
     }
     format!("table {}", word(&entries, |footer| footer.records.len() + footer.tombstones.len()))
+}
+
+fn catalog_record(bytes: &[u8]) -> String {
+    let parsed = CatalogRecordHeader::parse(bytes);
+    if let Ok((header, body)) = &parsed {
+        assert_eq!(
+            header.encode()[..],
+            bytes[..CatalogRecordHeader::SIZE],
+            "{header:?} is written differently"
+        );
+        assert_eq!(body.len(), header.length as usize);
+    }
+    word(&parsed, |(_, body)| body.len())
 }
 
 fn recognise_start(bytes: &[u8]) -> String {

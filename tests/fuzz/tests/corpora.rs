@@ -72,6 +72,7 @@ fn every_target_has_its_seed() {
         ("tombstones", golden("tombstones_v1.bin")),
         ("resume", [golden("resume_block_v1.bin"), golden("resume_table_v1.bin")].concat()),
         ("footer", golden("segment_footer_v1.bin")),
+        ("catalog-record", golden("catalog_record_v1.bin")),
         ("recognise", gpt),
         ("nbd", nbd.concat()),
     ];

@@ -73,8 +73,14 @@ async fn every_acknowledged_object_comes_back_from_the_drives_alone() -> Result<
     let listed_before: Vec<String> = expected.keys().cloned().collect();
 
     lose_state(&cluster)?;
+    // Two drives of two nodes went as well: what the level survives.
+    for (node, drive) in [("n2", "d1"), ("n3", "d4")] {
+        fs::remove_file(cluster.dir().join(node).join("drives").join(drive))?;
+    }
     let report = recover_well(&cluster)?;
     assert!(!report.contains("no base"), "{report}");
+    assert!(report.contains("10 open, 2 not"), "{report}");
+    assert!(report.contains("unreadable 0 objects"), "{report}");
     assert!(report.contains(&format!("1 tenants, 2 buckets, {} objects", expected.len() + 1)), "{report}");
     assert!(report.contains("result     whole"), "{report}");
 
