@@ -234,7 +234,9 @@ fn version_1_resume_blocks_stay_readable_and_damage_is_noticed() {
 fn every_damaged_payload_byte_is_noticed() {
     let (header, mut bytes) = (record(), payload());
     assert_eq!(header.blocks.verify(0, &bytes), Ok(()));
-    for offset in (0..bytes.len()).step_by(997).chain([0, 65_535, 65_536, 99_999]) {
+    for offset in
+        (0..bytes.len()).step_by(if cfg!(miri) { 40_009 } else { 997 }).chain([0, 65_535, 65_536, 99_999])
+    {
         bytes[offset] ^= 0x40;
         assert_eq!(header.blocks.verify(0, &bytes), Err(offset / BLOCK_SIZE));
         bytes[offset] ^= 0x40;

@@ -18,8 +18,7 @@ pub fn run(path: &Path, row: &Row, operations: u64) -> Result<Measured> {
     command.args(["--name=row", "--ioengine=io_uring", "--direct=1"]);
     command.args(["--output-format=json", &format!("--rw={pattern}"), &format!("--bs={}", row.size)]);
     command.arg(format!("--iodepth={}", row.depth)).arg(format!("--size={}", operations * row.size as u64));
-    if row.write && row.depth >= 64 {
-        // One flush for a batch as large as what is in flight.
+    if row.fio_flushes {
         command.arg(format!("--fdatasync={}", row.depth));
     }
     let output = command.output().context("fio does not start: `cargo xtask setup` installs it")?;

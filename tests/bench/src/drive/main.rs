@@ -25,12 +25,52 @@ use clap::Parser;
 use engine::Engine;
 use table::{Row, Table};
 
-/// The rows: what issue and design ask of a drive. A record holds 512 KiB at most.
-const ROWS: [Row; 4] = [
-    Row { name: "write 512 KiB, 8 in flight", write: true, size: 512 << 10, depth: 8, wanted: 0.90 },
-    Row { name: "read 512 KiB, 8 in flight", write: false, size: 512 << 10, depth: 8, wanted: 0.90 },
-    Row { name: "write 4 KiB, 128 in flight", write: true, size: 4 << 10, depth: 128, wanted: 0.70 },
-    Row { name: "read 4 KiB, 128 in flight", write: false, size: 4 << 10, depth: 128, wanted: 0.70 },
+const LARGE: usize = 512 << 10;
+const SMALL: usize = 4 << 10;
+
+/// The rows, by the size of what is written and then read. A record holds 512 KiB at most. The engine flushes
+/// before every answer; fio never, or once for as many writes as are in flight.
+const ROWS: [Row; 5] = [
+    Row {
+        name: "write 512 KiB, 8 deep",
+        write: true,
+        size: LARGE,
+        depth: 8,
+        fio_flushes: false,
+        wanted: 0.90,
+    },
+    Row {
+        name: "same, fio flushes too",
+        write: true,
+        size: LARGE,
+        depth: 8,
+        fio_flushes: true,
+        wanted: 0.90,
+    },
+    Row {
+        name: "read 512 KiB, 8 deep",
+        write: false,
+        size: LARGE,
+        depth: 8,
+        fio_flushes: false,
+        wanted: 0.90,
+    },
+    Row {
+        name: "write 4 KiB, 128 deep",
+        write: true,
+        size: SMALL,
+        depth: 128,
+        fio_flushes: true,
+        wanted: 0.70,
+    },
+    Row {
+        name: "read 4 KiB, 128 deep",
+        write: false,
+        size: SMALL,
+        depth: 128,
+        fio_flushes: false,
+        wanted: 0.70,
+    },
 ];
 
 /// Bytes that a row of large records moves, and operations of a row of small ones.
@@ -67,19 +107,18 @@ async fn main() -> Result<()> {
     let mut table = Table::new(&ROWS);
     for round in 1..=arguments.rounds {
         println!("round {round} of {}", arguments.rounds);
-        for row in [&ROWS[0], &ROWS[2]] {
-            // What is written is read right after: both read what they wrote.
-            let read = ROWS.iter().find(|other| !other.write && other.size == row.size);
-            let read = read.context("every size is written and read")?;
-            for row in [row, read] {
+        for size in [LARGE, SMALL] {
+            for row in ROWS.iter().filter(|row| row.size == size) {
                 table.fio(row, fio::run(&path, row, row.operations())?);
-            }
-            blank(file.as_file(), arguments.mib)?;
-            let engine = Engine::open(&path)?;
-            for row in [row, read] {
+                // A drive of its own for each row of writes; what is read was written right before.
+                blank(file.as_file(), arguments.mib)?;
+                let engine = Engine::open(&path)?;
+                if !row.write {
+                    engine.run(&Row { write: true, ..*row }, row.operations()).await?;
+                }
                 table.engine(row, engine.run(row, row.operations()).await?);
+                engine.close().await;
             }
-            engine.close().await;
         }
     }
     println!("\n{table}");

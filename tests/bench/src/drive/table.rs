@@ -13,6 +13,8 @@ pub struct Row {
     pub size: usize,
     /// Operations in flight.
     pub depth: usize,
+    /// Whether fio flushes as well, once for so many writes as are in flight.
+    pub fio_flushes: bool,
     /// The engine's share of fio's rate that is asked for.
     pub wanted: f64,
 }
