@@ -305,6 +305,14 @@ impl Consensus {
         self.change(group, Change::AddLearner(node)).await
     }
 
+    /// Takes `node`, a learner, out of `group`. Asks the leader when that is another node.
+    ///
+    /// # Errors
+    /// [`MembershipError`]; a node that is not in the group at all is none. Repeating the call is harmless.
+    pub async fn remove_learner(&self, group: GroupId, node: NodeId) -> Result<(), MembershipError> {
+        self.change(group, Change::RemoveLearner(node)).await
+    }
+
     /// Makes `voters` the voters of `group`. New ones must be learners; the others leave the group.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use std::{
 
 use holdfast_model::{GroupId, NodeId};
 use openraft::{
-    EmptyNode,
+    ChangeMembers, EmptyNode,
     error::{ChangeMembershipError, ClientWriteError, InitializeError, RaftError},
     raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest},
 };
@@ -88,6 +88,7 @@ pub enum MembershipError {
 #[derive(Debug, Clone)]
 pub(crate) enum Change {
     AddLearner(NodeId),
+    RemoveLearner(NodeId),
     Voters(BTreeSet<NodeId>),
 }
 
@@ -96,6 +97,7 @@ impl Change {
         let within_millis = millis_left(deadline);
         match self {
             Self::AddLearner(node) => CallV1::AddLearner { within_millis, node: node.get() },
+            Self::RemoveLearner(node) => CallV1::RemoveLearner { within_millis, node: node.get() },
             Self::Voters(voters) => {
                 CallV1::ChangeVoters { within_millis, voters: voters.iter().map(|node| node.get()).collect() }
             }
@@ -187,6 +189,22 @@ impl Group {
             Change::AddLearner(node) => {
                 timeout_at(deadline, raft.add_learner(node.get(), EmptyNode::new(), true)).await
             }
+            Change::RemoveLearner(node) => {
+                let known = {
+                    let metrics = raft.metrics();
+                    let metrics = metrics.borrow();
+                    let membership = metrics.membership_config.membership();
+                    if membership.voter_ids().any(|voter| voter == node.get()) {
+                        return Err(FailureV1::Other(format!("node {node} votes; it is no learner")));
+                    }
+                    membership.get_node(&node.get()).is_some()
+                };
+                if !known {
+                    return Ok(());
+                }
+                let removal = ChangeMembers::RemoveNodes(BTreeSet::from([node.get()]));
+                timeout_at(deadline, raft.change_membership(removal, true)).await
+            }
             Change::Voters(voters) => {
                 let voters: BTreeSet<u64> = voters.iter().map(|node| node.get()).collect();
                 if raft.metrics().borrow().membership_config.membership().get_joint_config()[..]
@@ -254,6 +272,9 @@ impl Group {
             },
             CallV1::AddLearner { within_millis, node } => {
                 self.serve_change(Change::AddLearner(NodeId::new(node)), within_millis).await
+            }
+            CallV1::RemoveLearner { within_millis, node } => {
+                self.serve_change(Change::RemoveLearner(NodeId::new(node)), within_millis).await
             }
             CallV1::ChangeVoters { within_millis, voters } => {
                 let voters = voters.into_iter().map(NodeId::new).collect();

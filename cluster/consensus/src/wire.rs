@@ -42,6 +42,8 @@ pub(crate) enum CallV1 {
     /// The sender, who leads, falls silent: the chosen node stands for election as soon as the lease is
     /// over, the others stand aside for a while.
     Campaign { chosen: u64 },
+    /// Take a learner out.
+    RemoveLearner { within_millis: u64, node: u64 },
 }
 
 /// Consecutive bytes of a snapshot file.

@@ -11,8 +11,12 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::view::{DriveState, ServiceAddresses, TenantState};
 
-/// Version of the encoding. Any change of it, a new variant included, is a new version.
-pub const COMMAND_VERSION: u8 = 1;
+/// Version of the encoding. Any change of it, a new variant included, is a new version. Version 2 added
+/// [`Command::RetireNode`] and [`Command::CreateReplacementToken`] behind what version 1 had.
+pub const COMMAND_VERSION: u8 = 2;
+
+/// The oldest version whose bytes are still read.
+const COMMAND_VERSION_MIN: u8 = 1;
 
 /// Catalog groups of one cluster at most.
 pub const CATALOG_GROUPS_MAX: u32 = 1024;
@@ -146,6 +150,18 @@ pub enum Command {
     DeleteOperator {
         /// Name.
         name: String,
+    },
+    /// The node is to leave: it keeps serving until no group needs it, and is removed then.
+    RetireNode(NodeId),
+    /// As [`Command::CreateJoinToken`], for the node that takes the place of `node`: with its admission
+    /// `node` is removed, and its name is free.
+    CreateReplacementToken {
+        /// SHA-256 of the token's secret.
+        hash: [u8; 32],
+        /// End of its life.
+        expires: UnixMillis,
+        /// Who is replaced.
+        node: NodeId,
     },
 }
 
@@ -314,7 +330,8 @@ fn encode<T: Serialize>(value: &T) -> Bytes {
 
 fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
     match bytes.split_first() {
-        Some((&COMMAND_VERSION, rest)) => match postcard::take_from_bytes(rest) {
+        // Every version only added variants, so the newest shape reads them all.
+        Some((COMMAND_VERSION_MIN..=COMMAND_VERSION, rest)) => match postcard::take_from_bytes(rest) {
             Ok((value, [])) => Ok(value),
             Ok((_, rest)) => Err(DecodeError::Malformed(format!("{} bytes too many", rest.len()))),
             Err(error) => Err(DecodeError::Malformed(error.to_string())),

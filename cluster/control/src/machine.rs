@@ -26,8 +26,10 @@ use crate::{
 
 /// The file that is the control group's state.
 pub const FILE: &str = "control.sqlite";
-const MIGRATIONS: &[Migration] =
-    &[Migration { name: "0001_initial", up: include_str!("../migrations/0001_initial/up.sql") }];
+const MIGRATIONS: &[Migration] = &[
+    Migration { name: "0001_initial", up: include_str!("../migrations/0001_initial/up.sql") },
+    Migration { name: "0002_replacement", up: include_str!("../migrations/0002_replacement/up.sql") },
+];
 
 /// Kind of a control image (see the image's header).
 pub const IMAGE_KIND: u16 = 2;

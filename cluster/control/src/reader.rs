@@ -187,12 +187,13 @@ fn read_view(db: &Connection) -> rusqlite::Result<ControlView> {
         .collect(),
         join_tokens: rows(
             db,
-            "SELECT hash, expires, used_by FROM join_tokens ORDER BY expires, hash",
+            "SELECT hash, expires, used_by, replaces FROM join_tokens ORDER BY expires, hash",
             |row| {
                 Ok(JoinTokenRecord {
                     hash: row.get(0)?,
                     expires: UnixMillis::new(unsigned(row, 1)?),
                     used_by: row.get::<_, Option<i64>>(2)?.map(|node| NodeId::new(node.cast_unsigned())),
+                    replaces: row.get::<_, Option<i64>>(3)?.map(|node| NodeId::new(node.cast_unsigned())),
                 })
             },
         )?,

@@ -82,6 +82,8 @@ pub enum NodeState {
     Joining,
     /// A full member.
     Active,
+    /// To be removed once no group needs it; takes no new shards.
+    Leaving,
     /// Left for good; its id is never used again.
     Removed,
 }
@@ -172,4 +174,6 @@ pub struct JoinTokenRecord {
     pub hash: [u8; 32],
     pub expires: UnixMillis,
     pub used_by: Option<NodeId>,
+    /// The node whose place the joiner takes.
+    pub replaces: Option<NodeId>,
 }

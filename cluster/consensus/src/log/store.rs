@@ -22,6 +22,7 @@ use super::{
     LogIdentity, LogPoisoned, Shared,
     index::{Found, GroupIndex, Stored},
     record::{Kind, RECORD_HEADER_SIZE, Record, RecordHeader, record_size},
+    recovery::Damage,
     writer::{Done, Request, Write},
 };
 use crate::{
@@ -123,13 +124,18 @@ impl GroupLog {
         let mut bytes = vec![0; record_size(length as usize)];
         segment.read_at(place.offset, &mut bytes)?;
         let damaged = || {
-            io::Error::new(
+            let what = format!("entry {} does not read back", log_id.index);
+            let error = io::Error::new(
                 io::ErrorKind::InvalidData,
                 format!(
-                    "entry {} of {} does not read back from log segment {:016x} at byte {}",
-                    log_id.index, self.group, place.segment, place.offset
+                    "{}: {what} from log segment {:016x} at byte {}",
+                    self.group, place.segment, place.offset
                 ),
-            )
+            );
+            // From now on the group is refused as one found damaged at the start is.
+            let damage = Damage { segment: place.segment, offset: place.offset, what };
+            self.shared.damage.write().entry(self.group).or_insert(damage);
+            error
         };
         let header = RecordHeader::parse(&self.shared.identity, &bytes[..RECORD_HEADER_SIZE])
             .map_err(|_| damaged())?;

@@ -37,27 +37,34 @@ pub(super) fn register(db: &Connection, request: &RegisterNode) -> Applied {
         None => {}
     }
     let token = db
-        .prepare_cached("SELECT expires, used_by FROM join_tokens WHERE hash = ?1")?
+        .prepare_cached("SELECT expires, used_by, replaces FROM join_tokens WHERE hash = ?1")?
         .query_row([request.token_hash], |row| {
-            Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get::<_, Option<i64>>(1)?))
+            Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get::<_, Option<i64>>(1)?, row.get(2)?))
         })
         .optional()?;
-    match token {
+    let replaces: Option<i64> = match token {
         None => return Ok(Err(Refusal::TokenUnknown)),
-        Some((_, Some(node))) => return Ok(Err(Refusal::TokenUsed(NodeId::new(node.cast_unsigned())))),
-        Some((expires, None)) if expires <= request.at.get() => return Ok(Err(Refusal::TokenExpired)),
-        Some(_) => {}
-    }
+        Some((_, Some(node), _)) => return Ok(Err(Refusal::TokenUsed(NodeId::new(node.cast_unsigned())))),
+        Some((expires, None, _)) if expires <= request.at.get() => return Ok(Err(Refusal::TokenExpired)),
+        Some((_, None, replaces)) => replaces,
+    };
     if let Err(refusal) = check_name("node", &request.name) {
         return Ok(Err(refusal));
     }
-    if exists(db, "SELECT 1 FROM nodes WHERE name = ?1 AND state <> 'removed'", [&request.name])? {
+    let taken = "SELECT 1 FROM nodes WHERE name = ?1 AND state <> 'removed' AND node IS NOT ?2";
+    if exists(db, taken, params![request.name, replaces])? {
         return Ok(Err(Refusal::NameTaken { what: "node".to_owned(), name: request.name.clone() }));
     }
-    let count: i64 =
-        db.query_row("SELECT count(*) FROM nodes WHERE state <> 'removed'", [], |row| row.get(0))?;
+    let count: i64 = db.query_row(
+        "SELECT count(*) FROM nodes WHERE state <> 'removed' AND node IS NOT ?1",
+        [replaces],
+        |row| row.get(0),
+    )?;
     if count >= NODES_MAX as i64 {
         return Ok(Err(Refusal::TooManyNodes));
+    }
+    if let Some(replaced) = replaces {
+        db.execute("UPDATE nodes SET state = 'removed' WHERE node = ?1", [replaced])?;
     }
     let node = insert_node(db, request, NodeState::Joining)?;
     db.execute(
@@ -92,6 +99,14 @@ pub(super) fn activate(db: &Connection, node: NodeId) -> Applied {
     set_node_state(db, node, NodeState::Active)
 }
 
+pub(super) fn retire(db: &Connection, node: NodeId) -> Applied {
+    let others = "SELECT 1 FROM nodes WHERE state = 'active' AND node <> ?1";
+    if !exists(db, others, [node_no(node)])? {
+        return Ok(Err(Refusal::Last { what: "active node".to_owned(), name: node.to_string() }));
+    }
+    set_node_state(db, node, NodeState::Leaving)
+}
+
 pub(super) fn remove(db: &Connection, node: NodeId) -> Applied {
     let others = "SELECT 1 FROM nodes WHERE state = 'active' AND node <> ?1";
     if !exists(db, others, [node_no(node)])? {
@@ -106,6 +121,10 @@ fn set_node_state(db: &Connection, node: NodeId, state: NodeState) -> Applied {
         Err(Refusal::Removed { .. }) if state == NodeState::Removed => return DONE,
         Err(refusal) => return Ok(Err(refusal)),
     };
+    // Who is leaving does not become a full member again.
+    if current == word(&NodeState::Leaving) && state == NodeState::Active {
+        return DONE;
+    }
     if current != word(&state) {
         db.execute("UPDATE nodes SET state = ?2 WHERE node = ?1", params![node_no(node), word(&state)])?;
         bump_epoch(db)?;
@@ -114,7 +133,7 @@ fn set_node_state(db: &Connection, node: NodeId, state: NodeState) -> Applied {
 }
 
 /// The state of a node that is not removed.
-fn member(db: &Connection, node: NodeId) -> rusqlite::Result<Result<String, Refusal>> {
+pub(super) fn member(db: &Connection, node: NodeId) -> rusqlite::Result<Result<String, Refusal>> {
     let state: Option<String> = db
         .prepare_cached("SELECT state FROM nodes WHERE node = ?1")?
         .query_row([node_no(node)], |row| row.get(0))

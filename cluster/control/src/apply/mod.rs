@@ -3,7 +3,7 @@
 mod membership;
 mod tenants;
 
-use holdfast_model::ClusterId;
+use holdfast_model::{ClusterId, NodeId, UnixMillis};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::command::{
@@ -28,18 +28,12 @@ pub(crate) fn apply(db: &Connection, command: &Command) -> Applied {
         Command::RegisterDrives { node, drives, at } => membership::register_drives(db, *node, drives, *at),
         Command::SetDriveState { drive, state } => membership::set_drive_state(db, *drive, *state),
         Command::SetGroupVoters { group, voters } => membership::set_group_voters(db, *group, voters),
-        Command::CreateJoinToken { hash, expires } => {
-            db.execute(
-                "INSERT OR IGNORE INTO join_tokens VALUES (?1, ?2, NULL)",
-                params![hash, expires.get().cast_signed()],
-            )?;
-            db.execute(
-                "DELETE FROM join_tokens WHERE hash NOT IN
-                 (SELECT hash FROM join_tokens ORDER BY expires DESC, hash LIMIT ?1)",
-                params![JOIN_TOKENS_MAX as i64],
-            )?;
-            DONE
-        }
+        Command::CreateJoinToken { hash, expires } => create_token(db, hash, *expires, None),
+        Command::CreateReplacementToken { hash, expires, node } => match membership::member(db, *node)? {
+            Ok(_) => create_token(db, hash, *expires, Some(*node)),
+            Err(refusal) => Ok(Err(refusal)),
+        },
+        Command::RetireNode(node) => membership::retire(db, *node),
         Command::RevokeJoinToken { hash } => {
             let changed =
                 db.execute("DELETE FROM join_tokens WHERE hash = ?1 AND used_by IS NULL", [hash])?;
@@ -68,6 +62,19 @@ pub(crate) fn apply(db: &Connection, command: &Command) -> Applied {
             DONE
         }
     }
+}
+
+fn create_token(db: &Connection, hash: &[u8; 32], expires: UnixMillis, replaces: Option<NodeId>) -> Applied {
+    db.execute(
+        "INSERT OR IGNORE INTO join_tokens (hash, expires, replaces) VALUES (?1, ?2, ?3)",
+        params![hash, expires.get().cast_signed(), replaces.map(|node| node.get().cast_signed())],
+    )?;
+    db.execute(
+        "DELETE FROM join_tokens WHERE hash NOT IN
+         (SELECT hash FROM join_tokens ORDER BY expires DESC, hash LIMIT ?1)",
+        params![JOIN_TOKENS_MAX as i64],
+    )?;
+    DONE
 }
 
 fn init(db: &Connection, command: &Command) -> Applied {

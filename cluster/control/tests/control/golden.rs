@@ -39,6 +39,8 @@ fn commands() -> Vec<Command> {
         Command::PutSecret { name: "ca key".into(), sealed: vec![1, 2, 3] },
         Command::RevokeJoinToken { hash: [9; 32] },
         Command::DeleteOperator { name: "admin".into() },
+        Command::RetireNode(node(300)),
+        Command::CreateReplacementToken { hash: [9; 32], expires: LATER, node: node(2) },
     ]
 }
 
@@ -63,7 +65,7 @@ fn outcomes() -> Vec<Outcome> {
 }
 
 /// Each on its own line, in hex. Set `HOLDFAST_WRITE_GOLDEN` to write a new version's file.
-fn check(name: &str, lines: &[Bytes]) -> String {
+fn check(name: &str, lines: &[Bytes]) {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
     let hex = |bytes: &Bytes| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>() + "\n";
     let text: String = lines.iter().map(hex).collect();
@@ -72,27 +74,31 @@ fn check(name: &str, lines: &[Bytes]) -> String {
     }
     let golden = std::fs::read_to_string(&path).unwrap();
     assert_eq!(text, golden, "the encoding changed: that is a new COMMAND_VERSION beside this one");
-    golden
 }
 
 fn unhex(line: &str) -> Vec<u8> {
     (0..line.len()).step_by(2).map(|i| u8::from_str_radix(&line[i..i + 2], 16).unwrap()).collect()
 }
 
-#[test]
-fn version_1_commands_stay_readable() {
-    let commands = commands();
-    let golden = check("commands_v1.hex", &commands.iter().map(Command::encode).collect::<Vec<_>>());
-    for (line, command) in golden.lines().zip(&commands) {
-        assert_eq!(&Command::decode(&unhex(line)).unwrap(), command);
-    }
+/// Reads a file that an earlier release wrote.
+fn published(name: &str) -> Vec<Vec<u8>> {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    std::fs::read_to_string(path).unwrap().lines().map(unhex).collect()
 }
 
 #[test]
-fn version_1_outcomes_stay_readable() {
-    let outcomes = outcomes();
-    let golden = check("outcomes_v1.hex", &outcomes.iter().map(encode_outcome).collect::<Vec<_>>());
-    for (line, outcome) in golden.lines().zip(&outcomes) {
-        assert_eq!(&decode_outcome(&unhex(line)).unwrap(), outcome);
+fn commands_and_outcomes_of_every_version_stay_readable() {
+    let (commands, outcomes) = (commands(), outcomes());
+    check("commands_v2.hex", &commands.iter().map(Command::encode).collect::<Vec<_>>());
+    check("outcomes_v2.hex", &outcomes.iter().map(encode_outcome).collect::<Vec<_>>());
+    for (version, known) in [("v1", commands.len() - 2), ("v2", commands.len())] {
+        let lines = published(&format!("commands_{version}.hex"));
+        assert_eq!(lines.len(), known, "{version}");
+        for (line, command) in lines.iter().zip(&commands) {
+            assert_eq!(&Command::decode(line).unwrap(), command, "{version}");
+        }
+        for (line, outcome) in published(&format!("outcomes_{version}.hex")).iter().zip(&outcomes) {
+            assert_eq!(&decode_outcome(line).unwrap(), outcome, "{version}");
+        }
     }
 }

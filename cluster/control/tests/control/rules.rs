@@ -93,6 +93,45 @@ fn a_removed_node_does_not_come_back_under_its_number() {
 }
 
 #[test]
+fn a_replacement_takes_the_name_and_the_place_of_the_node_it_replaces() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut replica = Replica::scripted(dir.path());
+    let old = replica.reader.view().unwrap().nodes[&node(2)].name.clone();
+    let replacing = |hash: u8, who: u64| Command::CreateReplacementToken {
+        hash: [hash; 32],
+        expires: LATER,
+        node: node(who),
+    };
+    assert_eq!(replica.run(&replacing(20, 77)), Err(not_found("node", "n77")));
+    replica.done(&replacing(20, 2));
+    let taken = Refusal::NameTaken { what: "node".into(), name: "n1".into() };
+    assert_eq!(replica.run(&ask(40, "n1", 20)), Err(taken), "only its own name is free");
+    let Response::Registered(fresh) = replica.done(&ask(40, &old, 20)) else { panic!() };
+    let view = replica.reader.view().unwrap();
+    assert_eq!(view.nodes[&node(2)].state, NodeState::Removed);
+    assert_eq!((view.nodes[&fresh].state, &view.nodes[&fresh].name), (NodeState::Joining, &old));
+    assert_eq!(replica.run(&replacing(21, 2)), Err(removed("node", "n2")), "replaced once");
+    assert_eq!(replica.done(&ask(40, &old, 20)), Response::Registered(fresh), "asked again");
+}
+
+#[test]
+fn a_leaving_node_stays_until_it_is_removed_and_the_last_one_cannot_leave() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut replica = Replica::open(dir.path());
+    replica.done(&init());
+    let last = Refusal::Last { what: "active node".into(), name: "n1".into() };
+    assert_eq!(replica.run(&Command::RetireNode(node(1))), Err(last));
+    replica.done(&token(6, LATER));
+    replica.done(&ask(2, "n2", 6));
+    replica.done(&Command::ActivateNode(node(2)));
+    replica.done(&Command::RetireNode(node(2)));
+    replica.done(&Command::ActivateNode(node(2)));
+    assert_eq!(replica.reader.view().unwrap().nodes[&node(2)].state, NodeState::Leaving);
+    replica.done(&Command::RemoveNode(node(2)));
+    assert_eq!(replica.run(&Command::RetireNode(node(2))), Err(removed("node", "n2")));
+}
+
+#[test]
 fn a_removed_drive_stays_removed() {
     let dir = tempfile::tempdir().unwrap();
     let mut replica = Replica::scripted(dir.path());
