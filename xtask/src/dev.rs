@@ -52,6 +52,22 @@ enum Fault {
     Start { node: String },
     /// Kill, then start
     Restart { node: String },
+    /// Add one more node to the running cluster
+    Add {
+        /// Its drives
+        #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u16).range(1..=64))]
+        drives: u16,
+        /// Size of each drive: 512M, 2G
+        #[arg(long, default_value_t = DRIVE_SIZE, value_parser = size)]
+        drive_size: ByteCount,
+    },
+    /// Have a node leave the cluster, and stop it
+    Remove {
+        node: String,
+        /// Although its drives hold shards, or it does not answer
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 impl Dev {
@@ -62,7 +78,7 @@ impl Dev {
     pub async fn run(self) -> Result<()> {
         let dir = self.dir.clone().unwrap_or_else(paths::cluster_dir);
         if let Some(fault) = &self.fault {
-            return fault.run(&dir).await;
+            return fault.run(&dir, self.dir.is_none()).await;
         }
         refuse_second(&dir)?;
         let spec = DevSpec {
@@ -93,7 +109,7 @@ impl Dev {
 }
 
 impl Fault {
-    async fn run(&self, dir: &std::path::Path) -> Result<()> {
+    async fn run(&self, dir: &std::path::Path, known_ports: bool) -> Result<()> {
         let mut cluster = DevCluster::open(dir)?;
         match self {
             Self::Kill { node } => cluster.kill(node)?,
@@ -101,6 +117,14 @@ impl Fault {
             Self::Restart { node } => {
                 cluster.kill(node)?;
                 cluster.start(node).await?;
+            }
+            Self::Add { drives, drive_size } => {
+                let name = cluster.add_node(*drives, *drive_size, known_ports).await?;
+                say(&format!("{name} serves; it becomes a full member by itself"));
+            }
+            Self::Remove { node, force } => {
+                cluster.remove_node(node, *force).await?;
+                say(&format!("{node} has left"));
             }
         }
         Ok(())

@@ -328,6 +328,21 @@ impl Consensus {
         self.change(group, Change::Voters(voters)).await
     }
 
+    /// As [`Consensus::change_voters`], but who loses its vote stays as a learner and is kept up to date.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn demote_others(
+        &self,
+        group: GroupId,
+        voters: BTreeSet<NodeId>,
+    ) -> Result<(), MembershipError> {
+        if voters.is_empty() {
+            return Err(MembershipError::Invalid { group, reason: "a group needs a voter".to_owned() });
+        }
+        self.change(group, Change::DemoteOthers(voters)).await
+    }
+
     /// Has `to`, a voter, lead `group` instead of this node, which must lead it now. For about a lease
     /// ([`crate::options::Timing`]) the group serves nothing; commands wait. For spreading leaders.
     ///
@@ -385,6 +400,12 @@ impl Consensus {
             None => AnswerV1::Failed(FailureV1::NoSuchGroup),
         };
         Ok(codec::encode(&ResponseV1 { log: self.log.identity().short(), answer }).into())
+    }
+
+    /// What of `group`'s log does not read back, found at the start or since; `None` when nothing.
+    #[must_use]
+    pub fn damage(&self, group: GroupId) -> Option<LogError> {
+        self.log.group(group).err()
     }
 
     /// The groups that run on this node.

@@ -38,7 +38,7 @@ impl Heard {
         *self.0.lock() = Instant::now();
     }
 
-    fn ago(&self) -> Duration {
+    pub(crate) fn ago(&self) -> Duration {
         self.0.lock().elapsed()
     }
 }

@@ -29,7 +29,7 @@ use crate::{
     propose::Proposer,
     read::Reader,
     snapshot::SnapshotDirectory,
-    status::GroupStatus,
+    status::{GroupStatus, Role},
     types::{Entry, LogId, Vote},
     wire::{AnswerV1, CallV1, FailureV1},
 };
@@ -90,6 +90,8 @@ pub(crate) enum Change {
     AddLearner(NodeId),
     RemoveLearner(NodeId),
     Voters(BTreeSet<NodeId>),
+    /// As `Voters`, but who loses its vote stays as a learner.
+    DemoteOthers(BTreeSet<NodeId>),
 }
 
 impl Change {
@@ -98,6 +100,9 @@ impl Change {
         match self {
             Self::AddLearner(node) => CallV1::AddLearner { within_millis, node: node.get() },
             Self::RemoveLearner(node) => CallV1::RemoveLearner { within_millis, node: node.get() },
+            Self::DemoteOthers(voters) => {
+                CallV1::DemoteOthers { within_millis, voters: voters.iter().map(|node| node.get()).collect() }
+            }
             Self::Voters(voters) => {
                 CallV1::ChangeVoters { within_millis, voters: voters.iter().map(|node| node.get()).collect() }
             }
@@ -130,7 +135,12 @@ impl Group {
         let checkpoint = self.applier.checkpoint().and_then(|meta| meta.last_log_id).map(|id| id.index);
         let metrics = self.context.raft.metrics();
         let metrics = metrics.borrow();
-        GroupStatus::new(self.context.group, &metrics, committed, applied, checkpoint)
+        let mut status = GroupStatus::new(self.context.group, &metrics, committed, applied, checkpoint);
+        // openraft names the leader of the last term until there is another; who is silent leads no more.
+        if status.role != Role::Leader && self.heard.ago() > self.lease * 2 {
+            status.leader = None;
+        }
+        status
     }
 
     /// Makes this node and `voters` the first members. Harmless when the group has members already.
@@ -205,14 +215,15 @@ impl Group {
                 let removal = ChangeMembers::RemoveNodes(BTreeSet::from([node.get()]));
                 timeout_at(deadline, raft.change_membership(removal, true)).await
             }
-            Change::Voters(voters) => {
+            Change::Voters(voters) | Change::DemoteOthers(voters) => {
+                let keep = matches!(change, Change::DemoteOthers(_));
                 let voters: BTreeSet<u64> = voters.iter().map(|node| node.get()).collect();
                 if raft.metrics().borrow().membership_config.membership().get_joint_config()[..]
                     == [voters.clone()]
                 {
                     return Ok(());
                 }
-                timeout_at(deadline, raft.change_membership(voters, false)).await
+                timeout_at(deadline, raft.change_membership(voters, keep)).await
             }
         };
         match result {
@@ -275,6 +286,10 @@ impl Group {
             }
             CallV1::RemoveLearner { within_millis, node } => {
                 self.serve_change(Change::RemoveLearner(NodeId::new(node)), within_millis).await
+            }
+            CallV1::DemoteOthers { within_millis, voters } => {
+                let voters = voters.into_iter().map(NodeId::new).collect();
+                self.serve_change(Change::DemoteOthers(voters), within_millis).await
             }
             CallV1::ChangeVoters { within_millis, voters } => {
                 let voters = voters.into_iter().map(NodeId::new).collect();

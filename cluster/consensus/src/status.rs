@@ -29,7 +29,7 @@ pub struct GroupStatus {
     pub group: GroupId,
     /// This node's role.
     pub role: Role,
-    /// The leader, if known.
+    /// The leader, if one was heard of lately.
     pub leader: Option<NodeId>,
     /// The term.
     pub term: u64,

@@ -44,6 +44,8 @@ pub(crate) enum CallV1 {
     Campaign { chosen: u64 },
     /// Take a learner out.
     RemoveLearner { within_millis: u64, node: u64 },
+    /// Make `voters` the voters; the others stay as learners.
+    DemoteOthers { within_millis: u64, voters: BTreeSet<u64> },
 }
 
 /// Consecutive bytes of a snapshot file.

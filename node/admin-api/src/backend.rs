@@ -27,6 +27,10 @@ pub trait AdminBackend: Send + Sync + 'static {
     /// A fresh single-use token with which one node may join.
     async fn create_join_token(&self, valid_for: Duration) -> Result<JoinTokenInfo, AdminError>;
 
+    /// Has a node leave the cluster. Answers once that is decided; the cluster's status shows it `leaving`
+    /// until no group needs it. Refused while its drives hold shards, unless `force`.
+    async fn remove_node(&self, name: &str, force: bool) -> Result<(), AdminError>;
+
     /// All tenants, by name.
     async fn tenants(&self) -> Result<Vec<TenantStatus>, AdminError>;
 
@@ -217,6 +221,8 @@ pub enum NodeState {
     },
     /// Admitted, and not yet a member of its groups.
     Joining,
+    /// To be removed as soon as no group needs it.
+    Leaving,
 }
 
 /// Base URLs of one node's services.
@@ -302,6 +308,20 @@ pub struct GroupStatus {
     pub voters: Vec<NodeId>,
     /// Highest log index applied, here.
     pub applied_index: u64,
+    /// Replicas that do not run.
+    pub ailing: Vec<AilingReplica>,
+}
+
+/// A replica of a group that does not run on its node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct AilingReplica {
+    /// The node.
+    #[schema(value_type = u64)]
+    pub node: NodeId,
+    /// What was found.
+    pub what: String,
+    /// Whether it is being taken out and filled from the others, by itself.
+    pub heals: bool,
 }
 
 /// One tenant.

@@ -39,9 +39,9 @@ use std::sync::Arc;
 use axum::{Router, extract::DefaultBodyLimit, middleware};
 
 pub use backend::{
-    AccessKeyPair, AdminBackend, Capacity, ClusterStatus, CreatedTenant, DriveState, DriveStatus, DriveUsage,
-    GroupStatus, JoinTokenInfo, LevelStatus, NodeState, NodeStatus, OperatorRecord, Readiness, Role, Secret,
-    ServiceUrls, StripeShape, TenantStatus,
+    AccessKeyPair, AdminBackend, AilingReplica, Capacity, ClusterStatus, CreatedTenant, DriveState,
+    DriveStatus, DriveUsage, GroupStatus, JoinTokenInfo, LevelStatus, NodeState, NodeStatus, OperatorRecord,
+    Readiness, Role, Secret, ServiceUrls, StripeShape, TenantStatus,
 };
 pub use error::AdminError;
 pub use metrics::serve_metrics;

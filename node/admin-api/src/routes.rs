@@ -187,6 +187,17 @@ pub static ROUTES: &[Route] = &[
         handler: || routing::get(status::nodes),
     },
     Route {
+        method: Method::Post,
+        path: "/api/v1/nodes/{name}/removal",
+        id: "remove_node",
+        summary: "Has a node leave the cluster; refused while its drives hold shards, unless forced.",
+        access: OPERATOR,
+        reason: "Takes a machine out for good.",
+        request: Some(shape::<status::Removal>()),
+        answer: Answer::Nothing,
+        handler: || routing::post(status::remove_node),
+    },
+    Route {
         method: Method::Get,
         path: "/api/v1/drives",
         id: "drives",

@@ -1,17 +1,35 @@
 //! What the cluster is: the whole, its nodes, its drives; and health for load balancers.
 
-use axum::{Json, extract::State};
+use axum::{
+    Extension, Json,
+    extract::{Path, State},
+    response::{IntoResponse, Response},
+};
 use http::StatusCode;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{ClusterStatus, DriveStatus, NodeStatus, Readiness, problem::Problem, state::AppState};
+use crate::{
+    ClusterStatus, DriveStatus, NodeStatus, Readiness,
+    audit::Note,
+    problem::{Body, Problem},
+    state::AppState,
+};
 
 /// All nodes.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct NodeList {
     /// By number.
     nodes: Vec<NodeStatus>,
+}
+
+/// How a node is to leave.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Removal {
+    /// Although its drives hold shards, or nobody can tell: what they hold is lost with it.
+    #[serde(default)]
+    force: bool,
 }
 
 /// All drives.
@@ -66,4 +84,14 @@ pub(crate) async fn readyz(State(state): State<AppState>) -> (StatusCode, &'stat
         Readiness::Ready => (StatusCode::OK, "ready\n"),
         Readiness::NotReady => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
     }
+}
+
+pub(crate) async fn remove_node(
+    State(state): State<AppState>,
+    Path(name): Path<String>,
+    Body(removal): Body<Removal>,
+) -> Response {
+    let result = state.backend.remove_node(&name, removal.force).await.map_err(Problem::from);
+    let note = Note { user: None, target: Some(name) };
+    (Extension(note), result.map(|()| StatusCode::NO_CONTENT)).into_response()
 }

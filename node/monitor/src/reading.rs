@@ -174,6 +174,7 @@ reading! {
         last_log_index: u64 = Gauge "holdfast_raft_last_log_index", "Index of the last entry in this node's log.";
         committed_index: u64 = Gauge "holdfast_raft_committed_index", "Highest index known to be committed.";
         applied_index: u64 = Gauge "holdfast_raft_applied_index", "Highest index applied to the catalog. A growing distance to committed means that applying is too slow.";
+        ailing: bool = Gauge "holdfast_raft_ailing", "1 when this node's replica of the group does not run: its log is damaged, or its machine failed. The cluster status says what was found.";
     }
 }
 

@@ -3,9 +3,9 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use holdfast_admin_api::{
-    AccessKeyPair, AdminBackend, AdminError, Capacity, ClusterStatus, CreatedTenant, DriveState, DriveStatus,
-    DriveUsage, GroupStatus, JoinTokenInfo, LevelStatus, NodeState, NodeStatus, OperatorRecord, Readiness,
-    Role, Secret, ServiceUrls, StripeShape, TenantStatus,
+    AccessKeyPair, AdminBackend, AdminError, AilingReplica, Capacity, ClusterStatus, CreatedTenant,
+    DriveState, DriveStatus, DriveUsage, GroupStatus, JoinTokenInfo, LevelStatus, NodeState, NodeStatus,
+    OperatorRecord, Readiness, Role, Secret, ServiceUrls, StripeShape, TenantStatus,
 };
 use holdfast_consensus::Consensus;
 use holdfast_control::{Command, ControlView, Refusal, TenantState};
@@ -16,6 +16,7 @@ use holdfast_store::{DriveReport, DriveReportState, Health};
 
 use crate::{
     control::{Control, now},
+    groups::Ward,
     tenants,
 };
 
@@ -33,6 +34,8 @@ pub struct Admin {
     pub consensus: Arc<Consensus>,
     /// Who answers.
     pub health: Arc<Health>,
+    /// Which groups do not run where.
+    pub ward: Arc<Ward>,
     /// Keys.
     pub keyring: Arc<Keyring>,
     /// The cluster's CA, for the fingerprint in join tokens.
@@ -71,6 +74,28 @@ fn check_tenant_name(name: &str) -> Result<(), AdminError> {
             "tenant name {name:?}: use 2 to 63 lower-case letters, digits and hyphens, no hyphen at the ends"
         ),
     })
+}
+
+/// A node may only leave when its drives hold no shards; one that does not answer cannot be asked.
+fn check_holds_nothing(name: &str, health: &Health, node: NodeId) -> Result<(), AdminError> {
+    let known = health.snapshot().into_iter().find(|(health, up)| *up && health.report.node == node);
+    let Some((known, _)) = known else {
+        return Err(AdminError::Conflict {
+            what: format!(
+                "{name} does not answer, so it is not known what its drives hold; force it if it is lost"
+            ),
+        });
+    };
+    let shards: u64 = known.report.drives.iter().map(|drive| drive.shards).sum();
+    if shards > 0 {
+        return Err(AdminError::Conflict {
+            what: format!(
+                "the drives of {name} hold {shards} shards, which would be missing from their stripes; \
+                 force it only if the protection level allows for the loss"
+            ),
+        });
+    }
+    Ok(())
 }
 
 impl Admin {
@@ -179,6 +204,7 @@ impl AdminBackend for Admin {
                     .collect();
                 let state = match (node.state, up) {
                     (holdfast_control::NodeState::Joining, _) => NodeState::Joining,
+                    (holdfast_control::NodeState::Leaving, _) => NodeState::Leaving,
                     (_, true) => NodeState::Up,
                     (_, false) => NodeState::Down {
                         last_heard_unix_ms: heard.map(|(health, _)| {
@@ -201,14 +227,24 @@ impl AdminBackend for Admin {
             .collect();
         let groups = view
             .groups
-            .keys()
-            .filter_map(|group| self.consensus.status(*group).map(|status| (*group, status)))
-            .map(|(group, status)| GroupStatus {
-                id: group,
-                leader: status.leader,
-                term: status.term,
-                voters: status.voters.iter().copied().collect(),
-                applied_index: status.applied.unwrap_or(0),
+            .iter()
+            .map(|(group, recorded)| {
+                let here = self.consensus.status(*group);
+                let ailing = self.ward.of(*group).into_iter();
+                GroupStatus {
+                    id: *group,
+                    leader: here.as_ref().and_then(|status| status.leader),
+                    term: here.as_ref().map_or(0, |status| status.term),
+                    voters: here.as_ref().map_or(recorded, |status| &status.voters).iter().copied().collect(),
+                    applied_index: here.as_ref().and_then(|status| status.applied).unwrap_or(0),
+                    ailing: ailing
+                        .map(|(node, ailment)| AilingReplica {
+                            node,
+                            what: ailment.what,
+                            heals: ailment.curable && here.as_ref().is_some_and(|s| s.leader.is_some()),
+                        })
+                        .collect(),
+                }
             })
             .collect();
         Ok(ClusterStatus {
@@ -248,6 +284,25 @@ impl AdminBackend for Admin {
             .map_err(|error| unavailable(&error))?
             .map_err(|refusal| refused(&refusal))?;
         Ok(JoinTokenInfo { token: Secret::new(token.reveal()), expires_unix_ms: expires })
+    }
+
+    async fn remove_node(&self, name: &str, force: bool) -> Result<(), AdminError> {
+        let view = self.view().await?;
+        let node = view
+            .nodes
+            .values()
+            .find(|node| node.name == name && node.state != holdfast_control::NodeState::Removed)
+            .ok_or_else(|| AdminError::NotFound { what: format!("node {name:?}") })?;
+        if !force && node.state != holdfast_control::NodeState::Leaving {
+            check_holds_nothing(name, &self.health, node.node)?;
+        }
+        self.control
+            .propose(&Command::RetireNode(node.node))
+            .await
+            .map_err(|error| unavailable(&error))?
+            .map_err(|refusal| refused(&refusal))?;
+        tracing::warn!(target: "audit", node = %node.node, name, force, "node is to leave");
+        Ok(())
     }
 
     async fn tenants(&self) -> Result<Vec<TenantStatus>, AdminError> {

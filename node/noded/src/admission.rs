@@ -6,10 +6,10 @@ use anyhow::{Context, Result};
 use holdfast_control::{Command, NodeState, RegisterNode, Response, ServiceAddresses};
 use holdfast_crypt::RootKey;
 use holdfast_keyring::Keyring;
-use holdfast_model::ClusterId;
+use holdfast_model::{ClusterId, NodeId, UnixMillis};
 use holdfast_peer::{
     Refusal,
-    join::{JoinAuthority, JoinGrant, JoinRequest, code},
+    join::{JoinAuthority, JoinGrant, JoinRequest, JoinToken, code},
     pki::Ca,
 };
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,9 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use crate::control::{Control, now};
+
+/// Life of a token that a node takes its own place with: it is used at once.
+const REPLACEMENT_TOKEN_MILLIS: u64 = 10 * 60 * 1000;
 
 /// What a node is given beside its certificate. Travels inside the TLS session of its admission.
 #[derive(Serialize, Deserialize)]
@@ -53,6 +56,19 @@ impl Admission {
     #[must_use]
     pub fn new(cluster: ClusterId, control: Control, keyring: Arc<Keyring>, ca: Arc<Ca>) -> Self {
         Self { cluster, control, keyring, ca }
+    }
+
+    /// A join token for the node that takes the place of `node`, which lost its log.
+    ///
+    /// # Errors
+    /// When the control group refuses or does not decide.
+    pub async fn replacement_token(&self, node: NodeId) -> Result<String> {
+        let token = JoinToken::generate(self.ca.fingerprint()).context("making a join token")?;
+        let expires = UnixMillis::new(now().get().saturating_add(REPLACEMENT_TOKEN_MILLIS));
+        let command = Command::CreateReplacementToken { hash: token.secret_hash(), expires, node };
+        self.control.propose(&command).await?.map_err(|refusal| anyhow::anyhow!("{refusal}"))?;
+        tracing::warn!(target: "audit", %node, "the node lost its log; it gets a token for a new identity");
+        Ok(token.reveal())
     }
 
     async fn judge(&self, request: JoinRequest) -> Result<Result<JoinGrant, Refusal>> {

@@ -13,6 +13,12 @@ use holdfast_model::{DriveId, NodeId};
 use holdfast_peer::{Method, PeerClient, PeerError, PeerNode, Refusal, Reply, Service};
 use holdfast_ring::Buffer;
 use holdfast_store::{DriveReport, DriveReportState, NodeReport, ShardService, Shards};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    groups::{Ailment, Groups},
+    orders::Orders,
+};
 
 /// Code of a refusal by a part that is not up yet.
 const STARTING: u16 = 10;
@@ -38,6 +44,15 @@ impl Transport for RaftTransport {
     }
 }
 
+/// A node's word about itself, as it travels.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Word {
+    /// Drives and release.
+    pub report: NodeReport,
+    /// Groups that do not run on it.
+    pub ailments: Vec<Ailment>,
+}
+
 /// Answers peers. Parts are put in as they come up; until then their callers are told to come back.
 #[derive(Debug)]
 pub struct NodeService {
@@ -46,18 +61,37 @@ pub struct NodeService {
     started: Instant,
     consensus: OnceLock<Arc<Consensus>>,
     shards: OnceLock<Arc<Shards>>,
+    groups: OnceLock<Arc<Groups>>,
+    orders: Arc<Orders>,
 }
 
 impl NodeService {
     /// A service with no part up yet.
     #[must_use]
-    pub fn new(node: NodeId, name: String) -> Self {
-        Self { name, node, started: Instant::now(), consensus: OnceLock::new(), shards: OnceLock::new() }
+    pub fn new(node: NodeId, name: String, orders: Arc<Orders>) -> Self {
+        Self {
+            name,
+            node,
+            started: Instant::now(),
+            consensus: OnceLock::new(),
+            shards: OnceLock::new(),
+            groups: OnceLock::new(),
+            orders,
+        }
     }
 
     /// Consensus is up.
-    pub fn serve_consensus(&self, consensus: Arc<Consensus>) {
+    pub fn serve_consensus(&self, consensus: Arc<Consensus>, groups: Arc<Groups>) {
         let _ = self.consensus.set(consensus);
+        self.orders.serve_groups(Arc::clone(&groups));
+        let _ = self.groups.set(groups);
+    }
+
+    /// What this node says, groups and all.
+    #[must_use]
+    pub fn word(&self) -> Word {
+        let ailments = self.groups.get().map(|groups| groups.ailments()).unwrap_or_default();
+        Word { report: self.report(), ailments }
     }
 
     /// Drives are up.
@@ -129,10 +163,11 @@ impl Service for NodeService {
                 Ok(Reply::with_body(answer))
             }
             Method::NodeStatus => {
-                let report = postcard::to_stdvec(&self.report())
+                let report = postcard::to_stdvec(&self.word())
                     .map_err(|e| Refusal { code: STARTING, message: format!("report: {e}") })?;
                 Ok(Reply::with_body(Bytes::from(report)))
             }
+            Method::Control => Ok(Reply::with_body(self.orders.carry_out(peer.node, &body).await?)),
             method => {
                 let shards = self.shards.get().ok_or_else(starting)?;
                 ShardService::new(Arc::clone(shards)).call(method, body, payload).await

@@ -1,29 +1,44 @@
 //! Keeps groups in step with the membership. The leader of the control group does it, for all groups.
 //!
 //! Which nodes should vote is decided by [`desired_voters`], purely; it is recorded in the control state,
-//! and then carried out group by group. Every other node is a learner, so that each node can answer
-//! reads from its own replica.
+//! and then carried out group by group, each on its own: one that cannot be changed now holds up no other.
+//! Every other node is a learner, so that each node can answer reads from its own replica.
+//!
+//! A replica whose part of the log is damaged is taken out of its group, told to begin anew, and comes back
+//! like any node that joins. A node that leaves is taken out of all groups, and then removed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
-use holdfast_consensus::Consensus;
+use anyhow::{Context, Result, anyhow};
+use futures::future::join_all;
+use holdfast_consensus::{Consensus, GroupStatus, MembershipError};
 use holdfast_control::{Command, ControlView, NodeState};
 use holdfast_model::{GroupId, NodeId};
+use holdfast_peer::PeerClient;
 use holdfast_store::Health;
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::{control::Control, tenants::complete_creations};
+use crate::{
+    control::Control,
+    groups::{Ailment, Ward},
+    orders::{self, Order},
+    poller,
+    tenants::complete_creations,
+};
 
 /// How often the groups are looked at.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long one change of one group may take.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a node that leaves may take to hand its groups over, before it is taken out of them leading.
+const HAND_OVER_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Voters of a group in clusters of fewer than five nodes.
 const VOTERS: usize = 3;
@@ -40,111 +55,250 @@ pub fn desired_voters(
     now: &BTreeSet<NodeId>,
 ) -> BTreeSet<NodeId> {
     let wanted = if members.len() >= VOTERS_OF_FIVE { VOTERS_OF_FIVE } else { VOTERS.min(members.len()) };
-    let mut voters: BTreeSet<NodeId> = now.intersection(members).take(wanted).copied().collect();
     let turn = group.get() as usize % members.len().max(1);
-    for node in members.iter().cycle().skip(turn).take(members.len()) {
-        if voters.len() >= wanted {
-            break;
-        }
-        voters.insert(*node);
-    }
-    voters
+    let in_turn = || members.iter().cycle().skip(turn).take(members.len());
+    let staying = in_turn().filter(|node| now.contains(node));
+    let coming = in_turn().filter(|node| !now.contains(node));
+    staying.chain(coming).take(wanted).copied().collect()
 }
 
-/// Runs until cancelled; idle on nodes that do not lead the control group.
-pub async fn run(
-    control: Control,
-    consensus: Arc<Consensus>,
-    health: Arc<Health>,
-    own: NodeId,
-    stop: CancellationToken,
-) {
-    let mut tick = tokio::time::interval(INTERVAL);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut completed_for = None;
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = tick.tick() => {}
-        }
-        let leads = consensus.status(GroupId::CONTROL).is_some_and(|status| status.leader == Some(own));
-        if !leads {
-            completed_for = None;
-            continue;
-        }
-        let round = async {
-            let view = control.view().await?;
-            if completed_for != Some(view.tenants.len()) {
-                complete_creations(&view, &consensus).await?;
-                completed_for = Some(view.tenants.len());
+/// Keeps the groups in step.
+#[derive(Debug)]
+pub struct Steward {
+    /// The control group.
+    pub control: Control,
+    /// All groups.
+    pub consensus: Arc<Consensus>,
+    /// Who answers.
+    pub health: Arc<Health>,
+    /// Which groups do not run where.
+    pub ward: Arc<Ward>,
+    /// Links to the others.
+    pub peers: PeerClient,
+    /// This node.
+    pub own: NodeId,
+    /// Since when nodes are seen leaving.
+    pub leaving: Mutex<BTreeMap<NodeId, Instant>>,
+}
+
+impl Steward {
+    /// Runs until cancelled; idle on nodes that do not lead the control group.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut tick = tokio::time::interval(INTERVAL);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut completed_for = None;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = tick.tick() => {}
             }
-            reconcile(&view, &control, &consensus, &health, own).await
+            let status = self.consensus.status(GroupId::CONTROL);
+            if !status.is_some_and(|status| status.leader == Some(self.own)) {
+                completed_for = None;
+                continue;
+            }
+            let round = async {
+                let view = self.control.view().await?;
+                if completed_for != Some(view.tenants.len()) {
+                    // A group that cannot decide now must not keep the others from being mended.
+                    match complete_creations(&view, &self.consensus).await {
+                        Ok(()) => completed_for = Some(view.tenants.len()),
+                        Err(error) => tracing::warn!(error = format!("{error:#}"), "partitions not complete"),
+                    }
+                }
+                self.reconcile(&view).await
+            };
+            let outcome = tokio::select! {
+                () = stop.cancelled() => return,
+                outcome = round => outcome,
+            };
+            if let Err(error) = outcome {
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    "groups not in step with the membership yet; will be tried again"
+                );
+            }
+        }
+    }
+
+    async fn reconcile(&self, view: &ControlView) -> Result<()> {
+        let members: BTreeSet<NodeId> = view
+            .nodes
+            .values()
+            .filter(|node| match node.state {
+                NodeState::Active => true,
+                // Someone who is not there yet is not waited for.
+                NodeState::Joining => node.node == self.own || self.health.is_up(node.node),
+                NodeState::Leaving | NodeState::Removed => false,
+            })
+            .map(|node| node.node)
+            .collect();
+        let leaving: BTreeSet<NodeId> = {
+            let mut since = self.leaving.lock();
+            let leaving = view.nodes.values().filter(|node| node.state == NodeState::Leaving);
+            let leaving: BTreeSet<NodeId> = leaving.map(|node| node.node).collect();
+            since.retain(|node, _| leaving.contains(node));
+            for node in &leaving {
+                since.entry(*node).or_insert_with(Instant::now);
+            }
+            leaving
         };
-        if let Err(error) = round.await {
-            tracing::warn!(
-                error = format!("{error:#}"),
-                "groups not in step with the membership yet; will be tried again"
-            );
+        let groups = view.groups.iter();
+        let settling = groups.map(|(group, recorded)| self.settle(*group, recorded, &members, &leaving));
+        let mut outsiders: BTreeMap<NodeId, bool> = view.nodes.keys().map(|node| (*node, true)).collect();
+        let mut insiders = outsiders.clone();
+        let mut failed = Vec::new();
+        for (group, outcome) in view.groups.keys().zip(join_all(settling).await) {
+            let known = match outcome {
+                Ok(known) => known,
+                Err(error) => {
+                    failed.push(format!("{group}: {error:#}"));
+                    None
+                }
+            };
+            for (node, inside) in &mut insiders {
+                *inside &= known.as_ref().is_some_and(|known| known.contains(node));
+            }
+            for (node, outside) in &mut outsiders {
+                *outside &= known.as_ref().is_some_and(|known| !known.contains(node));
+            }
         }
+        for node in view.nodes.values() {
+            match node.state {
+                NodeState::Joining if insiders[&node.node] => {
+                    self.decide(&Command::ActivateNode(node.node)).await?;
+                    tracing::info!(node = %node.node, name = node.name, "node is a full member");
+                }
+                NodeState::Leaving if outsiders[&node.node] => {
+                    // Without it the node only learns of it from nobody answering any more.
+                    if let Err(error) = orders::give(&self.peers, node.node, &Order::Farewell).await {
+                        tracing::info!(node = %node.node, error = format!("{error:#}"), "no farewell taken");
+                    }
+                    self.decide(&Command::RemoveNode(node.node)).await?;
+                    tracing::warn!(target: "audit", node = %node.node, name = node.name, "node removed");
+                }
+                _ => {}
+            }
+        }
+        if failed.is_empty() { Ok(()) } else { Err(anyhow!("{}", failed.join("; "))) }
     }
-}
 
-async fn reconcile(
-    view: &ControlView,
-    control: &Control,
-    consensus: &Consensus,
-    health: &Health,
-    own: NodeId,
-) -> Result<()> {
-    let members: BTreeSet<NodeId> = view
-        .nodes
-        .values()
-        .filter(|node| match node.state {
-            NodeState::Active => true,
-            // Someone who is not there yet is not waited for.
-            NodeState::Joining => node.node == own || health.is_up(node.node),
-            NodeState::Removed => false,
-        })
-        .map(|node| node.node)
-        .collect();
-    let mut settled: BTreeMap<NodeId, bool> = members.iter().map(|node| (*node, true)).collect();
-    for (group, recorded) in &view.groups {
-        let desired = desired_voters(*group, &members, recorded);
+    async fn decide(&self, command: &Command) -> Result<()> {
+        self.control.propose(command).await?.map(drop).map_err(|refusal| anyhow!("{refusal}"))
+    }
+
+    /// Brings one group a step nearer to what it should be. Returns who is in it, once it is settled.
+    async fn settle(
+        &self,
+        group: GroupId,
+        recorded: &BTreeSet<NodeId>,
+        members: &BTreeSet<NodeId>,
+        leaving: &BTreeSet<NodeId>,
+    ) -> Result<Option<BTreeSet<NodeId>>> {
+        let desired = desired_voters(group, members, recorded);
         if desired != *recorded {
-            let command = Command::SetGroupVoters { group: *group, voters: desired.clone() };
-            control.propose(&command).await?.map_err(|refusal| anyhow::anyhow!("{refusal}"))?;
+            self.decide(&Command::SetGroupVoters { group, voters: desired.clone() }).await?;
         }
-        let Some(status) = consensus.status(*group) else { continue };
-        for node in &members {
-            let known = status.voters.contains(node) || status.learners.contains(node);
-            if !known && (health.is_up(*node) || *node == own) {
-                tokio::time::timeout(CHANGE_TIMEOUT, consensus.add_learner(*group, *node))
-                    .await
-                    .with_context(|| {
-                        format!("{node} did not catch up in group {group} in {CHANGE_TIMEOUT:?}")
-                    })?
-                    .with_context(|| format!("adding {node} to group {group}"))?;
-                tracing::info!(%group, %node, "node follows the group");
-            }
-            if !known {
-                settled.insert(*node, false);
-            }
+        // Damaged here: another node is to lead the control group (`leaders`), and sees to it.
+        let Some(status) = self.consensus.status(group) else { return Ok(None) };
+        let Some(leader) = status.leader else { return Ok(None) };
+        if status.changing {
+            return Ok(None);
         }
-        if status.voters != desired {
-            tokio::time::timeout(CHANGE_TIMEOUT, consensus.change_voters(*group, desired.clone()))
+        if leaving.contains(&leader) && self.may_still_hand_over(leader) {
+            return Ok(None);
+        }
+        let ailing = self.ailing(group, members).await;
+        let unwanted = |node: &NodeId| !members.contains(node) || ailing.contains_key(node);
+        if !ailing.is_empty() || status.voters.iter().chain(&status.learners).any(unwanted) {
+            self.take_out(&status, &desired, unwanted).await?;
+            for (node, ailment) in &ailing {
+                let order = Order::BeginAnew { group, ailment: ailment.id };
+                let answer = orders::give(&self.peers, *node, &order).await;
+                tracing::warn!(%group, %node, ?answer, what = ailment.what, "damaged replica begins anew");
+                answer.with_context(|| format!("having {node} begin group {group} anew"))?;
+            }
+            return Ok(None);
+        }
+        let mut known: BTreeSet<NodeId> = status.voters.union(&status.learners).copied().collect();
+        for node in members.difference(&known.clone()) {
+            if !self.health.is_up(*node) && *node != self.own {
+                continue;
+            }
+            self.change(self.consensus.add_learner(group, *node))
                 .await
-                .with_context(|| format!("voters of group {group} not changed in {CHANGE_TIMEOUT:?}"))?
+                .with_context(|| format!("adding {node} to group {group}"))?;
+            tracing::info!(%group, %node, "node follows the group");
+            known.insert(*node);
+        }
+        let voters: BTreeSet<NodeId> = desired.intersection(&known).copied().collect();
+        if !voters.is_empty() && status.voters != voters {
+            self.change(self.consensus.demote_others(group, voters.clone()))
+                .await
                 .with_context(|| format!("changing the voters of group {group}"))?;
-            tracing::info!(%group, voters = ?desired, "voters changed");
+            tracing::info!(%group, ?voters, "voters changed");
         }
+        Ok(Some(known))
     }
-    for node in view.nodes.values() {
-        if node.state == NodeState::Joining && settled.get(&node.node) == Some(&true) {
-            control.propose(&Command::ActivateNode(node.node)).await?.map_err(|r| anyhow::anyhow!("{r}"))?;
-            tracing::info!(node = %node.node, name = node.name, "node is a full member");
+
+    /// Takes every `unwanted` node out of the group: first its vote, then the rest.
+    async fn take_out(
+        &self,
+        status: &GroupStatus,
+        desired: &BTreeSet<NodeId>,
+        unwanted: impl Fn(&NodeId) -> bool,
+    ) -> Result<()> {
+        let group = status.group;
+        let mut voters: BTreeSet<NodeId> =
+            status.voters.iter().copied().filter(|node| !unwanted(node)).collect();
+        // Who is to vote instead and follows already does so at once: the group is not left with fewer.
+        voters.extend(desired.iter().filter(|node| status.learners.contains(node) && !unwanted(node)));
+        if voters.is_empty() {
+            return Err(anyhow!("no voter of group {group} is left that could go on"));
         }
+        if voters != status.voters {
+            self.change(self.consensus.demote_others(group, voters.clone()))
+                .await
+                .with_context(|| format!("taking votes from nodes of group {group}"))?;
+            tracing::warn!(%group, ?voters, "voters taken out");
+        }
+        for node in status.voters.union(&status.learners).filter(|node| unwanted(node)) {
+            self.change(self.consensus.remove_learner(group, *node))
+                .await
+                .with_context(|| format!("taking {node} out of group {group}"))?;
+        }
+        Ok(())
     }
-    Ok(())
+
+    async fn change(&self, change: impl Future<Output = Result<(), MembershipError>>) -> Result<()> {
+        tokio::time::timeout(CHANGE_TIMEOUT, change)
+            .await
+            .map_err(|_| anyhow!("not done in {CHANGE_TIMEOUT:?}"))?
+            .map_err(Into::into)
+    }
+
+    fn may_still_hand_over(&self, node: NodeId) -> bool {
+        self.leaving.lock().get(&node).is_some_and(|since| since.elapsed() < HAND_OVER_PATIENCE)
+    }
+
+    /// Members whose replica of `group` is to be taken out, by their own word of just now.
+    async fn ailing(&self, group: GroupId, members: &BTreeSet<NodeId>) -> BTreeMap<NodeId, Ailment> {
+        let mut found = BTreeMap::new();
+        for (node, ailment) in self.ward.of(group) {
+            if !ailment.curable || !members.contains(&node) || node == self.own {
+                continue;
+            }
+            // The ward may be a second old, and the ailment cured since.
+            match poller::ask(&self.peers, node).await {
+                Ok(word) => {
+                    let now = word.ailments.into_iter().find(|now| now.group == group && now.curable);
+                    found.extend(now.map(|now| (node, now)));
+                }
+                Err(error) => tracing::info!(%node, error = format!("{error:#}"), "an ailing node is silent"),
+            }
+        }
+        found
+    }
 }
 
 #[cfg(test)]
@@ -175,14 +329,21 @@ mod tests {
     }
 
     #[test]
-    fn groups_spread_over_the_nodes() {
-        let members = nodes(&[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
-        let mut votes: BTreeMap<NodeId, usize> = BTreeMap::new();
-        for group in 1..=10 {
-            for node in desired_voters(GroupId::new(group), &members, &BTreeSet::new()) {
-                *votes.entry(node).or_default() += 1;
+    fn groups_spread_over_the_nodes_when_they_grow_and_when_they_shrink() {
+        let spread = |members: &BTreeSet<NodeId>, now: &BTreeSet<NodeId>| {
+            let mut votes: BTreeMap<NodeId, usize> = BTreeMap::new();
+            for group in 1..=10 {
+                for node in desired_voters(GroupId::new(group), members, now) {
+                    *votes.entry(node).or_default() += 1;
+                }
             }
-        }
-        assert!(votes.values().all(|count| (3..=7).contains(count)), "{votes:?}");
+            votes
+        };
+        let ten = nodes(&[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+        let grown = spread(&ten, &BTreeSet::new());
+        assert!(grown.values().all(|count| (3..=7).contains(count)), "{grown:?}");
+        // One of five leaves: three vote in each group, and not the same three everywhere.
+        let shrunk = spread(&nodes(&[1, 2, 3, 4]), &nodes(&[1, 2, 3, 4, 5]));
+        assert!(shrunk.len() == 4 && shrunk.values().all(|count| (6..=9).contains(count)), "{shrunk:?}");
     }
 }

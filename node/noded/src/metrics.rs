@@ -14,7 +14,7 @@ use holdfast_object::journal::Journal;
 use holdfast_peer::PeerClient;
 use holdfast_store::Counters;
 
-use crate::node::Pools;
+use crate::{groups::Groups, node::Pools};
 
 /// What is measured.
 #[derive(Debug)]
@@ -23,6 +23,8 @@ pub struct Parts {
     pub drives: Vec<Drive>,
     /// All groups.
     pub consensus: Arc<Consensus>,
+    /// Which of them do not run here.
+    pub groups: Arc<Groups>,
     /// Links to peers.
     pub peers: PeerClient,
     /// The catalog's second copy.
@@ -99,8 +101,13 @@ fn groups(parts: &Parts, sample: &mut Sample) {
             last_log_index: status.last_log.unwrap_or(0),
             committed_index: status.committed.unwrap_or(0),
             applied_index: status.applied.unwrap_or(0),
+            ailing: false,
         };
         sample.raft_group(group, &reading);
+    }
+    for ailment in parts.groups.ailments() {
+        let reading = RaftGroupReading { ailing: true, ..RaftGroupReading::default() };
+        sample.raft_group(ailment.group, &reading);
     }
     let counters = parts.consensus.counters();
     let reading = RaftLogReading {

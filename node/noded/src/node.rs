@@ -18,7 +18,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use holdfast_catalog::{CatalogMachine, CatalogReader};
-use holdfast_consensus::{Consensus, ConsensusOptions};
+use holdfast_consensus::{Consensus, ConsensusError, ConsensusOptions, LogError};
 use holdfast_control::{Command, ControlMachine, DriveEntry, RegisterNode, Response, ServiceAddresses};
 use holdfast_crypt::{RootKey, random_array};
 use holdfast_drive::{Drive, DriveOptions};
@@ -37,6 +37,7 @@ use holdfast_peer::{
 };
 use holdfast_ring::BufferPool;
 use holdfast_store::{Counters, Health, ReadMemory, Shards};
+use parking_lot::Mutex;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -45,9 +46,15 @@ use crate::{
     admission::{Admission, GrantExtras},
     control::{Control, now},
     drives::open_drives,
+    groups::{Groups, LostLog, Ward},
     identity::{Credentials, Identity, write_durably},
+    leaders::Leaders,
     links::{NodeService, RaftTransport},
-    membership, metrics, poller,
+    membership::Steward,
+    metrics,
+    orders::Orders,
+    poller::Poller,
+    readmission,
     second_copy::{self, CatalogFiles, ControlFiles, LiveKeys, owner_of},
     tenants, tls,
 };
@@ -76,6 +83,9 @@ const STARTING_WORD: Duration = Duration::from_secs(10);
 /// Memory for catalog records at least: some of the largest ones at once.
 const JOURNAL_MEMORY_MIN: ByteCount = ByteCount::mib(4);
 
+/// How long an address that is in use is waited for.
+const FREE_WITHIN: Duration = Duration::from_secs(10);
+
 /// How long requests in progress may take when the node stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -89,23 +99,50 @@ pub async fn run(config: NodeConfig) -> Result<()> {
         .map_err(|_| anyhow::anyhow!("a TLS provider was installed before"))?;
     std::fs::create_dir_all(&config.state_dir)
         .with_context(|| format!("creating {}", config.state_dir.display()))?;
+    readmission::refuse_removed(&config.state_dir)?;
+    readmission::take_up(&config.state_dir)?;
     let stop = CancellationToken::new();
     let signals = tokio::spawn(stop_on_signal(stop.clone()));
-    let founding = match Credentials::load(&config.state_dir)? {
+    let mut founding = match Credentials::load(&config.state_dir)? {
         Some(credentials) => Founding { credentials, keyring: None, members: Vec::new() },
         None => found_or_join(&config, &stop).await?,
     };
-    let outcome = Node::start(config, founding, &stop).await;
-    let outcome = match outcome {
-        Ok(node) => {
-            stop.cancelled().await;
-            node.shut_down().await
+    let outcome = loop {
+        let credentials = founding.credentials.clone();
+        match Node::start(config.clone(), founding, &stop).await {
+            Ok(node) => {
+                stop.cancelled().await;
+                break node.shut_down().await;
+            }
+            Err(_) if stop.is_cancelled() => break Ok(()),
+            Err(error) if error.is::<LostLog>() => {
+                tracing::error!(%error, node = %credentials.identity.node);
+                match join_again(&config, &credentials, &stop).await {
+                    Ok(next) => founding = next,
+                    Err(_) if stop.is_cancelled() => break Ok(()),
+                    Err(error) => break Err(error.context("coming back under a new identity")),
+                }
+            }
+            Err(error) => break Err(error),
         }
-        Err(_) if stop.is_cancelled() => Ok(()),
-        Err(error) => Err(error),
     };
     signals.abort();
     outcome
+}
+
+/// A node that lost its log takes its own place under a new identity.
+async fn join_again(
+    config: &NodeConfig,
+    credentials: &Credentials,
+    stop: &CancellationToken,
+) -> Result<Founding> {
+    let members = readmission::known_members(&config.state_dir).await;
+    let (token, peers) =
+        readmission::ask_for_token(config, credentials, &members, JOIN_PATIENCE, stop).await?;
+    let next = join_with(config, &peers, &token, stop).await?;
+    readmission::put_down(&config.state_dir, &next.credentials)?;
+    readmission::take_up(&config.state_dir)?;
+    Ok(next)
 }
 
 async fn stop_on_signal(stop: CancellationToken) {
@@ -142,6 +179,19 @@ async fn found_or_join(config: &NodeConfig, stop: &CancellationToken) -> Result<
             "this node belongs to no cluster and its configuration has neither `bootstrap` (found one) nor `join` (join one)"
         );
     };
+    let token: JoinToken = wanted.token.parse().context("the join token in the configuration")?;
+    let founding = join_with(config, &wanted.peers, &token, stop).await?;
+    founding.credentials.store(&config.state_dir)?;
+    Ok(founding)
+}
+
+/// Joins by `peers`; what was granted is not stored yet, except the root key.
+async fn join_with(
+    config: &NodeConfig,
+    peers: &[SocketAddr],
+    token: &JoinToken,
+    stop: &CancellationToken,
+) -> Result<Founding> {
     let applicant = Applicant {
         name: config.name.clone(),
         advertise_peer: config.advertise_peer,
@@ -151,10 +201,9 @@ async fn found_or_join(config: &NodeConfig, stop: &CancellationToken) -> Result<
             metrics: config.listen.metrics,
         },
     };
-    let token: JoinToken = wanted.token.parse().context("the join token in the configuration")?;
     let (grant, proven) = tokio::select! {
         () = stop.cancelled() => bail!("stopped while joining"),
-        granted = join(&wanted.peers, &token, applicant, JOIN_PATIENCE) => granted.context("joining")?,
+        granted = join(peers, token, applicant, JOIN_PATIENCE) => granted.context("joining")?,
     };
     let (root, catalog_groups) = GrantExtras::parse(&grant.extras)?;
     let keyring = Keyring::new(grant.cluster, root);
@@ -163,7 +212,6 @@ async fn found_or_join(config: &NodeConfig, stop: &CancellationToken) -> Result<
         Identity { cluster: grant.cluster, node: grant.node, name: config.name.clone(), catalog_groups };
     let credentials =
         Credentials { identity, ca: grant.ca, certificate: grant.certificate, key: proven.key().clone() };
-    credentials.store(&config.state_dir)?;
     tracing::info!(cluster = %grant.cluster, node = %grant.node, "admitted");
     Ok(Founding { credentials, keyring: Some(keyring), members: grant.members })
 }
@@ -217,19 +265,22 @@ impl Node {
         let mut tasks = JoinSet::new();
 
         // Peer links.
-        let service = Arc::new(NodeService::new(own, identity.name.clone()));
+        let orders = Arc::new(Orders::default());
+        let service = Arc::new(NodeService::new(own, identity.name.clone(), Arc::clone(&orders)));
         let peer_identity = PeerIdentity::new(
             credentials.ca.clone(),
             credentials.certificate.clone(),
             credentials.key.clone(),
         )
         .context("this node's peer certificate")?;
-        let server = PeerServer::bind(
-            config.listen.peer,
-            &peer_identity,
-            Arc::clone(&service) as _,
-            pools.peer.clone(),
-        )
+        let server = when_free(|| {
+            PeerServer::bind(
+                config.listen.peer,
+                &peer_identity,
+                Arc::clone(&service) as _,
+                pools.peer.clone(),
+            )
+        })
         .await
         .with_context(|| format!("listening for peers on {}", config.listen.peer))?;
         let server = Arc::new(server);
@@ -240,32 +291,62 @@ impl Node {
 
         // Consensus and its groups.
         let transport = Arc::new(RaftTransport(peers.clone()));
-        let groups = (0..=identity.catalog_groups).map(GroupId::new);
-        let journal = Journal::new(cluster, own, groups);
+        let all_groups = (0..=identity.catalog_groups).map(GroupId::new);
+        let journal = Journal::new(cluster, own, all_groups);
         let mut options = ConsensusOptions::new(own, config.state_dir.join("raft"), transport);
         options.second_copy = Some(Arc::clone(&journal) as _);
-        let consensus = Consensus::open(options).await.context("opening the log")?;
+        let consensus = match Consensus::open(options).await {
+            Ok(consensus) => consensus,
+            // It cannot be told whose the damaged records are: as good as lost.
+            Err(error @ ConsensusError::Log(LogError::Damaged { .. })) => {
+                tracing::error!(%error, "the log of all groups is damaged");
+                server.shutdown().await;
+                return Err(LostLog.into());
+            }
+            Err(error) => return Err(error).context("opening the log"),
+        };
+        if readmission::is_other_log(&config.state_dir, consensus.log_identity())? {
+            server.shutdown().await;
+            consensus.shutdown().await.context("closing the log")?;
+            return Err(LostLog.into());
+        }
         let (control_machine, control_reader) = {
             let dir = config.state_dir.join("control");
             tokio::task::spawn_blocking(move || ControlMachine::open(&dir, random_array())).await??
         };
         let control = Control::new(Arc::clone(&consensus), control_reader.clone());
-        let health = Arc::new(Health::default());
-        tasks.spawn(poller::run(
-            control_reader.clone(),
-            peers.clone(),
-            Arc::clone(&health),
-            Arc::clone(&service),
-            stop.clone(),
-        ));
-        let control_files = Arc::new(ControlFiles(control_reader.clone()));
+        let (health, ward) = (Arc::new(Health::default()), Arc::new(Ward::default()));
+        let poller = Poller {
+            peers: peers.clone(),
+            server: Arc::clone(&server),
+            health: Arc::clone(&health),
+            ward: Arc::clone(&ward),
+            service: Arc::clone(&service),
+        };
+        poller.cut_off_removed(&control.view().await?);
+        tasks.spawn(poller.run(control_reader.clone(), stop.clone()));
+        let groups = Arc::new(Groups::new(Arc::clone(&consensus)));
+        let control_files = Arc::new(ControlFiles(control_reader));
         let control_machine =
             journal.keep(GroupId::CONTROL, control_machine, |_| Some(Owner::Cluster), control_files);
-        consensus.start_group(GroupId::CONTROL, Box::new(control_machine)).await.context("control group")?;
-        let catalogs =
-            start_catalogs(&consensus, &journal, &config.state_dir, identity.catalog_groups).await?;
-        service.serve_consensus(Arc::clone(&consensus));
-        if own == FIRST_NODE && config.bootstrap.is_some() {
+        let started = async {
+            groups.start(GroupId::CONTROL, control_machine).await?;
+            start_catalogs(&groups, &journal, &config.state_dir, identity.catalog_groups).await
+        };
+        let catalogs = match started.await {
+            Ok(catalogs) => catalogs,
+            Err(error) => {
+                tasks.shutdown().await;
+                server.shutdown().await;
+                // The first error is the one to tell.
+                let _ = consensus.shutdown().await;
+                return Err(error);
+            }
+        };
+        service.serve_consensus(Arc::clone(&consensus), Arc::clone(&groups));
+        tasks.spawn(Arc::clone(&groups).watch(stop.clone()));
+        let control_runs = consensus.status(GroupId::CONTROL).is_some();
+        if own == FIRST_NODE && config.bootstrap.is_some() && control_runs {
             found(&config, &identity, &consensus, &control, &keyring)
                 .await
                 .context("founding the cluster")?;
@@ -283,12 +364,11 @@ impl Node {
         // What needs the control state: wait until this replica has it.
         let ca = Arc::new(wait_for_cluster(&control, &keyring, &credentials.ca, stop).await?);
         let session_key = open_session_key(&control, &keyring).await?;
-        server.set_join_authority(Arc::new(Admission::new(
-            cluster,
-            control.clone(),
-            Arc::clone(&keyring),
-            Arc::clone(&ca),
-        )));
+        let admission =
+            Arc::new(Admission::new(cluster, control.clone(), Arc::clone(&keyring), Arc::clone(&ca)));
+        orders.serve_admission(Arc::clone(&admission));
+        server.set_join_authority(admission);
+        tasks.spawn(leave_when_told(orders, config.state_dir.clone(), own, stop.clone()));
         tasks.spawn(announce(control.clone(), config.clone(), own, drives.clone(), stop.clone()));
 
         // Objects.
@@ -322,13 +402,24 @@ impl Node {
             .await;
         let objects = Arc::new(ObjectService::new(directory, Arc::clone(&consensus), catalogs, stripes));
         tasks.spawn(sweeper::run(Arc::clone(&objects), own, stop.clone()));
-        tasks.spawn(membership::run(
-            control.clone(),
-            Arc::clone(&consensus),
-            Arc::clone(&health),
+        let steward = Steward {
+            control: control.clone(),
+            consensus: Arc::clone(&consensus),
+            health: Arc::clone(&health),
+            ward: Arc::clone(&ward),
+            peers: peers.clone(),
             own,
-            stop.clone(),
-        ));
+            leaving: Mutex::default(),
+        };
+        tasks.spawn(steward.run(stop.clone()));
+        let leaders = Leaders {
+            control: control.clone(),
+            consensus: Arc::clone(&consensus),
+            health: Arc::clone(&health),
+            ward: Arc::clone(&ward),
+            own,
+        };
+        tasks.spawn(leaders.run(stop.clone()));
 
         // Gateways.
         let names = service_names(&config);
@@ -346,6 +437,7 @@ impl Node {
         let monitor = metrics::monitor(metrics::Parts {
             drives: drives.clone(),
             consensus: Arc::clone(&consensus),
+            groups,
             peers: peers.clone(),
             journal: Arc::clone(&journal),
             counters,
@@ -356,6 +448,7 @@ impl Node {
             control,
             consensus: Arc::clone(&consensus),
             health,
+            ward,
             keyring,
             ca,
             session_key,
@@ -435,17 +528,47 @@ impl Pools {
 }
 
 async fn listen(address: std::net::SocketAddr, what: &str) -> Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("listening for {what} on {address}"))
+    when_free(|| TcpListener::bind(address))
+        .await
+        .with_context(|| format!("listening for {what} on {address}"))
+}
+
+/// Binds an address, waiting a while when it is still in use: a process that was killed is seen to be gone
+/// before the last of its threads has let go of its sockets.
+async fn when_free<T, E: std::error::Error + 'static, F: Future<Output = Result<T, E>>>(
+    bind: impl Fn() -> F,
+) -> Result<T, E> {
+    let begun = Instant::now();
+    loop {
+        match bind().await {
+            Err(error) if is_in_use(&error) && begun.elapsed() < FREE_WITHIN => {
+                tokio::time::sleep(STARTING_POLL).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+fn is_in_use(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if error.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::AddrInUse)
+        {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 async fn start_catalogs(
-    consensus: &Consensus,
+    groups: &Groups,
     journal: &Journal,
     state_dir: &Path,
-    groups: u32,
+    count: u32,
 ) -> Result<HashMap<GroupId, CatalogReader>> {
     let mut readers = HashMap::new();
-    for number in 1..=groups {
+    for number in 1..=count {
         let group = GroupId::new(number);
         let dir = state_dir.join("catalog").join(group.to_string());
         let machine = tokio::task::spawn_blocking(move || CatalogMachine::open(&dir))
@@ -455,12 +578,21 @@ async fn start_catalogs(
         readers.insert(group, reader.clone());
         let files = Arc::new(CatalogFiles(reader.clone()));
         let machine = journal.keep(group, machine, move |command| owner_of(&reader, command), files);
-        consensus
-            .start_group(group, Box::new(machine))
-            .await
-            .with_context(|| format!("catalog group {group}"))?;
+        groups.start(group, machine).await?;
     }
     Ok(readers)
+}
+
+/// Stops this node for good once it is told that it has left the cluster.
+async fn leave_when_told(orders: Arc<Orders>, state_dir: PathBuf, own: NodeId, stop: CancellationToken) {
+    tokio::select! {
+        () = stop.cancelled() => return,
+        () = orders.farewell.notified() => {}
+    }
+    match readmission::note_removed(&state_dir, own) {
+        Ok(()) => stop.cancel(),
+        Err(error) => tracing::error!(error = format!("{error:#}"), "removed, and it could not be noted"),
+    }
 }
 
 /// Founds the cluster in the control group. Every step may be repeated after a crash.

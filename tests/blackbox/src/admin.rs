@@ -1,8 +1,11 @@
 //! The admin API as an operator's program uses it: log in, hand out join tokens, make tenants, look.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use http::{Method, Request};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
@@ -20,12 +23,40 @@ pub struct Admin {
 /// One node as the cluster sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
+    /// Its number.
+    pub id: u64,
     /// Its name.
     pub name: String,
+    /// `up`, `down`, `joining`, `leaving`.
+    pub state: String,
     /// Whether its peers reach it.
     pub up: bool,
     /// Whether it votes in the control group.
     pub voter: bool,
+}
+
+/// One Raft group.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Group {
+    /// Its number.
+    pub id: u32,
+    /// Number of the node that leads it.
+    pub leader: Option<u64>,
+    /// Numbers of the nodes that vote.
+    pub voters: BTreeSet<u64>,
+    /// Replicas that do not run.
+    pub ailing: Vec<Ailing>,
+}
+
+/// A replica that does not run.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Ailing {
+    /// Number of its node.
+    pub node: u64,
+    /// What was found.
+    pub what: String,
+    /// Whether it is being mended.
+    pub heals: bool,
 }
 
 impl Admin {
@@ -62,6 +93,24 @@ impl Admin {
             access_key: text(&answer, "access_key")?,
             secret_key: text(&answer, "secret_key")?,
         })
+    }
+
+    /// Has a node leave the cluster.
+    ///
+    /// # Errors
+    /// When that is refused; the answer says why.
+    pub async fn remove_node(&self, name: &str, force: bool) -> Result<()> {
+        let path = format!("/api/v1/nodes/{name}/removal");
+        self.call(Method::POST, &path, Some(&json!({ "force": force }))).await.map(drop)
+    }
+
+    /// The Raft groups, as this node sees them.
+    ///
+    /// # Errors
+    /// When the node refuses or its answer has another shape.
+    pub async fn groups(&self) -> Result<Vec<Group>> {
+        let cluster = self.cluster().await?;
+        Ok(serde_json::from_value(cluster["groups"].clone())?)
     }
 
     /// The cluster document as it came.
@@ -134,6 +183,9 @@ async fn call(
     if !answer.status.is_success() {
         bail!("{what}: {} {}", answer.status, answer.text());
     }
+    if answer.body.is_empty() {
+        return Ok(Value::Null);
+    }
     serde_json::from_slice(&answer.body).with_context(|| format!("{what}: answer is not JSON"))
 }
 
@@ -152,7 +204,9 @@ fn members(cluster: &Value) -> Result<Vec<Member>> {
         .iter()
         .map(|node| {
             Ok(Member {
+                id: node["id"].as_u64().context("a node without number")?,
                 name: text(node, "name")?,
+                state: text(&node["state"], "kind")?,
                 up: text(&node["state"], "kind")? == "up",
                 voter: voters.contains(&node["id"]),
             })

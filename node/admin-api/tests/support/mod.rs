@@ -81,6 +81,14 @@ impl AdminBackend for Example {
         Ok(JoinTokenInfo { token: Secret::new("hfj1-EXAMPLE-TOKEN".into()), expires_unix_ms: expires })
     }
 
+    async fn remove_node(&self, name: &str, force: bool) -> Result<(), AdminError> {
+        match (name, force) {
+            ("n1" | "n2", _) | ("n3", true) => Ok(()),
+            ("n3", false) => Err(AdminError::Conflict { what: "the drives of n3 hold 7 shards".into() }),
+            _ => Err(AdminError::NotFound { what: format!("node {name:?}") }),
+        }
+    }
+
     async fn tenants(&self) -> Result<Vec<TenantStatus>, AdminError> {
         Ok(self.tenants.lock().clone())
     }
@@ -201,6 +209,7 @@ pub fn healthy() -> ClusterStatus {
                 term: 3,
                 voters: (1..=3).map(NodeId::new).collect(),
                 applied_index: 18_000 + 731 * u64::from(group),
+                ailing: Vec::new(),
             })
             .collect(),
         nodes,

@@ -15,14 +15,17 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use holdfast_model::{ByteCount, Level, config::Join};
+use holdfast_model::{
+    ByteCount, Level,
+    config::{Join, NodeConfig},
+};
 use tokio::time::sleep;
 
 pub use layout::{NodeLayout, S3_DOMAIN, bootstrap, operator, service_names};
 pub use ports::Ports;
 
 use crate::{
-    cluster_file::{ClusterFile, Kind, NodeProcess, ProcessesFile, relative},
+    cluster_file::{ClusterFile, Kind, NodeEntry, NodeProcess, ProcessesFile, relative},
     paths,
     process::{self, Identity},
     s3::Client,
@@ -31,6 +34,8 @@ use crate::{
 /// Drive size unless asked otherwise: room for the acceptance tree and its parity on six drives.
 pub const DRIVE_SIZE: ByteCount = ByteCount::mib(2048);
 const READY_LIMIT: Duration = Duration::from_secs(60);
+/// How long a node may take to leave: its groups move, one hand-over and change after the other.
+pub const LEAVE_LIMIT: Duration = Duration::from_secs(120);
 const STOP_GRACE: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(50);
 const LOG_TAIL_LINES: usize = 15;
@@ -248,6 +253,93 @@ impl DevCluster {
         let outcome = self.file.wait_ready(&node, READY_LIMIT, &mut alive).await;
         self.reap();
         outcome.with_context(|| format!("last lines of {name}:\n{}", self.log_tail(name)))
+    }
+
+    /// Adds one more node to the running cluster, with `drives` drives of `drive_size`, and waits until it
+    /// serves. Returns its name.
+    ///
+    /// # Errors
+    /// When no node hands out a join token, or the new one does not become ready.
+    pub async fn add_node(
+        &mut self,
+        drives: u16,
+        drive_size: ByteCount,
+        known_ports: bool,
+    ) -> Result<String> {
+        let number = self.next_number()?;
+        let spec = DevSpec {
+            dir: self.dir.clone(),
+            noded: self.noded.clone(),
+            nodes: number,
+            drives,
+            drive_size,
+            buffer_memory: ByteCount::mib(64),
+            level: None,
+            cluster_name: String::new(),
+            known_ports,
+        };
+        let layout = NodeLayout::create(&spec, number, &mut Ports::default())?;
+        let through = self.some_running()?;
+        let token = self.file.admin(through).await?.join_token().await?;
+        let peers = self.peer_addresses()?;
+        layout.write_config(&spec, None, Some(Join { peers, token }))?;
+        self.file.nodes.push(layout.entry());
+        self.file.save(&self.dir)?;
+        self.start(&layout.name).await?;
+        Ok(layout.name)
+    }
+
+    /// Has a node leave the cluster, waits until no other counts on it, and stops its process.
+    ///
+    /// # Errors
+    /// When that is refused, or takes longer than [`LEAVE_LIMIT`].
+    pub async fn remove_node(&mut self, name: &str, force: bool) -> Result<()> {
+        let others =
+            self.file.nodes.iter().position(|node| node.name != name && self.process(&node.name).is_some());
+        let admin = self.file.admin(others.context("no other node runs")?).await?;
+        admin.remove_node(name, force).await?;
+        let deadline = Instant::now() + LEAVE_LIMIT;
+        while admin.members().await?.iter().any(|member| member.name == name) {
+            ensure!(Instant::now() < deadline, "{name} has not left after {} s", LEAVE_LIMIT.as_secs());
+            sleep(POLL).await;
+        }
+        if let Some(process) = self.process(name) {
+            process.stop(STOP_GRACE)?;
+        }
+        self.reap();
+        self.note(name, None)?;
+        self.file.nodes.retain(|node| node.name != name);
+        self.file.save(&self.dir)
+    }
+
+    /// One above the highest number any node here ever had.
+    fn next_number(&self) -> Result<u16> {
+        let number =
+            |entry: &NodeProcess| entry.name.strip_prefix('n').and_then(|digits| digits.parse().ok());
+        let highest: Option<u16> = self.processes.nodes.iter().filter_map(number).max();
+        highest.and_then(|highest| highest.checked_add(1)).context("nodes without numbers")
+    }
+
+    fn some_running(&self) -> Result<usize> {
+        let running = |node: &NodeEntry| self.process(&node.name).is_some();
+        self.file.nodes.iter().position(running).context("no node runs")
+    }
+
+    /// Where the nodes listen for peers, as their configurations say.
+    fn peer_addresses(&self) -> Result<Vec<std::net::SocketAddr>> {
+        let of = |node: &NodeEntry| {
+            let path = self.dir.join(&node.name).join("config.json");
+            let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+            let config: NodeConfig = serde_json::from_str(&text)?;
+            Ok(config.advertise_peer)
+        };
+        self.file.nodes.iter().filter(|node| self.process(&node.name).is_some()).map(of).collect()
+    }
+
+    /// The state directory of a node.
+    #[must_use]
+    pub fn state_dir(&self, name: &str) -> PathBuf {
+        self.dir.join(name).join("state")
     }
 
     /// Waits until every node of the cluster is up and votes, as node `index` sees it.

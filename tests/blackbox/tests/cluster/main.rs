@@ -5,6 +5,9 @@
 mod conditions;
 mod crash;
 mod errors;
+mod growth;
+mod healing;
+mod histories;
 mod listing;
 mod load;
 mod multipart;

@@ -1,0 +1,222 @@
+//! The groups of this node: started, watched, and begun anew when their part of the log is damaged.
+//!
+//! A group whose log does not read back is left out and reported; the others go on. The leader of the
+//! control group takes this replica out of the group ([`crate::membership`]) and then says to begin anew:
+//! the log forgets the group, and the replica is filled from the others, first without a vote.
+//!
+//! Invariants:
+//! - what a group's log promised (votes, entries) is forgotten only on the word that the group counts on
+//!   this replica no more, and only for the very ailment that was reported;
+//! - a machine's own state is kept: all of it was committed, and machines skip what they hold already.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt, io,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use holdfast_consensus::{Applied, Consensus, ConsensusError, LogError, StateMachine};
+use holdfast_crypt::random_array;
+use holdfast_model::{GroupId, NodeId};
+use parking_lot::{Mutex, RwLock};
+use serde::{Deserialize, Serialize};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+/// How often the groups are looked at.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// The log of all groups is not the one this node took part with: it must not go on under its identity.
+#[derive(Debug, thiserror::Error)]
+#[error("the Raft log of this node was lost; it must join again under a new identity")]
+pub struct LostLog;
+
+/// A group that does not run on this node, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ailment {
+    /// The group.
+    pub group: GroupId,
+    /// Random: this occurrence and no other.
+    pub id: u64,
+    /// Whether taking the replica out and adding it again cures it.
+    pub curable: bool,
+    /// What was found.
+    pub what: String,
+}
+
+/// The groups of this node.
+pub struct Groups {
+    consensus: Arc<Consensus>,
+    machines: RwLock<BTreeMap<GroupId, Kept>>,
+    ailing: Mutex<BTreeMap<GroupId, Ailment>>,
+    /// One start, stop or new beginning at a time.
+    changing: tokio::sync::Mutex<()>,
+}
+
+impl fmt::Debug for Groups {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Groups").field("ailing", &self.ailments()).finish_non_exhaustive()
+    }
+}
+
+impl Groups {
+    /// No groups yet.
+    #[must_use]
+    pub fn new(consensus: Arc<Consensus>) -> Self {
+        Self {
+            consensus,
+            machines: RwLock::default(),
+            ailing: Mutex::default(),
+            changing: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Starts `group` on `machine`, or notes why it cannot be started here.
+    ///
+    /// # Errors
+    /// [`LostLog`], and whatever concerns the whole node and not this group.
+    pub async fn start(&self, group: GroupId, machine: impl StateMachine) -> Result<()> {
+        let _changing = self.changing.lock().await;
+        let kept = Kept(Arc::new(Mutex::new(Box::new(machine))));
+        self.machines.write().insert(group, kept.clone());
+        self.start_kept(group, kept).await
+    }
+
+    async fn start_kept(&self, group: GroupId, machine: Kept) -> Result<()> {
+        match self.consensus.start_group(group, Box::new(machine)).await {
+            Ok(()) => {
+                self.ailing.lock().remove(&group);
+                Ok(())
+            }
+            Err(ConsensusError::LogLost { .. }) => Err(LostLog.into()),
+            Err(
+                error @ (ConsensusError::Log(LogError::GroupDamaged { .. })
+                | ConsensusError::MachineTooOld { .. }),
+            ) => {
+                self.note(group, true, error.to_string());
+                Ok(())
+            }
+            Err(error) => Err(error).with_context(|| format!("starting group {group}")),
+        }
+    }
+
+    fn note(&self, group: GroupId, curable: bool, what: String) {
+        tracing::error!(%group, curable, what, "the group does not run on this node");
+        let id = u64::from_le_bytes(random_array());
+        self.ailing.lock().insert(group, Ailment { group, id, curable, what });
+    }
+
+    /// The groups that do not run here.
+    #[must_use]
+    pub fn ailments(&self) -> Vec<Ailment> {
+        self.ailing.lock().values().cloned().collect()
+    }
+
+    /// Notices groups that stop while the node runs, until cancelled.
+    pub async fn watch(self: Arc<Self>, stop: CancellationToken) {
+        let mut tick = interval(INTERVAL);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = tick.tick() => {}
+            }
+            let all: Vec<GroupId> = self.machines.read().keys().copied().collect();
+            for group in all {
+                let failure = self.consensus.status(group).and_then(|status| status.failure);
+                if let Some(failure) = failure {
+                    self.set_aside(group, failure).await;
+                }
+            }
+        }
+    }
+
+    /// A group has stopped: lets go of it, so that its state can be told and cured.
+    async fn set_aside(&self, group: GroupId, failure: String) {
+        let _changing = self.changing.lock().await;
+        if let Err(error) = self.consensus.stop_group(group).await {
+            tracing::warn!(%group, %error, "a group that failed could not be put away");
+        }
+        match self.consensus.damage(group) {
+            Some(damage) => self.note(group, true, damage.to_string()),
+            None => self.note(group, false, failure),
+        }
+    }
+
+    /// Forgets what the log holds of `group` and starts it empty: the others count on this replica no
+    /// more. Says whether `ailment` was there to be cured; if not, nothing is done.
+    ///
+    /// # Errors
+    /// When the log cannot be written or the group not started.
+    pub async fn begin_anew(&self, group: GroupId, ailment: u64) -> Result<bool> {
+        let _changing = self.changing.lock().await;
+        let known =
+            self.ailing.lock().get(&group).is_some_and(|ailing| ailing.id == ailment && ailing.curable);
+        let machine = self.machines.read().get(&group).cloned();
+        let (true, Some(machine)) = (known, machine) else { return Ok(false) };
+        self.consensus.forget_group(group).await.context("forgetting the group's log")?;
+        tracing::info!(%group, "the group begins anew on this node");
+        self.start_kept(group, machine).await?;
+        Ok(true)
+    }
+}
+
+/// A machine that outlives the group it is started in.
+#[derive(Clone)]
+struct Kept(Arc<Mutex<Box<dyn StateMachine>>>);
+
+impl StateMachine for Kept {
+    fn apply(&mut self, entries: &[Applied<'_>]) -> io::Result<Vec<Vec<Bytes>>> {
+        self.0.lock().apply(entries)
+    }
+
+    fn checkpoint(&mut self, position: &[u8]) -> io::Result<()> {
+        self.0.lock().checkpoint(position)
+    }
+
+    fn position(&self) -> Option<Vec<u8>> {
+        self.0.lock().position()
+    }
+
+    fn snapshot(&mut self, path: &Path) -> io::Result<()> {
+        self.0.lock().snapshot(path)
+    }
+
+    fn install(&mut self, path: &Path, position: &[u8]) -> io::Result<()> {
+        self.0.lock().install(path, position)
+    }
+}
+
+/// What every node last said about groups that do not run on it.
+#[derive(Debug, Default)]
+pub struct Ward(RwLock<BTreeMap<NodeId, Vec<Ailment>>>);
+
+impl Ward {
+    /// Takes a node's word.
+    pub fn heard(&self, node: NodeId, ailments: Vec<Ailment>) {
+        self.0.write().insert(node, ailments);
+    }
+
+    /// Forgets a node that left.
+    pub fn forget(&self, node: NodeId) {
+        self.0.write().remove(&node);
+    }
+
+    /// Nodes on which `group` does not run, and why.
+    #[must_use]
+    pub fn of(&self, group: GroupId) -> Vec<(NodeId, Ailment)> {
+        let nodes = self.0.read();
+        let of = |ailments: &Vec<Ailment>| ailments.iter().find(|ailment| ailment.group == group).cloned();
+        nodes.iter().filter_map(|(node, ailments)| Some((*node, of(ailments)?))).collect()
+    }
+
+    /// Nodes on which some group does not run.
+    #[must_use]
+    pub fn ailing(&self) -> BTreeSet<NodeId> {
+        self.0.read().iter().filter(|(_, ailments)| !ailments.is_empty()).map(|(node, _)| *node).collect()
+    }
+}
