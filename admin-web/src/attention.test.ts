@@ -44,7 +44,7 @@ test('a level that cannot be kept comes first', () => {
 })
 
 test('groups without a leader are one finding', () => {
-  const groups = [0, 1, 2].map((id) => ({ id, leader: id === 1 ? 1 : null, term: 1, voters: [1], applied_index: 1 }))
+  const groups = [0, 1, 2].map((id) => ({ id, leader: id === 1 ? 1 : null, term: 1, voters: [1], applied_index: 1, ailing: [] }))
   const [finding] = attention(cluster({ groups }), 0)
   expect(finding?.title).toBe('No leader for g0, g2')
   expect(finding?.detail).toContain('Membership')

@@ -22,6 +22,8 @@ export function describeNode(state: NodeState, now: number): Described {
     }
     case 'joining':
       return { tone: 'busy', label: 'Joining', detail: 'Admitted, and not yet a member of its groups.' }
+    case 'leaving':
+      return { tone: 'busy', label: 'Leaving', detail: 'Removed as soon as no group needs it.' }
     default:
       return unreachable(state)
   }

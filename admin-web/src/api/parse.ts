@@ -47,6 +47,7 @@ const nodeState = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('up') }),
   z.object({ kind: z.literal('down'), last_heard_unix_ms: count.nullable() }),
   z.object({ kind: z.literal('joining') }),
+  z.object({ kind: z.literal('leaving') }),
 ]) satisfies z.ZodType<api.NodeState>
 
 const nodeStatus = z.object({
@@ -66,6 +67,7 @@ const groupStatus = z.object({
   term: count,
   voters: z.array(count),
   applied_index: count,
+  ailing: z.array(z.object({ node: count, what: z.string(), heals: z.boolean() })),
 }) satisfies z.ZodType<api.GroupStatus>
 
 export const clusterStatus = z.object({

@@ -104,6 +104,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/nodes/{name}/removal": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Has a node leave the cluster; refused while its drives hold shards, unless forced.
+         * @description Role: operator. Takes a machine out for good.
+         */
+        post: operations["remove_node"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/openapi.json": {
         parameters: {
             query?: never;
@@ -247,6 +267,18 @@ export interface components {
             /** @description Its secret. */
             secret_key: components["schemas"]["Secret"];
         };
+        /** @description A replica of a group that does not run on its node. */
+        AilingReplica: {
+            /** @description Whether it is being taken out and filled from the others, by itself. */
+            heals: boolean;
+            /**
+             * Format: int64
+             * @description The node.
+             */
+            node: number;
+            /** @description What was found. */
+            what: string;
+        };
         /** @description Bytes on drives, before protection. */
         Capacity: {
             /**
@@ -372,6 +404,8 @@ export interface components {
         };
         /** @description One Raft group. */
         GroupStatus: {
+            /** @description Replicas that do not run. */
+            ailing: components["schemas"]["AilingReplica"][];
             /**
              * Format: int64
              * @description Highest log index applied, here.
@@ -494,6 +528,9 @@ export interface components {
         } | {
             /** @enum {string} */
             kind: "joining";
+        } | {
+            /** @enum {string} */
+            kind: "leaving";
         };
         /** @description One node. */
         NodeStatus: {
@@ -540,6 +577,11 @@ export interface components {
              * @example urn:holdfast:problem:session-required
              */
             type: string;
+        };
+        /** @description How a node is to leave. */
+        Removal: {
+            /** @description Although its drives hold shards, or nobody can tell: what they hold is lost with it. */
+            force?: boolean;
         };
         /**
          * @description What an operator may do.
@@ -787,6 +829,57 @@ export interface operations {
             };
             /** @description No session, or one that is over. */
             401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Why it was not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    remove_node: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Removal"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No session, or one that is over. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The account may not do this, or another site asked. */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
