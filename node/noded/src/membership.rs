@@ -93,7 +93,7 @@ impl Steward {
                 _ = tick.tick() => {}
             }
             let status = self.consensus.status(GroupId::CONTROL);
-            if !status.is_some_and(|status| status.leader == Some(self.own)) {
+            if status.is_none_or(|status| status.leader != Some(self.own)) {
                 completed_for = None;
                 continue;
             }
