@@ -58,7 +58,7 @@ async fn one_node_grows_to_five_and_shrinks_to_three_under_load() -> Result<()> 
     // The founder among those that leave.
     for name in ["n1", "n4"] {
         let begun = Instant::now();
-        cluster.remove_node(name, false).await?;
+        cluster.remove_node(name, true).await?;
         println!("{name} left within {:?}", begun.elapsed());
         follow(&cluster, &load)?;
     }
