@@ -15,7 +15,7 @@ use std::{
 
 use bytes::Bytes;
 use holdfast_format::{CatalogRecordHeader, CatalogRecordKind};
-use holdfast_model::{GroupId, ShardId, StripeId, UnixMillis, placement::Place};
+use holdfast_model::{DriveId, GroupId, ShardId, StripeId, UnixMillis, placement::Place};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -47,6 +47,9 @@ const RETRY_AFTER: Duration = Duration::from_secs(30);
 /// Bytes of a file in one piece: with seal and framing around it, it fits a record.
 const PIECE_SIZE: usize = BODY_SIZE_MAX - 4096;
 
+/// How long a drive may be away before the copies on it are taken for lost.
+const AWAY_MAX: Duration = Duration::from_secs(300);
+
 /// Records looked at together when drives are searched.
 const PAGE: usize = 1024;
 
@@ -74,12 +77,30 @@ pub(super) struct BaseKeeper {
     parts: JournalParts,
     writer: RecordWriter,
     known: BTreeMap<GroupId, Known>,
+    drives: DriveWatch,
+}
+
+/// Notices drives that went away and stay away, each time once: with them went copies.
+#[derive(Debug, Default)]
+struct DriveWatch {
+    /// Drives seen, and when last.
+    seen: BTreeMap<DriveId, Instant>,
+}
+
+impl DriveWatch {
+    /// Takes the drives that can be written at `now`; true when one has been away for too long.
+    fn lost(&mut self, now: Instant, present: impl IntoIterator<Item = DriveId>) -> bool {
+        self.seen.extend(present.into_iter().map(|drive| (drive, now)));
+        let before = self.seen.len();
+        self.seen.retain(|_, last| now.saturating_duration_since(*last) < AWAY_MAX);
+        self.seen.len() < before
+    }
 }
 
 impl BaseKeeper {
     pub(super) fn new(journal: Arc<Journal>, parts: JournalParts) -> Self {
         let writer = parts.writer(journal.node);
-        Self { journal, parts, writer, known: BTreeMap::new() }
+        Self { journal, parts, writer, known: BTreeMap::new(), drives: DriveWatch::default() }
     }
 
     pub(super) async fn run(mut self, stop: CancellationToken) {
@@ -99,6 +120,11 @@ impl BaseKeeper {
                 () = stop.cancelled() => return,
                 _ = tidy.tick() => self.tidy().await,
                 _ = look.tick() => {}
+            }
+            let present = self.parts.health.candidates().into_iter().map(|candidate| candidate.drive);
+            if self.drives.lost(Instant::now(), present) {
+                tracing::info!("a drive stays away: the catalog's second copy is made whole by new bases");
+                self.journal.groups.values().for_each(|pending| pending.set_broken());
             }
             let groups: Vec<Arc<Pending>> = self.journal.groups.values().cloned().collect();
             for pending in groups {
@@ -125,9 +151,9 @@ impl BaseKeeper {
     }
 
     fn due(&self, pending: &Pending, leading: Duration) -> bool {
-        let (since_base, broken) = pending.since_base();
+        let since_base = pending.since_base();
         match self.known.get(&pending.group).filter(|known| known.root.is_some()) {
-            Some(known) => broken || since_base > JOURNAL_BYTES_MIN.max(known.bytes),
+            Some(known) => since_base.is_broken() || since_base.bytes > JOURNAL_BYTES_MIN.max(known.bytes),
             None => leading >= FIRST_BASE_AFTER,
         }
     }
@@ -136,7 +162,7 @@ impl BaseKeeper {
     /// back, then writes the root to every node.
     async fn write(&mut self, pending: &Pending) -> io::Result<()> {
         let group = pending.group;
-        let (before, _) = pending.since_base();
+        let before = pending.since_base();
         let status = self.parts.consensus.status(group);
         let Some(covers) = status.and_then(|status| status.applied) else { return Ok(()) };
         let source = self.journal.sources.lock().get(&group).cloned();
@@ -208,8 +234,7 @@ impl BaseKeeper {
                 // Another node wrote it; its size becomes known with the first one of our own.
                 known.root = Some(*root);
                 if let Some(pending) = self.journal.groups.get(group) {
-                    let (since_base, _) = pending.since_base();
-                    pending.based(since_base);
+                    pending.based(pending.since_base());
                 }
             }
         }
@@ -337,4 +362,22 @@ fn empty(dir: &Path) -> io::Result<()> {
         _ => {}
     }
     std::fs::create_dir_all(dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drive_that_stays_away_is_noticed_once_and_one_that_comes_back_is_not() {
+        let drive = |number: u8| DriveId::from_bytes([number; 16]);
+        let (begin, step) = (Instant::now(), AWAY_MAX / 2);
+        let mut watch = DriveWatch::default();
+        assert!(!watch.lost(begin, [drive(1), drive(2), drive(3)]));
+        assert!(!watch.lost(begin + step, [drive(1), drive(2)]));
+        assert!(!watch.lost(begin + step + step / 2, [drive(1), drive(3)]), "the third is back in time");
+        assert!(!watch.lost(begin + step * 2, [drive(1), drive(3)]));
+        assert!(watch.lost(begin + step * 3, [drive(1), drive(3)]), "the second stays away");
+        assert!(!watch.lost(begin + step * 4, [drive(1), drive(3)]), "and is noticed once");
+    }
 }

@@ -48,8 +48,25 @@ struct Queue {
     wanted: Option<u64>,
     /// Bytes journaled or waiting since the last base.
     since_base: u64,
-    /// Entries were given up: only a new base makes the copy whole again.
-    broken: bool,
+    /// How often entries were given up or copies lost, and how much of that a base has made good.
+    broken: u64,
+    mended: u64,
+}
+
+/// Where the journal stands when a base is begun.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct SinceBase {
+    /// Bytes journaled or waiting since the last base.
+    pub bytes: u64,
+    broken: u64,
+    mended: u64,
+}
+
+impl SinceBase {
+    /// Only a new base makes the copy whole again.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken > self.mended
+    }
 }
 
 /// A run of entries to be written as one record.
@@ -105,9 +122,9 @@ impl Pending {
             && let Some(oldest) = queue.entries.pop_front()
         {
             queue.bytes -= oldest.bytes;
-            queue.broken = true;
             dropped += 1;
         }
+        queue.broken += u64::from(dropped > 0);
         drop(queue);
         if dropped > 0 {
             tracing::error!(group = %self.group, entries = dropped, "drives take no catalog records: entries are not in the catalog's second copy until the next base");
@@ -167,22 +184,22 @@ impl Pending {
         Ok(batch)
     }
 
-    /// Bytes since the last base, and whether only a new one makes the copy whole.
-    pub(super) fn since_base(&self) -> (u64, bool) {
+    /// Where it stands.
+    pub(super) fn since_base(&self) -> SinceBase {
         let queue = self.queue.lock();
-        (queue.since_base, queue.broken)
+        SinceBase { bytes: queue.since_base, broken: queue.broken, mended: queue.mended }
     }
 
-    /// Entries were given up.
+    /// Entries were given up, or copies were lost.
     pub(super) fn set_broken(&self) {
-        self.queue.lock().broken = true;
+        self.queue.lock().broken += 1;
     }
 
-    /// A base is written whose copying began when `since_base` was `before`.
-    pub(super) fn based(&self, before: u64) {
+    /// A base is written that was begun when things stood at `before`. What broke since is not in it.
+    pub(super) fn based(&self, before: SinceBase) {
         let mut queue = self.queue.lock();
-        queue.since_base = queue.since_base.saturating_sub(before);
-        queue.broken = false;
+        queue.since_base = queue.since_base.saturating_sub(before.bytes);
+        queue.mended = queue.mended.max(before.broken);
     }
 
     /// Entries that wait.
@@ -284,9 +301,12 @@ mod tests {
             push(&pending, index, &[&large]);
         }
         assert!(pending.waiting() <= PENDING_BYTES_MAX / BATCH_BYTES_MAX);
-        let (bytes, broken) = pending.since_base();
-        assert!(broken && bytes == 40 * BATCH_BYTES_MAX as u64);
-        pending.based(bytes);
-        assert_eq!(pending.since_base(), (0, false));
+        let before = pending.since_base();
+        assert!(before.is_broken() && before.bytes == 40 * BATCH_BYTES_MAX as u64);
+        pending.set_broken();
+        pending.based(before);
+        assert!(pending.since_base().is_broken(), "what broke while a base was written is not in it");
+        pending.based(pending.since_base());
+        assert_eq!((pending.since_base().bytes, pending.since_base().is_broken()), (0, false));
     }
 }
