@@ -63,6 +63,14 @@ pub fn is_other_log(state_dir: &Path, found: LogIdentity) -> Result<bool> {
     }
 }
 
+/// Notes that the node takes part with another log from here on: one made by recovery.
+///
+/// # Errors
+/// I/O.
+pub fn note_log(state_dir: &Path, log: LogIdentity) -> Result<()> {
+    write_durably(&state_dir.join(LOG_IDENTITY), log.to_string().as_bytes(), 0o644)
+}
+
 /// Notes that this node was removed from its cluster for good.
 ///
 /// # Errors

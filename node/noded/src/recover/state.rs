@@ -15,7 +15,7 @@ use holdfast_model::GroupId;
 use holdfast_object::journal::{FoundRecords, Owner, Replayed};
 
 use super::{LostNode, Nobody, apply_all, empty, members, verdict::GroupSummary};
-use crate::second_copy::RecoveryKeys;
+use crate::{readmission::note_log, second_copy::RecoveryKeys};
 
 /// What a machine is told to be at while it is put together.
 const UNPLACED: &[u8] = b"recovery";
@@ -125,5 +125,7 @@ pub(super) async fn install(node: &LostNode, control: &ControlView, groups: &[Re
         };
         tokio::task::spawn_blocking(install).await?.with_context(|| format!("group {group}"))?;
     }
+    // The node knew its lost log by name; it is to take the new one for its own.
+    note_log(state_dir, consensus.log_identity())?;
     consensus.shutdown().await.context("closing the new log")
 }
