@@ -22,11 +22,13 @@ pub enum Method {
     Control = 7,
     /// Ask to be admitted to the cluster. The only thing that can be asked without a certificate.
     Join = 8,
+    /// Read a whole shard with its record's manifest.
+    ShardGetWhole = 9,
 }
 
 impl Method {
     /// All methods.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Raft,
         Self::ShardPut,
         Self::ShardGet,
@@ -35,6 +37,7 @@ impl Method {
         Self::NodeStatus,
         Self::Control,
         Self::Join,
+        Self::ShardGetWhole,
     ];
 
     /// The number on the wire.
@@ -53,9 +56,12 @@ impl Method {
     pub(crate) const fn lane(self) -> Lane {
         match self {
             Self::Raft | Self::NodeStatus | Self::Join => Lane::Urgent,
-            Self::ShardPut | Self::ShardGet | Self::ShardDelete | Self::ShardList | Self::Control => {
-                Lane::Bulk
-            }
+            Self::ShardPut
+            | Self::ShardGet
+            | Self::ShardGetWhole
+            | Self::ShardDelete
+            | Self::ShardList
+            | Self::Control => Lane::Bulk,
         }
     }
 }
@@ -89,6 +95,7 @@ impl Role {
                 Method::Raft
                 | Method::ShardPut
                 | Method::ShardGet
+                | Method::ShardGetWhole
                 | Method::ShardDelete
                 | Method::ShardList
                 | Method::NodeStatus

@@ -196,7 +196,24 @@ impl Drive {
         range: Range<u32>,
         deadline: Duration,
     ) -> Result<Buffer, GetError> {
-        self.get_by(id, generation, range, deadline, false).await
+        self.get_by(id, generation, range, deadline, false).await.map(|(buffer, _)| buffer)
+    }
+
+    /// A whole shard, verified, with the sealed manifest of its record: what a copy elsewhere, or another
+    /// shard of the same stripe, is made from. In the background: beside little else.
+    ///
+    /// # Errors
+    /// As for [`Drive::get`].
+    pub async fn get_whole(
+        &self,
+        id: ShardId,
+        generation: Generation,
+        deadline: Duration,
+    ) -> Result<(Buffer, Vec<u8>), GetError> {
+        let entry = self.inner.shared.index.read().get(id);
+        let length = expect_generation(self.id(), id, generation, entry)?.payload_len;
+        let (buffer, header) = self.get_by(id, generation, 0..length, deadline, true).await?;
+        Ok((buffer, header.manifest))
     }
 
     async fn get_by(
@@ -206,7 +223,7 @@ impl Drive {
         range: Range<u32>,
         deadline: Duration,
         background: bool,
-    ) -> Result<Buffer, GetError> {
+    ) -> Result<(Buffer, RecordHeader), GetError> {
         let expires = Instant::now() + deadline;
         let get = self.get_unhurried(id, generation, range, expires, background);
         match tokio::time::timeout(deadline, get).await {
@@ -226,7 +243,7 @@ impl Drive {
         range: Range<u32>,
         expires: Instant,
         background: bool,
-    ) -> Result<Buffer, GetError> {
+    ) -> Result<(Buffer, RecordHeader), GetError> {
         let drive = self.id();
         let closed = GetError::Closed { drive };
         let _admitted = self.inner.admission.acquire().await.map_err(|_| closed.clone())?;
@@ -247,16 +264,16 @@ impl Drive {
         }
         let RawRead { entry, header, mut buffer } = answer.await.unwrap_or(Err(closed))?;
         let header = header.as_ref().unwrap_or(&buffer).headroom();
-        if let Err(what) = verify(&self.inner.identity, &entry, header, first_block, &buffer) {
+        let header = verify(&self.inner.identity, &entry, header, first_block, &buffer).map_err(|what| {
             add(&self.inner.shared.counters.checksum_errors, 1);
-            return Err(damaged(&self.inner.identity, &entry, what));
-        }
+            damaged(&self.inner.identity, &entry, what)
+        })?;
         let (skip, length) = ((start - from) as usize, (end - start) as usize);
         if skip > 0 {
             buffer.copy_within(skip..skip + length, 0);
         }
         buffer.set_len(length);
-        Ok(buffer)
+        Ok((buffer, header))
     }
 
     /// Reads and verifies up to `records` shards, the first one after `after`, in the background: beside

@@ -121,6 +121,15 @@ impl Level {
         }
     }
 
+    /// Shards of one stripe that one node may hold at most, in a cluster of several nodes.
+    #[must_use]
+    pub const fn shards_per_node(self) -> u8 {
+        match self {
+            Self::Parity(parity) => parity.numbers().2,
+            Self::Mirror { .. } => 1,
+        }
+    }
+
     /// The widest stripe that keeps this promise on the nodes given as their count of usable drives
     /// each, or `None` when no stripe can.
     ///

@@ -75,18 +75,8 @@ pub fn place(
     }
     let geometry = level.geometry(&by_node).ok_or(refused)?;
 
-    let mut drawn: Vec<(f64, Candidate)> = roomy
-        .iter()
-        .enumerate()
-        .map(|(i, c)| {
-            let uniform = (mix(seed, i as u64) >> 11) as f64 / (1u64 << 53) as f64;
-            (uniform.max(f64::MIN_POSITIVE).ln() / c.free_bytes as f64, *c)
-        })
-        .collect();
-    drawn.sort_by(|a, b| b.0.total_cmp(&a.0));
-
     let mut places = Vec::with_capacity(geometry.shards());
-    for (_, c) in drawn {
+    for c in drawn(&roomy, seed) {
         let on_node = places.iter().filter(|p: &&Place| p.node == c.node).count();
         if places.len() < geometry.shards() && on_node < usize::from(geometry.per_node_max) {
             places.push(Place { node: c.node, drive: c.drive });
@@ -96,6 +86,54 @@ pub fn place(
         return Err(refused);
     }
     Ok((geometry, places))
+}
+
+/// New places for `missing` shards of a stripe whose other shards are at `kept`: as [`place`] would choose
+/// them, and never on a drive in `avoid` (one that holds, or held, another shard of the stripe).
+///
+/// `per_node_max` is the level's ([`Level::shards_per_node`]); `None` in a cluster of one node. Returns as
+/// many places as there are, which may be fewer than `missing`: each shard that finds a place is one more
+/// that can be lost.
+#[must_use]
+pub fn replace(
+    kept: &[Place],
+    missing: usize,
+    per_node_max: Option<u8>,
+    candidates: &[Candidate],
+    avoid: &[DriveId],
+    shard_bytes: u64,
+    seed: u64,
+) -> Vec<Place> {
+    let mut roomy: Vec<Candidate> = candidates
+        .iter()
+        .copied()
+        .filter(|c| c.free_bytes >= shard_bytes.max(1))
+        .filter(|c| !avoid.contains(&c.drive) && kept.iter().all(|place| place.drive != c.drive))
+        .collect();
+    roomy.sort_by_key(|c| c.drive);
+    roomy.dedup_by_key(|c| c.drive);
+    let mut chosen: Vec<Place> = Vec::with_capacity(missing);
+    for c in drawn(&roomy, seed) {
+        let on_node = kept.iter().chain(&chosen).filter(|place| place.node == c.node).count();
+        if chosen.len() < missing && per_node_max.is_none_or(|max| on_node < usize::from(max)) {
+            chosen.push(Place { node: c.node, drive: c.drive });
+        }
+    }
+    chosen
+}
+
+/// Candidates in the order in which `seed` draws them, those with more room more often first.
+fn drawn(roomy: &[Candidate], seed: u64) -> impl Iterator<Item = Candidate> {
+    let mut drawn: Vec<(f64, Candidate)> = roomy
+        .iter()
+        .enumerate()
+        .map(|(i, c)| {
+            let uniform = (mix(seed, i as u64) >> 11) as f64 / (1u64 << 53) as f64;
+            (uniform.max(f64::MIN_POSITIVE).ln() / c.free_bytes as f64, *c)
+        })
+        .collect();
+    drawn.sort_by(|a, b| b.0.total_cmp(&a.0));
+    drawn.into_iter().map(|(_, candidate)| candidate)
 }
 
 /// SplitMix64 (Steele, Lea and Flood 2014): a fixed mapping, the same on every node.
@@ -146,6 +184,44 @@ mod tests {
                     prop_assert!(on_node <= usize::from(geometry.per_node_max));
                     let room = candidates.iter().find(|c| c.drive == place.drive).unwrap().free_bytes;
                     prop_assert!(room >= 4096);
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn shards_that_lost_their_place_get_one_that_keeps_the_invariants(
+            sizes in prop::collection::vec(prop::collection::vec(1..1_000_000u64, 1..8), 1..24),
+            level in prop::sample::select(vec!["+1n", "+2d:1n", "+2n", "+3d:1n1d", "+4d:2n", "2x", "3x"]),
+            lost in 1..5usize,
+            seed: u64,
+        ) {
+            let level: Level = level.parse().unwrap();
+            let candidates = drives(&sizes);
+            let per_node_max = (sizes.len() > 1).then(|| level.shards_per_node());
+            if let Ok((_, places)) = place(level, &candidates, sizes.len(), 1, seed) {
+                let lost = lost.min(places.len());
+                let (gone, kept) = places.split_at(lost);
+                let avoid: Vec<DriveId> = gone.iter().map(|place| place.drive).collect();
+                let found = replace(kept, lost, per_node_max, &candidates, &avoid, 1, seed ^ 1);
+                prop_assert!(found.len() <= lost);
+                let all: Vec<Place> = kept.iter().chain(&found).copied().collect();
+                for (i, place) in all.iter().enumerate() {
+                    prop_assert!(all[..i].iter().all(|other| other.drive != place.drive));
+                    let on_node = all.iter().filter(|p| p.node == place.node).count();
+                    prop_assert!(per_node_max.is_none_or(|max| on_node <= usize::from(max)));
+                }
+                prop_assert!(found.iter().all(|place| !avoid.contains(&place.drive)));
+                // Fewer than asked for only when no drive is left that may take one.
+                if found.len() < lost {
+                    let could = candidates.iter().any(|c| {
+                        let on_node = all.iter().filter(|p| p.node == c.node).count();
+                        !avoid.contains(&c.drive)
+                            && all.iter().all(|p| p.drive != c.drive)
+                            && per_node_max.is_none_or(|max| on_node < usize::from(max))
+                    });
+                    prop_assert!(!could);
                 }
             }
         }

@@ -14,6 +14,7 @@
 mod health;
 mod memory;
 mod reader;
+mod rebuilder;
 mod service;
 mod shards;
 mod wire;
@@ -22,6 +23,7 @@ mod writer;
 pub use health::{Health, NodeHealth};
 pub use memory::ReadMemory;
 pub use reader::{ReadFailed, StoredStripe, StripeReader};
+pub use rebuilder::{Moved, RebuildFailed, Relocation, StripeRebuilder};
 pub use service::ShardService;
 pub use shards::{GET_TIMEOUT as READ_TIMEOUT, ShardError, Shards};
 pub use wire::{DriveReport, DriveReportState, NodeReport};

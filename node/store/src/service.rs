@@ -9,8 +9,8 @@ use holdfast_ring::Buffer;
 use serde::de::DeserializeOwned;
 
 use crate::{
-    shards::{ShardError, Shards, delete_local, encode_refusal, get_local, put_local},
-    wire::{DeleteShard, GetShard, PutShard},
+    shards::{ShardError, Shards, delete_local, encode_refusal, get_local, get_whole_local, put_local},
+    wire::{DeleteShard, GetShard, GetWholeShard, PutShard},
 };
 
 /// Code of a refusal that carries a [`ShardError`].
@@ -18,7 +18,7 @@ const SHARD_ERROR: u16 = 1;
 /// Code of a refusal of a request that makes no sense.
 const BAD_REQUEST: u16 = 2;
 
-/// Answers `ShardPut`, `ShardGet` and `ShardDelete`.
+/// Answers `ShardPut`, `ShardGet`, `ShardGetWhole` and `ShardDelete`.
 #[derive(Debug, Clone)]
 pub struct ShardService {
     shards: Arc<Shards>,
@@ -55,6 +55,13 @@ impl ShardService {
                 let buffer =
                     get_local(&drive, get.id, get.generation, get.start..get.end).await.map_err(refusal)?;
                 Ok(Reply::with_payload(buffer))
+            }
+            Method::ShardGetWhole => {
+                let get: GetWholeShard = decode(&body)?;
+                let drive = self.shards.local_drive(get.drive).map_err(refusal)?;
+                let (buffer, manifest) =
+                    get_whole_local(&drive, get.id, get.generation).await.map_err(refusal)?;
+                Ok(Reply { body: Bytes::from(manifest), ..Reply::with_payload(buffer) })
             }
             Method::ShardDelete => {
                 let delete: DeleteShard = decode(&body)?;

@@ -6,14 +6,14 @@ use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
 use bytes::Bytes;
 use holdfast_drive::{DeleteError, Drive, GetError, PutError, ShardWrite};
 use holdfast_model::{DriveId, Generation, NodeId, ShardId, placement::Place};
-use holdfast_peer::{Method, PeerClient, PeerError};
+use holdfast_peer::{Answer, Method, PeerClient, PeerError};
 use holdfast_ring::Buffer;
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     health::Health,
-    wire::{DeleteShard, GetShard, PutShard},
+    wire::{DeleteShard, GetShard, GetWholeShard, PutShard},
 };
 
 /// How long a shard may take to become durable on another node.
@@ -21,6 +21,9 @@ const PUT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long a shard may take to be read, here or elsewhere.
 pub const GET_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a whole shard may take that is read beside everything else.
+const WHOLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a delete may take on another node.
 const DELETE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -138,6 +141,27 @@ impl Shards {
         }
     }
 
+    /// Reads a whole shard with the sealed manifest of its record, in the background.
+    ///
+    /// # Errors
+    /// [`ShardError`].
+    pub async fn get_whole(
+        &self,
+        place: Place,
+        id: ShardId,
+        generation: Generation,
+    ) -> Result<(Buffer, Vec<u8>), ShardError> {
+        if place.node == self.node {
+            return get_whole_local(&self.local_drive(place.drive)?, id, generation).await;
+        }
+        let body = GetWholeShard { drive: place.drive, id, generation };
+        let reply = self.exchange(place.node, Method::ShardGetWhole, &body, None, WHOLE_TIMEOUT).await?;
+        match reply.payload {
+            Some(buffer) => Ok((buffer, reply.body.to_vec())),
+            None => Err(ShardError::Damaged { drive: place.drive, what: "no bytes came".to_owned() }),
+        }
+    }
+
     /// Deletes a shard durably. A shard that is not there is deleted.
     ///
     /// # Errors
@@ -158,10 +182,21 @@ impl Shards {
         payload: Option<Buffer>,
         timeout: Duration,
     ) -> Result<Option<Buffer>, ShardError> {
+        self.exchange(node, method, body, payload, timeout).await.map(|reply| reply.payload)
+    }
+
+    async fn exchange<T: Serialize>(
+        &self,
+        node: NodeId,
+        method: Method,
+        body: &T,
+        payload: Option<Buffer>,
+        timeout: Duration,
+    ) -> Result<Answer, ShardError> {
         let body = postcard::to_stdvec(body)
             .map_err(|e| ShardError::Node { node, what: format!("request does not encode: {e}") })?;
         match self.peers.call(node, method, Bytes::from(body), payload.map(Into::into), timeout).await {
-            Ok(reply) => Ok(reply.payload),
+            Ok(reply) => Ok(reply),
             Err(PeerError::Refused { message, .. }) => Err(decode_refusal(node, &message)),
             Err(error) => {
                 self.health.suspect(node);
@@ -188,17 +223,40 @@ pub(crate) async fn put_local(drive: &Drive, write: ShardWrite) -> Result<(), Sh
     })
 }
 
+/// What a stripe's shard holds never changes, whatever place and generation it was written for: a shard that
+/// was not moved keeps the generation of its record when others of its stripe move on, and one written anew
+/// is ahead of the catalog until that has switched. So the generation that is there is read.
 pub(crate) async fn get_local(
     drive: &Drive,
     id: ShardId,
     generation: Generation,
     range: Range<u32>,
 ) -> Result<Buffer, ShardError> {
-    drive.get(id, generation, range, GET_TIMEOUT).await.map_err(|error| match error {
-        GetError::NotFound { .. } => ShardError::NotFound { drive: drive.id(), id },
-        GetError::Damaged { .. } => ShardError::Damaged { drive: drive.id(), what: error.to_string() },
-        other => ShardError::Drive { drive: drive.id(), what: other.to_string() },
-    })
+    let got = match drive.get(id, generation, range.clone(), GET_TIMEOUT).await {
+        Err(GetError::OtherGeneration { stored, .. }) => drive.get(id, stored, range, GET_TIMEOUT).await,
+        got => got,
+    };
+    got.map_err(|error| unread(drive.id(), id, &error))
+}
+
+pub(crate) async fn get_whole_local(
+    drive: &Drive,
+    id: ShardId,
+    generation: Generation,
+) -> Result<(Buffer, Vec<u8>), ShardError> {
+    let got = match drive.get_whole(id, generation, WHOLE_TIMEOUT).await {
+        Err(GetError::OtherGeneration { stored, .. }) => drive.get_whole(id, stored, WHOLE_TIMEOUT).await,
+        got => got,
+    };
+    got.map_err(|error| unread(drive.id(), id, &error))
+}
+
+fn unread(drive: DriveId, id: ShardId, error: &GetError) -> ShardError {
+    match error {
+        GetError::NotFound { .. } => ShardError::NotFound { drive, id },
+        GetError::Damaged { .. } => ShardError::Damaged { drive, what: error.to_string() },
+        other => ShardError::Drive { drive, what: other.to_string() },
+    }
 }
 
 pub(crate) async fn delete_local(

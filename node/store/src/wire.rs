@@ -25,6 +25,14 @@ pub(crate) struct GetShard {
     pub end: u32,
 }
 
+/// Body of `ShardGetWhole`; the reply's payload is the shard, its body the record's sealed manifest.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct GetWholeShard {
+    pub drive: DriveId,
+    pub id: ShardId,
+    pub generation: Generation,
+}
+
 /// Body of `ShardDelete`.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct DeleteShard {

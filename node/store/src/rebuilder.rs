@@ -1,0 +1,256 @@
+//! Gives shards of a stripe new places: copies what can still be read, rebuilds what cannot from any `data`
+//! others, writes it, and reads it back before anybody may rely on it.
+//!
+//! Works on ciphertext alone: no key is needed, and none is here. What is read was verified against its
+//! record's checksums; what was written is compared byte for byte with what is on the drive.
+//!
+//! Invariants:
+//! - nothing is deleted or switched here: the caller tells the catalog, and only after this returns;
+//! - memory for all shards of one stripe is reserved before the first is read.
+
+use std::sync::Arc;
+
+use futures::{StreamExt, future::try_join_all, stream::FuturesUnordered};
+use holdfast_drive::ShardWrite;
+use holdfast_erasure::Code;
+use holdfast_model::{Generation, ShardId, ShardIndex, TenantId, placement::Place};
+use holdfast_ring::Buffer;
+use holdfast_stripe::Layout;
+
+use crate::{
+    health::Health,
+    memory::ReadMemory,
+    reader::StoredStripe,
+    shards::{ShardError, Shards},
+};
+
+/// One shard that needs a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Relocation {
+    /// Which shard of the stripe.
+    pub index: ShardIndex,
+    /// Whether what is at its old place may be used: its drive is only being emptied.
+    pub readable: bool,
+    /// Where it is to be.
+    pub to: Place,
+}
+
+/// Why shards have no new places.
+#[derive(Debug, thiserror::Error)]
+pub enum RebuildFailed {
+    /// Too few shards can be read now. What is down may come back.
+    #[error("{readable} shards readable, {needed} needed; {cause}")]
+    TooFewShards {
+        /// Shards that could be read.
+        readable: usize,
+        /// Shards needed.
+        needed: usize,
+        /// What the last unreadable one met.
+        cause: String,
+    },
+    /// A new copy could not be written.
+    #[error("writing shard {index}: {cause}")]
+    Write {
+        /// Which shard.
+        index: ShardIndex,
+        /// What was met.
+        cause: ShardError,
+    },
+    /// A new copy could not be read back, or is not what was written.
+    #[error("reading shard {index} back: {what}")]
+    ReadBack {
+        /// Which shard.
+        index: ShardIndex,
+        /// What was found.
+        what: String,
+    },
+    /// The catalog's description is not of a stripe this release can have written.
+    #[error("its description is not of a stripe: {0}")]
+    Description(String),
+}
+
+/// What was moved to carry out a relocation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Moved {
+    /// Bytes of shards read to make the new ones.
+    pub read_bytes: u64,
+    /// Bytes of shards written.
+    pub written_bytes: u64,
+}
+
+/// Rebuilds shards.
+#[derive(Debug, Clone)]
+pub struct StripeRebuilder {
+    /// Where shards are.
+    pub shards: Arc<Shards>,
+    /// Who answers.
+    pub health: Arc<Health>,
+    /// Memory for what is read and made.
+    pub memory: ReadMemory,
+}
+
+struct Gathered {
+    shards: Vec<Option<Buffer>>,
+    manifest: Vec<u8>,
+    read_bytes: u64,
+}
+
+impl StripeRebuilder {
+    /// Writes the shards named in `relocations` to their new places under `generation` and reads them back.
+    ///
+    /// # Errors
+    /// [`RebuildFailed`]; some new copies may be on drives then, which the catalog does not know.
+    pub async fn relocate(
+        &self,
+        tenant: TenantId,
+        stripe: &StoredStripe,
+        relocations: &[Relocation],
+        generation: Generation,
+    ) -> Result<Moved, RebuildFailed> {
+        let layout = Layout::new(stripe.data, stripe.parity, stripe.len)
+            .ok_or_else(|| RebuildFailed::Description(format!("{} bytes", stripe.len)))?;
+        let code = Code::of(stripe.data, stripe.parity)
+            .map_err(|error| RebuildFailed::Description(error.to_string()))?;
+        let width = stripe.places.len();
+        if width != usize::from(stripe.data) + usize::from(stripe.parity)
+            || relocations.iter().any(|r| usize::from(r.index.get()) >= width)
+        {
+            return Err(RebuildFailed::Description(format!("{width} places")));
+        }
+        // What is gathered, what is made of it, and what is read back.
+        let held = usize::from(stripe.data) + 2 * relocations.len();
+        let _reserved = self.memory.reserve_rebuild(held, layout.shard_len()).await;
+        let gathered = self.gather(stripe, relocations).await?;
+        let made = self.make(&code, relocations, &layout, &gathered).await?;
+        let mut moved = Moved { read_bytes: gathered.read_bytes, written_bytes: 0 };
+        let writes = relocations.iter().zip(made).map(|(relocation, payload)| {
+            let manifest = gathered.manifest.clone();
+            self.write(tenant, stripe, *relocation, generation, manifest, payload)
+        });
+        moved.written_bytes = try_join_all(writes).await?.into_iter().sum();
+        Ok(moved)
+    }
+
+    /// Whole shards: those that only move, or any `data` of those that stay.
+    async fn gather(
+        &self,
+        stripe: &StoredStripe,
+        relocations: &[Relocation],
+    ) -> Result<Gathered, RebuildFailed> {
+        let mut gathered = Gathered {
+            shards: (0..stripe.places.len()).map(|_| None).collect(),
+            manifest: Vec::new(),
+            read_bytes: 0,
+        };
+        let wanted: Vec<usize> = relocations.iter().map(|r| usize::from(r.index.get())).collect();
+        if relocations.iter().all(|relocation| relocation.readable) {
+            let copies = wanted.iter().map(|&index| self.fetch(stripe, index));
+            if let Ok(found) = try_join_all(copies).await {
+                for (index, (buffer, manifest)) in wanted.iter().zip(found) {
+                    gathered.take(*index, buffer, manifest);
+                }
+                return Ok(gathered);
+            }
+        }
+        let needed = usize::from(stripe.data);
+        let mut waiting: Vec<usize> = (0..stripe.places.len()).filter(|i| !wanted.contains(i)).collect();
+        // Nodes that answer first (the vector is used from its end).
+        waiting.sort_by_key(|i| (self.health.is_up(stripe.places[*i].node), std::cmp::Reverse(*i)));
+        let (mut readable, mut cause) = (0, "none failed".to_owned());
+        let mut running = FuturesUnordered::new();
+        loop {
+            while readable + running.len() < needed {
+                let Some(index) = waiting.pop() else { break };
+                running.push(async move { (index, self.fetch(stripe, index).await) });
+            }
+            match running.next().await {
+                Some((index, Ok((buffer, manifest)))) => {
+                    gathered.take(index, buffer, manifest);
+                    readable += 1;
+                }
+                Some((_, Err(error))) => cause = error.to_string(),
+                None if readable < needed => {
+                    return Err(RebuildFailed::TooFewShards { readable, needed, cause });
+                }
+                None => return Ok(gathered),
+            }
+        }
+    }
+
+    async fn fetch(&self, stripe: &StoredStripe, index: usize) -> Result<(Buffer, Vec<u8>), ShardError> {
+        self.shards.get_whole(stripe.places[index], shard_id(stripe, index), stripe.generation).await
+    }
+
+    /// The shards to write, in the order of `relocations`.
+    async fn make(
+        &self,
+        code: &Code,
+        relocations: &[Relocation],
+        layout: &Layout,
+        gathered: &Gathered,
+    ) -> Result<Vec<Buffer>, RebuildFailed> {
+        let length = layout.shard_len();
+        if let Some(other) = gathered.shards.iter().flatten().find(|shard| shard.len() != length) {
+            return Err(RebuildFailed::Description(format!(
+                "a shard of {} bytes where {length} were expected",
+                other.len()
+            )));
+        }
+        let mut made = Vec::with_capacity(relocations.len());
+        for relocation in relocations {
+            let index = usize::from(relocation.index.get());
+            let mut out = self.memory.pool().acquire(length).await;
+            match &gathered.shards[index] {
+                Some(copy) => out.copy_from_slice(copy),
+                None => {
+                    let present: Vec<Option<&[u8]>> =
+                        gathered.shards.iter().map(|shard| shard.as_deref()).collect();
+                    code.rebuild(&present, &[index], &mut [&mut out[..]])
+                        .map_err(|error| RebuildFailed::Description(error.to_string()))?;
+                }
+            }
+            made.push(out);
+        }
+        Ok(made)
+    }
+
+    /// Writes one shard and compares what the drive then holds; returns its bytes.
+    async fn write(
+        &self,
+        tenant: TenantId,
+        stripe: &StoredStripe,
+        relocation: Relocation,
+        generation: Generation,
+        manifest: Vec<u8>,
+        payload: Buffer,
+    ) -> Result<u64, RebuildFailed> {
+        let Relocation { index, to, .. } = relocation;
+        let id = shard_id(stripe, usize::from(index.get()));
+        let expected = payload.to_vec();
+        let (data, parity) = (stripe.data, stripe.parity);
+        let write = ShardWrite { id, generation, tenant, data, parity, manifest, payload };
+        self.shards.put(to, write).await.map_err(|cause| RebuildFailed::Write { index, cause })?;
+        let (found, _) = self
+            .shards
+            .get_whole(to, id, generation)
+            .await
+            .map_err(|error| RebuildFailed::ReadBack { index, what: error.to_string() })?;
+        if found[..] != expected[..] {
+            return Err(RebuildFailed::ReadBack { index, what: "other bytes than were written".to_owned() });
+        }
+        Ok(expected.len() as u64)
+    }
+}
+
+impl Gathered {
+    fn take(&mut self, index: usize, buffer: Buffer, manifest: Vec<u8>) {
+        self.read_bytes += buffer.len() as u64;
+        self.shards[index] = Some(buffer);
+        self.manifest = manifest;
+    }
+}
+
+fn shard_id(stripe: &StoredStripe, index: usize) -> ShardId {
+    let index = ShardIndex::new(u8::try_from(index).expect("a stripe has at most 255 shards"));
+    ShardId { stripe: stripe.id, index }
+}
