@@ -10,7 +10,7 @@ use holdfast_model::{ByteCount, ClusterId, DriveId, Epoch, GroupId, Level, NodeI
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::AdminError;
+use crate::{AdminError, WorkStatus};
 
 /// What the admin API needs of a node. Every method may be called at any time and by many requests at once.
 #[async_trait]
@@ -39,6 +39,15 @@ pub trait AdminBackend: Send + Sync + 'static {
 
     /// One more access key for a tenant.
     async fn create_access_key(&self, tenant: &str) -> Result<AccessKeyPair, AdminError>;
+
+    /// Debt and background work of the whole cluster.
+    async fn work(&self) -> Result<WorkStatus, AdminError>;
+
+    /// Has this node's drives scrubbed now.
+    async fn scrub_now(&self) -> Result<(), AdminError>;
+
+    /// Has a drive emptied, after which it leaves for good; or, with `draining` false, keeps it after all.
+    async fn drain_drive(&self, drive: DriveId, draining: bool) -> Result<(), AdminError>;
 
     /// The key that signs sessions: the same on every node of the cluster, and nowhere else.
     fn session_key(&self) -> [u8; 32];

@@ -33,6 +33,7 @@ mod state;
 mod status;
 mod tenants;
 mod web;
+mod workers;
 
 use std::sync::Arc;
 
@@ -49,6 +50,7 @@ pub use openapi::document as openapi_document;
 pub use password::{HashPasswordError, hash_password};
 pub use server::serve;
 pub use web::CONSOLE_INCLUDED;
+pub use workers::{LostShards, TenantDebt, WorkStatus, WorkerStatus};
 
 /// Largest request body in bytes. The largest legitimate one is a login.
 const BODY_SIZE_MAX: usize = 16 * 1024;

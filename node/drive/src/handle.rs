@@ -316,6 +316,12 @@ impl Drive {
         answer.await.unwrap_or(Err(closed))
     }
 
+    /// Whether the drive has a live record of the shard, of any generation. Says nothing about its bytes.
+    #[must_use]
+    pub fn holds(&self, id: ShardId) -> bool {
+        self.inner.shared.index.read().get(id).is_some()
+    }
+
     /// Up to `limit` live shards in ascending order, the first one after `after`.
     #[must_use]
     pub fn list(&self, after: Option<ShardId>, limit: usize) -> Vec<ShardInfo> {

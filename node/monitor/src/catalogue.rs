@@ -40,6 +40,7 @@ pub fn catalogue() -> Vec<Metric> {
         reading::DriveReading::METRICS,
         reading::StripeReading::METRICS,
         reading::CatalogCopyReading::METRICS,
+        reading::DebtReading::METRICS,
         reading::RaftGroupReading::METRICS,
         reading::RaftLogReading::METRICS,
         reading::PeerReading::METRICS,

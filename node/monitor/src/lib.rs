@@ -27,8 +27,8 @@ use prometheus::{Registry, TextEncoder, proto::MetricFamily};
 
 pub use catalogue::{Kind, Metric, catalogue};
 pub use reading::{
-    BufferReading, CatalogCopyReading, DriveErrors, DriveLabels, DriveReading, DriveState, PeerReading,
-    RaftGroupReading, RaftLogReading, StripeReading,
+    BufferReading, CatalogCopyReading, DebtReading, DriveErrors, DriveLabels, DriveReading, DriveState,
+    PeerReading, RaftGroupReading, RaftLogReading, StripeReading,
 };
 pub use s3::{S3Metrics, S3Request};
 pub use sample::Sample;

@@ -159,6 +159,19 @@ reading! {
         read: u64 = Counter "holdfast_stripes_read_total", "Stripe reads answered, degraded or not.";
         degraded_reads: u64 = Counter "holdfast_stripes_degraded_reads_total", "Stripe reads that had to rebuild a missing or damaged shard. Grows while a node or drive is out.";
         unreadable: u64 = Counter "holdfast_stripes_unreadable_total", "Stripe reads refused because too few shards were readable. Any growth needs a person.";
+        bad_shards: u64 = Counter "holdfast_bad_shards_total", "Shards that reads found missing or damaged on drives that work.";
+        shards_repaired: u64 = Counter "holdfast_shards_repaired_total", "Bad shards that were rebuilt from others and are whole again.";
+    }
+}
+
+pub(crate) const DEBT_LABELS: &[&str] = &["partition"];
+
+reading! {
+    /// Redundancy owed in one partition, known by the node that leads its group.
+    DebtReading, labels DEBT_LABELS, {
+        stripes: u64 = Gauge "holdfast_debt_stripes", "Stripes with fewer readable shards than their level asks for. The sum over nodes and partitions is 0 when everything is whole.";
+        unreadable: u64 = Gauge "holdfast_debt_unreadable_stripes", "Stripes with too few readable shards to be read at all. Anything but 0 needs a person.";
+        draining_shards: u64 = Gauge "holdfast_debt_draining_shards", "Shards on drives that are being emptied.";
     }
 }
 

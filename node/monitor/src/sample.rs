@@ -2,15 +2,15 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use holdfast_model::{GroupId, NodeId};
+use holdfast_model::{GroupId, NodeId, PartitionId};
 use prometheus::proto;
 
 use crate::{
     BuildInfo,
     catalogue::{Kind, Metric},
     reading::{
-        BufferReading, CatalogCopyReading, DRIVE_STATE_AND_ERRORS, DriveErrors, DriveLabels, DriveReading,
-        DriveState, Figure, PeerReading, RaftGroupReading, RaftLogReading, StripeReading,
+        BufferReading, CatalogCopyReading, DRIVE_STATE_AND_ERRORS, DebtReading, DriveErrors, DriveLabels,
+        DriveReading, DriveState, Figure, PeerReading, RaftGroupReading, RaftLogReading, StripeReading,
     },
 };
 
@@ -70,6 +70,11 @@ impl Sample {
     /// The catalog's second copy. Call once.
     pub fn catalog_copy(&mut self, reading: &CatalogCopyReading) {
         self.add_all(CatalogCopyReading::METRICS, &[], &reading.figures());
+    }
+
+    /// Redundancy owed in one partition. Call once per partition this node's groups lead.
+    pub fn debt(&mut self, partition: PartitionId, reading: &DebtReading) {
+        self.add_all(DebtReading::METRICS, &[("partition", &partition.to_string())], &reading.figures());
     }
 
     /// One Raft group. Call once per group.

@@ -5,19 +5,20 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use holdfast_admin_api::{
     AccessKeyPair, AdminBackend, AdminError, AilingReplica, Capacity, ClusterStatus, CreatedTenant,
     DriveState, DriveStatus, DriveUsage, GroupStatus, JoinTokenInfo, LevelStatus, NodeState, NodeStatus,
-    OperatorRecord, Readiness, Role, Secret, ServiceUrls, StripeShape, TenantStatus,
+    OperatorRecord, Readiness, Role, Secret, ServiceUrls, StripeShape, TenantStatus, WorkStatus,
 };
 use holdfast_consensus::Consensus;
-use holdfast_control::{Command, ControlView, Refusal, TenantState};
+use holdfast_control::{Command, ControlView, DriveState as StandingOfDrive, Refusal, TenantState};
 use holdfast_keyring::Keyring;
-use holdfast_model::{ByteCount, GroupId, Level, NodeId, UnixMillis};
+use holdfast_model::{ByteCount, DriveId, GroupId, Level, NodeId, UnixMillis};
+use holdfast_object::ObjectService;
 use holdfast_peer::{join::JoinToken, pki::Ca};
 use holdfast_store::{DriveReport, DriveReportState, Health};
 
 use crate::{
     control::{Control, now},
     groups::Ward,
-    tenants,
+    tenants, work,
 };
 
 /// What an operator is told to wait when there is no quorum.
@@ -42,6 +43,8 @@ pub struct Admin {
     pub ca: Arc<Ca>,
     /// Signs sessions; the same on all nodes.
     pub session_key: [u8; 32],
+    /// Objects, for their workers.
+    pub objects: Arc<ObjectService>,
 }
 
 fn internal(doing: &str, error: anyhow::Error) -> AdminError {
@@ -370,6 +373,26 @@ impl AdminBackend for Admin {
 
     fn node_name(&self) -> String {
         self.name.clone()
+    }
+
+    async fn work(&self) -> Result<WorkStatus, AdminError> {
+        let view = self.view().await?;
+        Ok(work::status(&view, &self.health))
+    }
+
+    async fn scrub_now(&self) -> Result<(), AdminError> {
+        self.objects.scrub_now();
+        Ok(())
+    }
+
+    async fn drain_drive(&self, drive: DriveId, draining: bool) -> Result<(), AdminError> {
+        let state = if draining { StandingOfDrive::Draining } else { StandingOfDrive::Active };
+        let command = Command::SetDriveState { drive, state };
+        match self.control.propose(&command).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(refusal)) => Err(refused(&refusal)),
+            Err(error) => Err(unavailable(&error)),
+        }
     }
 
     async fn ready(&self) -> Readiness {

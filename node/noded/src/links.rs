@@ -9,10 +9,16 @@ use std::{
 use bytes::Bytes;
 use holdfast_consensus::{Consensus, Transport, TransportError};
 use holdfast_drive::{DriveState, DriveStatus};
-use holdfast_model::{DriveId, NodeId};
+use holdfast_model::{DriveId, NodeId, PartitionId};
+use holdfast_object::{
+    ObjectService,
+    workers::{PartitionDebt, WorkerStatus},
+};
 use holdfast_peer::{Method, PeerClient, PeerError, PeerNode, Refusal, Reply, Service};
 use holdfast_ring::Buffer;
-use holdfast_store::{DriveReport, DriveReportState, NodeReport, ShardService, Shards};
+use holdfast_store::{
+    DebtReport, DriveReport, DriveReportState, NodeReport, ShardService, Shards, WorkerReport,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -63,6 +69,7 @@ pub struct NodeService {
     shards: OnceLock<Arc<Shards>>,
     groups: OnceLock<Arc<Groups>>,
     orders: Arc<Orders>,
+    objects: OnceLock<Arc<ObjectService>>,
 }
 
 impl NodeService {
@@ -77,6 +84,7 @@ impl NodeService {
             shards: OnceLock::new(),
             groups: OnceLock::new(),
             orders,
+            objects: OnceLock::new(),
         }
     }
 
@@ -106,6 +114,11 @@ impl NodeService {
         }
     }
 
+    /// Objects are served: the workers' word becomes part of the report.
+    pub fn serve_objects(&self, objects: Arc<ObjectService>) {
+        let _ = self.objects.set(objects);
+    }
+
     /// What this node says about itself.
     #[must_use]
     pub fn report(&self) -> NodeReport {
@@ -116,8 +129,37 @@ impl NodeService {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: self.started.elapsed().as_secs(),
             drives: drives.iter().map(|drive| drive_report(&drive.status())).collect(),
+            workers: self.objects.get().map(|objects| worker_reports(objects)).unwrap_or_default(),
+            debts: self.objects.get().map(|objects| debt_reports(objects)).unwrap_or_default(),
         }
     }
+}
+
+fn worker_reports(objects: &ObjectService) -> Vec<WorkerReport> {
+    let report = |status: WorkerStatus| WorkerReport {
+        kind: status.kind.name().to_owned(),
+        working: status.working,
+        done: status.progress.done,
+        left: status.progress.left,
+        failed: status.progress.failed,
+        bytes: status.progress.bytes,
+        bytes_per_second: status.rate(),
+        elapsed_seconds: status.elapsed.as_secs(),
+        remaining_seconds: status.remaining().map(|left| left.as_secs()),
+        trouble: status.trouble,
+    };
+    objects.workers().workers().into_iter().map(report).collect()
+}
+
+fn debt_reports(objects: &ObjectService) -> Vec<DebtReport> {
+    let report = |(partition, debt): (PartitionId, PartitionDebt)| DebtReport {
+        partition,
+        tenant: debt.tenant,
+        by_lost: debt.stripes.into_iter().collect(),
+        unreadable: debt.unreadable,
+        draining: debt.draining,
+    };
+    objects.workers().debt().into_iter().map(report).collect()
 }
 
 /// A drive's status as its node reports it.

@@ -6,6 +6,7 @@
 mod admin;
 mod admission;
 mod control;
+mod drains;
 mod drives;
 mod groups;
 mod identity;
@@ -21,6 +22,7 @@ mod recover;
 mod second_copy;
 mod tenants;
 mod tls;
+mod work;
 
 use std::{path::PathBuf, process::ExitCode};
 

@@ -7,10 +7,10 @@ use holdfast_drive::{Drive, DriveState};
 use holdfast_gateway_s3::{Observer, RequestRecord};
 use holdfast_model::NodeId;
 use holdfast_monitor::{
-    BufferReading, BuildInfo, CatalogCopyReading, DriveErrors, DriveLabels, DriveReading, Monitor,
-    PeerReading, RaftGroupReading, RaftLogReading, Sample, StripeReading,
+    BufferReading, BuildInfo, CatalogCopyReading, DebtReading, DriveErrors, DriveLabels, DriveReading,
+    Monitor, PeerReading, RaftGroupReading, RaftLogReading, Sample, StripeReading,
 };
-use holdfast_object::journal::Journal;
+use holdfast_object::{ObjectService, journal::Journal};
 use holdfast_peer::PeerClient;
 use holdfast_store::Counters;
 
@@ -33,6 +33,8 @@ pub struct Parts {
     pub counters: Arc<Counters>,
     /// Buffers.
     pub pools: Pools,
+    /// Objects, for their workers.
+    pub objects: Arc<ObjectService>,
 }
 
 /// A monitor over `parts`.
@@ -49,6 +51,7 @@ pub fn monitor(parts: Parts) -> Arc<Monitor> {
         peers(&parts, sample);
         stripes(&parts, sample);
         catalog_copy(&parts, sample);
+        debts(&parts, sample);
         buffers(&parts, sample);
     });
     monitor
@@ -142,6 +145,8 @@ fn stripes(parts: &Parts, sample: &mut Sample) {
         read: load(&counters.ranges_read),
         degraded_reads: load(&counters.degraded_reads),
         unreadable: load(&counters.unreadable),
+        bad_shards: load(&counters.bad_shards),
+        shards_repaired: load(&counters.shards_repaired),
     });
 }
 
@@ -156,6 +161,17 @@ fn catalog_copy(parts: &Parts, sample: &mut Sample) {
         waiting: status.waiting,
         lagging: status.lagging,
     });
+}
+
+fn debts(parts: &Parts, sample: &mut Sample) {
+    for (partition, debt) in parts.objects.workers().debt() {
+        let reading = DebtReading {
+            stripes: debt.total(),
+            unreadable: debt.unreadable,
+            draining_shards: debt.draining,
+        };
+        sample.debt(partition, &reading);
+    }
 }
 
 fn buffers(parts: &Parts, sample: &mut Sample) {

@@ -28,7 +28,7 @@ use holdfast_model::{ByteCount, ClusterId, GroupId, NodeId, config::NodeConfig};
 use holdfast_object::{
     Directory, ObjectService, StripeIo,
     journal::{Journal, JournalParts, Owner},
-    sweeper,
+    sweeper, workers,
 };
 use holdfast_peer::{
     PeerClient, PeerServer,
@@ -36,7 +36,7 @@ use holdfast_peer::{
     pki::{Ca, Certificate, NodeKey, PeerIdentity, PrivateKey},
 };
 use holdfast_ring::BufferPool;
-use holdfast_store::{Counters, Health, ReadMemory, Shards};
+use holdfast_store::{Counters, Findings, Health, ReadMemory, Shards};
 use parking_lot::Mutex;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -45,6 +45,7 @@ use crate::{
     admin::Admin,
     admission::{Admission, GrantExtras},
     control::{Control, now},
+    drains,
     drives::open_drives,
     groups::{Groups, LostLog, Ward},
     identity::{Credentials, Identity, write_durably},
@@ -373,12 +374,14 @@ impl Node {
 
         // Objects.
         let counters = Arc::new(Counters::default());
+        let (findings, found) = Findings::channel();
         let stripes = StripeIo {
             shards,
             health: Arc::clone(&health),
             write_pool: pools.write.clone(),
             read_memory: ReadMemory::new(pools.drive.clone()),
             counters: Arc::clone(&counters),
+            findings,
         };
         let directory = Arc::new(Directory::new(cluster, REGION.to_owned()));
         tasks.spawn(tenants::follow(
@@ -402,6 +405,15 @@ impl Node {
             .await;
         let objects = Arc::new(ObjectService::new(directory, Arc::clone(&consensus), catalogs, stripes));
         tasks.spawn(sweeper::run(Arc::clone(&objects), own, stop.clone()));
+        tasks.spawn(drains::run(
+            control.clone(),
+            Arc::clone(&consensus),
+            Arc::clone(&objects),
+            own,
+            stop.clone(),
+        ));
+        service.serve_objects(Arc::clone(&objects));
+        tasks.spawn(workers::run(Arc::clone(&objects), own, found, stop.clone()));
         let steward = Steward {
             control: control.clone(),
             consensus: Arc::clone(&consensus),
@@ -442,6 +454,7 @@ impl Node {
             journal: Arc::clone(&journal),
             counters,
             pools: pools.clone(),
+            objects: Arc::clone(&objects),
         });
         let admin = Arc::new(Admin {
             name: identity.name.clone(),
@@ -452,6 +465,7 @@ impl Node {
             keyring,
             ca,
             session_key,
+            objects: Arc::clone(&objects),
         });
         let admin_listener = listen(config.listen.admin, "admin").await?;
         let metrics_listener = listen(config.listen.metrics, "metrics").await?;

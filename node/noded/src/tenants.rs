@@ -5,11 +5,15 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use holdfast_catalog::{Command as CatalogCommand, Op, decode_outcome};
 use holdfast_consensus::Consensus;
-use holdfast_control::{Command, ControlView, NewTenant, Refusal, Response, TenantState};
+use holdfast_control::{Command, ControlView, DriveState, NewTenant, Refusal, Response, TenantState};
 use holdfast_crypt::{TenantKey, random_array};
 use holdfast_keyring::Keyring;
 use holdfast_model::{DatabaseId, GroupId, Level, PartitionId, TenantId};
-use holdfast_object::{Directory, DirectorySnapshot, TenantEntry, api::Credential};
+use holdfast_object::{
+    Directory, DirectorySnapshot, TenantEntry,
+    api::Credential,
+    workers::{KnownDrive, Standing},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::control::{Control, now};
@@ -42,7 +46,16 @@ pub async fn follow(
 
 fn snapshot(view: &ControlView, keyring: &Keyring) -> DirectorySnapshot {
     let Some(cluster) = &view.cluster else { return DirectorySnapshot::default() };
-    let mut snapshot = DirectorySnapshot::default();
+    let drives = view.drives.values().map(|record| KnownDrive {
+        drive: record.drive,
+        node: record.node,
+        standing: match record.state {
+            DriveState::Active => Standing::Active,
+            DriveState::Draining => Standing::Draining,
+            DriveState::Removed => Standing::Removed,
+        },
+    });
+    let mut snapshot = DirectorySnapshot { drives: drives.collect(), ..DirectorySnapshot::default() };
     for tenant in view.tenants.values().filter(|tenant| tenant.state == TenantState::Active) {
         match keyring.tenant(tenant.tenant, &tenant.wrapped_key) {
             Ok(key) => {

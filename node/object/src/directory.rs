@@ -7,7 +7,10 @@ use holdfast_crypt::TenantKey;
 use holdfast_model::{ClusterId, GroupId, Level, PartitionId, TenantId};
 use parking_lot::RwLock;
 
-use crate::api::{Credential, ObjectError};
+use crate::{
+    api::{Credential, ObjectError},
+    workers::KnownDrive,
+};
 
 /// One tenant that may be served.
 #[derive(Debug, Clone)]
@@ -29,6 +32,8 @@ pub struct TenantEntry {
 pub struct DirectorySnapshot {
     /// Tenants that are active.
     pub tenants: HashMap<TenantId, Arc<TenantEntry>>,
+    /// All drives of the cluster.
+    pub drives: Vec<KnownDrive>,
     /// Access keys of those tenants.
     pub access_keys: HashMap<String, Credential>,
 }

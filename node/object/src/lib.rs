@@ -16,6 +16,7 @@ mod stripes;
 pub mod sweeper;
 mod tenant;
 pub mod versioned;
+pub mod workers;
 
 pub use directory::{Directory, DirectorySnapshot, TenantEntry};
 pub use service::{ObjectService, open_versioned};

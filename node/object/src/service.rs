@@ -9,13 +9,18 @@ use holdfast_catalog::{
 use holdfast_consensus::{Consensus, ProposeError};
 use holdfast_crypt::random_array;
 use holdfast_model::{GroupId, PartitionId, TenantId};
+use tokio::sync::Notify;
 
 use crate::{
     api::{Credential, ObjectError, ObjectGateway, TenantObjects},
     directory::{Directory, TenantEntry},
     stripes::{StripeIo, now},
     tenant::TenantHandle,
+<<<<<<< HEAD
     versioned::VersionedObjects,
+=======
+    workers::Board,
+>>>>>>> 2d0cf30 (object: workers rebuild what lost drives held, repair bad shards, scrub; debt and workers in the admin API and metrics; drives can be emptied)
 };
 
 /// How long a catalog read waits for this replica to catch up.
@@ -32,6 +37,8 @@ pub struct ObjectService {
     pub(crate) consensus: Arc<Consensus>,
     pub(crate) catalogs: HashMap<GroupId, CatalogReader>,
     pub(crate) stripes: StripeIo,
+    pub(crate) workers: Board,
+    pub(crate) scrub_asked: Notify,
 }
 
 impl ObjectService {
@@ -43,7 +50,25 @@ impl ObjectService {
         catalogs: HashMap<GroupId, CatalogReader>,
         stripes: StripeIo,
     ) -> Self {
-        Self { directory, consensus, catalogs, stripes }
+        Self {
+            directory,
+            consensus,
+            catalogs,
+            stripes,
+            workers: Board::default(),
+            scrub_asked: Notify::new(),
+        }
+    }
+
+    /// What the background workers of this node do and know.
+    #[must_use]
+    pub fn workers(&self) -> &Board {
+        &self.workers
+    }
+
+    /// Has this node scrub its drives now instead of when it is due.
+    pub fn scrub_now(&self) {
+        self.scrub_asked.notify_one();
     }
 
     /// Has a command decided and applied by the group that hosts the partition. Done once, also when its

@@ -20,8 +20,8 @@ use holdfast_model::{
 };
 use holdfast_ring::{Buffer, BufferPool};
 use holdfast_store::{
-    Counters, Health, ReadFailed, ReadMemory, Shards, StoredStripe, StripeDraft, StripeReader, WriteFailed,
-    write_stripe,
+    Counters, Findings, Health, ReadFailed, ReadMemory, Shards, StoredStripe, StripeDraft, StripeReader,
+    WriteFailed, write_stripe,
 };
 use holdfast_stripe::{Layout, seal_and_encode};
 use serde::{Deserialize, Serialize};
@@ -52,6 +52,8 @@ pub struct StripeIo {
     pub read_memory: ReadMemory,
     /// What is counted.
     pub counters: Arc<Counters>,
+    /// Where bad shards are told.
+    pub findings: Findings,
 }
 
 impl StripeIo {
@@ -61,6 +63,7 @@ impl StripeIo {
             health: Arc::clone(&self.health),
             memory: self.read_memory.clone(),
             counters: Arc::clone(&self.counters),
+            findings: self.findings.clone(),
         }
     }
 }

@@ -11,16 +11,21 @@
 //! The leader of a group sweeps the garbage of its partitions; every node looks for orphans on its own
 //! drives.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::{StreamExt, stream};
 use holdfast_catalog::{GarbageRow, Op, Orphan, Response};
-use holdfast_model::{GroupId, NodeId, PartitionId, ShardId, StripeId, TenantId, placement::Place};
+use holdfast_model::{DriveId, GroupId, NodeId, PartitionId, ShardId, StripeId, TenantId, placement::Place};
 use holdfast_store::ShardError;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::ObjectError, body_writer::BODY_AGE_MAX, journal::CATALOG_OWNER, service::ObjectService, stripes::now,
+    workers::Standing,
 };
 
 /// How often garbage is looked for.
@@ -78,13 +83,17 @@ async fn sweep_partition(
     route: (PartitionId, GroupId),
 ) -> Result<(), ObjectError> {
     let until = now().get().saturating_sub(millis(GARBAGE_GRACE));
+    let drives = service.directory.snapshot().drives.clone();
+    let removed: BTreeSet<DriveId> =
+        drives.iter().filter(|drive| drive.standing == Standing::Removed).map(|drive| drive.drive).collect();
+    let removed = &removed;
     let mut after = None;
     loop {
         let (rows, next) =
             service.read(route, ("", ""), move |catalog| catalog.garbage(after, BATCH)).await?;
         let due: Vec<GarbageRow> = rows.into_iter().filter(|row| row.since.get() <= until).collect();
         let swept: Vec<_> = stream::iter(due)
-            .map(|row| async move { delete_shards(service, &row).await.then_some(row.id) })
+            .map(|row| async move { delete_shards(service, removed, &row).await.then_some(row.id) })
             .buffer_unordered(PARALLEL)
             .filter_map(|id| async move { id })
             .collect()
@@ -104,9 +113,18 @@ async fn sweep_partition(
 }
 
 /// Whether every shard of it is gone from its drive.
-async fn delete_shards(service: &ObjectService, row: &GarbageRow) -> bool {
+async fn delete_shards(service: &ObjectService, removed: &BTreeSet<DriveId>, row: &GarbageRow) -> bool {
     let mut whole = true;
     for (index, place) in &row.shards {
+        if removed.contains(&place.drive) {
+            // It left for good, and its shards with it.
+            continue;
+        }
+        if !service.stripes.health.has_drive(place.node, place.drive) {
+            // What is away keeps its shards; they are deleted when it is back.
+            whole = false;
+            continue;
+        }
         let id = ShardId { stripe: row.stripe, index: *index };
         match service.stripes.shards.delete(*place, id, row.generation).await {
             Ok(()) => {}

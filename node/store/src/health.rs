@@ -6,12 +6,12 @@
 //! Invariant: candidates are drives of nodes whose last word is good and recent.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
-use holdfast_model::{NodeId, placement::Candidate};
+use holdfast_model::{DriveId, NodeId, placement::Candidate};
 use parking_lot::RwLock;
 
 use crate::wire::NodeReport;
@@ -41,6 +41,7 @@ impl NodeHealth {
 pub struct Health {
     nodes: RwLock<BTreeMap<NodeId, NodeHealth>>,
     members: AtomicUsize,
+    closed: RwLock<BTreeSet<DriveId>>,
 }
 
 impl Health {
@@ -67,6 +68,21 @@ impl Health {
     /// The cluster has so many nodes, up or not. Until this is told nothing may be placed.
     pub fn set_members(&self, members: usize) {
         self.members.store(members, Ordering::Release);
+    }
+
+    /// Drives that take no new shards although they could: they are to be emptied, or have left.
+    pub fn set_closed(&self, drives: BTreeSet<DriveId>) {
+        *self.closed.write() = drives;
+    }
+
+    /// Whether `drive` of `node` can be asked for something: the node answers and reports it usable.
+    #[must_use]
+    pub fn has_drive(&self, node: NodeId, drive: DriveId) -> bool {
+        let now = Instant::now();
+        self.nodes.read().get(&node).is_some_and(|health| {
+            health.up(now)
+                && health.report.drives.iter().any(|known| known.id == drive && known.state.writable())
+        })
     }
 
     /// How many nodes the cluster has; `None` until it is known.
@@ -97,6 +113,7 @@ impl Health {
     #[must_use]
     pub fn candidates(&self) -> Vec<Candidate> {
         let now = Instant::now();
+        let closed = self.closed.read();
         self.nodes
             .read()
             .values()
@@ -107,7 +124,7 @@ impl Health {
                     .report
                     .drives
                     .iter()
-                    .filter(|drive| drive.state.writable())
+                    .filter(|drive| drive.state.writable() && !closed.contains(&drive.id))
                     .map(move |drive| Candidate { drive: drive.id, node, free_bytes: drive.free_bytes })
             })
             .collect()
@@ -142,6 +159,8 @@ mod tests {
             version: String::new(),
             uptime_seconds: 0,
             drives,
+            workers: Vec::new(),
+            debts: Vec::new(),
         }
     }
 

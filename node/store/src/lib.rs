@@ -11,6 +11,7 @@
 
 #![forbid(unsafe_code)]
 
+mod findings;
 mod health;
 mod memory;
 mod reader;
@@ -20,13 +21,14 @@ mod shards;
 mod wire;
 mod writer;
 
+pub use findings::{BadShard, Fault, Findings, Found};
 pub use health::{Health, NodeHealth};
 pub use memory::ReadMemory;
 pub use reader::{ReadFailed, StoredStripe, StripeReader};
 pub use rebuilder::{Moved, RebuildFailed, Relocation, StripeRebuilder};
 pub use service::ShardService;
 pub use shards::{GET_TIMEOUT as READ_TIMEOUT, ShardError, Shards};
-pub use wire::{DriveReport, DriveReportState, NodeReport};
+pub use wire::{DebtReport, DriveReport, DriveReportState, NodeReport, WorkerReport};
 pub use writer::{StripeDraft, WriteFailed, Written, write_stripe};
 
 /// What the store has done since it started.
@@ -40,6 +42,8 @@ pub struct Counters {
     pub degraded_reads: std::sync::atomic::AtomicU64,
     /// Shards found missing or damaged by a read.
     pub bad_shards: std::sync::atomic::AtomicU64,
+    /// Shards that were bad and are whole again.
+    pub shards_repaired: std::sync::atomic::AtomicU64,
     /// Stripe ranges refused because too few shards were readable or content did not open.
     pub unreadable: std::sync::atomic::AtomicU64,
     /// Stripes that did not reach their level and were given up.

@@ -19,6 +19,7 @@ use holdfast_stripe::{Layout, ShardSpan, open_cells, rebuild_range};
 
 use crate::{
     Counters,
+    findings::{BadShard, Fault, Findings},
     health::Health,
     memory::{ReadMemory, Reservation},
     shards::{ShardError, Shards},
@@ -99,6 +100,8 @@ pub struct StripeReader {
     pub memory: ReadMemory,
     /// What is counted.
     pub counters: Arc<Counters>,
+    /// Where bad shards are told.
+    pub findings: Findings,
 }
 
 impl StripeReader {
@@ -167,7 +170,7 @@ impl StripeReader {
                     if open(&mut buffer).is_ok() {
                         return Ok(buffer);
                     }
-                    self.note_bad(stripe, span.shard, "its cells do not open");
+                    self.note_bad(stripe, span.shard, Fault::DoesNotOpen, "its cells do not open");
                 }
                 Err(error) => self.note_unread(stripe, span.shard, &error),
             }
@@ -244,7 +247,7 @@ impl StripeReader {
     fn note_unread(&self, stripe: &StoredStripe, index: usize, error: &ShardError) {
         match error {
             ShardError::NotFound { .. } | ShardError::Damaged { .. } => {
-                self.note_bad(stripe, index, &error.to_string());
+                self.note_bad(stripe, index, Fault::Unreadable, &error.to_string());
             }
             ShardError::Full(_) | ShardError::Drive { .. } | ShardError::Node { .. } => {
                 tracing::debug!(stripe = %stripe.id, shard = index, %error, "shard not reachable");
@@ -252,9 +255,11 @@ impl StripeReader {
         }
     }
 
-    fn note_bad(&self, stripe: &StoredStripe, index: usize, why: &str) {
+    fn note_bad(&self, stripe: &StoredStripe, index: usize, fault: Fault, why: &str) {
         self.counters.bad_shards.fetch_add(1, Ordering::Relaxed);
         let place = stripe.places[index];
         tracing::warn!(stripe = %stripe.id, shard = index, node = %place.node, drive = %place.drive, why, "shard not readable");
+        let index = ShardIndex::new(u8::try_from(index).expect("a stripe has at most 255 shards"));
+        self.findings.tell(BadShard { stripe: stripe.id, index, place, fault });
     }
 }

@@ -254,7 +254,10 @@ pub(crate) async fn get_whole_local(
 fn unread(drive: DriveId, id: ShardId, error: &GetError) -> ShardError {
     match error {
         GetError::NotFound { .. } => ShardError::NotFound { drive, id },
-        GetError::Damaged { .. } => ShardError::Damaged { drive, what: error.to_string() },
+        // A sector that cannot be read is lost like one that rotted; the drive is judged elsewhere.
+        GetError::Damaged { .. } | GetError::Device { .. } => {
+            ShardError::Damaged { drive, what: error.to_string() }
+        }
         other => ShardError::Drive { drive, what: other.to_string() },
     }
 }

@@ -1,6 +1,6 @@
 //! What nodes ask each other about shards. Bodies are postcard; payload bytes travel beside them.
 
-use holdfast_model::{DriveId, Generation, NodeId, ShardId, TenantId};
+use holdfast_model::{DriveId, Generation, NodeId, PartitionId, ShardId, TenantId};
 use serde::{Deserialize, Serialize};
 
 /// Body of `ShardPut`; the payload is the shard.
@@ -54,6 +54,50 @@ pub struct NodeReport {
     pub uptime_seconds: u64,
     /// Its drives.
     pub drives: Vec<DriveReport>,
+    /// What its background workers are at.
+    pub workers: Vec<WorkerReport>,
+    /// Debt of the partitions whose groups it leads.
+    pub debts: Vec<DebtReport>,
+}
+
+/// One worker of a node.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct WorkerReport {
+    /// Its kind.
+    pub kind: String,
+    /// At work now.
+    pub working: bool,
+    /// Dealt with in this run.
+    pub done: u64,
+    /// Left.
+    pub left: u64,
+    /// To be tried again.
+    pub failed: u64,
+    /// Read and written.
+    pub bytes: u64,
+    /// A second.
+    pub bytes_per_second: u64,
+    /// Length of this run.
+    pub elapsed_seconds: u64,
+    /// Until its end at this rate.
+    pub remaining_seconds: Option<u64>,
+    /// What holds it up.
+    pub trouble: Option<String>,
+}
+
+/// Debt of one partition.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DebtReport {
+    /// The partition.
+    pub partition: PartitionId,
+    /// Whose.
+    pub tenant: TenantId,
+    /// Stripes by shards that cannot be read.
+    pub by_lost: Vec<(u8, u64)>,
+    /// Stripes that cannot be read at all.
+    pub unreadable: u64,
+    /// Shards on drives to be emptied.
+    pub draining: u64,
 }
 
 /// One drive, as its node sees it.

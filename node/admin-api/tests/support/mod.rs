@@ -10,8 +10,9 @@ use async_trait::async_trait;
 use axum::{Router, body::Body, extract::ConnectInfo};
 use holdfast_admin_api::{
     AccessKeyPair, AdminBackend, AdminError, Capacity, ClusterStatus, CreatedTenant, DriveState, DriveStatus,
-    DriveUsage, GroupStatus, JoinTokenInfo, LevelStatus, NodeState, NodeStatus, OperatorRecord, Readiness,
-    Role, Secret, ServiceUrls, StripeShape, TenantStatus, router,
+    DriveUsage, GroupStatus, JoinTokenInfo, LevelStatus, LostShards, NodeState, NodeStatus, OperatorRecord,
+    Readiness, Role, Secret, ServiceUrls, StripeShape, TenantDebt, TenantStatus, WorkStatus, WorkerStatus,
+    router,
 };
 use holdfast_model::{ByteCount, ClusterId, DriveId, Epoch, GroupId, Level, NodeId, TenantId, UnixMillis};
 use http::{Request, Response, StatusCode};
@@ -121,6 +122,42 @@ impl AdminBackend for Example {
         let access_key = format!("HFEXTRA{:09}", tenant.access_keys.len());
         tenant.access_keys.push(access_key.clone());
         Ok(AccessKeyPair { access_key, secret_key: Secret::new("another-secret-shown-once".into()) })
+    }
+
+    async fn work(&self) -> Result<WorkStatus, AdminError> {
+        Ok(WorkStatus {
+            debt_stripes: 12,
+            unreadable_stripes: 0,
+            draining_shards: 0,
+            complete: true,
+            tenants: vec![TenantDebt {
+                tenant: TenantId::from_bytes([7; 16]),
+                by_lost_shards: vec![LostShards { lost: 1, stripes: 12 }],
+            }],
+            workers: vec![WorkerStatus {
+                node: NodeId::new(1),
+                kind: "rebuild".to_owned(),
+                working: true,
+                done: 30,
+                left: 12,
+                failed: 0,
+                bytes: ByteCount::mib(64),
+                bytes_per_second: ByteCount::mib(8),
+                elapsed_seconds: 8,
+                remaining_seconds: Some(3),
+                trouble: None,
+            }],
+        })
+    }
+
+    async fn scrub_now(&self) -> Result<(), AdminError> {
+        Ok(())
+    }
+
+    async fn drain_drive(&self, drive: DriveId, _draining: bool) -> Result<(), AdminError> {
+        let cluster = (self.cluster.lock())();
+        let known = cluster.nodes.iter().flat_map(|node| &node.drives).any(|known| known.id == drive);
+        if known { Ok(()) } else { Err(AdminError::NotFound { what: format!("drive {drive}") }) }
     }
 
     fn session_key(&self) -> [u8; 32] {

@@ -1,0 +1,198 @@
+//! Moves shards of one stripe: choose drives, have the new copies written and read back, switch the catalog,
+//! and clean up after a move that did not come about.
+//!
+//! Invariants:
+//! - the old places are given up by the catalog's word alone, after the new copies were read back;
+//! - a copy is taken back only when the catalog, asked anew, does not place the shard there.
+
+use holdfast_catalog::{KnownStripe, MoveShards, Op, Outcome as Decision, Refusal, ShardMove, StripeRef};
+use holdfast_crypt::random_array;
+use holdfast_model::{
+    DriveId, Generation, GroupId, PartitionId, ShardId, ShardIndex, TenantId,
+    limits::SECTOR_SIZE,
+    placement::{Place, replace},
+};
+use holdfast_store::{RebuildFailed, Relocation, StripeRebuilder};
+use holdfast_stripe::Layout;
+
+use crate::{api::ObjectError, service::ObjectService, stripes::stored};
+
+/// How often other drives are tried when the catalog finds that one still holds an unswept shard.
+const ATTEMPTS: usize = 4;
+
+/// A shard that should not stay where it is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Leaving {
+    pub index: ShardIndex,
+    /// What is at its place may be read.
+    pub readable: bool,
+    /// It may be written anew at its own place when no other drive can take it.
+    pub in_place: bool,
+}
+
+/// What came of a move.
+#[derive(Debug)]
+pub(super) enum Relocated {
+    /// So many shards have new places, and so many bytes were read and written for it.
+    Done { shards: usize, bytes: u64 },
+    /// No drive may take any of them now.
+    NoPlace,
+    /// Nothing needs the stripe any more, or somebody else moved it meanwhile.
+    Overtaken,
+}
+
+/// Where a stripe is kept.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Home {
+    pub tenant: TenantId,
+    pub route: (PartitionId, GroupId),
+    /// Of the tenant's level; `None` in a cluster of one node.
+    pub per_node_max: Option<u8>,
+}
+
+pub(super) fn rebuilder(service: &ObjectService) -> StripeRebuilder {
+    let io = &service.stripes;
+    StripeRebuilder {
+        shards: std::sync::Arc::clone(&io.shards),
+        health: std::sync::Arc::clone(&io.health),
+        memory: io.read_memory.clone(),
+    }
+}
+
+/// Moves as many of `leaving` as find a place.
+pub(super) async fn relocate(
+    service: &ObjectService,
+    home: Home,
+    stripe: &StripeRef,
+    leaving: &[Leaving],
+) -> Result<Relocated, ObjectError> {
+    let mut avoid: Vec<DriveId> = stripe.places.iter().map(|place| place.drive).collect();
+    for _ in 0..ATTEMPTS {
+        let relocations = choose(service, home, stripe, leaving, &avoid)?;
+        if relocations.is_empty() {
+            return Ok(Relocated::NoPlace);
+        }
+        let generation = next_generation(stripe)?;
+        let moved =
+            rebuilder(service).relocate(home.tenant, &stored(stripe, false), &relocations, generation).await;
+        let moved = match moved {
+            Ok(moved) => moved,
+            Err(failed) => {
+                take_back(service, home, stripe, &relocations, generation).await;
+                return Err(unmovable(stripe, &failed));
+            }
+        };
+        match switch(service, home, stripe, &relocations).await? {
+            Ok(_) => {
+                let bytes = moved.read_bytes + moved.written_bytes;
+                return Ok(Relocated::Done { shards: relocations.len(), bytes });
+            }
+            Err(refusal) => {
+                take_back(service, home, stripe, &relocations, generation).await;
+                match refusal {
+                    Refusal::NoSuchStripe | Refusal::StripeChanged(_) => return Ok(Relocated::Overtaken),
+                    Refusal::PlaceOccupied => avoid.extend(relocations.iter().map(|r| r.to.drive)),
+                    other => return Err(ObjectError::Internal(other.to_string())),
+                }
+            }
+        }
+    }
+    Ok(Relocated::NoPlace)
+}
+
+fn next_generation(stripe: &StripeRef) -> Result<Generation, ObjectError> {
+    let next = stripe.generation.get().checked_add(1);
+    next.map(Generation::new)
+        .ok_or_else(|| ObjectError::Internal(format!("stripe {} has had its last generation", stripe.id)))
+}
+
+fn unmovable(stripe: &StripeRef, failed: &RebuildFailed) -> ObjectError {
+    let text = format!("stripe {}: {failed}", stripe.id);
+    match failed {
+        RebuildFailed::Description(_) => ObjectError::Damaged(text),
+        _ => ObjectError::Unavailable(text),
+    }
+}
+
+/// A new place for each shard that finds one: those that cannot be read first.
+fn choose(
+    service: &ObjectService,
+    home: Home,
+    stripe: &StripeRef,
+    leaving: &[Leaving],
+    avoid: &[DriveId],
+) -> Result<Vec<Relocation>, ObjectError> {
+    let layout = Layout::new(stripe.data, stripe.parity, stripe.plain_len as usize)
+        .ok_or_else(|| ObjectError::Damaged(format!("stripe {} has no layout", stripe.id)))?;
+    let mut leaving = leaving.to_vec();
+    leaving.sort_by_key(|shard| (shard.readable, shard.index));
+    let leaves = |index: ShardIndex| leaving.iter().any(|shard| shard.index == index);
+    let kept: Vec<Place> =
+        stripe.shards().filter(|(index, _)| !leaves(*index)).map(|(_, place)| place).collect();
+    let bytes = (layout.shard_len() + SECTOR_SIZE) as u64;
+    let found = replace(
+        &kept,
+        leaving.len(),
+        home.per_node_max,
+        &service.stripes.health.candidates(),
+        avoid,
+        bytes,
+        u64::from_le_bytes(random_array()),
+    );
+    let mut relocations: Vec<Relocation> = leaving
+        .iter()
+        .zip(&found)
+        .map(|(shard, to)| Relocation { index: shard.index, readable: shard.readable, to: *to })
+        .collect();
+    for shard in leaving.iter().skip(found.len()).filter(|shard| shard.in_place) {
+        let to = stripe.places[usize::from(shard.index.get())];
+        relocations.push(Relocation { index: shard.index, readable: false, to });
+    }
+    Ok(relocations)
+}
+
+async fn switch(
+    service: &ObjectService,
+    home: Home,
+    stripe: &StripeRef,
+    relocations: &[Relocation],
+) -> Result<Decision, ObjectError> {
+    let moves = relocations
+        .iter()
+        .map(|relocation| ShardMove {
+            index: relocation.index,
+            from: stripe.places[usize::from(relocation.index.get())],
+            to: relocation.to,
+        })
+        .collect();
+    let moves = MoveShards { stripe: stripe.id, expected: stripe.generation, moves };
+    service.propose(home.route, Op::MoveShards(moves)).await
+}
+
+/// Deletes new copies that the catalog does not know. What cannot be deleted now is left to the orphan sweep.
+async fn take_back(
+    service: &ObjectService,
+    home: Home,
+    stripe: &StripeRef,
+    relocations: &[Relocation],
+    generation: Generation,
+) {
+    let id = stripe.id;
+    let current = match service.read(home.route, ("", ""), move |catalog| catalog.stripe(id)).await {
+        Ok(current) => current,
+        Err(error) => {
+            tracing::debug!(stripe = %id, %error, "copies of a move that failed are left for the sweep");
+            return;
+        }
+    };
+    for relocation in relocations {
+        let placed = |known: &KnownStripe| known.stripe.places[usize::from(relocation.index.get())];
+        if current.as_ref().map(placed) == Some(relocation.to) {
+            continue;
+        }
+        let shard = ShardId { stripe: id, index: relocation.index };
+        if let Err(error) = service.stripes.shards.delete(relocation.to, shard, generation).await {
+            tracing::debug!(%shard, %error, "a copy of a move that failed is left for the sweep");
+        }
+    }
+}

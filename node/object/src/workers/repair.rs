@@ -1,0 +1,106 @@
+//! Repair: single shards that a read or a scrub found missing or damaged on a drive that works.
+//!
+//! The node that found it repairs it: looks the stripe up, looks at the shard again, and moves it to another
+//! drive, or writes it anew in its place when no other drive can take it.
+
+use std::{collections::HashSet, sync::Arc};
+
+use holdfast_catalog::KnownStripe;
+use holdfast_model::ShardId;
+use holdfast_store::{BadShard, Fault, Found, ShardError};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    rebuild::home,
+    relocate::{Home, Leaving, Relocated, relocate},
+    status::Kind,
+};
+use crate::{api::ObjectError, service::ObjectService};
+
+/// Findings taken together: the same shard is often found by many reads at once.
+const BATCH: usize = 256;
+
+/// Runs until cancelled.
+pub(super) async fn run(service: Arc<ObjectService>, mut found: Found, stop: CancellationToken) {
+    let mut batch = Vec::new();
+    loop {
+        let count = tokio::select! {
+            () = stop.cancelled() => return,
+            count = found.recv_many(&mut batch, BATCH) => count,
+        };
+        if count == 0 {
+            return;
+        }
+        let bad: HashSet<BadShard> = batch.drain(..).collect();
+        service.workers.begin(Kind::Repair, bad.len() as u64);
+        for shard in bad {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                result = repair(&service, shard) => note(&service, shard, result),
+            }
+        }
+        service.workers.end(Kind::Repair);
+    }
+}
+
+fn note(service: &ObjectService, bad: BadShard, result: Result<Option<Relocated>, ObjectError>) {
+    let board = &service.workers;
+    board.update(Kind::Repair, |progress| progress.left = progress.left.saturating_sub(1));
+    match result {
+        Ok(Some(Relocated::Done { bytes, .. })) => {
+            tracing::info!(stripe = %bad.stripe, shard = %bad.index, drive = %bad.place.drive, "shard repaired");
+            service.stripes.counters.shards_repaired.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            board.update(Kind::Repair, |progress| {
+                progress.done += 1;
+                progress.bytes += bytes;
+            });
+        }
+        Ok(Some(Relocated::NoPlace)) => {
+            board.update(Kind::Repair, |progress| progress.failed += 1);
+            board.trouble(
+                Kind::Repair,
+                "no drive can take a shard: bring back what is missing, or add drives",
+            );
+        }
+        Ok(Some(Relocated::Overtaken) | None) => {}
+        Err(error) => {
+            board.update(Kind::Repair, |progress| progress.failed += 1);
+            board.trouble(Kind::Repair, error.to_string());
+            tracing::warn!(stripe = %bad.stripe, shard = %bad.index, %error, "shard not repaired; the next read or scrub finds it again");
+        }
+    }
+}
+
+/// `None` when there is nothing to repair after all.
+async fn repair(service: &ObjectService, bad: BadShard) -> Result<Option<Relocated>, ObjectError> {
+    let Some((home, known)) = find(service, bad).await? else { return Ok(None) };
+    if !known.live || known.stripe.places.get(usize::from(bad.index.get())) != Some(&bad.place) {
+        return Ok(None);
+    }
+    let id = ShardId { stripe: bad.stripe, index: bad.index };
+    match service.stripes.shards.get_whole(bad.place, id, known.stripe.generation).await {
+        // Whole after all, or whole by checksums that were made for wrong bytes.
+        Ok(_) if bad.fault == Fault::Unreadable => return Ok(None),
+        Ok(_) => {}
+        Err(ShardError::NotFound { .. } | ShardError::Damaged { .. }) => {}
+        // Its drive or node is away: that is the rebuild's business.
+        Err(_) => return Ok(None),
+    }
+    let leaving = [Leaving { index: bad.index, readable: false, in_place: true }];
+    relocate(service, home, &known.stripe, &leaving).await.map(Some)
+}
+
+/// The stripe, and whose it is. A stripe's id does not say.
+async fn find(service: &ObjectService, bad: BadShard) -> Result<Option<(Home, KnownStripe)>, ObjectError> {
+    let snapshot = service.directory.snapshot();
+    for tenant in snapshot.tenants.values() {
+        for route in &tenant.partitions {
+            let stripe = bad.stripe;
+            let known = service.read(*route, ("", ""), move |catalog| catalog.stripe(stripe)).await?;
+            if let Some(known) = known {
+                return Ok(Some((home(service, tenant, *route), known)));
+            }
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,118 @@
+//! Scrub: reads every shard on this node's drives, and asks of every shard that the catalog places there
+//! whether it is there. What is damaged or missing goes to the repair worker.
+//!
+//! The first half finds rot before a second failure does; the second finds what a drive lost without a
+//! word, which no checksum can tell.
+
+use std::{sync::Arc, time::Duration};
+
+use holdfast_drive::{Drive, GetError};
+use holdfast_model::{NodeId, ShardId, placement::Place};
+use holdfast_store::{BadShard, Fault, Findings};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::status::Kind;
+use crate::{api::ObjectError, service::ObjectService};
+
+/// Between the starts of two scrubs.
+const INTERVAL: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// After the start of the node, before its first scrub.
+const FIRST_AFTER: Duration = Duration::from_secs(3600);
+
+/// Shards read, or rows compared, at once.
+const BATCH: usize = 256;
+
+/// Runs until cancelled.
+pub(super) async fn run(service: Arc<ObjectService>, node: NodeId, stop: CancellationToken) {
+    let mut due = Instant::now() + FIRST_AFTER;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = sleep_until(due) => {}
+            () = service.scrub_asked.notified() => {}
+        }
+        due = Instant::now() + INTERVAL;
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = scrub_all(&service, node) => {}
+        }
+    }
+}
+
+async fn scrub_all(service: &Arc<ObjectService>, node: NodeId) {
+    let drives = service.stripes.shards.local();
+    let shards: u64 = drives.iter().map(|drive| drive.status().shards).sum();
+    service.workers.begin(Kind::Scrub, shards);
+    let mut found = 0;
+    for drive in drives {
+        found += read_all(service, node, &drive).await;
+        match compare(service, node, &drive).await {
+            Ok(missing) => found += missing,
+            Err(error) => {
+                service.workers.trouble(Kind::Scrub, format!("drive {}: {error}", drive.id()));
+                tracing::warn!(drive = %drive.id(), %error, "drive not compared with the catalog");
+            }
+        }
+    }
+    tracing::info!(shards, found, "scrubbed");
+    service.workers.end(Kind::Scrub);
+}
+
+/// Reads what is there; returns how many shards are damaged.
+async fn read_all(service: &ObjectService, node: NodeId, drive: &Drive) -> u64 {
+    let mut damaged = 0;
+    let mut after = None;
+    loop {
+        let scrubbed = drive.scrub(after, BATCH).await;
+        for finding in &scrubbed.findings {
+            tracing::warn!(drive = %drive.id(), shard = %finding.id, error = %finding.error, "scrub: shard damaged");
+            if matches!(finding.error, GetError::Damaged { .. } | GetError::Device { .. }) {
+                damaged += 1;
+                tell(&service.stripes.findings, node, drive, finding.id);
+            }
+        }
+        service.workers.update(Kind::Scrub, |progress| {
+            progress.done += scrubbed.records as u64;
+            progress.left = progress.left.saturating_sub(scrubbed.records as u64);
+            progress.failed += scrubbed.findings.len() as u64;
+            progress.bytes += scrubbed.bytes;
+        });
+        if scrubbed.finished || scrubbed.next == after {
+            return damaged;
+        }
+        after = scrubbed.next;
+    }
+}
+
+/// Compares what the catalog places on the drive with what it holds; returns how many are missing.
+async fn compare(service: &ObjectService, node: NodeId, drive: &Drive) -> Result<u64, ObjectError> {
+    let (id, mut missing) = (drive.id(), 0);
+    let snapshot = service.directory.snapshot();
+    for route in snapshot.tenants.values().flat_map(|tenant| tenant.partitions.clone()) {
+        let mut after = None;
+        loop {
+            let page = service
+                .read(route, ("", ""), move |catalog| catalog.stripes_on_drive(id, after, BATCH))
+                .await?;
+            let Some(end) = page.last() else { break };
+            after = Some(end.known.stripe.id);
+            for shard in page.iter().filter(|shard| shard.known.live) {
+                let shard = ShardId { stripe: shard.known.stripe.id, index: shard.index };
+                if !drive.holds(shard) {
+                    tracing::warn!(drive = %id, %shard, "scrub: the drive lost a shard");
+                    service.workers.update(Kind::Scrub, |progress| progress.failed += 1);
+                    missing += 1;
+                    tell(&service.stripes.findings, node, drive, shard);
+                }
+            }
+        }
+    }
+    Ok(missing)
+}
+
+fn tell(findings: &Findings, node: NodeId, drive: &Drive, shard: ShardId) {
+    let place = Place { node, drive: drive.id() };
+    findings.tell(BadShard { stripe: shard.stripe, index: shard.index, place, fault: Fault::Unreadable });
+}

@@ -1,0 +1,195 @@
+//! What the workers of this node are doing, and what they know of debt: for the admin API and metrics.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use holdfast_model::{PartitionId, TenantId};
+use parking_lot::Mutex;
+
+/// A kind of worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// Gives shards of lost drives, and of drives that are to be emptied, new places.
+    Rebuild,
+    /// Repairs single shards that reads and scrubs found bad.
+    Repair,
+    /// Reads everything on this node's drives and compares it with the catalog.
+    Scrub,
+}
+
+impl Kind {
+    /// As the admin API and the metrics name it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Rebuild => "rebuild",
+            Self::Repair => "repair",
+            Self::Scrub => "scrub",
+        }
+    }
+}
+
+/// What one worker is at.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Stripes (rebuild, repair) or shards (scrub) dealt with in this run.
+    pub done: u64,
+    /// Those known to be left.
+    pub left: u64,
+    /// Those that could not be dealt with and are tried again.
+    pub failed: u64,
+    /// Bytes read and written for it.
+    pub bytes: u64,
+}
+
+/// One worker, as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerStatus {
+    /// What it does.
+    pub kind: Kind,
+    /// Whether it is at work.
+    pub working: bool,
+    /// In this run, or the last one.
+    pub progress: Progress,
+    /// How long this run has taken so far, or the last one took.
+    pub elapsed: Duration,
+    /// What holds it up, when something does.
+    pub trouble: Option<String>,
+}
+
+impl WorkerStatus {
+    /// Bytes a second in this run.
+    #[must_use]
+    pub fn rate(&self) -> u64 {
+        let seconds = self.elapsed.as_secs_f64().max(0.001);
+        (self.progress.bytes as f64 / seconds) as u64
+    }
+
+    /// How long it will take at the rate so far.
+    #[must_use]
+    pub fn remaining(&self) -> Option<Duration> {
+        let Progress { done, left, .. } = self.progress;
+        (self.working && done > 0 && left > 0).then(|| {
+            self.elapsed.mul_f64(left as f64 / done as f64).min(Duration::from_secs(u32::MAX.into()))
+        })
+    }
+}
+
+/// Stripes below their level, by how many of their shards cannot be read now.
+pub type Debt = BTreeMap<u8, u64>;
+
+/// The debt of one partition, as its group's leader counted it last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartitionDebt {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Stripes by lost shards.
+    pub stripes: Debt,
+    /// Of those, the ones with too few shards left to be read at all.
+    pub unreadable: u64,
+    /// Shards on drives that are to be emptied.
+    pub draining: u64,
+}
+
+impl PartitionDebt {
+    /// Stripes below their level.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.stripes.values().sum()
+    }
+}
+
+#[derive(Debug)]
+struct Run {
+    begun: Instant,
+    ended: Option<Instant>,
+    progress: Progress,
+    trouble: Option<String>,
+}
+
+/// All workers of this node.
+#[derive(Debug, Default)]
+pub struct Board {
+    runs: Mutex<BTreeMap<Kind, Run>>,
+    debt: Mutex<BTreeMap<PartitionId, PartitionDebt>>,
+}
+
+impl Board {
+    /// A run begins.
+    pub(crate) fn begin(&self, kind: Kind, left: u64) {
+        let progress = Progress { left, ..Progress::default() };
+        self.runs.lock().insert(kind, Run { begun: Instant::now(), ended: None, progress, trouble: None });
+    }
+
+    /// Changes the figures of the run.
+    pub(crate) fn update(&self, kind: Kind, change: impl FnOnce(&mut Progress)) {
+        if let Some(run) = self.runs.lock().get_mut(&kind) {
+            change(&mut run.progress);
+        }
+    }
+
+    /// Says what holds the run up.
+    pub(crate) fn trouble(&self, kind: Kind, what: impl Into<String>) {
+        if let Some(run) = self.runs.lock().get_mut(&kind) {
+            run.trouble = Some(what.into());
+        }
+    }
+
+    /// The run is over.
+    pub(crate) fn end(&self, kind: Kind) {
+        if let Some(run) = self.runs.lock().get_mut(&kind) {
+            run.ended.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// Sets what is known of the partitions that this node's groups lead; forgets all others.
+    pub(crate) fn set_debt(&self, debt: BTreeMap<PartitionId, PartitionDebt>) {
+        *self.debt.lock() = debt;
+    }
+
+    /// Changes what is known of one partition.
+    pub(crate) fn set_partition_debt(&self, partition: PartitionId, debt: PartitionDebt) {
+        self.debt.lock().insert(partition, debt);
+    }
+
+    /// What this node knows of debt: of the partitions whose groups it leads.
+    #[must_use]
+    pub fn debt(&self) -> BTreeMap<PartitionId, PartitionDebt> {
+        self.debt.lock().clone()
+    }
+
+    /// All workers that have run.
+    #[must_use]
+    pub fn workers(&self) -> Vec<WorkerStatus> {
+        let status = |(kind, run): (&Kind, &Run)| WorkerStatus {
+            kind: *kind,
+            working: run.ended.is_none(),
+            progress: run.progress,
+            elapsed: run.ended.unwrap_or_else(Instant::now).duration_since(run.begun),
+            trouble: run.trouble.clone(),
+        };
+        self.runs.lock().iter().map(status).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_remaining_time_follows_from_what_is_done() {
+        let mut status = WorkerStatus {
+            kind: Kind::Rebuild,
+            working: true,
+            progress: Progress { done: 10, left: 30, failed: 0, bytes: 40_000 },
+            elapsed: Duration::from_secs(4),
+            trouble: None,
+        };
+        assert_eq!(status.remaining(), Some(Duration::from_secs(12)));
+        assert_eq!(status.rate(), 10_000);
+        status.progress.done = 0;
+        assert_eq!(status.remaining(), None);
+    }
+}
