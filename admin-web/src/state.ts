@@ -37,6 +37,10 @@ export function describeDrive(state: DriveState): Described {
       return { tone: 'busy', label: 'Mounting', detail: 'Its index is being rebuilt.' }
     case 'slow':
       return { tone: 'warning', label: 'Slow', detail: 'Serves, but later than its peers.' }
+    case 'draining':
+      return { tone: 'busy', label: 'Draining', detail: 'It is being emptied onto the others; leave it in until it has left.' }
+    case 'removed':
+      return { tone: 'good', label: 'Left', detail: 'It is empty and no member any more. Pull it.' }
     case 'fenced':
       return { tone: 'bad', label: 'Fenced', detail: state.reason }
     case 'missing':

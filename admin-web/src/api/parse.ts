@@ -30,6 +30,8 @@ const driveState = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('mounting') }),
   z.object({ kind: z.literal('slow') }),
   z.object({ kind: z.literal('fenced'), reason: z.string() }),
+  z.object({ kind: z.literal('draining') }),
+  z.object({ kind: z.literal('removed') }),
   z.object({ kind: z.literal('missing') }),
   z.object({ kind: z.literal('unknown') }),
 ]) satisfies z.ZodType<api.DriveState>

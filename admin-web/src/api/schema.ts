@@ -64,6 +64,46 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/drives/{id}/drain": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Has a drive emptied onto the others; when it is empty it leaves for good.
+         * @description Role: operator. Moves data and takes capacity away.
+         */
+        post: operations["drain_drive"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/drives/{id}/keep": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Keeps a drive that was being emptied; it takes shards again.
+         * @description Role: operator. Undoes what only an operator may do.
+         */
+        post: operations["keep_drive"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/join-tokens": {
         parameters: {
             query?: never;
@@ -144,6 +184,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/scrub": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Has the drives of the node that answers scrubbed now.
+         * @description Role: operator. Takes the drives' time.
+         */
+        post: operations["scrub"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/session": {
         parameters: {
             query?: never;
@@ -210,6 +270,26 @@ export interface paths {
          * @description Role: operator. Gives access to a tenant's data.
          */
         post: operations["create_access_key"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/work": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Redundancy that is owed, and what the background workers of all nodes do about it.
+         * @description Role: viewer. Part of the cluster's status.
+         */
+        get: operations["work"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -357,6 +437,12 @@ export interface components {
             reason: string;
         } | {
             /** @enum {string} */
+            kind: "draining";
+        } | {
+            /** @enum {string} */
+            kind: "removed";
+        } | {
+            /** @enum {string} */
             kind: "missing";
         } | {
             /** @enum {string} */
@@ -468,6 +554,19 @@ export interface components {
             password: string;
             /** @description Login name. */
             user: string;
+        };
+        /** @description Stripes that miss so many shards. */
+        LostShards: {
+            /**
+             * Format: int32
+             * @description Shards that cannot be read.
+             */
+            lost: number;
+            /**
+             * Format: int64
+             * @description Stripes.
+             */
+            stripes: number;
         };
         /** @description A join token to make. */
         NewJoinToken: {
@@ -626,6 +725,13 @@ export interface components {
              */
             parity: number;
         };
+        /** @description One tenant's debt. */
+        TenantDebt: {
+            /** @description Stripes by how many of their shards cannot be read now. */
+            by_lost_shards: components["schemas"]["LostShards"][];
+            /** @description The tenant. */
+            tenant: string;
+        };
         /** @description All tenants. */
         TenantList: {
             /** @description By name. */
@@ -643,6 +749,79 @@ export interface components {
             name: string;
             /** @description Region its clients sign for. */
             region: string;
+        };
+        /** @description Redundancy owed, and who works on it. */
+        WorkStatus: {
+            /** @description Whether every partition has been counted by the leader of its group: otherwise the sums are too low. */
+            complete: boolean;
+            /**
+             * Format: int64
+             * @description Stripes that have fewer readable shards than their level asks for.
+             */
+            debt_stripes: number;
+            /**
+             * Format: int64
+             * @description Shards on drives that are to be emptied.
+             */
+            draining_shards: number;
+            /** @description Debt of each tenant that has some. */
+            tenants: components["schemas"]["TenantDebt"][];
+            /**
+             * Format: int64
+             * @description Of those, the ones that cannot be read now at all.
+             */
+            unreadable_stripes: number;
+            /** @description Workers of all nodes that have run since their node started. */
+            workers: components["schemas"]["WorkerStatus"][];
+        };
+        /** @description One worker of one node. */
+        WorkerStatus: {
+            /**
+             * Format: int64
+             * @description Bytes read and written.
+             */
+            bytes: number;
+            /**
+             * Format: int64
+             * @description Bytes a second.
+             */
+            bytes_per_second: number;
+            /**
+             * Format: int64
+             * @description Stripes, or shards for a scrub, dealt with in this run.
+             */
+            done: number;
+            /**
+             * Format: int64
+             * @description How long this run takes, or took.
+             */
+            elapsed_seconds: number;
+            /**
+             * Format: int64
+             * @description Those that could not be dealt with; they are tried again.
+             */
+            failed: number;
+            /** @description `rebuild`, `repair` or `scrub`. */
+            kind: string;
+            /**
+             * Format: int64
+             * @description Those left.
+             */
+            left: number;
+            /**
+             * Format: int64
+             * @description The node's number.
+             */
+            node: number;
+            /**
+             * Format: int64
+             * @description How long it will take at this rate.
+             */
+            remaining_seconds: number | null;
+            /** @description What holds it up. */
+            trouble: string | null;
+            /** @description Whether it is at work now; otherwise the figures are of its last run. */
+            working: boolean;
         };
     };
     responses: never;
@@ -740,6 +919,100 @@ export interface operations {
             };
             /** @description No session, or one that is over. */
             401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Why it was not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    drain_drive: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No session, or one that is over. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The account may not do this, or another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Why it was not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    keep_drive: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No session, or one that is over. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The account may not do this, or another site asked. */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -918,6 +1191,51 @@ export interface operations {
             };
             /** @description No session, or one that is over. */
             401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Why it was not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    scrub: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No session, or one that is over. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The account may not do this, or another site asked. */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -1181,6 +1499,44 @@ export interface operations {
             };
             /** @description The account may not do this, or another site asked. */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Why it was not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    work: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WorkStatus"];
+                };
+            };
+            /** @description No session, or one that is over. */
+            401: {
                 headers: {
                     [name: string]: unknown;
                 };

@@ -295,6 +295,10 @@ pub enum DriveState {
         /// The failure.
         reason: String,
     },
+    /// Is being emptied onto the others.
+    Draining,
+    /// Empty, and no member any more: it may be pulled.
+    Removed,
     /// A member that its node does not find.
     Missing,
     /// Its node does not answer.

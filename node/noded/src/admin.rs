@@ -112,10 +112,17 @@ impl Admin {
         up: bool,
     ) -> DriveStatus {
         let state = match (report, up) {
+            _ if record.state == StandingOfDrive::Removed => DriveState::Removed,
             (_, false) => DriveState::Unknown,
             (None, true) => DriveState::Missing,
             (Some(report), true) => match report.state {
-                DriveReportState::Live | DriveReportState::Draining => DriveState::Healthy,
+                DriveReportState::Live | DriveReportState::Slow
+                    if record.state == StandingOfDrive::Draining =>
+                {
+                    DriveState::Draining
+                }
+                DriveReportState::Draining => DriveState::Draining,
+                DriveReportState::Live => DriveState::Healthy,
                 DriveReportState::Slow | DriveReportState::Failing => DriveState::Slow,
                 DriveReportState::Gone => DriveState::Missing,
                 DriveReportState::Fenced => {

@@ -16,11 +16,8 @@ use crate::{
     directory::{Directory, TenantEntry},
     stripes::{StripeIo, now},
     tenant::TenantHandle,
-<<<<<<< HEAD
     versioned::VersionedObjects,
-=======
     workers::Board,
->>>>>>> 2d0cf30 (object: workers rebuild what lost drives held, repair bad shards, scrub; debt and workers in the admin API and metrics; drives can be emptied)
 };
 
 /// How long a catalog read waits for this replica to catch up.

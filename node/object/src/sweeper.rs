@@ -24,8 +24,8 @@ use holdfast_store::ShardError;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api::ObjectError, body_writer::BODY_AGE_MAX, journal::CATALOG_OWNER, service::ObjectService, stripes::now,
-    workers::Standing,
+    api::ObjectError, body_writer::BODY_AGE_MAX, journal::CATALOG_OWNER, service::ObjectService,
+    stripes::now, workers::Standing,
 };
 
 /// How often garbage is looked for.

@@ -81,7 +81,7 @@ impl Health {
         let now = Instant::now();
         self.nodes.read().get(&node).is_some_and(|health| {
             health.up(now)
-                && health.report.drives.iter().any(|known| known.id == drive && known.state.writable())
+                && health.report.drives.iter().any(|known| known.id == drive && known.state.readable())
         })
     }
 

@@ -145,4 +145,10 @@ impl DriveReportState {
     pub fn writable(self) -> bool {
         matches!(self, Self::Live | Self::Slow | Self::Failing)
     }
+
+    /// Whether the shards there can be read.
+    #[must_use]
+    pub fn readable(self) -> bool {
+        self.writable() || self == Self::Draining
+    }
 }

@@ -59,6 +59,19 @@ pub struct Ailing {
     pub heals: bool,
 }
 
+/// Redundancy that is owed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Work {
+    /// Stripes with fewer readable shards than their level asks for.
+    pub debt_stripes: u64,
+    /// Of those, the ones that cannot be read.
+    pub unreadable_stripes: u64,
+    /// Shards on drives that are being emptied.
+    pub draining_shards: u64,
+    /// Whether all of it was counted.
+    pub complete: bool,
+}
+
 impl Admin {
     /// Logs in at `url`.
     ///
@@ -119,6 +132,37 @@ impl Admin {
     /// When the node refuses.
     pub async fn cluster(&self) -> Result<Value> {
         self.call(Method::GET, "/api/v1/cluster", None).await
+    }
+
+    /// Debt and background work of the whole cluster.
+    ///
+    /// # Errors
+    /// When the node refuses or its answer has another shape.
+    pub async fn work(&self) -> Result<Work> {
+        let answer = self.call(Method::GET, "/api/v1/work", None).await?;
+        let number = |field: &str| answer[field].as_u64().with_context(|| format!("no {field} in {answer}"));
+        Ok(Work {
+            debt_stripes: number("debt_stripes")?,
+            unreadable_stripes: number("unreadable_stripes")?,
+            draining_shards: number("draining_shards")?,
+            complete: answer["complete"].as_bool() == Some(true),
+        })
+    }
+
+    /// Has the drives of this node scrubbed.
+    ///
+    /// # Errors
+    /// When the node refuses.
+    pub async fn scrub(&self) -> Result<()> {
+        self.call(Method::POST, "/api/v1/scrub", None).await.map(drop)
+    }
+
+    /// Has a drive emptied.
+    ///
+    /// # Errors
+    /// When the node refuses.
+    pub async fn drain(&self, drive: &str) -> Result<()> {
+        self.call(Method::POST, &format!("/api/v1/drives/{drive}/drain"), None).await.map(drop)
     }
 
     /// The members of the cluster, as this node sees them.

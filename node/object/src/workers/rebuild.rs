@@ -95,7 +95,7 @@ fn reported(service: &ObjectService) -> Reported {
     for (health, up) in service.stripes.health.snapshot() {
         if up {
             reported.nodes.insert(health.report.node);
-            let usable = health.report.drives.iter().filter(|drive| drive.state.writable());
+            let usable = health.report.drives.iter().filter(|drive| drive.state.readable());
             reported.drives.extend(usable.map(|drive| drive.id));
         }
     }

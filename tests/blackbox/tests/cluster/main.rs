@@ -14,6 +14,7 @@ mod multipart;
 mod names;
 mod outage;
 mod ranges;
+mod rebuild;
 mod recovery;
 mod rot;
 mod secrecy;
