@@ -128,6 +128,7 @@ impl NodeService {
             name: self.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: self.started.elapsed().as_secs(),
+            drives_open: self.shards.get().is_some(),
             drives: drives.iter().map(|drive| drive_report(&drive.status())).collect(),
             workers: self.objects.get().map(|objects| worker_reports(objects)).unwrap_or_default(),
             debts: self.objects.get().map(|objects| debt_reports(objects)).unwrap_or_default(),

@@ -158,6 +158,7 @@ mod tests {
             name: format!("n{node}"),
             version: String::new(),
             uptime_seconds: 0,
+            drives_open: true,
             drives,
             workers: Vec::new(),
             debts: Vec::new(),

@@ -52,6 +52,8 @@ pub struct NodeReport {
     pub version: String,
     /// Seconds since its program started.
     pub uptime_seconds: u64,
+    /// Whether it has opened its drives; until then none is listed.
+    pub drives_open: bool,
     /// Its drives.
     pub drives: Vec<DriveReport>,
     /// What its background workers are at.

@@ -30,6 +30,9 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// How often debt that does not change is counted again.
 const RECOUNT_INTERVAL: Duration = Duration::from_secs(30);
 
+/// How long a node that starts waits for the first word of the others before it counts their drives as absent.
+const SETTLE: Duration = Duration::from_secs(10);
+
 /// Stripes planned at once; further ones are planned when these are done.
 const PLAN_MAX: usize = 8192;
 
@@ -56,6 +59,7 @@ pub(super) async fn run(service: Arc<ObjectService>, node: NodeId, stop: Cancell
     let mut absences = Absences::default();
     let mut timer = tokio::time::interval(LOOK_INTERVAL);
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let started = Instant::now();
     let mut last: Option<(Verdict, BTreeSet<PartitionId>, Instant)> = None;
     loop {
         tokio::select! {
@@ -64,7 +68,11 @@ pub(super) async fn run(service: Arc<ObjectService>, node: NodeId, stop: Cancell
         }
         let known = service.directory.snapshot().drives.clone();
         service.stripes.health.set_closed(closed(&known));
-        let verdict = absences.judge(&known, &reported(&service), Instant::now());
+        let reported = reported(&service);
+        if started.elapsed() < SETTLE && known.iter().any(|drive| !reported.nodes.contains(&drive.node)) {
+            continue;
+        }
+        let verdict = absences.judge(&known, &reported, Instant::now());
         let led = led(&service, node);
         let partitions: BTreeSet<PartitionId> = led.iter().map(|(_, route)| route.0).collect();
         let unchanged = last.as_ref().is_some_and(|(before, of, at)| {
@@ -93,7 +101,8 @@ fn closed(known: &[KnownDrive]) -> BTreeSet<DriveId> {
 fn reported(service: &ObjectService) -> Reported {
     let mut reported = Reported::default();
     for (health, up) in service.stripes.health.snapshot() {
-        if up {
+        // A node that is still opening its drives is as good as silent.
+        if up && health.report.drives_open {
             reported.nodes.insert(health.report.node);
             let usable = health.report.drives.iter().filter(|drive| drive.state.readable());
             reported.drives.extend(usable.map(|drive| drive.id));
