@@ -134,6 +134,7 @@ mod tests {
             let reading = DriveReading { capacity_bytes: 1 << 40, ..DriveReading::default() };
             sample.drive(&labels, DriveState::Fenced, &reading, &errors);
             sample.stripes(&StripeReading { written: 9, ..StripeReading::default() });
+            sample.debt(holdfast_model::PartitionId::new(1), &DebtReading::default());
             sample.catalog_copy(&CatalogCopyReading { bases: 2, ..CatalogCopyReading::default() });
             sample.raft_group(
                 GroupId::CONTROL,
