@@ -55,10 +55,10 @@ pub const TABLE: &[(&str, u16, &str)] = &[
     ("InvalidAccessKeyId", 403, "The AWS Access Key Id you provided does not exist in our records."),
     ("InvalidArgument", 400, "Invalid Argument"),
     ("InvalidBucketName", 400, "The specified bucket is not valid."),
+    ("InvalidBucketState", 409, "The request is not valid with the current state of the bucket."),
     ("InvalidDigest", 400, "The Content-MD5 you specified was invalid."),
     ("InvalidEncryptionAlgorithmError", 400, "The encryption request you specified is not valid."),
     ("InvalidLocationConstraint", 400, "The specified location-constraint is not valid"),
-    ("InvalidBucketState", 409, "The request is not valid with the current state of the bucket."),
     (
         "InvalidPart",
         400,
@@ -110,8 +110,8 @@ pub const TABLE: &[(&str, u16, &str)] = &[
     ("NotModified", 304, "Not Modified"),
     ("ObjectLockConfigurationNotFoundError", 404, "Object Lock configuration does not exist for this bucket"),
     ("PreconditionFailed", 412, "At least one of the pre-conditions you specified did not hold"),
-    ("ReplicationConfigurationNotFoundError", 404, "The replication configuration was not found"),
     ("QuotaExceeded", 403, "The quota of the bucket or of its owner is used up."),
+    ("ReplicationConfigurationNotFoundError", 404, "The replication configuration was not found"),
     ("RequestHeaderSectionTooLarge", 400, "Your request header section exceeds the maximum allowed size."),
     (
         "RequestTimeTooSkewed",
