@@ -44,8 +44,9 @@ pub use protect::{
 };
 pub use reader::{
     Bucket, CatalogReader, Digest, Document, GarbageCursor, GarbageRow, KnownStripe, ListPage, ListQuery,
-    ListedObject, ListedVersion, ObjectHead, ObjectRow, PartContent, PartRow, PartitionReader, ReadError,
-    ShardOnDrive, UploadPage, UploadQuery, UploadRow, Usage, VersionMarker, VersionPage, VersionQuery,
+    ListedObject, ListedVersion, ObjectHead, ObjectPartRow, ObjectPartsPage, ObjectRow, PartContent, PartRow,
+    PartitionReader, ReadError, ShardOnDrive, UploadPage, UploadQuery, UploadRow, Usage, VersionMarker,
+    VersionPage, VersionQuery,
 };
 pub use response::{
     BucketStateRule, CompletedUpload, Deleted, GarbageId, Outcome, Refusal, Response, VersionRef,

@@ -114,6 +114,8 @@ impl Flags {
     const LEGAL_HOLD: i64 = 4;
     const GOVERNANCE: i64 = 8;
     const COMPLIANCE: i64 = 16;
+    /// A legal hold was set or lifted by name, which clients are told from one that never was.
+    const HOLD_NAMED: i64 = 32;
 
     pub(crate) fn has(self, bit: i64) -> bool {
         self.0 & bit != 0
@@ -125,6 +127,16 @@ impl Flags {
 
     pub(crate) fn legal_hold(self) -> bool {
         self.has(Self::LEGAL_HOLD)
+    }
+
+    /// Whether a legal hold was ever set or lifted.
+    pub(crate) fn hold_known(self) -> bool {
+        self.legal_hold() || self.has(Self::HOLD_NAMED)
+    }
+
+    /// As a client sets it on what is stored.
+    pub(crate) fn with_hold_named(self, on: bool) -> Self {
+        self.with_legal_hold(on).with(Self::HOLD_NAMED, true)
     }
 
     pub(crate) fn with_legal_hold(self, on: bool) -> Self {
@@ -207,6 +219,9 @@ mod tests {
     fn what_is_locked_follows_hold_retention_and_clock() {
         let hold = Flags::default().with_legal_hold(true);
         assert!(hold.locked(None, UnixMillis::new(1), true));
+        let lifted = hold.with_hold_named(false);
+        assert!(!lifted.locked(None, UnixMillis::new(1), false) && lifted.hold_known());
+        assert!(!Flags::default().with_legal_hold(false).hold_known());
         let (flags, until) = Flags::default().with_retention(retention(RetentionMode::Governance, 50));
         assert!(flags.locked(until, UnixMillis::new(49), false));
         assert!(!flags.locked(until, UnixMillis::new(49), true));

@@ -5,11 +5,19 @@
 
 use std::borrow::Cow;
 
-use holdfast_object::api::{BodyError, ObjectError};
-use http::{HeaderName, HeaderValue, StatusCode};
-use s3s::{S3Error, S3ErrorCode};
+use holdfast_model::UnixMillis;
+use holdfast_object::{
+    api::{BodyError, ObjectError},
+    versioned::{BucketStateRule, VersionRef},
+};
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use s3s::{S3Error, S3ErrorCode, dto::TimestampFormat};
 
-use crate::{call::CALL, intake::Fault};
+use crate::{
+    call::CALL,
+    intake::Fault,
+    ops::shared::{timestamp_seconds, version_text},
+};
 
 /// An S3 error answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +44,7 @@ pub const TABLE: &[(&str, u16, &str)] = &[
         "The authorization query parameters that you provided are not valid.",
     ),
     ("BadDigest", 400, "The Content-MD5 you specified did not match what we received."),
+    ("BadRequest", 400, "Bad Request"),
     ("BucketAlreadyExists", 409, "The requested bucket name is not available."),
     (
         "BucketAlreadyOwnedByYou",
@@ -45,6 +54,7 @@ pub const TABLE: &[(&str, u16, &str)] = &[
     ("BucketNotEmpty", 409, "The bucket you tried to delete is not empty"),
     ("EntityTooLarge", 400, "Your proposed upload exceeds the maximum allowed size"),
     ("EntityTooSmall", 400, "Your proposed upload is smaller than the minimum allowed size"),
+    ("IllegalVersioningConfigurationException", 400, "The Versioning element must be specified"),
     (
         "IncompleteBody",
         400,
@@ -72,7 +82,9 @@ pub const TABLE: &[(&str, u16, &str)] = &[
     ),
     ("InvalidRange", 416, "The requested range is not satisfiable"),
     ("InvalidRequest", 400, "Invalid Request"),
+    ("InvalidRetentionPeriod", 400, "The retention period is not valid."),
     ("InvalidStorageClass", 400, "The storage class you specified is not valid"),
+    ("InvalidTag", 400, "The tag provided was not a valid tag."),
     ("InvalidToken", 400, "The provided token is malformed or otherwise invalid."),
     ("InvalidURI", 400, "Couldn't parse the specified URI."),
     ("KeyTooLongError", 400, "Your key is too long"),
@@ -216,13 +228,15 @@ impl From<ObjectError> for Refusal {
             ObjectError::NoSuchBucket(_) => Self::new("NoSuchBucket"),
             ObjectError::BucketAlreadyOwnedByYou(_) => Self::new("BucketAlreadyOwnedByYou"),
             ObjectError::BucketNotEmpty(_) => Self::new("BucketNotEmpty"),
-            ObjectError::NoSuchKey(_) | ObjectError::DeleteMarker { named: false, .. } => {
-                Self::new("NoSuchKey")
-            }
-            ObjectError::DeleteMarker { named: true, .. } => Self::new("MethodNotAllowed"),
+            ObjectError::NoSuchKey(_) => Self::new("NoSuchKey"),
+            ObjectError::DeleteMarker { version, modified, named, .. } => marker(version, modified, named),
+            ObjectError::NothingToChange(_) => Self::new("MethodNotAllowed"),
             ObjectError::NoSuchVersion(_) => Self::new("NoSuchVersion"),
             ObjectError::Locked(_) => {
                 Self::because("AccessDenied", "Access Denied because object protected by object lock.")
+            }
+            ObjectError::BucketState(BucketStateRule::NoObjectLock) => {
+                Self::because("InvalidRequest", "Bucket is missing Object Lock Configuration")
             }
             ObjectError::BucketState(_) => Self::because("InvalidBucketState", said),
             ObjectError::NoSuchDocument => Self::because("InvalidRequest", said),
@@ -244,6 +258,23 @@ impl From<ObjectError> for Refusal {
             }
         }
     }
+}
+
+/// A delete marker where an object was asked for: 404 when it is current, 405 when it was named.
+fn marker(version: VersionRef, modified: UnixMillis, named: bool) -> Refusal {
+    let refusal = if named { Refusal::new("MethodNotAllowed") } else { Refusal::new("NoSuchKey") }
+        .with_header(HeaderName::from_static("x-amz-delete-marker"), "true")
+        .with_header(HeaderName::from_static("x-amz-version-id"), &version_text(version));
+    if !named {
+        return refusal;
+    }
+    let mut date = Vec::new();
+    // Only an out-of-range year cannot be written; the header is then left out.
+    let _ = timestamp_seconds(modified).format(TimestampFormat::HttpDate, &mut date);
+    refusal
+        .with("ResourceType", "DeleteMarker")
+        .with_header(header::ALLOW, "DELETE")
+        .with_header(header::LAST_MODIFIED, &String::from_utf8_lossy(&date))
 }
 
 impl From<&BodyError> for Refusal {

@@ -7,7 +7,7 @@ use crate::errors::Refusal;
 
 /// Headers acted on, or harmless by their meaning.
 const KNOWN: &[&str] = &[
-    "x-amz-bypass-governance-retention", // nothing is retained, so there is nothing to bypass
+    "x-amz-bypass-governance-retention",
     "x-amz-checksum-algorithm",
     "x-amz-checksum-mode",
     "x-amz-checksum-type",
@@ -25,11 +25,16 @@ const KNOWN: &[&str] = &[
     "x-amz-metadata-directive",
     "x-amz-mp-object-size",
     "x-amz-object-attributes",
+    "x-amz-object-lock-legal-hold",
+    "x-amz-object-lock-mode",
+    "x-amz-object-lock-retain-until-date",
     "x-amz-optional-object-attributes",
     "x-amz-part-number-marker",
     "x-amz-request-payer", // the owner pays for everything
     "x-amz-sdk-checksum-algorithm",
     "x-amz-source-expected-bucket-owner",
+    "x-amz-tagging",
+    "x-amz-tagging-directive",
     "x-amz-te",
     "x-amz-trailer",
     "x-amz-user-agent",
@@ -38,13 +43,11 @@ const KNOWN: &[&str] = &[
 /// Headers whose given value asks for what is the case anyway.
 const HARMLESS_VALUES: &[(&str, &[&str])] = &[
     ("x-amz-acl", &["private", "bucket-owner-full-control"]),
-    ("x-amz-bucket-object-lock-enabled", &["false"]),
+    ("x-amz-bucket-object-lock-enabled", &["false", "true", "False", "True"]),
     ("x-amz-object-ownership", &["BucketOwnerEnforced"]),
     ("x-amz-server-side-encryption", &["AES256"]),
     ("x-amz-server-side-encryption-bucket-key-enabled", &["false"]),
     ("x-amz-storage-class", &["STANDARD"]),
-    ("x-amz-tagging", &[""]),
-    ("x-amz-tagging-directive", &["COPY"]),
 ];
 
 /// Storage classes that AWS knows; asking for another name is a mistake rather than a missing feature.
@@ -137,12 +140,10 @@ mod tests {
         for (name, value, expected) in [
             ("x-amz-acl", "public-read", "AccessControlListNotSupported"),
             ("x-amz-grant-read", "id=1", "AccessControlListNotSupported"),
-            ("x-amz-object-lock-mode", "COMPLIANCE", "NotImplemented"),
-            ("x-amz-bucket-object-lock-enabled", "true", "NotImplemented"),
+            ("x-amz-bucket-object-lock-enabled", "perhaps", "NotImplemented"),
             ("x-amz-server-side-encryption", "aws:kms", "NotImplemented"),
             ("x-amz-server-side-encryption", "rot13", "InvalidEncryptionAlgorithmError"),
             ("x-amz-server-side-encryption-customer-key", "k", "NotImplemented"),
-            ("x-amz-tagging", "a=b", "NotImplemented"),
             ("x-amz-website-redirect-location", "/x", "NotImplemented"),
             ("x-amz-storage-class", "GLACIER", "NotImplemented"),
             ("x-amz-storage-class", "CHEAP", "InvalidStorageClass"),

@@ -65,9 +65,6 @@ pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(15 * 60);
 /// Longest life of a presigned URL (AWS: 7 days).
 pub const PRESIGNED_LIFE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// Pages a grouping listing (uploads by delimiter) may read to fill one answer.
-pub const GROUPING_PAGES_MAX: usize = 100;
-
 const _: () = assert!(CHUNK_LINE_SIZE_MAX < TRAILERS_SIZE_MAX);
 const _: () = assert!(TRAILERS_SIZE_MAX < SOCKET_BUFFER_SIZE);
 const _: () = assert!(REQUESTS_MAX <= CONNECTIONS_MAX);

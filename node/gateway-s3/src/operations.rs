@@ -81,9 +81,6 @@ const RESPONSE: &[&str] = &[
 const VERSION: &[&str] = &["versionId"];
 const NONE: &[&str] = &[];
 
-const VERSIONING: Support = Support::No("versioning is not there yet");
-const LOCK: Support = Support::No("object lock is not there yet");
-const TAGGING: Support = Support::No("tagging is not there yet");
 const POLICY: Support = Support::No("bucket policies are not there yet");
 const CORS: Support = Support::No("CORS is not there yet");
 const LIFECYCLE: Support = Support::No("lifecycle rules are not there yet");
@@ -181,10 +178,10 @@ pub static OPERATIONS: &[Operation] = &[
     row("GetBucketPolicyStatus", Method::GET, On::Bucket, &["policyStatus"], NONE, Support::Absent),
     row("GetBucketReplication", Method::GET, On::Bucket, &["replication"], NONE, Support::Absent),
     row("GetBucketRequestPayment", Method::GET, On::Bucket, &["requestPayment"], NONE, Support::Yes),
-    row("GetBucketTagging", Method::GET, On::Bucket, &["tagging"], NONE, Support::Absent),
-    row("GetBucketVersioning", Method::GET, On::Bucket, &["versioning"], NONE, Support::Absent),
+    row("GetBucketTagging", Method::GET, On::Bucket, &["tagging"], NONE, Support::Yes),
+    row("GetBucketVersioning", Method::GET, On::Bucket, &["versioning"], NONE, Support::Yes),
     row("GetBucketWebsite", Method::GET, On::Bucket, &["website"], NONE, Support::Absent),
-    row("GetObjectLockConfiguration", Method::GET, On::Bucket, &["object-lock"], NONE, Support::Absent),
+    row("GetObjectLockConfiguration", Method::GET, On::Bucket, &["object-lock"], NONE, Support::Yes),
     row("GetPublicAccessBlock", Method::GET, On::Bucket, &["publicAccessBlock"], NONE, Support::Yes),
     row("CreateSession", Method::GET, On::Bucket, &["session"], NONE, AWS_ONLY),
     row(
@@ -268,10 +265,10 @@ pub static OPERATIONS: &[Operation] = &[
     row("PutBucketPolicy", Method::PUT, On::Bucket, &["policy"], NONE, POLICY),
     row("PutBucketReplication", Method::PUT, On::Bucket, &["replication"], NONE, REPLICATION),
     row("PutBucketRequestPayment", Method::PUT, On::Bucket, &["requestPayment"], NONE, AWS_ONLY),
-    row("PutBucketTagging", Method::PUT, On::Bucket, &["tagging"], NONE, TAGGING),
-    row("PutBucketVersioning", Method::PUT, On::Bucket, &["versioning"], NONE, VERSIONING),
+    row("PutBucketTagging", Method::PUT, On::Bucket, &["tagging"], NONE, Support::Yes),
+    row("PutBucketVersioning", Method::PUT, On::Bucket, &["versioning"], NONE, Support::Yes),
     row("PutBucketWebsite", Method::PUT, On::Bucket, &["website"], NONE, WEBSITE),
-    row("PutObjectLockConfiguration", Method::PUT, On::Bucket, &["object-lock"], NONE, LOCK),
+    row("PutObjectLockConfiguration", Method::PUT, On::Bucket, &["object-lock"], NONE, Support::Yes),
     row("PutPublicAccessBlock", Method::PUT, On::Bucket, &["publicAccessBlock"], NONE, ACCESS),
     row("CreateBucket", Method::PUT, On::Bucket, NONE, NONE, Support::Yes),
     row("DeleteBucketAnalyticsConfiguration", Method::DELETE, On::Bucket, &["analytics"], &["id"], AWS_ONLY),
@@ -307,7 +304,7 @@ pub static OPERATIONS: &[Operation] = &[
     row("DeleteBucketOwnershipControls", Method::DELETE, On::Bucket, &["ownershipControls"], NONE, ACCESS),
     row("DeleteBucketPolicy", Method::DELETE, On::Bucket, &["policy"], NONE, Support::Absent),
     row("DeleteBucketReplication", Method::DELETE, On::Bucket, &["replication"], NONE, Support::Absent),
-    row("DeleteBucketTagging", Method::DELETE, On::Bucket, &["tagging"], NONE, Support::Absent),
+    row("DeleteBucketTagging", Method::DELETE, On::Bucket, &["tagging"], NONE, Support::Yes),
     row("DeleteBucketWebsite", Method::DELETE, On::Bucket, &["website"], NONE, Support::Absent),
     row("DeletePublicAccessBlock", Method::DELETE, On::Bucket, &["publicAccessBlock"], NONE, ACCESS),
     row("DeleteBucket", Method::DELETE, On::Bucket, NONE, NONE, Support::Yes),
@@ -339,9 +336,9 @@ pub static OPERATIONS: &[Operation] = &[
     // Reading objects.
     row("GetObjectAcl", Method::GET, On::Object, &["acl"], VERSION, Support::Yes),
     row("GetObjectAttributes", Method::GET, On::Object, &["attributes"], VERSION, Support::Yes),
-    row("GetObjectLegalHold", Method::GET, On::Object, &["legal-hold"], VERSION, Support::Absent),
-    row("GetObjectRetention", Method::GET, On::Object, &["retention"], VERSION, Support::Absent),
-    row("GetObjectTagging", Method::GET, On::Object, &["tagging"], VERSION, Support::Absent),
+    row("GetObjectLegalHold", Method::GET, On::Object, &["legal-hold"], VERSION, Support::Yes),
+    row("GetObjectRetention", Method::GET, On::Object, &["retention"], VERSION, Support::Yes),
+    row("GetObjectTagging", Method::GET, On::Object, &["tagging"], VERSION, Support::Yes),
     row("GetObjectTorrent", Method::GET, On::Object, &["torrent"], NONE, AWS_ONLY),
     row(
         "ListParts",
@@ -355,9 +352,9 @@ pub static OPERATIONS: &[Operation] = &[
     row("HeadObject", Method::HEAD, On::Object, NONE, RESPONSE, Support::Yes),
     // Changing objects.
     row("PutObjectAcl", Method::PUT, On::Object, &["acl"], VERSION, Support::Yes),
-    row("PutObjectLegalHold", Method::PUT, On::Object, &["legal-hold"], VERSION, LOCK),
-    row("PutObjectRetention", Method::PUT, On::Object, &["retention"], VERSION, LOCK),
-    row("PutObjectTagging", Method::PUT, On::Object, &["tagging"], VERSION, TAGGING),
+    row("PutObjectLegalHold", Method::PUT, On::Object, &["legal-hold"], VERSION, Support::Yes),
+    row("PutObjectRetention", Method::PUT, On::Object, &["retention"], VERSION, Support::Yes),
+    row("PutObjectTagging", Method::PUT, On::Object, &["tagging"], VERSION, Support::Yes),
     row("UpdateObjectEncryption", Method::PUT, On::Object, &["encryption"], VERSION, ENCRYPTION),
     row("RenameObject", Method::PUT, On::Object, &["renameObject"], NONE, AWS_ONLY),
     row("UploadPartCopy", Method::PUT, On::Object, &["partNumber", "uploadId"], NONE, Support::Yes),
@@ -375,7 +372,7 @@ pub static OPERATIONS: &[Operation] = &[
     ),
     row("CreateMultipartUpload", Method::POST, On::Object, &["uploads"], NONE, Support::Yes),
     row("CompleteMultipartUpload", Method::POST, On::Object, &["uploadId"], NONE, Support::Yes),
-    row("DeleteObjectTagging", Method::DELETE, On::Object, &["tagging"], VERSION, Support::Absent),
+    row("DeleteObjectTagging", Method::DELETE, On::Object, &["tagging"], VERSION, Support::Yes),
     row("AbortMultipartUpload", Method::DELETE, On::Object, &["uploadId"], NONE, Support::Yes),
     row("DeleteObject", Method::DELETE, On::Object, NONE, VERSION, Support::Yes),
 ];

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use holdfast_object::api::{ObjectGateway, TenantObjects};
+use holdfast_object::{api::ObjectGateway, versioned::VersionedObjects};
 use s3s::{S3, S3Request, S3Response, S3Result, dto::*};
 
 use crate::{
@@ -17,7 +17,7 @@ pub(crate) struct Context {
     /// The request.
     pub call: Arc<Call>,
     /// The tenant whose key signed it.
-    pub objects: Arc<dyn TenantObjects>,
+    pub objects: Arc<dyn VersionedObjects>,
     /// This cluster's region.
     pub region: String,
     /// Shown as owner of everything.
@@ -69,25 +69,25 @@ operations! {
     get_bucket_location: GetBucketLocationInput -> GetBucketLocationOutput = ops::bucket::location;
 
     put_object: PutObjectInput -> PutObjectOutput = ops::write::put;
-    delete_object: DeleteObjectInput -> DeleteObjectOutput = ops::write::delete;
-    delete_objects: DeleteObjectsInput -> DeleteObjectsOutput = ops::write::delete_many;
+    delete_object: DeleteObjectInput -> DeleteObjectOutput = ops::delete::one;
+    delete_objects: DeleteObjectsInput -> DeleteObjectsOutput = ops::delete::many;
     copy_object: CopyObjectInput -> CopyObjectOutput = ops::copy::copy;
     upload_part_copy: UploadPartCopyInput -> UploadPartCopyOutput = ops::copy::part;
 
     get_object: GetObjectInput -> GetObjectOutput = ops::read::get;
     head_object: HeadObjectInput -> HeadObjectOutput = ops::read::head;
-    get_object_attributes: GetObjectAttributesInput -> GetObjectAttributesOutput = ops::read::attributes;
+    get_object_attributes: GetObjectAttributesInput -> GetObjectAttributesOutput = ops::attributes::get;
 
     list_objects: ListObjectsInput -> ListObjectsOutput = ops::list::version_1;
     list_objects_v2: ListObjectsV2Input -> ListObjectsV2Output = ops::list::version_2;
-    list_object_versions: ListObjectVersionsInput -> ListObjectVersionsOutput = ops::list::versions;
+    list_object_versions: ListObjectVersionsInput -> ListObjectVersionsOutput = ops::versions::list;
 
     create_multipart_upload: CreateMultipartUploadInput -> CreateMultipartUploadOutput = ops::multipart::create;
     upload_part: UploadPartInput -> UploadPartOutput = ops::multipart::part;
     complete_multipart_upload: CompleteMultipartUploadInput -> CompleteMultipartUploadOutput = ops::complete::complete;
     abort_multipart_upload: AbortMultipartUploadInput -> AbortMultipartUploadOutput = ops::multipart::abort;
     list_parts: ListPartsInput -> ListPartsOutput = ops::multipart::list_parts;
-    list_multipart_uploads: ListMultipartUploadsInput -> ListMultipartUploadsOutput = ops::multipart::list_uploads;
+    list_multipart_uploads: ListMultipartUploadsInput -> ListMultipartUploadsOutput = ops::uploads::list;
 
     get_bucket_accelerate_configuration: GetBucketAccelerateConfigurationInput -> GetBucketAccelerateConfigurationOutput = ops::settings::accelerate;
     get_bucket_acl: GetBucketAclInput -> GetBucketAclOutput = ops::settings::bucket_acl;
@@ -101,22 +101,28 @@ operations! {
     get_bucket_policy_status: GetBucketPolicyStatusInput -> GetBucketPolicyStatusOutput = ops::settings::policy_status;
     get_bucket_replication: GetBucketReplicationInput -> GetBucketReplicationOutput = ops::settings::replication;
     get_bucket_request_payment: GetBucketRequestPaymentInput -> GetBucketRequestPaymentOutput = ops::settings::request_payment;
-    get_bucket_tagging: GetBucketTaggingInput -> GetBucketTaggingOutput = ops::settings::bucket_tagging;
-    get_bucket_versioning: GetBucketVersioningInput -> GetBucketVersioningOutput = ops::settings::versioning;
+    get_bucket_tagging: GetBucketTaggingInput -> GetBucketTaggingOutput = ops::tagging::bucket_get;
+    put_bucket_tagging: PutBucketTaggingInput -> PutBucketTaggingOutput = ops::tagging::bucket_put;
+    get_bucket_versioning: GetBucketVersioningInput -> GetBucketVersioningOutput = ops::versioning::get;
+    put_bucket_versioning: PutBucketVersioningInput -> PutBucketVersioningOutput = ops::versioning::put;
     get_bucket_website: GetBucketWebsiteInput -> GetBucketWebsiteOutput = ops::settings::website;
-    get_object_lock_configuration: GetObjectLockConfigurationInput -> GetObjectLockConfigurationOutput = ops::settings::object_lock;
+    get_object_lock_configuration: GetObjectLockConfigurationInput -> GetObjectLockConfigurationOutput = ops::lock::configuration;
+    put_object_lock_configuration: PutObjectLockConfigurationInput -> PutObjectLockConfigurationOutput = ops::lock::configure;
     get_public_access_block: GetPublicAccessBlockInput -> GetPublicAccessBlockOutput = ops::settings::public_access_block;
     get_object_acl: GetObjectAclInput -> GetObjectAclOutput = ops::settings::object_acl;
-    get_object_legal_hold: GetObjectLegalHoldInput -> GetObjectLegalHoldOutput = ops::settings::legal_hold;
-    get_object_retention: GetObjectRetentionInput -> GetObjectRetentionOutput = ops::settings::retention;
-    get_object_tagging: GetObjectTaggingInput -> GetObjectTaggingOutput = ops::settings::object_tagging;
+    get_object_legal_hold: GetObjectLegalHoldInput -> GetObjectLegalHoldOutput = ops::lock::legal_hold;
+    put_object_legal_hold: PutObjectLegalHoldInput -> PutObjectLegalHoldOutput = ops::lock::hold;
+    get_object_retention: GetObjectRetentionInput -> GetObjectRetentionOutput = ops::lock::retention;
+    put_object_retention: PutObjectRetentionInput -> PutObjectRetentionOutput = ops::lock::retain;
+    get_object_tagging: GetObjectTaggingInput -> GetObjectTaggingOutput = ops::tagging::get;
+    put_object_tagging: PutObjectTaggingInput -> PutObjectTaggingOutput = ops::tagging::put;
     put_bucket_acl: PutBucketAclInput -> PutBucketAclOutput = ops::settings::put_bucket_acl;
     put_object_acl: PutObjectAclInput -> PutObjectAclOutput = ops::settings::put_object_acl;
     delete_bucket_cors: DeleteBucketCorsInput -> DeleteBucketCorsOutput = ops::settings::delete_cors;
     delete_bucket_lifecycle: DeleteBucketLifecycleInput -> DeleteBucketLifecycleOutput = ops::settings::delete_lifecycle;
     delete_bucket_policy: DeleteBucketPolicyInput -> DeleteBucketPolicyOutput = ops::settings::delete_policy;
     delete_bucket_replication: DeleteBucketReplicationInput -> DeleteBucketReplicationOutput = ops::settings::delete_replication;
-    delete_bucket_tagging: DeleteBucketTaggingInput -> DeleteBucketTaggingOutput = ops::settings::delete_bucket_tagging;
+    delete_bucket_tagging: DeleteBucketTaggingInput -> DeleteBucketTaggingOutput = ops::tagging::bucket_delete;
     delete_bucket_website: DeleteBucketWebsiteInput -> DeleteBucketWebsiteOutput = ops::settings::delete_website;
-    delete_object_tagging: DeleteObjectTaggingInput -> DeleteObjectTaggingOutput = ops::settings::delete_object_tagging;
+    delete_object_tagging: DeleteObjectTaggingInput -> DeleteObjectTaggingOutput = ops::tagging::delete;
 }

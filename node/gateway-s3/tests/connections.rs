@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request};
@@ -103,8 +103,7 @@ async fn a_request_in_progress_is_finished_when_the_server_stops() {
     });
     feed.try_send(Ok(http_body::Frame::data(Bytes::from_static(b"01234")))).unwrap();
     let objects = server.objects.clone();
-    let tenant = objects.tenants[support::KEY].1.clone();
-    until(async || tenant.puts_begun.load(Ordering::Relaxed) == 1).await;
+    until(async || objects.bodies_begun() == 1).await;
     let address = server.address;
     let stopping = tokio::spawn(server.stop());
     until(async || tokio::net::TcpStream::connect(address).await.is_err()).await;
@@ -112,7 +111,7 @@ async fn a_request_in_progress_is_finished_when_the_server_stops() {
     drop(feed);
     sending.await.unwrap().expect("an answer").ok();
     stopping.await.unwrap();
-    assert!(tenant.holds("bucket", "k"));
+    assert!(objects.holds("bucket", "k"));
 }
 
 /// Waits for a condition that must come true.

@@ -11,6 +11,8 @@ use holdfast_catalog::{BucketStateRule, VersionRef};
 use holdfast_model::{TenantId, UnixMillis, UploadId, VersionId};
 use serde::{Deserialize, Serialize};
 
+use crate::versioned::VersionedObjects;
+
 /// A body on its way in or out. An error ends it; a put whose body errs stores nothing.
 pub type Body = Pin<Box<dyn Stream<Item = Result<Bytes, BodyError>> + Send>>;
 
@@ -53,6 +55,9 @@ pub enum ObjectError {
     /// A delete marker is there. `named`: it was asked for by its id (S3 answers 405, otherwise 404).
     #[error("key {key:?} has a delete marker there")]
     DeleteMarker { key: String, version: VersionRef, modified: UnixMillis, named: bool },
+    /// A change of what is kept beside an object named a delete marker.
+    #[error("the version of key {0:?} is a delete marker, which has nothing to change")]
+    NothingToChange(String),
     /// A legal hold or a retention keeps the version.
     #[error("key {0:?} is locked")]
     Locked(String),
@@ -198,7 +203,7 @@ pub struct ListPage {
     pub next: Option<String>,
 }
 
-/// All operations of one tenant.
+/// What a tenant's operations have that does not depend on versions; the rest is in [`VersionedObjects`].
 #[async_trait::async_trait]
 #[allow(missing_docs)]
 #[allow(
@@ -208,57 +213,16 @@ pub struct ListPage {
 pub trait TenantObjects: Send + Sync + 'static {
     fn tenant(&self) -> TenantId;
 
-    async fn create_bucket(&self, bucket: &str) -> Result<(), ObjectError>;
-    /// Refused with [`ObjectError::BucketNotEmpty`] while it holds objects or uploads.
+    /// Refused with [`ObjectError::BucketNotEmpty`] while it holds objects, versions or uploads.
     async fn delete_bucket(&self, bucket: &str) -> Result<(), ObjectError>;
     async fn head_bucket(&self, bucket: &str) -> Result<BucketInfo, ObjectError>;
     /// In name order.
     async fn list_buckets(&self) -> Result<Vec<BucketInfo>, ObjectError>;
-
-    /// Streams `body` into stripes; returns when the object is durable and committed.
-    /// `late` is asked for checksums after the body ended well.
-    async fn put(
-        &self,
-        bucket: &str,
-        key: &str,
-        body: Body,
-        options: PutOptions,
-        late: Option<LateChecksums>,
-    ) -> Result<ObjectInfo, ObjectError>;
-    async fn head(&self, bucket: &str, key: &str) -> Result<ObjectInfo, ObjectError>;
-    /// `range` in bytes of the object, end exclusive, already cut to the object's size by the caller
-    /// through [`TenantObjects::head`]-like knowledge; `None` is the whole object. The range closure is
-    /// given the object and returns what to read, so that one catalog read serves both.
-    async fn get(
-        &self,
-        bucket: &str,
-        key: &str,
-        range: RangeChoice,
-    ) -> Result<(ObjectInfo, Range<u64>, Body), ObjectError>;
-    /// `Ok(false)` when there was no such object (S3 answers 204 either way).
-    async fn delete(&self, bucket: &str, key: &str) -> Result<bool, ObjectError>;
-    /// One result per key, in order.
-    async fn delete_many(
-        &self,
-        bucket: &str,
-        keys: &[String],
-    ) -> Result<Vec<Result<bool, ObjectError>>, ObjectError>;
+    /// Current objects.
     async fn list(&self, bucket: &str, query: ListQuery) -> Result<ListPage, ObjectError>;
-    /// Content is read and written anew under a fresh key. `attributes: None` keeps the source's.
-    async fn copy(
-        &self,
-        source: (&str, &str),
-        target: (&str, &str),
-        attributes: Option<Attributes>,
-        condition: WriteCondition,
-    ) -> Result<ObjectInfo, ObjectError>;
 
-    async fn create_upload(
-        &self,
-        bucket: &str,
-        key: &str,
-        attributes: Attributes,
-    ) -> Result<UploadId, ObjectError>;
+    /// Streams `body` into stripes; returns when the part is durable and committed.
+    /// `late` is asked for checksums after the body ended well.
     async fn put_part(
         &self,
         bucket: &str,
@@ -269,17 +233,6 @@ pub trait TenantObjects: Send + Sync + 'static {
         options: PutOptions,
         late: Option<LateChecksums>,
     ) -> Result<PartInfo, ObjectError>;
-    /// `parts` as the client listed them: number and ETag without quotes. `checksums` are kept with the
-    /// object in place of those the upload was created with (the gateway computed them from the parts').
-    async fn complete_upload(
-        &self,
-        bucket: &str,
-        key: &str,
-        upload: UploadId,
-        parts: &[(u32, String)],
-        checksums: BTreeMap<String, String>,
-        condition: WriteCondition,
-    ) -> Result<ObjectInfo, ObjectError>;
     async fn abort_upload(&self, bucket: &str, key: &str, upload: UploadId) -> Result<(), ObjectError>;
     /// Parts with a number above `after`, in order, `limit` at most; and the upload itself.
     async fn list_parts(
@@ -290,14 +243,6 @@ pub trait TenantObjects: Send + Sync + 'static {
         after: u32,
         limit: usize,
     ) -> Result<(UploadInfo, Vec<PartInfo>), ObjectError>;
-    /// Uploads in (key, upload) order after the given one.
-    async fn list_uploads(
-        &self,
-        bucket: &str,
-        prefix: &str,
-        after: Option<(String, UploadId)>,
-        limit: usize,
-    ) -> Result<Vec<UploadInfo>, ObjectError>;
 }
 
 /// Which bytes a get returns, as a client writes it (RFC 9110, section 14.1.2).
@@ -352,7 +297,7 @@ pub trait ObjectGateway: Send + Sync + 'static {
     /// `Ok(None)` for an unknown access key.
     async fn credential(&self, access_key: &str) -> Result<Option<Credential>, ObjectError>;
     /// The handle of one tenant.
-    fn open(&self, tenant: TenantId) -> Arc<dyn TenantObjects>;
+    fn open(&self, tenant: TenantId) -> Arc<dyn VersionedObjects>;
     /// Region name that signatures must name.
     fn region(&self) -> String;
 }

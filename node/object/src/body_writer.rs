@@ -37,6 +37,7 @@ use tokio::task::JoinHandle;
 
 use crate::{
     api::{BodyError, ObjectError},
+    backing::WrittenBody,
     stripes::{Filling, StripeSink},
 };
 
@@ -46,15 +47,6 @@ const STRIPES_IN_FLIGHT: usize = 3;
 /// A body that takes longer than this is refused: the sweeper takes shards that no catalog entry
 /// names after twice this time (see `sweeper`).
 pub(crate) const BODY_AGE_MAX: Duration = Duration::from_secs(12 * 3600);
-
-/// A body whose every shard is durable.
-#[derive(Debug)]
-pub(crate) struct WrittenBody {
-    pub size: u64,
-    pub md5: [u8; 16],
-    pub sealed_key: SealedBodyKey,
-    pub body: BodyRef,
-}
 
 /// Streams one body.
 pub(crate) struct BodyWriter {
@@ -203,7 +195,8 @@ impl BodyWriter {
         if self.begun.elapsed() > BODY_AGE_MAX {
             return Err(BodyError::Broken("it took more than 12 hours".to_owned()).into());
         }
-        Ok(WrittenBody { size: self.size, md5, sealed_key: self.sink.sealed_key().clone(), body })
+        let wrapped_key = Bytes::copy_from_slice(self.sink.sealed_key().as_bytes());
+        Ok(WrittenBody { size: self.size, md5, wrapped_key, body })
     }
 }
 

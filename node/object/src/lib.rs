@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod backing;
 mod body_reader;
 mod body_writer;
 mod directory;
@@ -19,5 +20,6 @@ pub mod versioned;
 pub mod workers;
 
 pub use directory::{Directory, DirectorySnapshot, TenantEntry};
-pub use service::{ObjectService, open_versioned};
+pub use service::ObjectService;
 pub use stripes::StripeIo;
+pub use tenant::TenantHandle;

@@ -1,18 +1,23 @@
 //! The object service: what a node's gateways are given.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, ops::Range, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use futures::StreamExt;
 use holdfast_catalog::{
-    CatalogReader, Command, Op, Outcome, PartitionReader, ReadError, Refusal, RequestId, decode_outcome,
+    CatalogReader, Command, Op, Outcome, PartContent, PartitionReader, ReadError, Refusal, RequestId,
+    decode_outcome,
 };
 use holdfast_consensus::{Consensus, ProposeError};
-use holdfast_crypt::random_array;
-use holdfast_model::{GroupId, PartitionId, TenantId};
+use holdfast_crypt::{BodyContext, random_array};
+use holdfast_model::{GroupId, TenantId, VersionId};
 use tokio::sync::Notify;
 
 use crate::{
-    api::{Credential, ObjectError, ObjectGateway, TenantObjects},
+    api::{Body, Credential, ObjectError, ObjectGateway, PutOptions},
+    backing::{self, Backing, BodyName, Route, WrittenBody},
+    body_reader::{ContentOwner, open_body},
+    body_writer::{BodyTarget, BodyWriter},
     directory::{Directory, TenantEntry},
     stripes::{StripeIo, now},
     tenant::TenantHandle,
@@ -70,11 +75,7 @@ impl ObjectService {
 
     /// Has a command decided and applied by the group that hosts the partition. Done once, also when its
     /// outcome was unknown at first and it is proposed again.
-    pub(crate) async fn propose(
-        &self,
-        (partition, group): (PartitionId, GroupId),
-        op: Op,
-    ) -> Result<Outcome, ObjectError> {
+    pub(crate) async fn propose(&self, (partition, group): Route, op: Op) -> Result<Outcome, ObjectError> {
         let request = Some(RequestId::from_bytes(random_array()));
         let command = Command { partition, at: now(), request, op }.encode();
         let mut retries = UNKNOWN_RETRIES;
@@ -91,10 +92,16 @@ impl ObjectService {
     /// `what` names the bucket and key asked for, for errors.
     pub(crate) async fn read<T: Send + 'static>(
         &self,
-        (partition, group): (PartitionId, GroupId),
+        (partition, group): Route,
         what: (&str, &str),
         query: impl FnOnce(&PartitionReader) -> Result<T, ReadError> + Send + 'static,
     ) -> Result<T, ObjectError> {
+        let reader = self.reader((partition, group)).await?;
+        backing::query(reader, what, query).await
+    }
+
+    /// This node's replica, once it has applied all that was committed before now.
+    async fn reader(&self, (partition, group): Route) -> Result<PartitionReader, ObjectError> {
         let barrier = tokio::time::timeout(READ_TIMEOUT, self.consensus.read_barrier(group));
         match barrier.await {
             Ok(Ok(())) => {}
@@ -107,37 +114,15 @@ impl ObjectService {
                 )));
             }
         }
-        let reader = self
-            .catalogs
+        self.catalogs
             .get(&group)
             .ok_or_else(|| ObjectError::Internal(format!("group {group} is not hosted here")))?
             .partition(partition)
-            .map_err(|error| missing(error, what))?;
-        tokio::task::spawn_blocking(move || query(&reader))
-            .await
-            .map_err(|e| ObjectError::Internal(format!("catalog read: {e}")))?
-            .map_err(|error| missing(error, what))
+            .map_err(|error| backing::missing(error, ("", "")))
     }
 
     pub(crate) fn tenant(&self, tenant: TenantId) -> Result<Arc<TenantEntry>, ObjectError> {
         self.directory.tenant(tenant)
-    }
-}
-
-/// What a read did not find, in the words of the gateways.
-fn missing(error: ReadError, (bucket, key): (&str, &str)) -> ObjectError {
-    match error {
-        ReadError::NoSuchBucket => ObjectError::NoSuchBucket(bucket.to_owned()),
-        ReadError::NoSuchKey => ObjectError::NoSuchKey(key.to_owned()),
-        ReadError::NoSuchUpload => ObjectError::NoSuchUpload(key.to_owned()),
-        ReadError::NoSuchVersion => ObjectError::NoSuchVersion(key.to_owned()),
-        ReadError::DeleteMarker { version, modified, named } => {
-            ObjectError::DeleteMarker { key: key.to_owned(), version, modified, named }
-        }
-        ReadError::NoSuchDocument => ObjectError::NoSuchDocument,
-        // Its creation has not come through to this replica yet.
-        ReadError::NoSuchPartition(_) => ObjectError::Unavailable(error.to_string()),
-        ReadError::Storage { ref source, .. } => ObjectError::Internal(format!("{error}: {source}")),
     }
 }
 
@@ -159,7 +144,7 @@ pub(crate) fn refused(refusal: Refusal, bucket: &str, key: &str) -> ObjectError 
         Refusal::PartTooSmall { number, size, min } => ObjectError::PartTooSmall { number, size, min },
         Refusal::TooLarge { size } => ObjectError::TooLarge(size),
         Refusal::NoSuchVersion => ObjectError::NoSuchVersion(key.to_owned()),
-        Refusal::DeleteMarker => ObjectError::InvalidArgument("a delete marker has nothing to change".into()),
+        Refusal::DeleteMarker => ObjectError::NothingToChange(key.to_owned()),
         Refusal::Locked => ObjectError::Locked(key.to_owned()),
         Refusal::BucketState(rule) => ObjectError::BucketState(rule),
         Refusal::QuotaExceeded { tenant } => ObjectError::QuotaExceeded { tenant },
@@ -169,24 +154,74 @@ pub(crate) fn refused(refusal: Refusal, bucket: &str, key: &str) -> ObjectError 
 }
 
 #[async_trait::async_trait]
+impl Backing for ObjectService {
+    fn route(&self, tenant: TenantId) -> Result<Route, ObjectError> {
+        self.tenant(tenant)?.partition()
+    }
+
+    async fn propose(&self, route: Route, op: Op) -> Result<Outcome, ObjectError> {
+        ObjectService::propose(self, route, op).await
+    }
+
+    async fn reader(&self, route: Route) -> Result<PartitionReader, ObjectError> {
+        ObjectService::reader(self, route).await
+    }
+
+    async fn write_body(
+        &self,
+        name: BodyName<'_>,
+        mut body: Body,
+        options: &PutOptions,
+    ) -> Result<WrittenBody, ObjectError> {
+        let entry = self.tenant(name.tenant)?;
+        let target = BodyTarget {
+            context: BodyContext {
+                cluster: self.directory.cluster(),
+                tenant: name.tenant,
+                bucket: name.bucket,
+                content: VersionId::new(now(), random_array()),
+            },
+            tenant_key: Arc::clone(&entry.key),
+            name: name.key.to_owned(),
+            level: entry.level,
+        };
+        let mut writer = BodyWriter::begin(&self.stripes, target, options.length);
+        while let Some(chunk) = body.next().await {
+            writer.push(chunk?).await?;
+        }
+        writer.finish(options.content_md5).await
+    }
+
+    async fn open_body(
+        &self,
+        name: BodyName<'_>,
+        content: Vec<PartContent>,
+        range: Range<u64>,
+    ) -> Result<Body, ObjectError> {
+        let owner = ContentOwner {
+            cluster: self.directory.cluster(),
+            tenant: name.tenant,
+            tenant_key: Arc::clone(&self.tenant(name.tenant)?.key),
+            bucket: name.bucket,
+            name: name.key.to_owned(),
+        };
+        open_body(&self.stripes, &owner, content, range).await
+    }
+}
+
+#[async_trait::async_trait]
 impl ObjectGateway for Arc<ObjectService> {
     async fn credential(&self, access_key: &str) -> Result<Option<Credential>, ObjectError> {
         Ok(self.directory.snapshot().access_keys.get(access_key).cloned())
     }
 
-    fn open(&self, tenant: TenantId) -> Arc<dyn TenantObjects> {
-        Arc::new(TenantHandle::new(Arc::clone(self), tenant))
+    fn open(&self, tenant: TenantId) -> Arc<dyn VersionedObjects> {
+        Arc::new(TenantHandle::new(Arc::clone(self) as _, tenant))
     }
 
     fn region(&self) -> String {
         self.directory.region().to_owned()
     }
-}
-
-/// Everything of one tenant beyond what [`TenantObjects`] has.
-#[must_use]
-pub fn open_versioned(service: &Arc<ObjectService>, tenant: TenantId) -> Arc<dyn VersionedObjects> {
-    Arc::new(TenantHandle::new(Arc::clone(service), tenant))
 }
 
 /// Opaque bytes of the catalog: postcard.

@@ -2,14 +2,12 @@
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
-use bytes::Bytes;
-use futures::StreamExt;
 use holdfast_catalog::{
-    Bucket, CompleteUpload, Condition, DeleteItem, Deleted, ObjectExtras, ObjectHead, ObjectRow, Op,
-    PutObject, PutPart, Response, UploadQuery, VersionRef, VersionSelector,
+    Bucket, CompleteUpload, Condition, ObjectExtras, ObjectHead, ObjectRow, Op, PartitionReader, PutObject,
+    PutPart, ReadError, Response, VersionSelector, Versioning,
 };
-use holdfast_crypt::{BodyContext, random_array};
-use holdfast_model::{BucketId, GroupId, PartitionId, TenantId, UploadId, VersionId};
+use holdfast_crypt::random_array;
+use holdfast_model::{TenantId, UploadId, VersionId};
 use md5::{Digest, Md5};
 
 use crate::{
@@ -17,36 +15,49 @@ use crate::{
         Attributes, Body, BucketInfo, LateChecksums, ListPage, ListQuery, ObjectError, ObjectInfo, PartInfo,
         PutOptions, RangeChoice, TenantObjects, UploadInfo, WriteCondition,
     },
-    body_reader::{ContentOwner, open_body},
-    body_writer::{BodyTarget, BodyWriter, WrittenBody},
-    directory::TenantEntry,
-    service::{ObjectService, from_opaque, refused, to_opaque},
+    backing::{self, Backing, BodyName, Route},
+    service::{from_opaque, refused, to_opaque},
     stripes::now,
+    versioned::Written,
 };
 
 /// A tenant's handle.
-#[derive(Debug, Clone)]
-pub(crate) struct TenantHandle {
-    pub(crate) service: Arc<ObjectService>,
+#[derive(Clone)]
+pub struct TenantHandle {
+    pub(crate) backing: Arc<dyn Backing>,
     tenant: TenantId,
 }
 
-pub(crate) type Route = (PartitionId, GroupId);
+impl std::fmt::Debug for TenantHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TenantHandle").field("tenant", &self.tenant).finish_non_exhaustive()
+    }
+}
 
 impl TenantHandle {
-    pub(crate) fn new(service: Arc<ObjectService>, tenant: TenantId) -> Self {
-        Self { service, tenant }
+    /// The operations of one tenant.
+    #[must_use]
+    pub fn new(backing: Arc<dyn Backing>, tenant: TenantId) -> Self {
+        Self { backing, tenant }
     }
 
-    pub(crate) fn entry(&self) -> Result<(Arc<TenantEntry>, Route), ObjectError> {
-        let entry = self.service.tenant(self.tenant)?;
-        let route = entry.partition()?;
-        Ok((entry, route))
+    pub(crate) fn route(&self) -> Result<Route, ObjectError> {
+        self.backing.route(self.tenant)
+    }
+
+    /// Reads what was decided before now. `what` names the bucket and key asked for, for errors.
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        route: Route,
+        what: (&str, &str),
+        query: impl FnOnce(&PartitionReader) -> Result<T, ReadError> + Send + 'static,
+    ) -> Result<T, ObjectError> {
+        backing::query(self.backing.reader(route).await?, what, query).await
     }
 
     pub(crate) async fn bucket(&self, route: Route, name: &str) -> Result<Bucket, ObjectError> {
         let asked = name.to_owned();
-        self.service.read(route, (name, ""), move |catalog| catalog.get_bucket(&asked)).await
+        self.read(route, (name, ""), move |catalog| catalog.get_bucket(&asked)).await
     }
 
     pub(crate) async fn head_row(
@@ -55,13 +66,9 @@ impl TenantHandle {
         key: &str,
         version: Option<VersionSelector>,
     ) -> Result<ObjectHead, ObjectError> {
-        let (_, route) = self.entry()?;
         let (asked_bucket, asked_key) = (bucket.to_owned(), key.to_owned());
-        self.service
-            .read(route, (bucket, key), move |catalog| {
-                catalog.head_object(&asked_bucket, &asked_key, version)
-            })
-            .await
+        let query = move |catalog: &PartitionReader| catalog.head_object(&asked_bucket, &asked_key, version);
+        self.read(self.route()?, (bucket, key), query).await
     }
 
     pub(crate) async fn get_row(
@@ -71,25 +78,15 @@ impl TenantHandle {
         version: Option<VersionSelector>,
         range: RangeChoice,
     ) -> Result<(ObjectHead, Range<u64>, Body), ObjectError> {
-        let (entry, route) = self.entry()?;
         let (asked_bucket, asked_key) = (bucket.to_owned(), key.to_owned());
-        let ObjectRow { head, content } = self
-            .service
-            .read(route, (bucket, key), move |catalog| {
-                catalog.get_object_range(&asked_bucket, &asked_key, version, |head| {
-                    range.resolve(head.size).unwrap_or(0..0)
-                })
-            })
-            .await?;
-        let range = range.resolve(head.size)?;
-        let owner = ContentOwner {
-            cluster: self.service.directory.cluster(),
-            tenant: self.tenant,
-            tenant_key: Arc::clone(&entry.key),
-            bucket: head.bucket,
-            name: key.to_owned(),
+        let query = move |catalog: &PartitionReader| {
+            let select = |head: &ObjectHead| range.resolve(head.size).unwrap_or(0..0);
+            catalog.get_object_range(&asked_bucket, &asked_key, version, select)
         };
-        let body = open_body(&self.service.stripes, &owner, content, range.clone()).await?;
+        let ObjectRow { head, content } = self.read(self.route()?, (bucket, key), query).await?;
+        let range = range.resolve(head.size)?;
+        let name = BodyName { tenant: self.tenant, bucket: head.bucket, key };
+        let body = self.backing.open_body(name, content, range.clone()).await?;
         Ok((head, range, body))
     }
 
@@ -101,71 +98,81 @@ impl TenantHandle {
         options: PutOptions,
         late: Option<LateChecksums>,
         extras: ObjectExtras,
-    ) -> Result<(ObjectInfo, VersionRef), ObjectError> {
-        let (entry, route) = self.entry()?;
-        let bucket_id = self.bucket(route, bucket).await?.id;
-        let written = self.write_body(&entry, bucket_id, key, body, &options).await?;
+    ) -> Result<Written, ObjectError> {
+        let route = self.route()?;
+        let found = self.bucket(route, bucket).await?;
+        let name = BodyName { tenant: self.tenant, bucket: found.id, key };
+        let written = self.backing.write_body(name, body, &options).await?;
         let mut attributes = options.attributes;
         if let Some(late) = late {
             attributes.checksums.extend(late());
         }
         let etag = hex::encode(written.md5);
         let put = PutObject {
-            bucket: bucket_id,
+            bucket: found.id,
             key: key.to_owned(),
             version: VersionId::new(now(), random_array()),
             size: written.size,
             etag: etag.clone(),
             attributes: to_opaque(&attributes)?,
             extras,
-            wrapped_key: Bytes::copy_from_slice(written.sealed_key.as_bytes()),
+            wrapped_key: written.wrapped_key,
             body: written.body,
             condition: condition(options.condition),
         };
-        match self.service.propose(route, Op::PutObject(put)).await?.map_err(|r| refused(r, bucket, key))? {
+        match self.backing.propose(route, Op::PutObject(put)).await?.map_err(|r| refused(r, bucket, key))? {
             Response::ObjectPut { version, modified } => {
                 let (key, size) = (key.to_owned(), written.size);
-                Ok((ObjectInfo { key, version: version.id, size, etag, modified, attributes }, version))
+                let info = ObjectInfo { key, version: version.id, size, etag, modified, attributes };
+                Ok(Written { info, version, versioned: found.versioning != Versioning::Off })
             }
             other => Err(unexpected(&other)),
         }
     }
 
-    async fn write_body(
+    pub(crate) async fn complete_with(
         &self,
-        entry: &TenantEntry,
-        bucket: BucketId,
+        bucket: &str,
         key: &str,
-        mut body: Body,
-        options: &PutOptions,
-    ) -> Result<WrittenBody, ObjectError> {
-        let target = BodyTarget {
-            context: BodyContext {
-                cluster: self.service.directory.cluster(),
-                tenant: self.tenant,
-                bucket,
-                content: VersionId::new(now(), random_array()),
-            },
-            tenant_key: Arc::clone(&entry.key),
-            name: key.to_owned(),
-            level: entry.level,
+        upload: UploadId,
+        parts: &[(u32, String)],
+        checksums: BTreeMap<String, String>,
+        write_condition: WriteCondition,
+    ) -> Result<Written, ObjectError> {
+        let route = self.route()?;
+        let found = self.bucket(route, bucket).await?;
+        let attributes = match self.list_parts(bucket, key, upload, 0, 0).await {
+            Ok((info, _)) => Some(Attributes { checksums, ..info.attributes }),
+            // A repeated completion finds no upload; the catalog knows whether it was completed so.
+            Err(ObjectError::NoSuchUpload(_)) => None,
+            Err(other) => return Err(other),
         };
-        let mut writer = BodyWriter::begin(&self.service.stripes, target, options.length);
-        while let Some(chunk) = body.next().await {
-            writer.push(chunk?).await?;
+        let complete = CompleteUpload {
+            bucket: found.id,
+            key: key.to_owned(),
+            upload,
+            parts: parts.to_vec(),
+            version: VersionId::new(now(), random_array()),
+            etag: multipart_etag(parts)?,
+            attributes: attributes.as_ref().map(to_opaque).transpose()?,
+            condition: condition(write_condition),
+        };
+        let outcome = self.backing.propose(route, Op::CompleteUpload(complete)).await?;
+        match outcome.map_err(|refusal| refused(refusal, bucket, key))? {
+            Response::UploadCompleted(done) => Ok(Written {
+                info: ObjectInfo {
+                    key: key.to_owned(),
+                    version: done.version.id,
+                    size: done.size,
+                    etag: done.etag,
+                    modified: done.modified,
+                    attributes: attributes.unwrap_or_default(),
+                },
+                version: done.version,
+                versioned: found.versioning != Versioning::Off,
+            }),
+            other => Err(unexpected(&other)),
         }
-        writer.finish(options.content_md5).await
-    }
-}
-
-/// Deletes a key as a client does that knows nothing of versions.
-fn plain_delete(key: &str) -> DeleteItem {
-    DeleteItem {
-        key: key.to_owned(),
-        version: None,
-        if_etag: None,
-        marker: random_array(),
-        bypass_governance: false,
     }
 }
 
@@ -205,87 +212,28 @@ impl TenantObjects for TenantHandle {
         self.tenant
     }
 
-    async fn create_bucket(&self, bucket: &str) -> Result<(), ObjectError> {
-        let (_, route) = self.entry()?;
-        let id = BucketId::from_bytes(random_array());
-        let op = Op::CreateBucket { bucket: id, name: bucket.to_owned(), object_lock: false };
-        self.service.propose(route, op).await?.map(drop).map_err(|r| refused(r, bucket, ""))
-    }
-
     async fn delete_bucket(&self, bucket: &str) -> Result<(), ObjectError> {
-        let (_, route) = self.entry()?;
+        let route = self.route()?;
         let op = Op::DeleteBucket { name: bucket.to_owned() };
-        self.service.propose(route, op).await?.map(drop).map_err(|r| refused(r, bucket, ""))
+        self.backing.propose(route, op).await?.map(drop).map_err(|r| refused(r, bucket, ""))
     }
 
     async fn head_bucket(&self, bucket: &str) -> Result<BucketInfo, ObjectError> {
-        let (_, route) = self.entry()?;
+        let route = self.route()?;
         let row = self.bucket(route, bucket).await?;
         Ok(BucketInfo { name: row.name, created: row.created })
     }
 
     async fn list_buckets(&self) -> Result<Vec<BucketInfo>, ObjectError> {
-        let (_, route) = self.entry()?;
-        let rows = self.service.read(route, ("", ""), |catalog| catalog.list_buckets()).await?;
+        let route = self.route()?;
+        let rows = self.read(route, ("", ""), |catalog| catalog.list_buckets()).await?;
         Ok(rows.into_iter().map(|row| BucketInfo { name: row.name, created: row.created }).collect())
     }
 
-    async fn put(
-        &self,
-        bucket: &str,
-        key: &str,
-        body: Body,
-        options: PutOptions,
-        late: Option<LateChecksums>,
-    ) -> Result<ObjectInfo, ObjectError> {
-        self.put_with(bucket, key, body, options, late, ObjectExtras::default()).await.map(|(info, _)| info)
-    }
-
-    async fn head(&self, bucket: &str, key: &str) -> Result<ObjectInfo, ObjectError> {
-        info(key.to_owned(), &self.head_row(bucket, key, None).await?)
-    }
-
-    async fn get(
-        &self,
-        bucket: &str,
-        key: &str,
-        range: RangeChoice,
-    ) -> Result<(ObjectInfo, Range<u64>, Body), ObjectError> {
-        let (head, range, body) = self.get_row(bucket, key, None, range).await?;
-        Ok((info(key.to_owned(), &head)?, range, body))
-    }
-
-    async fn delete(&self, bucket: &str, key: &str) -> Result<bool, ObjectError> {
-        let mut results = self.delete_many(bucket, &[key.to_owned()]).await?;
-        results.pop().unwrap_or(Ok(false))
-    }
-
-    async fn delete_many(
-        &self,
-        bucket: &str,
-        keys: &[String],
-    ) -> Result<Vec<Result<bool, ObjectError>>, ObjectError> {
-        let (_, route) = self.entry()?;
-        let bucket_id = self.bucket(route, bucket).await?.id;
-        let items = keys.iter().map(|key| plain_delete(key)).collect();
-        let op = Op::DeleteObjects { bucket: bucket_id, items };
-        match self.service.propose(route, op).await?.map_err(|r| refused(r, bucket, ""))? {
-            Response::ObjectsDeleted(results) if results.len() == keys.len() => Ok(results
-                .into_iter()
-                .zip(keys)
-                .map(|(result, key)| {
-                    result.map(|deleted| deleted != Deleted::Nothing).map_err(|r| refused(r, bucket, key))
-                })
-                .collect()),
-            other => Err(unexpected(&other)),
-        }
-    }
-
     async fn list(&self, bucket: &str, query: ListQuery) -> Result<ListPage, ObjectError> {
-        let (_, route) = self.entry()?;
+        let route = self.route()?;
         let asked = bucket.to_owned();
         let page = self
-            .service
             .read(route, (bucket, ""), move |catalog| {
                 let query = holdfast_catalog::ListQuery {
                     prefix: &query.prefix,
@@ -314,43 +262,6 @@ impl TenantObjects for TenantHandle {
         })
     }
 
-    async fn copy(
-        &self,
-        source: (&str, &str),
-        target: (&str, &str),
-        attributes: Option<Attributes>,
-        condition: WriteCondition,
-    ) -> Result<ObjectInfo, ObjectError> {
-        let (from, _, body) = self.get(source.0, source.1, RangeChoice::All).await?;
-        let options = PutOptions {
-            length: Some(from.size),
-            content_md5: None,
-            attributes: attributes.unwrap_or(from.attributes),
-            condition,
-        };
-        self.put(target.0, target.1, body, options, None).await
-    }
-
-    async fn create_upload(
-        &self,
-        bucket: &str,
-        key: &str,
-        attributes: Attributes,
-    ) -> Result<UploadId, ObjectError> {
-        let (_, route) = self.entry()?;
-        let bucket_id = self.bucket(route, bucket).await?.id;
-        let upload = UploadId::new(now(), random_array());
-        let op = Op::CreateUpload {
-            bucket: bucket_id,
-            key: key.to_owned(),
-            upload,
-            attributes: to_opaque(&attributes)?,
-            extras: ObjectExtras::default(),
-        };
-        self.service.propose(route, op).await?.map_err(|r| refused(r, bucket, key))?;
-        Ok(upload)
-    }
-
     async fn put_part(
         &self,
         bucket: &str,
@@ -361,11 +272,12 @@ impl TenantObjects for TenantHandle {
         options: PutOptions,
         late: Option<LateChecksums>,
     ) -> Result<PartInfo, ObjectError> {
-        let (entry, route) = self.entry()?;
+        let route = self.route()?;
         // Refuse before the body is taken in, as S3 does.
         self.list_parts(bucket, key, upload, 0, 0).await?;
         let bucket_id = self.bucket(route, bucket).await?.id;
-        let written = self.write_body(&entry, bucket_id, key, body, &options).await?;
+        let name = BodyName { tenant: self.tenant, bucket: bucket_id, key };
+        let written = self.backing.write_body(name, body, &options).await?;
         let mut checksums: BTreeMap<String, String> = options.attributes.checksums;
         if let Some(late) = late {
             checksums.extend(late());
@@ -379,63 +291,18 @@ impl TenantObjects for TenantHandle {
             size: written.size,
             etag: etag.clone(),
             checksums: to_opaque(&checksums)?,
-            wrapped_key: Bytes::copy_from_slice(written.sealed_key.as_bytes()),
+            wrapped_key: written.wrapped_key,
             body: written.body,
         };
-        self.service.propose(route, Op::PutPart(put)).await?.map_err(|r| refused(r, bucket, key))?;
+        self.backing.propose(route, Op::PutPart(put)).await?.map_err(|r| refused(r, bucket, key))?;
         Ok(PartInfo { number, size: written.size, etag, modified: now(), checksums })
     }
 
-    async fn complete_upload(
-        &self,
-        bucket: &str,
-        key: &str,
-        upload: UploadId,
-        parts: &[(u32, String)],
-        checksums: BTreeMap<String, String>,
-        write_condition: WriteCondition,
-    ) -> Result<ObjectInfo, ObjectError> {
-        let (_, route) = self.entry()?;
-        let bucket_id = self.bucket(route, bucket).await?.id;
-        let attributes = match self.list_parts(bucket, key, upload, 0, 0).await {
-            Ok((info, _)) => Some(Attributes { checksums, ..info.attributes }),
-            // A repeated completion finds no upload; the catalog knows whether it was completed so.
-            Err(ObjectError::NoSuchUpload(_)) => None,
-            Err(other) => return Err(other),
-        };
-        let complete = CompleteUpload {
-            bucket: bucket_id,
-            key: key.to_owned(),
-            upload,
-            parts: parts.to_vec(),
-            version: VersionId::new(now(), random_array()),
-            etag: multipart_etag(parts)?,
-            attributes: attributes.as_ref().map(to_opaque).transpose()?,
-            condition: condition(write_condition),
-        };
-        match self
-            .service
-            .propose(route, Op::CompleteUpload(complete))
-            .await?
-            .map_err(|r| refused(r, bucket, key))?
-        {
-            Response::UploadCompleted(done) => Ok(ObjectInfo {
-                key: key.to_owned(),
-                version: done.version.id,
-                size: done.size,
-                etag: done.etag,
-                modified: done.modified,
-                attributes: attributes.unwrap_or_default(),
-            }),
-            other => Err(unexpected(&other)),
-        }
-    }
-
     async fn abort_upload(&self, bucket: &str, key: &str, upload: UploadId) -> Result<(), ObjectError> {
-        let (_, route) = self.entry()?;
+        let route = self.route()?;
         let bucket_id = self.bucket(route, bucket).await?.id;
         let op = Op::AbortUpload { bucket: bucket_id, key: key.to_owned(), upload };
-        self.service.propose(route, op).await?.map(drop).map_err(|r| refused(r, bucket, key))
+        self.backing.propose(route, op).await?.map(drop).map_err(|r| refused(r, bucket, key))
     }
 
     async fn list_parts(
@@ -446,10 +313,9 @@ impl TenantObjects for TenantHandle {
         after: u32,
         limit: usize,
     ) -> Result<(UploadInfo, Vec<PartInfo>), ObjectError> {
-        let (_, route) = self.entry()?;
+        let route = self.route()?;
         let (asked_bucket, asked_key) = (bucket.to_owned(), key.to_owned());
         let (row, parts) = self
-            .service
             .read(route, (bucket, key), move |catalog| {
                 if limit == 0 {
                     return Ok((catalog.get_upload(&asked_bucket, &asked_key, upload)?, Vec::new()));
@@ -476,35 +342,5 @@ impl TenantObjects for TenantHandle {
             })
             .collect();
         Ok((info, parts?))
-    }
-
-    async fn list_uploads(
-        &self,
-        bucket: &str,
-        prefix: &str,
-        after: Option<(String, UploadId)>,
-        limit: usize,
-    ) -> Result<Vec<UploadInfo>, ObjectError> {
-        let (_, route) = self.entry()?;
-        let (asked, prefix) = (bucket.to_owned(), prefix.to_owned());
-        let page = self
-            .service
-            .read(route, (bucket, ""), move |catalog| {
-                let after = after.as_ref().map(|(key, upload)| (key.as_str(), Some(*upload)));
-                let query = UploadQuery { prefix: &prefix, delimiter: None, after, limit };
-                catalog.list_uploads(&asked, &query)
-            })
-            .await?;
-        page.uploads
-            .into_iter()
-            .map(|row| {
-                Ok(UploadInfo {
-                    key: row.key,
-                    upload: row.upload,
-                    initiated: row.initiated,
-                    attributes: from_opaque(&row.attributes)?,
-                })
-            })
-            .collect()
     }
 }

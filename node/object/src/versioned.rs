@@ -6,7 +6,9 @@
 use std::{collections::BTreeMap, ops::Range};
 
 use bytes::Bytes;
-use holdfast_catalog::{Bucket, DeleteItem, ObjectExtras, ObjectHead, Op, Response, SetObject};
+use holdfast_catalog::{
+    Bucket, DeleteItem, ObjectExtras, ObjectHead, Op, PartitionReader, Response, SetObject,
+};
 pub use holdfast_catalog::{
     BucketChange, BucketStateRule, DefaultRetention, Deleted, Document, DocumentKind, Lifecycle,
     ListedVersion, Quota, Retention, RetentionMode, RetentionPeriod, Usage, VersionPage, VersionRef,
@@ -16,7 +18,10 @@ use holdfast_crypt::random_array;
 use holdfast_model::{BucketId, UploadId, VersionId};
 
 use crate::{
-    api::{Attributes, Body, LateChecksums, ObjectError, ObjectInfo, PutOptions, RangeChoice, UploadInfo},
+    api::{
+        Attributes, Body, LateChecksums, ObjectError, ObjectInfo, PutOptions, RangeChoice, TenantObjects,
+        UploadInfo, WriteCondition,
+    },
     service::{from_opaque, refused, to_opaque},
     stripes::now,
     tenant::{TenantHandle, info, unexpected},
@@ -38,6 +43,41 @@ pub struct Extras {
     pub legal_hold: bool,
 }
 
+/// A version that was just written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// The object.
+    pub info: ObjectInfo,
+    /// The version as clients are told of it.
+    pub version: VersionRef,
+    /// Whether clients are told of it: versioning is or was enabled.
+    pub versioned: bool,
+}
+
+/// Where a part of a multipart object lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectPart {
+    /// The number it was uploaded as.
+    pub number: u32,
+    /// Where it begins in the object, in bytes.
+    pub offset: u64,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its checksums.
+    pub checksums: BTreeMap<String, String>,
+}
+
+/// Parts of a version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectParts {
+    /// The version they are of.
+    pub version: VersionRef,
+    /// How many it has; 0 when it was put whole.
+    pub count: usize,
+    /// Those asked for, in order.
+    pub parts: Vec<ObjectPart>,
+}
+
 /// A version of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VersionInfo {
@@ -45,6 +85,10 @@ pub struct VersionInfo {
     pub info: ObjectInfo,
     /// The version as clients are told of it.
     pub version: VersionRef,
+    /// Whether clients are told of it: versioning is or was enabled.
+    pub versioned: bool,
+    /// A legal hold is or was set, or was lifted.
+    pub hold_known: bool,
     /// What is kept beside it.
     pub extras: Extras,
 }
@@ -120,7 +164,7 @@ pub struct UploadListPage {
 /// All operations of one tenant that know of versions, locks and settings.
 #[async_trait::async_trait]
 #[allow(missing_docs)]
-pub trait VersionedObjects: Send + Sync + 'static {
+pub trait VersionedObjects: TenantObjects {
     /// With `object_lock` versioning is enabled for good.
     async fn create_bucket(&self, bucket: &str, object_lock: bool) -> Result<(), ObjectError>;
     /// Settings, quota and exact usage.
@@ -133,7 +177,8 @@ pub trait VersionedObjects: Send + Sync + 'static {
     /// What all buckets may hold together.
     async fn set_quota(&self, quota: Quota) -> Result<(), ObjectError>;
 
-    /// As [`crate::api::TenantObjects::put`].
+    /// Streams `body` into stripes; returns when the object is durable and committed.
+    /// `late` is asked for checksums after the body ended well.
     async fn put(
         &self,
         bucket: &str,
@@ -142,7 +187,7 @@ pub trait VersionedObjects: Send + Sync + 'static {
         options: PutOptions,
         extras: Extras,
         late: Option<LateChecksums>,
-    ) -> Result<(ObjectInfo, VersionRef), ObjectError>;
+    ) -> Result<Written, ObjectError>;
     /// Refused with [`ObjectError::DeleteMarker`] when that is what is there.
     async fn head(
         &self,
@@ -157,6 +202,15 @@ pub trait VersionedObjects: Send + Sync + 'static {
         version: Option<VersionSelector>,
         range: RangeChoice,
     ) -> Result<(VersionInfo, Range<u64>, Body), ObjectError>;
+    /// Parts with a number above `after`, `limit` at most, of an object made of parts.
+    async fn parts(
+        &self,
+        bucket: &str,
+        key: &str,
+        version: Option<VersionSelector>,
+        after: u32,
+        limit: usize,
+    ) -> Result<ObjectParts, ObjectError>;
     /// Returns the version that was changed.
     async fn set_object(
         &self,
@@ -180,6 +234,17 @@ pub trait VersionedObjects: Send + Sync + 'static {
         attributes: Attributes,
         extras: Extras,
     ) -> Result<UploadId, ObjectError>;
+    /// `parts` as the client listed them: number and ETag without quotes. `checksums` are kept with the
+    /// object in place of those the upload was created with (the gateway computed them from the parts').
+    async fn complete_upload(
+        &self,
+        bucket: &str,
+        key: &str,
+        upload: UploadId,
+        parts: &[(u32, String)],
+        checksums: BTreeMap<String, String>,
+        condition: WriteCondition,
+    ) -> Result<Written, ObjectError>;
     async fn list_uploads(&self, bucket: &str, query: UploadListQuery)
     -> Result<UploadListPage, ObjectError>;
 }
@@ -204,7 +269,14 @@ fn version_info(key: &str, head: &ObjectHead) -> Result<VersionInfo, ObjectError
         retention: head.retention,
         legal_hold: head.legal_hold,
     };
-    Ok(VersionInfo { info: info(key.to_owned(), head)?, version: head.version, extras })
+    let versioned = head.versioning != Versioning::Off;
+    Ok(VersionInfo {
+        info: info(key.to_owned(), head)?,
+        version: head.version,
+        versioned,
+        hold_known: head.hold_known,
+        extras,
+    })
 }
 
 impl TenantHandle {
@@ -215,23 +287,23 @@ impl TenantHandle {
         key: &str,
         op: impl FnOnce(BucketId) -> Op + Send,
     ) -> Result<Response, ObjectError> {
-        let (_, route) = self.entry()?;
+        let route = self.route()?;
         let id = TenantHandle::bucket(self, route, bucket).await?.id;
-        self.service.propose(route, op(id)).await?.map_err(|refusal| refused(refusal, bucket, key))
+        self.backing.propose(route, op(id)).await?.map_err(|refusal| refused(refusal, bucket, key))
     }
 }
 
 #[async_trait::async_trait]
 impl VersionedObjects for TenantHandle {
     async fn create_bucket(&self, bucket: &str, object_lock: bool) -> Result<(), ObjectError> {
-        let (_, route) = self.entry()?;
+        let route = self.route()?;
         let id = BucketId::from_bytes(random_array());
         let op = Op::CreateBucket { bucket: id, name: bucket.to_owned(), object_lock };
-        self.service.propose(route, op).await?.map(drop).map_err(|refusal| refused(refusal, bucket, ""))
+        self.backing.propose(route, op).await?.map(drop).map_err(|refusal| refused(refusal, bucket, ""))
     }
 
     async fn bucket(&self, bucket: &str) -> Result<Bucket, ObjectError> {
-        let (_, route) = self.entry()?;
+        let route = self.route()?;
         TenantHandle::bucket(self, route, bucket).await
     }
 
@@ -240,25 +312,25 @@ impl VersionedObjects for TenantHandle {
     }
 
     async fn document(&self, bucket: &str, kind: DocumentKind, id: &str) -> Result<Document, ObjectError> {
-        let (_, route) = self.entry()?;
+        let route = self.route()?;
         let (asked, id) = (bucket.to_owned(), id.to_owned());
-        self.service.read(route, (bucket, ""), move |catalog| catalog.document(&asked, kind, &id)).await
+        self.read(route, (bucket, ""), move |catalog| catalog.document(&asked, kind, &id)).await
     }
 
     async fn documents(&self, bucket: &str, kind: DocumentKind) -> Result<Vec<Document>, ObjectError> {
-        let (_, route) = self.entry()?;
+        let route = self.route()?;
         let asked = bucket.to_owned();
-        self.service.read(route, (bucket, ""), move |catalog| catalog.documents(&asked, kind)).await
+        self.read(route, (bucket, ""), move |catalog| catalog.documents(&asked, kind)).await
     }
 
     async fn usage(&self) -> Result<Usage, ObjectError> {
-        let (_, route) = self.entry()?;
-        self.service.read(route, ("", ""), |catalog| catalog.usage()).await
+        let route = self.route()?;
+        self.read(route, ("", ""), |catalog| catalog.usage()).await
     }
 
     async fn set_quota(&self, quota: Quota) -> Result<(), ObjectError> {
-        let (_, route) = self.entry()?;
-        let outcome = self.service.propose(route, Op::SetQuota { quota }).await?;
+        let route = self.route()?;
+        let outcome = self.backing.propose(route, Op::SetQuota { quota }).await?;
         outcome.map(drop).map_err(|refusal| refused(refusal, "", ""))
     }
 
@@ -270,7 +342,7 @@ impl VersionedObjects for TenantHandle {
         options: PutOptions,
         extras: Extras,
         late: Option<LateChecksums>,
-    ) -> Result<(ObjectInfo, VersionRef), ObjectError> {
+    ) -> Result<Written, ObjectError> {
         self.put_with(bucket, key, body, options, late, encode(extras)?).await
     }
 
@@ -292,6 +364,30 @@ impl VersionedObjects for TenantHandle {
     ) -> Result<(VersionInfo, Range<u64>, Body), ObjectError> {
         let (head, range, body) = self.get_row(bucket, key, version, range).await?;
         Ok((version_info(key, &head)?, range, body))
+    }
+
+    async fn parts(
+        &self,
+        bucket: &str,
+        key: &str,
+        version: Option<VersionSelector>,
+        after: u32,
+        limit: usize,
+    ) -> Result<ObjectParts, ObjectError> {
+        let (asked_bucket, asked_key) = (bucket.to_owned(), key.to_owned());
+        let query = move |catalog: &PartitionReader| {
+            catalog.object_parts(&asked_bucket, &asked_key, version, after, limit)
+        };
+        let found = self.read(self.route()?, (bucket, key), query).await?;
+        let shown = |part: holdfast_catalog::ObjectPartRow| {
+            let checksums = from_opaque(&part.checksums)?;
+            Ok(ObjectPart { number: part.number, offset: part.offset, size: part.size, checksums })
+        };
+        Ok(ObjectParts {
+            version: found.version,
+            count: found.count,
+            parts: found.parts.into_iter().map(shown).collect::<Result<_, ObjectError>>()?,
+        })
     }
 
     async fn set_object(
@@ -341,21 +437,19 @@ impl VersionedObjects for TenantHandle {
     }
 
     async fn list_versions(&self, bucket: &str, query: VersionListQuery) -> Result<VersionPage, ObjectError> {
-        let (_, route) = self.entry()?;
+        let route = self.route()?;
         let asked = bucket.to_owned();
-        self.service
-            .read(route, (bucket, ""), move |catalog| {
-                let after = query.after.as_ref();
-                let query = holdfast_catalog::VersionQuery {
-                    prefix: &query.prefix,
-                    delimiter: query.delimiter.as_deref(),
-                    after: after
-                        .map(|(key, version)| holdfast_catalog::VersionMarker { key, version: *version }),
-                    limit: query.limit,
-                };
-                catalog.list_versions(&asked, &query)
-            })
-            .await
+        self.read(route, (bucket, ""), move |catalog| {
+            let after = query.after.as_ref();
+            let query = holdfast_catalog::VersionQuery {
+                prefix: &query.prefix,
+                delimiter: query.delimiter.as_deref(),
+                after: after.map(|(key, version)| holdfast_catalog::VersionMarker { key, version: *version }),
+                limit: query.limit,
+            };
+            catalog.list_versions(&asked, &query)
+        })
+        .await
     }
 
     async fn create_upload(
@@ -372,15 +466,26 @@ impl VersionedObjects for TenantHandle {
         Ok(upload)
     }
 
+    async fn complete_upload(
+        &self,
+        bucket: &str,
+        key: &str,
+        upload: UploadId,
+        parts: &[(u32, String)],
+        checksums: BTreeMap<String, String>,
+        condition: WriteCondition,
+    ) -> Result<Written, ObjectError> {
+        self.complete_with(bucket, key, upload, parts, checksums, condition).await
+    }
+
     async fn list_uploads(
         &self,
         bucket: &str,
         query: UploadListQuery,
     ) -> Result<UploadListPage, ObjectError> {
-        let (_, route) = self.entry()?;
+        let route = self.route()?;
         let asked = bucket.to_owned();
         let page = self
-            .service
             .read(route, (bucket, ""), move |catalog| {
                 let query = holdfast_catalog::UploadQuery {
                     prefix: &query.prefix,

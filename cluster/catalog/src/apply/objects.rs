@@ -171,7 +171,7 @@ pub(super) fn set(writer: &mut Writer<'_>, set: &SetObject) -> rusqlite::Result<
             return Ok(Err(Refusal::BucketState(BucketStateRule::NoObjectLock)));
         }
         ObjectChange::LegalHold(on) => {
-            let flags = version.flags.with_legal_hold(*on);
+            let flags = version.flags.with_hold_named(*on);
             writer.update_flags(bucket.no, &set.key, &version, flags, version.retain_until)?;
         }
         ObjectChange::Retention { retention, bypass_governance } => {

@@ -24,7 +24,7 @@ use rusqlite::{OptionalExtension, Transaction, params};
 
 pub use buckets::{Bucket, Document, Usage};
 pub use list::{ListPage, ListQuery, ListedObject};
-pub use objects::{ObjectHead, ObjectRow, PartContent};
+pub use objects::{ObjectHead, ObjectPartRow, ObjectPartsPage, ObjectRow, PartContent};
 pub use stripes::{GarbageCursor, GarbageRow, KnownStripe, ShardOnDrive};
 pub use uploads::{PartRow, UploadPage, UploadQuery, UploadRow};
 pub use versions::{ListedVersion, VersionMarker, VersionPage, VersionQuery};

@@ -6,14 +6,15 @@ use bytes::Bytes;
 use holdfast_model::{BucketId, UnixMillis, UploadId, VersionId};
 use rusqlite::{OptionalExtension, Transaction, params};
 
-use super::{PartitionReader, ReadError, Stop, bucket_number, count_from, time_from};
+use super::{PartitionReader, ReadError, Stop, count_from, time_from};
 use crate::{
     apply::rank,
     body::BodyRef,
     command::VersionSelector,
     protect::{Flags, Retention},
     response::VersionRef,
-    rows::{STRIPE_COLUMNS, stripe_from},
+    rows::{STRIPE_COLUMNS, malformed, stripe_from},
+    settings::Versioning,
 };
 
 /// An object without its content.
@@ -39,8 +40,36 @@ pub struct ObjectHead {
     pub retention: Option<Retention>,
     /// What keeps it from being deleted until it is lifted.
     pub legal_hold: bool,
+    /// A legal hold is or was set, or was lifted.
+    pub hold_known: bool,
     /// The multipart upload that made it.
     pub upload: Option<UploadId>,
+    /// Versioning of the bucket.
+    pub versioning: Versioning,
+}
+
+/// Parts of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectPartsPage {
+    /// The version they are of.
+    pub version: VersionRef,
+    /// How many it has; 0 when it was put whole.
+    pub count: usize,
+    /// Those asked for, in the order of their numbers.
+    pub parts: Vec<ObjectPartRow>,
+}
+
+/// One part of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectPartRow {
+    /// The number it was uploaded as.
+    pub number: u32,
+    /// Where it begins in the object, in bytes.
+    pub offset: u64,
+    /// Bytes of plaintext.
+    pub size: u64,
+    /// Opaque here.
+    pub checksums: Bytes,
 }
 
 /// An object with where its bytes are.
@@ -84,6 +113,43 @@ impl PartitionReader {
         self.read(|db| Ok(find(db, bucket, key, version)?.0))
     }
 
+    /// Parts of an object with numbers above `after`, `limit` at most.
+    ///
+    /// # Errors
+    /// As [`PartitionReader::head_object`].
+    pub fn object_parts(
+        &self,
+        bucket: &str,
+        key: &str,
+        version: Option<VersionSelector>,
+        after: u32,
+        limit: usize,
+    ) -> Result<ObjectPartsPage, ReadError> {
+        self.read(|db| {
+            let version = find(db, bucket, key, version)?.0.version;
+            let id = version.id.as_bytes();
+            let count: i64 = db
+                .prepare_cached("SELECT count(*) FROM object_parts WHERE version = ?1")?
+                .query_row(params![id], |row| row.get(0))?;
+            // Numbers ascend with the offsets, which are the key of the table.
+            let parts = db
+                .prepare_cached(
+                    "SELECT number, start, size, checksums FROM object_parts
+                     WHERE version = ?1 AND number > ?2 ORDER BY start LIMIT ?3",
+                )?
+                .query_map(params![id, after, i64::try_from(limit).unwrap_or(i64::MAX)], |row| {
+                    Ok(ObjectPartRow {
+                        number: row.get(0)?,
+                        offset: count_from(row, 1)?,
+                        size: count_from(row, 2)?,
+                        checksums: row.get::<_, Vec<u8>>(3)?.into(),
+                    })
+                })?
+                .collect::<rusqlite::Result<_>>()?;
+            Ok(ObjectPartsPage { version, count: usize::try_from(count).unwrap_or(0), parts })
+        })
+    }
+
     /// An object with its whole content.
     ///
     /// # Errors
@@ -124,7 +190,10 @@ const HEAD_COLUMNS: &str =
     "version, size, modified, content, flags, etag, retain_until, upload, tags, acl, attributes";
 
 /// A row of either table: the object, whether it is a delete marker, its content number.
-fn head_from(row: &rusqlite::Row<'_>, bucket: BucketId) -> rusqlite::Result<(ObjectHead, bool, i64)> {
+fn head_from(
+    row: &rusqlite::Row<'_>,
+    (bucket, versioning): (BucketId, Versioning),
+) -> rusqlite::Result<(ObjectHead, bool, i64)> {
     let flags = Flags(row.get(4)?);
     let blob = |column| row.get::<_, Option<Vec<u8>>>(column).map(|b| Bytes::from(b.unwrap_or_default()));
     let head = ObjectHead {
@@ -135,12 +204,26 @@ fn head_from(row: &rusqlite::Row<'_>, bucket: BucketId) -> rusqlite::Result<(Obj
         etag: row.get(5)?,
         retention: flags.retention(row.get(6)?),
         legal_hold: flags.legal_hold(),
+        hold_known: flags.hold_known(),
         upload: row.get::<_, Option<_>>(7)?.map(UploadId::from_bytes),
         tags: blob(8)?,
         acl: blob(9)?,
         attributes: row.get::<_, Vec<u8>>(10)?.into(),
+        versioning,
     };
     Ok((head, flags.has(Flags::MARKER), row.get(3)?))
+}
+
+/// The number, id and versioning of a bucket.
+fn bucket_versioning(db: &Transaction<'_>, name: &str) -> Result<(i64, (BucketId, Versioning)), Stop> {
+    db.prepare_cached("SELECT no, id, versioning FROM buckets WHERE name = ?1")?
+        .query_row(params![name], |row| {
+            let versioning =
+                Versioning::from_column(row.get(2)?).ok_or_else(|| malformed(2, "versioning of a bucket"))?;
+            Ok((row.get(0)?, (BucketId::from_bytes(row.get(1)?), versioning)))
+        })
+        .optional()?
+        .ok_or(Stop::Answer(ReadError::NoSuchBucket))
 }
 
 fn find(
@@ -149,7 +232,7 @@ fn find(
     key: &str,
     version: Option<VersionSelector>,
 ) -> Result<(ObjectHead, i64), Stop> {
-    let (no, bucket) = bucket_number(db, bucket)?;
+    let (no, bucket) = bucket_versioning(db, bucket)?;
     let query = |table: &str, rest: &str, rank: Option<[u8; VersionId::SIZE]>| {
         let sql = format!(
             "SELECT {HEAD_COLUMNS} FROM {table} WHERE bucket = ?1 AND key = ?2 AND (?3 IS NULL OR 1) {rest}"

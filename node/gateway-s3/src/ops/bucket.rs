@@ -65,7 +65,8 @@ pub(crate) async fn create(
             return Err(Refusal::not_implemented("This kind of bucket"));
         }
     }
-    cx.objects.create_bucket(&input.bucket).await?;
+    let object_lock = input.object_lock_enabled_for_bucket.unwrap_or(false);
+    cx.objects.create_bucket(&input.bucket, object_lock).await?;
     Ok(S3Response::new(CreateBucketOutput { location: Some(format!("/{}", input.bucket)) }))
 }
 

@@ -4,7 +4,10 @@
 use std::collections::BTreeMap;
 
 use holdfast_model::limits::{LIST_KEYS_MAX, PART_NUMBER_MAX};
-use holdfast_object::api::{ObjectError, ObjectInfo, PartInfo, UploadInfo};
+use holdfast_object::{
+    api::{ObjectError, PartInfo, UploadInfo},
+    versioned::Written,
+};
 use s3s::{
     S3Request, S3Response,
     dto::{ChecksumType, CompleteMultipartUploadInput, CompleteMultipartUploadOutput, CompletedPart},
@@ -15,7 +18,10 @@ use crate::{
     intake::checksum::{self, Algorithm},
     ops::{
         multipart::{Declared, part_number},
-        shared::{checksum_type, encryption, etag, fill_checksums, upload_id, write_condition},
+        shared::{
+            checksum_type, encryption, etag, fill_checksums, upload_id, version_shown, write_condition,
+            write_refused,
+        },
     },
     service::Context,
 };
@@ -36,8 +42,16 @@ pub(crate) async fn complete(
         Err(ObjectError::NoSuchUpload(_)) => {
             let done = cx
                 .objects
-                .complete_upload(&input.bucket, &input.key, upload, &parts, BTreeMap::new(), condition)
-                .await?;
+                .complete_upload(
+                    &input.bucket,
+                    &input.key,
+                    upload,
+                    &parts,
+                    BTreeMap::new(),
+                    condition.clone(),
+                )
+                .await
+                .map_err(|error| write_refused(error, &condition))?;
             return Ok(answer(input.bucket, input.key, &done));
         }
         begun => begun?,
@@ -57,18 +71,23 @@ pub(crate) async fn complete(
     let checksums = whole(&begun, &parts, &stored)?;
     check_whole(&input, &begun, &checksums)?;
 
-    let info =
-        cx.objects.complete_upload(&input.bucket, &input.key, upload, &parts, checksums, condition).await?;
-    Ok(answer(input.bucket, input.key, &info))
+    let done = cx
+        .objects
+        .complete_upload(&input.bucket, &input.key, upload, &parts, checksums, condition.clone())
+        .await
+        .map_err(|error| write_refused(error, &condition))?;
+    Ok(answer(input.bucket, input.key, &done))
 }
 
-fn answer(bucket: String, key: String, info: &ObjectInfo) -> S3Response<CompleteMultipartUploadOutput> {
+fn answer(bucket: String, key: String, done: &Written) -> S3Response<CompleteMultipartUploadOutput> {
+    let info = &done.info;
     let checksums = &info.attributes.checksums;
     let mut output = CompleteMultipartUploadOutput {
         location: Some(format!("/{bucket}/{key}")),
         e_tag: etag(&info.etag),
         checksum_type: checksum_type(checksums),
         server_side_encryption: encryption(),
+        version_id: version_shown(done.versioned, done.version),
         ..Default::default()
     };
     fill_checksums!(output, checksums);

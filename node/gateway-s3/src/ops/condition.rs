@@ -1,25 +1,68 @@
-//! Conditions on reads (RFC 9110, section 13.2.2; AWS documents the same precedence).
+//! Conditions on reads and on the sources of copies (RFC 9110, section 13.2.2; AWS documents the same
+//! precedence). They are read from the head as it was sent: a date that is none is ignored, as the RFC says.
 
 use holdfast_object::api::ObjectInfo;
-use http::header;
-use s3s::dto::{ETagCondition, Timestamp, TimestampFormat};
+use http::{HeaderMap, HeaderName, header};
+use s3s::dto::{Timestamp, TimestampFormat};
 
 use crate::{errors::Refusal, ops::shared::timestamp_seconds};
 
-/// Conditions as a client wrote them.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Conditions {
-    pub if_match: Option<ETagCondition>,
-    pub if_none_match: Option<ETagCondition>,
-    pub if_modified_since: Option<Timestamp>,
-    pub if_unmodified_since: Option<Timestamp>,
+/// The four conditions of a GET or HEAD.
+const READ: [HeaderName; 4] =
+    [header::IF_MATCH, header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE, header::IF_UNMODIFIED_SINCE];
+
+/// The same on the source of a copy.
+const SOURCE: [HeaderName; 4] = [
+    HeaderName::from_static("x-amz-copy-source-if-match"),
+    HeaderName::from_static("x-amz-copy-source-if-none-match"),
+    HeaderName::from_static("x-amz-copy-source-if-modified-since"),
+    HeaderName::from_static("x-amz-copy-source-if-unmodified-since"),
+];
+
+/// Entity tags as a client lists them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Tags {
+    Any,
+    /// Value, and whether it was marked as weak.
+    Of(Vec<(String, bool)>),
 }
 
-fn names(condition: &ETagCondition, etag: &str, weak: bool) -> bool {
-    match condition.as_etag() {
-        None => condition.is_any(),
-        Some(named) => named.value() == etag && (weak || named.as_weak().is_none()),
+impl Tags {
+    fn parse(text: &str) -> Self {
+        let text = text.trim();
+        if text == "*" || text == "\"*\"" {
+            return Self::Any;
+        }
+        let tag = |tag: &str| {
+            let (value, weak) = match tag.trim().strip_prefix("W/") {
+                Some(value) => (value, true),
+                None => (tag.trim(), false),
+            };
+            (value.trim_matches('"').to_owned(), weak)
+        };
+        Self::Of(text.split(',').map(tag).collect())
     }
+
+    /// `weakly`: a weak tag names an object as well.
+    fn name(&self, etag: &str, weakly: bool) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Of(tags) => tags.iter().any(|(value, weak)| value == etag && (weakly || !weak)),
+        }
+    }
+}
+
+/// Conditions as a client wrote them.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Conditions {
+    if_match: Option<Tags>,
+    if_none_match: Option<Tags>,
+    if_modified_since: Option<Timestamp>,
+    if_unmodified_since: Option<Timestamp>,
+}
+
+fn date(text: &str) -> Option<Timestamp> {
+    Timestamp::parse(TimestampFormat::HttpDate, text).ok()
 }
 
 /// What conditions come to.
@@ -29,11 +72,31 @@ pub(crate) enum Verdict {
     Holds,
     /// The client has it already.
     NotModified,
-    /// Refused.
-    Failed,
+    /// Refused: this one does not hold.
+    Failed(&'static str),
 }
 
 impl Conditions {
+    /// Those of a GET or HEAD.
+    pub(crate) fn of_read(headers: &HeaderMap) -> Self {
+        Self::of(headers, &READ)
+    }
+
+    /// Those on the source of a copy.
+    pub(crate) fn of_source(headers: &HeaderMap) -> Self {
+        Self::of(headers, &SOURCE)
+    }
+
+    fn of(headers: &HeaderMap, [matches, none_match, modified, unmodified]: &[HeaderName; 4]) -> Self {
+        let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+        Self {
+            if_match: text(matches).map(Tags::parse),
+            if_none_match: text(none_match).map(Tags::parse),
+            if_modified_since: text(modified).and_then(date),
+            if_unmodified_since: text(unmodified).and_then(date),
+        }
+    }
+
     /// Whether there are any.
     pub(crate) fn any(&self) -> bool {
         self.if_match.is_some()
@@ -46,14 +109,14 @@ impl Conditions {
     pub(crate) fn judge(&self, info: &ObjectInfo) -> Verdict {
         let modified = timestamp_seconds(info.modified);
         if let Some(condition) = &self.if_match {
-            if !names(condition, &info.etag, false) {
-                return Verdict::Failed;
+            if !condition.name(&info.etag, false) {
+                return Verdict::Failed("If-Match");
             }
         } else if self.if_unmodified_since.as_ref().is_some_and(|since| modified > *since) {
-            return Verdict::Failed;
+            return Verdict::Failed("If-Unmodified-Since");
         }
         if let Some(condition) = &self.if_none_match {
-            if names(condition, &info.etag, true) {
+            if condition.name(&info.etag, true) {
                 return Verdict::NotModified;
             }
         } else if self.if_modified_since.as_ref().is_some_and(|since| modified <= *since) {
@@ -69,7 +132,7 @@ impl Conditions {
     pub(crate) fn check(&self, info: &ObjectInfo) -> Result<(), Refusal> {
         match self.judge(info) {
             Verdict::Holds => Ok(()),
-            Verdict::Failed => Err(Refusal::new("PreconditionFailed")),
+            Verdict::Failed(which) => Err(Refusal::new("PreconditionFailed").with("Condition", which)),
             Verdict::NotModified => {
                 let mut modified = Vec::new();
                 // Only an out-of-range year cannot be written; the header is then left out.
@@ -88,8 +151,19 @@ impl Conditions {
     pub(crate) fn check_source(&self, info: &ObjectInfo) -> Result<(), Refusal> {
         match self.judge(info) {
             Verdict::Holds => Ok(()),
-            Verdict::Failed | Verdict::NotModified => Err(Refusal::new("PreconditionFailed")),
+            Verdict::Failed(_) | Verdict::NotModified => Err(Refusal::new("PreconditionFailed")),
         }
+    }
+}
+
+/// Whether a range is to be answered (RFC 9110, section 13.1.5): not when `If-Range` names another object.
+pub(crate) fn range_wanted(headers: &HeaderMap, info: &ObjectInfo) -> bool {
+    let Some(text) = headers.get(header::IF_RANGE).and_then(|value| value.to_str().ok()) else {
+        return true;
+    };
+    match date(text) {
+        Some(date) => timestamp_seconds(info.modified) == date,
+        None => Tags::parse(text).name(&info.etag, false),
     }
 }
 
@@ -115,8 +189,8 @@ mod tests {
         Some(timestamp_seconds(UnixMillis::new(seconds * 1000)))
     }
 
-    fn tag(text: &str) -> Option<ETagCondition> {
-        Some(ETagCondition::parse_http_header(text.as_bytes()).unwrap())
+    fn tag(text: &str) -> Option<Tags> {
+        Some(Tags::parse(text))
     }
 
     #[test]
@@ -126,10 +200,11 @@ mod tests {
         let cases = [
             (Conditions { if_match: tag("\"e\""), ..n() }, Verdict::Holds),
             (Conditions { if_match: tag("*"), ..n() }, Verdict::Holds),
-            (Conditions { if_match: tag("\"x\""), ..n() }, Verdict::Failed),
-            (Conditions { if_match: tag("W/\"e\""), ..n() }, Verdict::Failed),
+            (Conditions { if_match: tag("\"x\""), ..n() }, Verdict::Failed("If-Match")),
+            (Conditions { if_match: tag("\"x\", \"e\""), ..n() }, Verdict::Holds),
+            (Conditions { if_match: tag("W/\"e\""), ..n() }, Verdict::Failed("If-Match")),
             (Conditions { if_match: tag("\"e\""), if_unmodified_since: at(same - 1), ..n() }, Verdict::Holds),
-            (Conditions { if_unmodified_since: at(same - 1), ..n() }, Verdict::Failed),
+            (Conditions { if_unmodified_since: at(same - 1), ..n() }, Verdict::Failed("If-Unmodified-Since")),
             (Conditions { if_unmodified_since: at(same), ..n() }, Verdict::Holds),
             (Conditions { if_none_match: tag("\"e\""), ..n() }, Verdict::NotModified),
             (Conditions { if_none_match: tag("W/\"e\""), ..n() }, Verdict::NotModified),

@@ -7,12 +7,15 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use futures::StreamExt;
 use holdfast_model::limits::PUT_SIZE_MAX;
-use holdfast_object::api::{Attributes, Body, BodyError, ObjectInfo, PutOptions, RangeChoice};
+use holdfast_object::{
+    api::{Attributes, Body, BodyError, ObjectError, ObjectInfo, PutOptions, RangeChoice},
+    versioned::{VersionInfo, VersionSelector},
+};
 use s3s::{
     S3Request, S3Response,
     dto::{
         CopyObjectInput, CopyObjectOutput, CopyObjectResult, CopyPartResult, CopySource, MetadataDirective,
-        Range, UploadPartCopyInput, UploadPartCopyOutput,
+        Range, TaggingDirective, UploadPartCopyInput, UploadPartCopyOutput,
     },
 };
 
@@ -23,22 +26,47 @@ use crate::{
         condition::Conditions,
         multipart::{Declared, part_number},
         shared::{
-            attributes, checksum_type, encryption, etag, fill_checksums, only_null_version, timestamp,
-            upload_id, write_condition,
+            attributes, checksum_type, encryption, etag, fill_checksums, same_version, timestamp, upload_id,
+            version, version_shown, write_condition, write_refused,
         },
+        write::extras,
     },
     service::Context,
 };
 
-fn source(source: CopySource) -> Result<(String, String), Refusal> {
-    match source {
-        CopySource::Bucket { bucket, key, version_id } => {
-            only_null_version(version_id.as_deref())?;
-            Ok((bucket.into(), key.into()))
+/// What a copy reads.
+struct Source {
+    bucket: String,
+    key: String,
+    version: Option<VersionSelector>,
+}
+
+impl Source {
+    fn parse(source: CopySource) -> Result<Self, Refusal> {
+        match source {
+            CopySource::Bucket { bucket, key, version_id } => {
+                let version = version(version_id.as_deref())?;
+                Ok(Self { bucket: bucket.into(), key: key.into(), version })
+            }
+            CopySource::AccessPoint { .. } | CopySource::Outpost { .. } => {
+                Err(Refusal::not_implemented("An access point as source"))
+            }
         }
-        CopySource::AccessPoint { .. } | CopySource::Outpost { .. } => {
-            Err(Refusal::not_implemented("An access point as source"))
-        }
+    }
+
+    /// What is there now, when the client's conditions on it hold.
+    async fn look(&self, cx: &Context) -> Result<VersionInfo, Refusal> {
+        let found = match cx.objects.head(&self.bucket, &self.key, self.version).await {
+            Err(ObjectError::DeleteMarker { named: true, .. }) => {
+                return Err(Refusal::because(
+                    "InvalidRequest",
+                    "The source of a copy request may not specifically refer to a delete marker by version id.",
+                ));
+            }
+            found => found?,
+        };
+        Conditions::of_source(&cx.call.headers).check_source(&found.info)?;
+        Ok(found)
     }
 }
 
@@ -76,75 +104,82 @@ fn missing_checksum(asked: Option<Algorithm>, source: &ObjectInfo) -> Option<Alg
     }
 }
 
+/// `COPY` (also when nothing is said) is `false`, `REPLACE` is `true`.
+fn replaces(directive: Option<&str>, what: &str) -> Result<bool, Refusal> {
+    match directive {
+        None | Some("COPY") => Ok(false),
+        Some("REPLACE") => Ok(true),
+        Some(other) => Err(Refusal::because("InvalidArgument", format!("Unknown {what} directive."))
+            .with("ArgumentName", format!("x-amz-{what}-directive"))
+            .with("ArgumentValue", other)),
+    }
+}
+
 pub(crate) async fn copy(
     cx: Context,
     request: S3Request<CopyObjectInput>,
 ) -> Result<S3Response<CopyObjectOutput>, Refusal> {
     let condition = write_condition(&cx.call.headers)?;
     let input = request.input;
-    let (from_bucket, from_key) = source(input.copy_source)?;
-    let replace = match input.metadata_directive.as_ref().map(MetadataDirective::as_str) {
-        None | Some(MetadataDirective::COPY) => false,
-        Some(MetadataDirective::REPLACE) => true,
-        Some(_) => return Err(Refusal::because("InvalidArgument", "Unknown metadata directive.")),
-    };
+    let source = Source::parse(input.copy_source)?;
+    let replace = replaces(input.metadata_directive.as_ref().map(MetadataDirective::as_str), "metadata")?;
+    let retag = replaces(input.tagging_directive.as_ref().map(TaggingDirective::as_str), "tagging")?;
     let asked = match &input.checksum_algorithm {
         None => None,
         Some(name) => Some(Algorithm::by_name(name.as_str()).ok_or_else(|| {
             Refusal::because("InvalidRequest", "Checksum algorithm provided is unsupported.")
         })?),
     };
-    if !replace && asked.is_none() && from_bucket == input.bucket && from_key == input.key {
+    let itself = source.bucket == input.bucket && source.key == input.key && source.version.is_none();
+    if itself && !replace && asked.is_none() {
         return Err(Refusal::because(
             "InvalidRequest",
             "This copy request is illegal because it is trying to copy an object to itself without changing the \
              object's metadata, storage class, website redirect location or encryption attributes.",
         ));
     }
-    let conditions = Conditions {
-        if_match: input.copy_source_if_match,
-        if_none_match: input.copy_source_if_none_match,
-        if_modified_since: input.copy_source_if_modified_since,
-        if_unmodified_since: input.copy_source_if_unmodified_since,
-    };
-    let found = cx.objects.head(&from_bucket, &from_key).await?;
-    conditions.check_source(&found)?;
-    check_size(found.size)?;
-    let missing = missing_checksum(asked, &found);
     let fresh = if replace { Some(attributes(&cx.call.headers, input.metadata)?) } else { None };
-    let info = match missing {
-        None => {
-            let fresh =
-                fresh.map(|fresh| Attributes { checksums: found.attributes.checksums.clone(), ..fresh });
-            cx.objects.copy((&from_bucket, &from_key), (&input.bucket, &input.key), fresh, condition).await?
-        }
-        Some(algorithm) => {
-            let (found, range, body) = cx.objects.get(&from_bucket, &from_key, RangeChoice::All).await?;
-            let attributes = fresh.unwrap_or(Attributes { checksums: BTreeMap::new(), ..found.attributes });
-            let options = PutOptions {
-                length: Some(range.end - range.start),
-                content_md5: None,
-                attributes,
-                condition,
-            };
-            let outcome = Arc::new(Outcome::default());
-            let body = hashed(body, algorithm, &outcome);
-            let mut info =
-                cx.objects.put(&input.bucket, &input.key, body, options, Some(outcome.late())).await?;
-            info.attributes.checksums = outcome.checksums();
-            info
-        }
+    let mut extras = extras(&cx, input.tagging.as_deref().filter(|_| retag))?;
+    let seen = source.look(&cx).await?;
+    check_size(seen.info.size)?;
+    let selector = Some(same_version(seen.version));
+    let (found, range, body) =
+        cx.objects.get(&source.bucket, &source.key, selector, RangeChoice::All).await?;
+    if !retag {
+        extras.tags.clone_from(&found.extras.tags);
+    }
+    let missing = missing_checksum(asked, &found.info);
+    let kept = match missing {
+        None => found.info.attributes.checksums.clone(),
+        Some(_) => BTreeMap::new(),
     };
+    let base = fresh.unwrap_or_else(|| found.info.attributes.clone());
+    let options = PutOptions {
+        length: Some(range.end - range.start),
+        content_md5: None,
+        attributes: Attributes { checksums: kept, ..base },
+        condition: condition.clone(),
+    };
+    let outcome = Arc::new(Outcome::default());
+    let (body, late) = match missing {
+        None => (body, None),
+        Some(algorithm) => (hashed(body, algorithm, &outcome), Some(outcome.late())),
+    };
+    let written = cx.objects.put(&input.bucket, &input.key, body, options, extras, late).await;
+    let written = written.map_err(|error| write_refused(error, &condition))?;
+    let checksums = &written.info.attributes.checksums;
     let mut result = CopyObjectResult {
-        e_tag: etag(&info.etag),
-        last_modified: Some(timestamp(info.modified)),
-        checksum_type: checksum_type(&info.attributes.checksums),
+        e_tag: etag(&written.info.etag),
+        last_modified: Some(timestamp(written.info.modified)),
+        checksum_type: checksum_type(checksums),
         ..Default::default()
     };
-    fill_checksums!(result, &info.attributes.checksums);
+    fill_checksums!(result, checksums);
     Ok(S3Response::new(CopyObjectOutput {
         copy_object_result: Some(result),
+        copy_source_version_id: version_shown(found.versioned, found.version),
         server_side_encryption: encryption(),
+        version_id: version_shown(written.versioned, written.version),
         ..Default::default()
     }))
 }
@@ -174,18 +209,12 @@ pub(crate) async fn part(
 ) -> Result<S3Response<UploadPartCopyOutput>, Refusal> {
     let input = request.input;
     let (upload, number) = (upload_id(&input.upload_id)?, part_number(input.part_number)?);
-    let (from_bucket, from_key) = source(input.copy_source)?;
+    let source = Source::parse(input.copy_source)?;
     let (begun, _) = cx.objects.list_parts(&input.bucket, &input.key, upload, 0, 1).await?;
-    let conditions = Conditions {
-        if_match: input.copy_source_if_match,
-        if_none_match: input.copy_source_if_none_match,
-        if_modified_since: input.copy_source_if_modified_since,
-        if_unmodified_since: input.copy_source_if_unmodified_since,
-    };
-    let found = cx.objects.head(&from_bucket, &from_key).await?;
-    conditions.check_source(&found)?;
-    let choice = part_range(input.copy_source_range.as_deref(), found.size)?;
-    let (_, range, body) = cx.objects.get(&from_bucket, &from_key, choice).await?;
+    let seen = source.look(&cx).await?;
+    let choice = part_range(input.copy_source_range.as_deref(), seen.info.size)?;
+    let selector = Some(same_version(seen.version));
+    let (found, range, body) = cx.objects.get(&source.bucket, &source.key, selector, choice).await?;
     let length = range.end - range.start;
     check_size(length)?;
     let outcome = Arc::new(Outcome::default());
@@ -204,6 +233,7 @@ pub(crate) async fn part(
     fill_checksums!(result, &outcome.checksums());
     Ok(S3Response::new(UploadPartCopyOutput {
         copy_part_result: Some(result),
+        copy_source_version_id: version_shown(found.versioned, found.version),
         server_side_encryption: encryption(),
         ..Default::default()
     }))

@@ -1,4 +1,4 @@
-//! Listings of objects: version 1, version 2 and the versions of a bucket without versioning.
+//! Listings of current objects: version 1 and version 2.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use holdfast_model::limits::LIST_KEYS_MAX;
@@ -6,9 +6,8 @@ use holdfast_object::api::{ListPage, ListQuery, ObjectInfo};
 use s3s::{
     S3Request, S3Response,
     dto::{
-        CommonPrefix, EncodingType, ListObjectVersionsInput, ListObjectVersionsOutput, ListObjectsInput,
-        ListObjectsOutput, ListObjectsV2Input, ListObjectsV2Output, Object, ObjectStorageClass,
-        ObjectVersion, ObjectVersionStorageClass, Owner,
+        CommonPrefix, EncodingType, ListObjectsInput, ListObjectsOutput, ListObjectsV2Input,
+        ListObjectsV2Output, Object, ObjectStorageClass, Owner,
     },
 };
 
@@ -171,54 +170,6 @@ pub(crate) async fn version_2(
         encoding_type: names.encoding(),
         start_after: input.start_after.map(|start| names.show(start)),
         request_charged: None,
-    }))
-}
-
-pub(crate) async fn versions(
-    cx: Context,
-    request: S3Request<ListObjectVersionsInput>,
-) -> Result<S3Response<ListObjectVersionsOutput>, Refusal> {
-    let input = request.input;
-    let names = Names::new(input.encoding_type)?;
-    let limit = limit(input.max_keys, "max-keys")?;
-    let given = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
-    if given(&input.version_id_marker) && !given(&input.key_marker) {
-        let said = "A version-id marker cannot be specified without a key marker.";
-        return Err(Refusal::because("InvalidArgument", said).with("ArgumentName", "version-id-marker"));
-    }
-    let query = ListQuery {
-        prefix: input.prefix.clone().unwrap_or_default(),
-        delimiter: delimiter(&input.delimiter),
-        // The null version is the only one of its key: after it comes the next key.
-        after: input.key_marker.clone().filter(|marker| !marker.is_empty()),
-        limit,
-    };
-    let page = page(&cx, &input.bucket, query).await?;
-    let version = |info: ObjectInfo| ObjectVersion {
-        key: Some(names.show(info.key)),
-        version_id: Some("null".to_owned()),
-        is_latest: Some(true),
-        e_tag: etag(&info.etag),
-        size: i64::try_from(info.size).ok(),
-        last_modified: Some(timestamp(info.modified)),
-        storage_class: Some(ObjectVersionStorageClass::from_static(ObjectVersionStorageClass::STANDARD)),
-        owner: Some(cx.owner.clone()),
-        ..Default::default()
-    };
-    Ok(S3Response::new(ListObjectVersionsOutput {
-        name: Some(input.bucket),
-        prefix: Some(names.show(input.prefix.unwrap_or_default())),
-        key_marker: Some(names.show(input.key_marker.unwrap_or_default())),
-        version_id_marker: Some(input.version_id_marker.unwrap_or_default()),
-        max_keys: i32::try_from(limit).ok(),
-        is_truncated: Some(page.next.is_some()),
-        versions: Some(page.objects.into_iter().map(version).collect()),
-        common_prefixes: names.prefixes(page.common_prefixes),
-        delimiter: input.delimiter.map(|delimiter| names.show(delimiter)),
-        next_version_id_marker: page.next.is_some().then(|| "null".to_owned()),
-        next_key_marker: page.next.map(|next| names.show(next)),
-        encoding_type: names.encoding(),
-        ..Default::default()
     }))
 }
 

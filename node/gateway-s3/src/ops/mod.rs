@@ -1,12 +1,19 @@
 //! The handlers: S3's inputs and outputs to and from calls on the object layer.
 
+pub(crate) mod attributes;
 pub(crate) mod bucket;
 pub(crate) mod complete;
 pub(crate) mod condition;
 pub(crate) mod copy;
+pub(crate) mod delete;
 pub(crate) mod list;
+pub(crate) mod lock;
 pub(crate) mod multipart;
 pub(crate) mod read;
 pub(crate) mod settings;
 pub(crate) mod shared;
+pub(crate) mod tagging;
+pub(crate) mod uploads;
+pub(crate) mod versioning;
+pub(crate) mod versions;
 pub(crate) mod write;

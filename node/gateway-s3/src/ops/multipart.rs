@@ -3,28 +3,24 @@
 //! An upload remembers which checksum it was begun with: its attributes hold, in place of a value, the
 //! kind (`COMPOSITE`, `FULL_OBJECT`). [`super::complete`] puts the value there.
 
-use holdfast_model::{
-    UploadId,
-    limits::{LIST_KEYS_MAX, PART_NUMBER_MAX},
-};
-use holdfast_object::api::{Attributes, PutOptions, UploadInfo};
+use holdfast_model::limits::PART_NUMBER_MAX;
+use holdfast_object::api::{Attributes, PutOptions};
 use s3s::{
     S3Request, S3Response,
     dto::{
         AbortMultipartUploadInput, AbortMultipartUploadOutput, ChecksumAlgorithm, ChecksumType,
-        CreateMultipartUploadInput, CreateMultipartUploadOutput, Initiator, ListMultipartUploadsInput,
-        ListMultipartUploadsOutput, ListPartsInput, ListPartsOutput, MultipartUpload, Owner, Part,
-        StorageClass, UploadPartInput, UploadPartOutput,
+        CreateMultipartUploadInput, CreateMultipartUploadOutput, Initiator, ListPartsInput, ListPartsOutput,
+        Owner, Part, StorageClass, UploadPartInput, UploadPartOutput,
     },
 };
 
 use crate::{
     errors::Refusal,
     intake::{checksum::Algorithm, plan},
-    limits::GROUPING_PAGES_MAX,
     ops::{
-        list::{Names, delimiter, limit},
+        list::limit,
         shared::{attributes, encryption, etag, fill_checksums, timestamp, upload_id},
+        write::extras,
     },
     service::Context,
 };
@@ -84,11 +80,11 @@ impl Declared {
     }
 }
 
-fn algorithm(declared: Option<Declared>) -> Option<ChecksumAlgorithm> {
+pub(super) fn algorithm(declared: Option<Declared>) -> Option<ChecksumAlgorithm> {
     declared.map(|declared| ChecksumAlgorithm::from_static(declared.algorithm.name()))
 }
 
-fn kind(declared: Option<Declared>) -> Option<ChecksumType> {
+pub(super) fn kind(declared: Option<Declared>) -> Option<ChecksumType> {
     declared.map(|declared| ChecksumType::from_static(declared.kind()))
 }
 
@@ -112,7 +108,8 @@ pub(crate) async fn create(
     if let Some(declared) = declared {
         attributes.checksums.insert(declared.algorithm.name().to_owned(), declared.kind().to_owned());
     }
-    let upload = cx.objects.create_upload(&input.bucket, &input.key, attributes).await?;
+    let extras = extras(&cx, input.tagging.as_deref())?;
+    let upload = cx.objects.create_upload(&input.bucket, &input.key, attributes, extras).await?;
     Ok(S3Response::new(CreateMultipartUploadOutput {
         bucket: Some(input.bucket),
         key: Some(input.key),
@@ -207,135 +204,8 @@ pub(crate) async fn list_parts(
     }))
 }
 
-fn initiator(owner: &Owner) -> Initiator {
+pub(super) fn initiator(owner: &Owner) -> Initiator {
     Initiator { id: owner.id.clone(), display_name: owner.display_name.clone() }
-}
-
-/// Uploads and groups of one page.
-#[derive(Default)]
-struct UploadPage {
-    uploads: Vec<UploadInfo>,
-    prefixes: Vec<String>,
-    next: Option<(String, Option<UploadId>)>,
-}
-
-const ID_MAX: UploadId = UploadId::from_bytes([0xff; UploadId::SIZE]);
-
-/// Gathers a page. A group is left behind as soon as it is seen: the next read starts after everything in
-/// it, so one that holds a million uploads costs one read.
-async fn gather(
-    cx: &Context,
-    bucket: &str,
-    prefix: &str,
-    delimiter: Option<&str>,
-    mut after: Option<(String, UploadId)>,
-    limit: usize,
-) -> Result<UploadPage, Refusal> {
-    let mut page = UploadPage::default();
-    if let (Some(delimiter), Some((marker, _))) = (delimiter, &after)
-        && marker.starts_with(prefix)
-        && marker.ends_with(delimiter)
-    {
-        after = Some((after_group(marker), ID_MAX));
-    }
-    for _ in 0..GROUPING_PAGES_MAX {
-        // One more than there is room for tells whether there is more.
-        let wanted = (limit - page.uploads.len() - page.prefixes.len() + 1).min(LIST_KEYS_MAX);
-        let found = cx.objects.list_uploads(bucket, prefix, after.clone(), wanted).await?;
-        let last = found.len() < wanted;
-        let mut grouped = false;
-        for upload in found {
-            if page.uploads.len() + page.prefixes.len() == limit {
-                page.next = Some(marker(&page, delimiter));
-                return Ok(page);
-            }
-            let Some(rest) = upload.key.strip_prefix(prefix) else { continue };
-            let group = delimiter
-                .and_then(|delimiter| rest.find(delimiter).map(|at| prefix.len() + at + delimiter.len()));
-            if let Some(end) = group {
-                let group = upload.key[..end].to_owned();
-                after = Some((after_group(&group), ID_MAX));
-                page.prefixes.push(group);
-                grouped = true;
-                break;
-            }
-            after = Some((upload.key.clone(), upload.upload));
-            page.uploads.push(upload);
-        }
-        if last && !grouped {
-            return Ok(page);
-        }
-    }
-    page.next = Some(marker(&page, delimiter));
-    Ok(page)
-}
-
-/// After every key that begins with `group`.
-fn after_group(group: &str) -> String {
-    format!("{group}\u{10ffff}")
-}
-
-fn marker(page: &UploadPage, delimiter: Option<&str>) -> (String, Option<UploadId>) {
-    let upload = page.uploads.last().map(|upload| (upload.key.clone(), Some(upload.upload)));
-    let group = page.prefixes.last().filter(|_| delimiter.is_some()).map(|group| (group.clone(), None));
-    upload.max(group).unwrap_or_default()
-}
-
-pub(crate) async fn list_uploads(
-    cx: Context,
-    request: S3Request<ListMultipartUploadsInput>,
-) -> Result<S3Response<ListMultipartUploadsOutput>, Refusal> {
-    let input = request.input;
-    let names = Names::new(input.encoding_type)?;
-    let limit = limit(input.max_uploads, "max-uploads")?;
-    let prefix = input.prefix.clone().unwrap_or_default();
-    let delimiter = delimiter(&input.delimiter);
-    let key_marker = input.key_marker.clone().filter(|marker| !marker.is_empty());
-    let id_marker = input.upload_id_marker.as_deref().filter(|marker| !marker.is_empty());
-    let after = match (key_marker, id_marker) {
-        (None, _) => None,
-        (Some(key), None) => Some((key, ID_MAX)),
-        (Some(key), Some(id)) => {
-            let id =
-                id.parse().map_err(|_| Refusal::because("InvalidArgument", "Invalid uploadId marker"))?;
-            Some((key, id))
-        }
-    };
-    let page = if limit == 0 {
-        cx.objects.head_bucket(&input.bucket).await?;
-        UploadPage::default()
-    } else {
-        gather(&cx, &input.bucket, &prefix, delimiter.as_deref(), after, limit).await?
-    };
-    let shown = |upload: UploadInfo| {
-        let declared = Declared::of(&upload.attributes);
-        MultipartUpload {
-            key: Some(names.show(upload.key)),
-            upload_id: Some(upload.upload.to_string()),
-            initiated: Some(timestamp(upload.initiated)),
-            initiator: Some(initiator(&cx.owner)),
-            owner: Some(cx.owner.clone()),
-            storage_class: Some(StorageClass::from_static(StorageClass::STANDARD)),
-            checksum_algorithm: algorithm(declared),
-            checksum_type: kind(declared),
-        }
-    };
-    let (next_key, next_id) = page.next.map_or((None, None), |(key, id)| (Some(names.show(key)), id));
-    Ok(S3Response::new(ListMultipartUploadsOutput {
-        bucket: Some(input.bucket),
-        prefix: Some(names.show(prefix)),
-        delimiter: input.delimiter.map(|delimiter| names.show(delimiter)),
-        key_marker: Some(names.show(input.key_marker.unwrap_or_default())),
-        upload_id_marker: Some(input.upload_id_marker.unwrap_or_default()),
-        max_uploads: i32::try_from(limit).ok(),
-        is_truncated: Some(next_key.is_some()),
-        next_key_marker: next_key,
-        next_upload_id_marker: next_id.map(|id| id.to_string()),
-        uploads: Some(page.uploads.into_iter().map(shown).collect()),
-        common_prefixes: names.prefixes(page.prefixes),
-        encoding_type: names.encoding(),
-        request_charged: None,
-    }))
 }
 
 #[cfg(test)]

@@ -1,72 +1,128 @@
-//! Objects out: GET, HEAD, attributes.
+//! Objects out: GET and HEAD of the current object or a version, whole, in ranges, by part.
 
-use std::ops::Range;
+use std::{collections::BTreeMap, ops::Range};
 
 use futures::StreamExt;
-use holdfast_object::api::{BodyError, ObjectError, ObjectInfo, RangeChoice};
-use http::{HeaderMap, HeaderValue, header};
+use holdfast_model::limits::PART_NUMBER_MAX;
+use holdfast_object::{
+    api::{BodyError, ObjectError, ObjectInfo, RangeChoice},
+    versioned::{VersionInfo, VersionSelector},
+};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use s3s::{
     S3Request, S3Response,
     dto::{
-        Checksum, ChecksumMode, GetObjectAttributesInput, GetObjectAttributesOutput, GetObjectInput,
-        GetObjectOutput, HeadObjectInput, HeadObjectOutput, ObjectAttributes, Range as RangeHeader,
-        StorageClass, StreamingBlob,
+        ChecksumMode, GetObjectInput, GetObjectOutput, HeadObjectInput, HeadObjectOutput,
+        Range as RangeHeader, StreamingBlob,
     },
 };
 
 use crate::{
     errors::Refusal,
     ops::{
-        condition::Conditions,
+        condition::{Conditions, range_wanted},
+        lock,
         shared::{
-            DEFAULT_CONTENT_TYPE, checksum_type, encryption, etag, fill_checksums, only_null_version,
-            timestamp_seconds,
+            DEFAULT_CONTENT_TYPE, checksum_type, encryption, etag, fill_checksums, same_version,
+            timestamp_seconds, version, version_shown,
         },
     },
     service::Context,
 };
 
-fn choice(range: Option<RangeHeader>, part: Option<i32>) -> Result<RangeChoice, Refusal> {
-    if range.is_some() && part.is_some() {
-        return Err(Refusal::because(
-            "InvalidRequest",
-            "Cannot specify both Range header and partNumber query parameter",
-        ));
-    }
-    match part {
-        None | Some(1) => {}
-        Some(number) if number < 1 => {
+/// How many tags an object has.
+const TAGGING_COUNT: HeaderName = HeaderName::from_static("x-amz-tagging-count");
+
+/// What of the object is asked for, as the client wrote it.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    range: Option<RangeHeader>,
+    part: Option<u32>,
+}
+
+/// What of the object is answered.
+struct Window {
+    choice: RangeChoice,
+    /// Answered as a range of the whole.
+    ranged: bool,
+    /// Parts of the object, when one was asked for.
+    parts: Option<usize>,
+    /// The part's checksums in place of the object's.
+    checksums: Option<BTreeMap<String, String>>,
+}
+
+impl Asked {
+    fn parse(range: Option<RangeHeader>, part: Option<i32>) -> Result<Self, Refusal> {
+        if range.is_some() && part.is_some() {
             return Err(Refusal::because(
-                "InvalidArgument",
-                "Part number must be an integer between 1 and 10000, inclusive",
+                "InvalidRequest",
+                "Cannot specify both Range header and partNumber query parameter",
             ));
         }
-        Some(_) => return Err(Refusal::new("InvalidPartNumber")),
+        let number = |part: i32| {
+            u32::try_from(part).ok().filter(|part| (1..=PART_NUMBER_MAX).contains(part)).ok_or_else(|| {
+                let said = "Part number must be an integer between 1 and 10000, inclusive";
+                Refusal::because("InvalidArgument", said)
+                    .with("ArgumentName", "partNumber")
+                    .with("ArgumentValue", part.to_string())
+            })
+        };
+        Ok(Self { range, part: part.map(number).transpose()? })
     }
-    Ok(match range {
-        None => RangeChoice::All,
-        Some(RangeHeader::Int { first, last: Some(last) }) => RangeChoice::FromTo(first, last),
-        Some(RangeHeader::Int { first, last: None }) => RangeChoice::From(first),
-        Some(RangeHeader::Suffix { length }) => RangeChoice::Last(length),
-    })
-}
 
-/// A part of a multipart object can be asked for by number; where the parts lie is not kept yet.
-fn check_part(part: Option<i32>, info: &ObjectInfo) -> Result<(), Refusal> {
-    if part.is_some() && info.etag.contains('-') {
-        Err(Refusal::not_implemented("partNumber of a multipart object"))
-    } else {
-        Ok(())
+    /// What can be told without knowing the object.
+    fn window(&self) -> Window {
+        let choice = match self.range {
+            None => RangeChoice::All,
+            Some(RangeHeader::Int { first, last: Some(last) }) => RangeChoice::FromTo(first, last),
+            Some(RangeHeader::Int { first, last: None }) => RangeChoice::From(first),
+            Some(RangeHeader::Suffix { length }) => RangeChoice::Last(length),
+        };
+        Window { choice, ranged: self.range.is_some(), parts: None, checksums: None }
     }
-}
 
-fn refuse_range(error: ObjectError, range: Option<RangeHeader>) -> Refusal {
-    let ObjectError::RangeNotSatisfiable { size } = error else { return Refusal::from(error) };
-    let asked = range.map(|range| range.to_header_string()).unwrap_or_default();
-    Refusal::new("InvalidRange")
-        .with("RangeRequested", asked)
-        .with("ActualObjectSize", size.to_string())
-        .with_header(header::CONTENT_RANGE, &format!("bytes */{size}"))
+    /// What is answered about this version.
+    async fn window_of(
+        &self,
+        cx: &Context,
+        (bucket, key): (&str, &str),
+        found: &VersionInfo,
+    ) -> Result<Window, Refusal> {
+        let all = Window { choice: RangeChoice::All, ranged: false, parts: None, checksums: None };
+        let Some(number) = self.part else {
+            return Ok(if range_wanted(&cx.call.headers, &found.info) { self.window() } else { all });
+        };
+        let page = cx.objects.parts(bucket, key, Some(same_version(found.version)), number - 1, 1).await?;
+        if page.count == 0 {
+            // Put whole, it is one part, and not counted.
+            return match number {
+                1 => Ok(Window { ranged: found.info.size > 0, ..all }),
+                _ => Err(Refusal::new("InvalidPartNumber")),
+            };
+        }
+        let part = page.parts.into_iter().find(|part| part.number == number);
+        let part = part.ok_or_else(|| Refusal::new("InvalidPartNumber"))?;
+        let choice = match part.size {
+            0 => RangeChoice::All,
+            size => RangeChoice::FromTo(part.offset, part.offset + size - 1),
+        };
+        let (ranged, parts) = (part.size > 0, Some(page.count));
+        Ok(Window { choice, ranged, parts, checksums: Some(part.checksums) })
+    }
+
+    /// Whether the object has to be known before it is read.
+    fn depends(&self, headers: &HeaderMap) -> bool {
+        self.part.is_some() || headers.contains_key(header::IF_RANGE)
+    }
+
+    fn refuse(&self, error: ObjectError) -> Refusal {
+        let ObjectError::RangeNotSatisfiable { size } = error else { return Refusal::from(error) };
+        let asked = self.range.map(|range| range.to_header_string()).unwrap_or_default();
+        Refusal::new("InvalidRange")
+            .with("RangeRequested", asked)
+            .with("ActualObjectSize", size.to_string())
+            .with_header(header::CONTENT_RANGE, &format!("bytes */{size}"))
+    }
 }
 
 fn content_range(range: &Range<u64>, size: u64) -> String {
@@ -77,12 +133,16 @@ fn content_length(range: &Range<u64>) -> Option<i64> {
     i64::try_from(range.end - range.start).ok()
 }
 
-/// `Expires` is kept as the client wrote it, which need not be a date.
-fn raw_headers(info: &ObjectInfo, overridden: bool) -> HeaderMap {
+/// Headers that the library has no field for, or would not write as they were kept: `Expires` need not be a
+/// date.
+fn raw_headers(info: &ObjectInfo, overridden: bool, tags: usize) -> HeaderMap {
     let mut headers = HeaderMap::new();
     let kept = info.attributes.headers.get(header::EXPIRES.as_str()).filter(|_| !overridden);
     if let Some(value) = kept.and_then(|text| HeaderValue::from_bytes(text.as_bytes()).ok()) {
         headers.insert(header::EXPIRES, value);
+    }
+    if tags > 0 {
+        headers.insert(TAGGING_COUNT, HeaderValue::from(tags));
     }
     headers
 }
@@ -93,23 +153,38 @@ fn wants_checksums(mode: Option<&ChecksumMode>) -> bool {
 
 /// The fields that GET and HEAD share.
 macro_rules! describe {
-    ($output:ident, $info:expr, $ranged:expr, $range:expr, $checksums:expr) => {{
-        let kept = |name: &str| $info.attributes.headers.get(name).cloned();
+    ($output:ident, $input:ident, $found:expr, $window:expr, $range:expr) => {{
+        let (found, window) = (&$found, &$window);
+        let info = &found.info;
+        let kept = |name: &str| info.attributes.headers.get(name).cloned();
         $output.accept_ranges = Some("bytes".to_owned());
-        $output.cache_control = kept("cache-control");
-        $output.content_disposition = kept("content-disposition");
-        $output.content_encoding = kept("content-encoding");
-        $output.content_language = kept("content-language");
-        $output.content_type = kept("content-type").or_else(|| Some(DEFAULT_CONTENT_TYPE.to_owned()));
+        $output.cache_control = $input.response_cache_control.or_else(|| kept("cache-control"));
+        $output.content_disposition =
+            $input.response_content_disposition.or_else(|| kept("content-disposition"));
+        $output.content_encoding = $input.response_content_encoding.or_else(|| kept("content-encoding"));
+        $output.content_language = $input.response_content_language.or_else(|| kept("content-language"));
+        $output.content_type = $input
+            .response_content_type
+            .or_else(|| kept("content-type"))
+            .or_else(|| Some(DEFAULT_CONTENT_TYPE.to_owned()));
         $output.content_length = content_length(&$range);
-        $output.content_range = $ranged.then(|| content_range(&$range, $info.size));
-        $output.e_tag = etag(&$info.etag);
-        $output.last_modified = Some(timestamp_seconds($info.modified));
-        $output.metadata = Some($info.attributes.user.clone().into_iter().collect());
+        $output.content_range = window.ranged.then(|| content_range(&$range, info.size));
+        $output.e_tag = etag(&info.etag);
+        $output.expires = $input.response_expires;
+        $output.last_modified = Some(timestamp_seconds(info.modified));
+        $output.metadata = Some(info.attributes.user.clone().into_iter().collect());
+        $output.parts_count = window.parts.and_then(|count| i32::try_from(count).ok());
         $output.server_side_encryption = encryption();
-        if $checksums && !$ranged {
-            $output.checksum_type = checksum_type(&$info.attributes.checksums);
-            fill_checksums!($output, &$info.attributes.checksums);
+        $output.version_id = version_shown(found.versioned, found.version);
+        lock::describe!($output, found.extras);
+        if wants_checksums($input.checksum_mode.as_ref()) {
+            if let Some(checksums) = &window.checksums {
+                $output.checksum_type = checksum_type(&info.attributes.checksums);
+                fill_checksums!($output, checksums);
+            } else if !$range.is_empty() && $range.end - $range.start == info.size || info.size == 0 {
+                $output.checksum_type = checksum_type(&info.attributes.checksums);
+                fill_checksums!($output, &info.attributes.checksums);
+            }
         }
     }};
 }
@@ -119,30 +194,37 @@ pub(crate) async fn get(
     request: S3Request<GetObjectInput>,
 ) -> Result<S3Response<GetObjectOutput>, Refusal> {
     let input = request.input;
-    only_null_version(input.version_id.as_deref())?;
-    let choice = choice(input.range, input.part_number)?;
-    let conditions = Conditions {
-        if_match: input.if_match,
-        if_none_match: input.if_none_match,
-        if_modified_since: input.if_modified_since,
-        if_unmodified_since: input.if_unmodified_since,
-    };
-    if conditions.any() {
+    let (bucket, key) = (&input.bucket, &input.key);
+    let mut selector = version(input.version_id.as_deref())?;
+    let asked = Asked::parse(input.range, input.part_number)?;
+    let conditions = Conditions::of_read(&cx.call.headers);
+    let mut window = asked.window();
+    let mut seen = None;
+    if conditions.any() || asked.depends(&cx.call.headers) {
         // Before the range, and before any content is read for an answer that has none.
-        conditions.check(&cx.objects.head(&input.bucket, &input.key).await?)?;
+        let found = cx.objects.head(bucket, key, selector).await?;
+        conditions.check(&found.info)?;
+        window = asked.window_of(&cx, (bucket, key), &found).await?;
+        if asked.depends(&cx.call.headers) {
+            selector = Some(same_version(found.version));
+            seen = Some(found.version);
+        }
     }
-    let found = cx.objects.get(&input.bucket, &input.key, choice).await;
-    let (info, range, body) = found.map_err(|error| refuse_range(error, input.range))?;
+    let found = cx.objects.get(bucket, key, selector, window.choice).await;
+    let (found, range, body) = found.map_err(|error| asked.refuse(error))?;
+    if seen.is_some_and(|seen| seen != found.version) {
+        // The null version was replaced in between: its parts are not those that were looked at.
+        return Err(Refusal::new("ServiceUnavailable"));
+    }
     // It may have been replaced in between: what is answered is what was judged.
-    conditions.check(&info)?;
-    check_part(input.part_number, &info)?;
-    let ranged = input.range.is_some();
+    conditions.check(&found.info)?;
     let mut output = GetObjectOutput::default();
-    describe!(output, info, ranged, range, wants_checksums(input.checksum_mode.as_ref()));
+    let headers = raw_headers(&found.info, input.response_expires.is_some(), found.extras.tags.len());
+    describe!(output, input, found, window, range);
     let frames = body.map(|item: Result<_, BodyError>| item.map(http_body::Frame::data));
     output.body =
         Some(StreamingBlob::from(s3s::Body::http_body_unsync(http_body_util::StreamBody::new(frames))));
-    Ok(S3Response::with_headers(output, raw_headers(&info, input.response_expires.is_some())))
+    Ok(S3Response::with_headers(output, headers))
 }
 
 pub(crate) async fn head(
@@ -150,48 +232,15 @@ pub(crate) async fn head(
     request: S3Request<HeadObjectInput>,
 ) -> Result<S3Response<HeadObjectOutput>, Refusal> {
     let input = request.input;
-    only_null_version(input.version_id.as_deref())?;
-    let choice = choice(input.range, input.part_number)?;
-    let conditions = Conditions {
-        if_match: input.if_match,
-        if_none_match: input.if_none_match,
-        if_modified_since: input.if_modified_since,
-        if_unmodified_since: input.if_unmodified_since,
-    };
-    let info = cx.objects.head(&input.bucket, &input.key).await?;
-    conditions.check(&info)?;
-    check_part(input.part_number, &info)?;
-    let range = choice.resolve(info.size).map_err(|error| refuse_range(error, input.range))?;
-    let ranged = input.range.is_some();
+    let (bucket, key) = (&input.bucket, &input.key);
+    let selector: Option<VersionSelector> = version(input.version_id.as_deref())?;
+    let asked = Asked::parse(input.range, input.part_number)?;
+    let found = cx.objects.head(bucket, key, selector).await?;
+    Conditions::of_read(&cx.call.headers).check(&found.info)?;
+    let window = asked.window_of(&cx, (bucket, key), &found).await?;
+    let range = window.choice.resolve(found.info.size).map_err(|error| asked.refuse(error))?;
     let mut output = HeadObjectOutput::default();
-    describe!(output, info, ranged, range, wants_checksums(input.checksum_mode.as_ref()));
-    Ok(S3Response::with_headers(output, raw_headers(&info, input.response_expires.is_some())))
-}
-
-pub(crate) async fn attributes(
-    cx: Context,
-    request: S3Request<GetObjectAttributesInput>,
-) -> Result<S3Response<GetObjectAttributesOutput>, Refusal> {
-    let input = request.input;
-    only_null_version(input.version_id.as_deref())?;
-    let info = cx.objects.head(&input.bucket, &input.key).await?;
-    let asked = |name: &str| input.object_attributes.iter().any(|attribute| attribute.as_str() == name);
-    if asked(ObjectAttributes::OBJECT_PARTS) && info.etag.contains('-') {
-        return Err(Refusal::not_implemented("ObjectParts of a multipart object"));
-    }
-    let mut output = GetObjectAttributesOutput {
-        last_modified: Some(timestamp_seconds(info.modified)),
-        ..Default::default()
-    };
-    output.e_tag = etag(&info.etag).filter(|_| asked(ObjectAttributes::ETAG));
-    output.object_size = i64::try_from(info.size).ok().filter(|_| asked(ObjectAttributes::OBJECT_SIZE));
-    output.storage_class =
-        asked(ObjectAttributes::STORAGE_CLASS).then(|| StorageClass::from_static(StorageClass::STANDARD));
-    if asked(ObjectAttributes::CHECKSUM) && !info.attributes.checksums.is_empty() {
-        let mut checksum =
-            Checksum { checksum_type: checksum_type(&info.attributes.checksums), ..Default::default() };
-        fill_checksums!(checksum, &info.attributes.checksums);
-        output.checksum = Some(checksum);
-    }
-    Ok(S3Response::new(output))
+    let headers = raw_headers(&found.info, input.response_expires.is_some(), found.extras.tags.len());
+    describe!(output, input, found, window, range);
+    Ok(S3Response::with_headers(output, headers))
 }

@@ -8,9 +8,8 @@ use s3s::{
     dto::{
         AccessControlPolicy, DeleteBucketCorsInput, DeleteBucketCorsOutput, DeleteBucketLifecycleInput,
         DeleteBucketLifecycleOutput, DeleteBucketPolicyInput, DeleteBucketPolicyOutput,
-        DeleteBucketReplicationInput, DeleteBucketReplicationOutput, DeleteBucketTaggingInput,
-        DeleteBucketTaggingOutput, DeleteBucketWebsiteInput, DeleteBucketWebsiteOutput,
-        DeleteObjectTaggingInput, DeleteObjectTaggingOutput, GetBucketAccelerateConfigurationInput,
+        DeleteBucketReplicationInput, DeleteBucketReplicationOutput, DeleteBucketWebsiteInput,
+        DeleteBucketWebsiteOutput, GetBucketAccelerateConfigurationInput,
         GetBucketAccelerateConfigurationOutput, GetBucketAclInput, GetBucketAclOutput, GetBucketCorsInput,
         GetBucketCorsOutput, GetBucketEncryptionInput, GetBucketEncryptionOutput,
         GetBucketLifecycleConfigurationInput, GetBucketLifecycleConfigurationOutput, GetBucketLoggingInput,
@@ -19,19 +18,15 @@ use s3s::{
         GetBucketOwnershipControlsOutput, GetBucketPolicyInput, GetBucketPolicyOutput,
         GetBucketPolicyStatusInput, GetBucketPolicyStatusOutput, GetBucketReplicationInput,
         GetBucketReplicationOutput, GetBucketRequestPaymentInput, GetBucketRequestPaymentOutput,
-        GetBucketTaggingInput, GetBucketTaggingOutput, GetBucketVersioningInput, GetBucketVersioningOutput,
         GetBucketWebsiteInput, GetBucketWebsiteOutput, GetObjectAclInput, GetObjectAclOutput,
-        GetObjectLegalHoldInput, GetObjectLegalHoldOutput, GetObjectLockConfigurationInput,
-        GetObjectLockConfigurationOutput, GetObjectRetentionInput, GetObjectRetentionOutput,
-        GetObjectTaggingInput, GetObjectTaggingOutput, GetPublicAccessBlockInput, GetPublicAccessBlockOutput,
-        Grant, Grantee, ObjectOwnership, Owner, OwnershipControls, OwnershipControlsRule, Payer, Permission,
-        PublicAccessBlockConfiguration, PutBucketAclInput, PutBucketAclOutput, PutObjectAclInput,
-        PutObjectAclOutput, ServerSideEncryption, ServerSideEncryptionByDefault,
-        ServerSideEncryptionConfiguration, ServerSideEncryptionRule, Type,
+        GetPublicAccessBlockInput, GetPublicAccessBlockOutput, Grant, Grantee, ObjectOwnership, Owner,
+        OwnershipControls, OwnershipControlsRule, Payer, Permission, PublicAccessBlockConfiguration,
+        PutBucketAclInput, PutBucketAclOutput, PutObjectAclInput, PutObjectAclOutput, ServerSideEncryption,
+        ServerSideEncryptionByDefault, ServerSideEncryptionConfiguration, ServerSideEncryptionRule, Type,
     },
 };
 
-use crate::{errors::Refusal, ops::shared::only_null_version, service::Context};
+use crate::{errors::Refusal, ops::shared::version, service::Context};
 
 /// A setting of a bucket that exists has this answer.
 macro_rules! bucket_settings {
@@ -57,8 +52,6 @@ bucket_settings! {
         |cx| Err(Refusal::new("NoSuchLifecycleConfiguration"));
     logging: GetBucketLoggingInput -> GetBucketLoggingOutput = |cx| Ok(Default::default());
     notification: GetBucketNotificationConfigurationInput -> GetBucketNotificationConfigurationOutput = |cx| Ok(Default::default());
-    object_lock: GetObjectLockConfigurationInput -> GetObjectLockConfigurationOutput =
-        |cx| Err(Refusal::new("ObjectLockConfigurationNotFoundError"));
     ownership: GetBucketOwnershipControlsInput -> GetBucketOwnershipControlsOutput = |cx| {
         let enforced = ObjectOwnership::from_static(ObjectOwnership::BUCKET_OWNER_ENFORCED);
         let rules = vec![OwnershipControlsRule { object_ownership: enforced }];
@@ -79,41 +72,26 @@ bucket_settings! {
         |cx| Err(Refusal::new("ReplicationConfigurationNotFoundError"));
     request_payment: GetBucketRequestPaymentInput -> GetBucketRequestPaymentOutput =
         |cx| Ok(GetBucketRequestPaymentOutput { payer: Some(Payer::from_static(Payer::BUCKET_OWNER)) });
-    bucket_tagging: GetBucketTaggingInput -> GetBucketTaggingOutput = |cx| Err(Refusal::new("NoSuchTagSet"));
-    versioning: GetBucketVersioningInput -> GetBucketVersioningOutput = |cx| Ok(Default::default());
     website: GetBucketWebsiteInput -> GetBucketWebsiteOutput = |cx| Err(Refusal::new("NoSuchWebsiteConfiguration"));
 
     delete_cors: DeleteBucketCorsInput -> DeleteBucketCorsOutput = |cx| Ok(DeleteBucketCorsOutput {});
     delete_lifecycle: DeleteBucketLifecycleInput -> DeleteBucketLifecycleOutput = |cx| Ok(DeleteBucketLifecycleOutput {});
     delete_policy: DeleteBucketPolicyInput -> DeleteBucketPolicyOutput = |cx| Ok(DeleteBucketPolicyOutput {});
     delete_replication: DeleteBucketReplicationInput -> DeleteBucketReplicationOutput = |cx| Ok(DeleteBucketReplicationOutput {});
-    delete_bucket_tagging: DeleteBucketTaggingInput -> DeleteBucketTaggingOutput = |cx| Ok(DeleteBucketTaggingOutput {});
     delete_website: DeleteBucketWebsiteInput -> DeleteBucketWebsiteOutput = |cx| Ok(DeleteBucketWebsiteOutput {});
 }
 
-/// A setting of an object that exists has this answer.
-macro_rules! object_settings {
-    ($($name:ident: $input:ident -> $output:ident = |$cx:ident| $answer:expr;)*) => {
-        $(
-            pub(crate) async fn $name($cx: Context, request: S3Request<$input>) -> Result<S3Response<$output>, Refusal> {
-                let input = request.input;
-                only_null_version(input.version_id.as_deref())?;
-                $cx.objects.head(&input.bucket, &input.key).await?;
-                let answer: Result<$output, Refusal> = $answer;
-                answer.map(S3Response::new)
-            }
-        )*
-    };
-}
-
-object_settings! {
-    object_acl: GetObjectAclInput -> GetObjectAclOutput = |cx| {
-        Ok(GetObjectAclOutput { grants: Some(full_control(&cx.owner)), owner: Some(cx.owner), ..Default::default() })
-    };
-    legal_hold: GetObjectLegalHoldInput -> GetObjectLegalHoldOutput = |cx| Err(no_lock());
-    retention: GetObjectRetentionInput -> GetObjectRetentionOutput = |cx| Err(no_lock());
-    object_tagging: GetObjectTaggingInput -> GetObjectTaggingOutput = |cx| Ok(Default::default());
-    delete_object_tagging: DeleteObjectTaggingInput -> DeleteObjectTaggingOutput = |cx| Ok(Default::default());
+pub(crate) async fn object_acl(
+    cx: Context,
+    request: S3Request<GetObjectAclInput>,
+) -> Result<S3Response<GetObjectAclOutput>, Refusal> {
+    let input = request.input;
+    cx.objects.head(&input.bucket, &input.key, version(input.version_id.as_deref())?).await?;
+    Ok(S3Response::new(GetObjectAclOutput {
+        grants: Some(full_control(&cx.owner)),
+        owner: Some(cx.owner),
+        ..Default::default()
+    }))
 }
 
 pub(crate) async fn put_bucket_acl(
@@ -131,8 +109,7 @@ pub(crate) async fn put_object_acl(
     request: S3Request<PutObjectAclInput>,
 ) -> Result<S3Response<PutObjectAclOutput>, Refusal> {
     let input = request.input;
-    only_null_version(input.version_id.as_deref())?;
-    cx.objects.head(&input.bucket, &input.key).await?;
+    cx.objects.head(&input.bucket, &input.key, version(input.version_id.as_deref())?).await?;
     only_the_owner(input.acl.is_some(), input.access_control_policy, &cx.owner)?;
     Ok(S3Response::new(PutObjectAclOutput::default()))
 }
@@ -155,10 +132,6 @@ fn only_the_owner(canned: bool, policy: Option<AccessControlPolicy>, owner: &Own
         return Ok(());
     }
     Err(Refusal::new("AccessControlListNotSupported"))
-}
-
-fn no_lock() -> Refusal {
-    Refusal::because("InvalidRequest", "Bucket is missing Object Lock Configuration")
 }
 
 fn full_control(owner: &Owner) -> Vec<Grant> {

@@ -6,7 +6,10 @@ use std::{
 };
 
 use holdfast_model::{UnixMillis, UploadId, limits::USER_METADATA_SIZE_MAX};
-use holdfast_object::api::{Attributes, WriteCondition};
+use holdfast_object::{
+    api::{Attributes, ObjectError, WriteCondition},
+    versioned::{VersionRef, VersionSelector},
+};
 use http::{HeaderMap, HeaderName, header};
 use s3s::dto::{ChecksumType, ETag, Metadata, ServerSideEncryption, Timestamp};
 
@@ -91,13 +94,25 @@ pub(crate) fn write_condition(headers: &HeaderMap) -> Result<WriteCondition, Ref
     };
     let if_etag = match text(header::IF_MATCH) {
         None => None,
-        Some(any) if any.is_empty() || any == "*" => return Err(unsupported("If-Match")),
+        Some(empty) if empty.is_empty() => return Err(unsupported("If-Match")),
         Some(etag) => Some(etag.trim_matches('"').to_owned()),
     };
     if if_absent && if_etag.is_some() {
         return Err(unsupported("If-Match"));
     }
     Ok(WriteCondition { if_absent, if_etag })
+}
+
+/// What a refused write is answered: a condition that does not hold is named.
+pub(crate) fn write_refused(error: ObjectError, condition: &WriteCondition) -> Refusal {
+    let any = condition.if_etag.as_deref() == Some("*");
+    match error {
+        ObjectError::PreconditionFailed => Refusal::new("PreconditionFailed")
+            .with("Condition", if condition.if_absent { "If-None-Match" } else { "If-Match" }),
+        // `*` asks for any object (RFC 9110, section 13.1.1); an ETag names one that is not there.
+        ObjectError::NoSuchKey(_) if any => Refusal::new("PreconditionFailed").with("Condition", "If-Match"),
+        other => Refusal::from(other),
+    }
 }
 
 /// Milliseconds, as listings show them.
@@ -123,15 +138,40 @@ pub(crate) fn upload_id(text: &str) -> Result<UploadId, Refusal> {
     text.parse().map_err(|_| Refusal::new("NoSuchUpload"))
 }
 
-/// There is one version of every object, the null version.
+/// A version as clients name it: `null`, or an id.
 ///
 /// # Errors
-/// `NoSuchVersion` for any other.
-pub(crate) fn only_null_version(version: Option<&str>) -> Result<(), Refusal> {
-    match version {
-        None | Some("null") => Ok(()),
-        Some(_) => Err(Refusal::new("NoSuchVersion")),
+/// `InvalidArgument` for what cannot be one.
+pub(crate) fn version(named: Option<&str>) -> Result<Option<VersionSelector>, Refusal> {
+    match named {
+        None => Ok(None),
+        Some("null") => Ok(Some(VersionSelector::Null)),
+        Some(text) => text.parse().map(|id| Some(VersionSelector::Id(id))).map_err(|_| {
+            let said = if text.is_empty() {
+                "Version id cannot be the empty string"
+            } else {
+                "Invalid version id specified"
+            };
+            Refusal::because("InvalidArgument", said)
+                .with("ArgumentName", "versionId")
+                .with("ArgumentValue", text)
+        }),
     }
+}
+
+/// A version as clients are told of it.
+pub(crate) fn version_text(version: VersionRef) -> String {
+    if version.null { "null".to_owned() } else { version.id.to_string() }
+}
+
+/// `x-amz-version-id` of an answer about an object: nothing where versioning was never enabled.
+pub(crate) fn version_shown(versioned: bool, version: VersionRef) -> Option<String> {
+    versioned.then(|| version_text(version))
+}
+
+/// The version that was looked at, to come back to it.
+pub(crate) fn same_version(version: VersionRef) -> VersionSelector {
+    if version.null { VersionSelector::Null } else { VersionSelector::Id(version.id) }
 }
 
 /// One checksum of a map, if it holds that algorithm.
@@ -188,7 +228,7 @@ mod tests {
         let condition = |name, value| write_condition(&headers(&[(name, value)]));
         assert!(condition("if-none-match", "*").unwrap().if_absent);
         assert_eq!(condition("if-match", "\"e\"").unwrap().if_etag.as_deref(), Some("e"));
-        for (name, value) in [("if-none-match", "\"e\""), ("if-match", "*"), ("if-modified-since", "x")] {
+        for (name, value) in [("if-none-match", "\"e\""), ("if-match", ""), ("if-modified-since", "x")] {
             assert_eq!(condition(name, value).unwrap_err().code, "NotImplemented", "{name}: {value}");
         }
     }

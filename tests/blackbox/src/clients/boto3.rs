@@ -12,6 +12,9 @@ use crate::paths;
 
 const SCRIPT: &str = "tests/blackbox/clients/tree.py";
 
+/// Checks of single operations against what Amazon documents.
+const CHECKS: &str = "tests/blackbox/clients/objects.py";
+
 /// A Python program with boto3.
 #[derive(Debug)]
 pub struct Boto3(Access);
@@ -21,6 +24,16 @@ impl Boto3 {
     #[must_use]
     pub fn new(access: Access) -> Self {
         Self(access)
+    }
+
+    /// Runs the checks of `clients/objects.py`, each in buckets of its own. Returns their names.
+    ///
+    /// # Errors
+    /// The first thing that is not as Amazon documents it.
+    pub fn check_objects(&self) -> Result<String> {
+        let mut command = program(paths::python(), &self.0);
+        aws_environment(&mut command, &self.0);
+        output(command.arg(CHECKS))
     }
 
     fn script(&self, arguments: &[&str]) -> Command {

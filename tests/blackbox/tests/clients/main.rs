@@ -1,10 +1,11 @@
-//! Real clients copy a real tree in, list it, and copy it back, with certificates verified.
+//! Real clients copy a real tree in, list it, and copy it back, with certificates verified; then boto3 checks
+//! the operations one by one on the same cluster.
 
 use std::fs;
 
 use anyhow::Result;
 use holdfast_blackbox::{
-    clients::{Access, all, round_trip},
+    clients::{Access, Boto3, all, round_trip},
     dev::{DevCluster, DevSpec},
     tree,
 };
@@ -15,7 +16,7 @@ const FILES_MIN: usize = 3000;
 const LARGE: [u64; 3] = [100_000_001, 110_010_011, 130_000_003];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn aws_rclone_s3cmd_and_boto3_copy_a_tree_in_and_back() -> Result<()> {
+async fn aws_rclone_s3cmd_and_boto3_copy_a_tree_and_every_operation_is_as_documented() -> Result<()> {
     let mut spec = DevSpec::for_test("clients", 3, 4)?;
     spec.drive_size = ByteCount::mib(1536);
     let cluster = DevCluster::create(&spec, &|_| {}).await?;
@@ -31,6 +32,8 @@ async fn aws_rclone_s3cmd_and_boto3_copy_a_tree_in_and_back() -> Result<()> {
             all(&access, &scratch)?.into_iter().find(|found| found.name() == client).expect("a known client");
         round_trip(client.as_ref(), &source, &scratch)?;
     }
+    let access = Access::of(cluster.file(), cluster.file().node_at(0)?, &scratch)?;
+    print!("{}", Boto3::new(access).check_objects()?);
     fs::remove_dir_all(&scratch)?;
     Ok(())
 }

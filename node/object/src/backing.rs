@@ -1,0 +1,112 @@
+//! What a tenant's operations stand on: the log that decides, the catalog that answers, and bodies.
+//!
+//! [`crate::ObjectService`] is the one of a node. Tests of gateways bring one that keeps bodies in memory
+//! and applies commands to a real catalog, so that what they see of versions and locks is what clients see.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use holdfast_catalog::{BodyRef, Op, Outcome, PartContent, PartitionReader, ReadError};
+use holdfast_model::{BucketId, GroupId, PartitionId, TenantId};
+
+use crate::api::{Body, ObjectError, PutOptions};
+
+/// A tenant's slice of the catalog and the group that hosts it.
+pub type Route = (PartitionId, GroupId);
+
+/// A body whose every byte is durable.
+#[derive(Debug)]
+pub struct WrittenBody {
+    /// Bytes of plaintext.
+    pub size: u64,
+    /// MD5 of the plaintext.
+    pub md5: [u8; 16],
+    /// The body's key, wrapped.
+    pub wrapped_key: Bytes,
+    /// Where it is.
+    pub body: BodyRef,
+}
+
+/// An object by name, for its body.
+#[derive(Debug, Clone, Copy)]
+pub struct BodyName<'a> {
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// Its bucket.
+    pub bucket: BucketId,
+    /// Its key.
+    pub key: &'a str,
+}
+
+/// See the module.
+#[async_trait::async_trait]
+pub trait Backing: Send + Sync + 'static {
+    /// Where a tenant's catalog is.
+    ///
+    /// # Errors
+    /// [`ObjectError::Unavailable`] when the tenant is not active.
+    fn route(&self, tenant: TenantId) -> Result<Route, ObjectError>;
+
+    /// Has a command decided and applied; once, however often it is proposed.
+    ///
+    /// # Errors
+    /// [`ObjectError::Unavailable`] when it was not decided.
+    async fn propose(&self, route: Route, op: Op) -> Result<Outcome, ObjectError>;
+
+    /// A view of the catalog that holds all that was decided before now.
+    ///
+    /// # Errors
+    /// [`ObjectError::Unavailable`].
+    async fn reader(&self, route: Route) -> Result<PartitionReader, ObjectError>;
+
+    /// Takes a body in; returns when it is durable.
+    ///
+    /// # Errors
+    /// What the body ends with, a length or `Content-MD5` that does not fit, or storage's.
+    async fn write_body(
+        &self,
+        name: BodyName<'_>,
+        body: Body,
+        options: &PutOptions,
+    ) -> Result<WrittenBody, ObjectError>;
+
+    /// Gives a range of an object back. `content` holds at least the parts and stripes of the range.
+    ///
+    /// # Errors
+    /// [`ObjectError::Damaged`], [`ObjectError::Unavailable`].
+    async fn open_body(
+        &self,
+        name: BodyName<'_>,
+        content: Vec<PartContent>,
+        range: Range<u64>,
+    ) -> Result<Body, ObjectError>;
+}
+
+/// Runs a read off the asynchronous threads. `what` names the bucket and key asked for, for errors.
+pub(crate) async fn query<T: Send + 'static>(
+    reader: PartitionReader,
+    (bucket, key): (&str, &str),
+    query: impl FnOnce(&PartitionReader) -> Result<T, ReadError> + Send + 'static,
+) -> Result<T, ObjectError> {
+    tokio::task::spawn_blocking(move || query(&reader))
+        .await
+        .map_err(|e| ObjectError::Internal(format!("catalog read: {e}")))?
+        .map_err(|error| missing(error, (bucket, key)))
+}
+
+/// What a read did not find, in the words of the gateways.
+pub(crate) fn missing(error: ReadError, (bucket, key): (&str, &str)) -> ObjectError {
+    match error {
+        ReadError::NoSuchBucket => ObjectError::NoSuchBucket(bucket.to_owned()),
+        ReadError::NoSuchKey => ObjectError::NoSuchKey(key.to_owned()),
+        ReadError::NoSuchUpload => ObjectError::NoSuchUpload(key.to_owned()),
+        ReadError::NoSuchVersion => ObjectError::NoSuchVersion(key.to_owned()),
+        ReadError::DeleteMarker { version, modified, named } => {
+            ObjectError::DeleteMarker { key: key.to_owned(), version, modified, named }
+        }
+        ReadError::NoSuchDocument => ObjectError::NoSuchDocument,
+        // Its creation has not come through to this replica yet.
+        ReadError::NoSuchPartition(_) => ObjectError::Unavailable(error.to_string()),
+        ReadError::Storage { ref source, .. } => ObjectError::Internal(format!("{error}: {source}")),
+    }
+}
