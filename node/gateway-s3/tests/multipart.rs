@@ -73,8 +73,6 @@ async fn parts_become_an_object_with_the_etag_of_their_etags() {
         std::slice::from_ref(&upload)
     );
     assert!(!server.holds("bucket", "k"));
-    assert_eq!(client.delete("/bucket").await.error(), (409, "BucketNotEmpty".to_owned()));
-
     let done =
         complete(&client, &upload, &[(1, first.header("etag")), (7, second.header("etag"))], &[]).await.ok();
     let of_etags = hex::encode(md5(&[md5(&large(b'1')), md5(b"second")].concat()));
@@ -287,5 +285,71 @@ async fn uploads_are_listed_in_order_grouped_and_resumed() {
     assert_eq!(page.element("NextKeyMarker").as_deref(), Some("a/"));
     let rest = list(&client, "delimiter=%2F&key-marker=a%2F&uploads").await.ok();
     assert_eq!(rest.elements("UploadId"), uploads[2..4]);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn uploads_in_progress_go_with_their_bucket() {
+    let (server, client) = start().await;
+    for _ in 0..3 {
+        let upload = begin(&client, &[]).await;
+        part(&client, &upload, 1, &[], b"x").await.ok();
+    }
+    client.put("/bucket/other", b"x").await.ok();
+    assert_eq!(client.delete("/bucket").await.error(), (409, "BucketNotEmpty".to_owned()));
+    assert_eq!(list(&client, "uploads").await.ok().elements("UploadId").len(), 3);
+    client.delete("/bucket/other").await;
+    assert_eq!(client.delete("/bucket").await.status, 204);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn parts_of_an_object_are_read_and_listed_by_their_numbers() {
+    let (server, client) = start().await;
+    let upload = begin(&client, &[("x-amz-checksum-algorithm", "CRC32")]).await;
+    let value = |content: &[u8]| STANDARD.encode(crc32(content));
+    let (one, two) = (large(b'1'), b"second".to_vec());
+    let mut etags = Vec::new();
+    for (number, content) in [(2, &one), (5, &two)] {
+        let sum = value(content);
+        let answer = part(&client, &upload, number, &[("x-amz-checksum-crc32", &sum)], content).await.ok();
+        etags.push(answer.header("etag").to_owned());
+    }
+    complete(&client, &upload, &[(2, &etags[0]), (5, &etags[1])], &[]).await.ok();
+    let read = |query: &'static str, headers: Vec<(&'static str, &'static str)>| {
+        let client = client.clone();
+        async move { client.call(Method::GET, "/bucket/k", query, &headers, b"").await }
+    };
+    let second = read("partNumber=5", vec![("x-amz-checksum-mode", "ENABLED")]).await;
+    assert_eq!((second.status.as_u16(), second.text().as_str()), (206, "second"));
+    assert_eq!(second.header("content-range"), "bytes 5242880-5242885/5242886");
+    assert_eq!(second.header("x-amz-mp-parts-count"), "2");
+    assert_eq!(second.header("x-amz-checksum-crc32"), value(&two));
+    let head = client.call(Method::HEAD, "/bucket/k", "partNumber=2", &[], b"").await;
+    assert_eq!((head.status.as_u16(), head.header("content-length")), (206, "5242880"));
+    assert_eq!(read("partNumber=1", vec![]).await.error(), (416, "InvalidPartNumber".to_owned()));
+    assert_eq!(read("partNumber=0", vec![]).await.error(), (400, "InvalidArgument".to_owned()));
+    let both = read("partNumber=2", vec![("range", "bytes=0-1")]).await;
+    assert_eq!(both.error(), (400, "InvalidRequest".to_owned()));
+
+    let ask = |headers: Vec<(&'static str, &'static str)>| read("attributes", headers);
+    let all = ("x-amz-object-attributes", "ETag,ObjectParts,ObjectSize,Checksum");
+    let page = ask(vec![all, ("x-amz-max-parts", "1")]).await.ok();
+    assert_eq!(page.element("PartsCount").as_deref(), Some("2"));
+    assert_eq!(page.element("IsTruncated").as_deref(), Some("true"));
+    assert_eq!(page.element("NextPartNumberMarker").as_deref(), Some("2"));
+    assert_eq!(page.elements("PartNumber"), ["2"]);
+    let rest = ask(vec![all, ("x-amz-part-number-marker", "2")]).await.ok();
+    assert_eq!(rest.elements("PartNumber"), ["5"]);
+    let wrong = ask(vec![("x-amz-object-attributes", "Colour")]).await;
+    assert_eq!(wrong.error(), (400, "InvalidArgument".to_owned()));
+
+    client.put("/bucket/k", b"whole").await.ok();
+    let whole = read("partNumber=1", vec![]).await;
+    assert_eq!((whole.status.as_u16(), whole.header("content-range")), (206, "bytes 0-4/5"));
+    assert_eq!(whole.header("x-amz-mp-parts-count"), "");
+    assert_eq!(read("partNumber=2", vec![]).await.error(), (416, "InvalidPartNumber".to_owned()));
+    let other = read("", vec![("range", "bytes=0-0"), ("if-range", "\"other\"")]).await;
+    assert_eq!((other.status.as_u16(), other.text().as_str()), (200, "whole"));
     server.stop().await;
 }

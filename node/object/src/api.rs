@@ -213,7 +213,8 @@ pub struct ListPage {
 pub trait TenantObjects: Send + Sync + 'static {
     fn tenant(&self) -> TenantId;
 
-    /// Refused with [`ObjectError::BucketNotEmpty`] while it holds objects, versions or uploads.
+    /// Refused with [`ObjectError::BucketNotEmpty`] while it holds objects or versions. Uploads in progress are
+    /// aborted, as S3 does.
     async fn delete_bucket(&self, bucket: &str) -> Result<(), ObjectError>;
     async fn head_bucket(&self, bucket: &str) -> Result<BucketInfo, ObjectError>;
     /// In name order.

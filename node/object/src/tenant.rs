@@ -7,7 +7,7 @@ use holdfast_catalog::{
     PutPart, ReadError, Response, VersionSelector, Versioning,
 };
 use holdfast_crypt::random_array;
-use holdfast_model::{TenantId, UploadId, VersionId};
+use holdfast_model::{TenantId, UploadId, VersionId, limits::LIST_KEYS_MAX};
 use md5::{Digest, Md5};
 
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
     backing::{self, Backing, BodyName, Route},
     service::{from_opaque, refused, to_opaque},
     stripes::now,
-    versioned::Written,
+    versioned::{UploadListQuery, VersionedObjects, Written},
 };
 
 /// A tenant's handle.
@@ -130,6 +130,28 @@ impl TenantHandle {
         }
     }
 
+    /// Aborts the uploads of a bucket that holds nothing else, as S3 does when it is deleted. `false` when it
+    /// holds objects or versions.
+    async fn drop_uploads(&self, bucket: &str) -> Result<bool, ObjectError> {
+        let found = self.bucket(self.route()?, bucket).await?;
+        if found.usage.objects > 0 || found.usage.old_versions > 0 {
+            return Ok(false);
+        }
+        loop {
+            let query = UploadListQuery { limit: LIST_KEYS_MAX, ..UploadListQuery::default() };
+            let page = VersionedObjects::list_uploads(self, bucket, query).await?;
+            for upload in page.uploads {
+                match self.abort_upload(bucket, &upload.key, upload.upload).await {
+                    Ok(()) | Err(ObjectError::NoSuchUpload(_)) => {}
+                    Err(other) => return Err(other),
+                }
+            }
+            if page.next.is_none() {
+                return Ok(true);
+            }
+        }
+    }
+
     pub(crate) async fn complete_with(
         &self,
         bucket: &str,
@@ -213,9 +235,15 @@ impl TenantObjects for TenantHandle {
     }
 
     async fn delete_bucket(&self, bucket: &str) -> Result<(), ObjectError> {
-        let route = self.route()?;
-        let op = Op::DeleteBucket { name: bucket.to_owned() };
-        self.backing.propose(route, op).await?.map(drop).map_err(|r| refused(r, bucket, ""))
+        let delete = async || {
+            let op = Op::DeleteBucket { name: bucket.to_owned() };
+            let outcome = self.backing.propose(self.route()?, op).await?;
+            outcome.map(drop).map_err(|r| refused(r, bucket, ""))
+        };
+        match delete().await {
+            Err(ObjectError::BucketNotEmpty(_)) if self.drop_uploads(bucket).await? => delete().await,
+            decided => decided,
+        }
     }
 
     async fn head_bucket(&self, bucket: &str) -> Result<BucketInfo, ObjectError> {

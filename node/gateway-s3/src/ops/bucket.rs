@@ -9,9 +9,12 @@ use s3s::{
     },
 };
 
+use holdfast_object::api::ObjectError;
+
 use crate::{errors::Refusal, ops::shared::timestamp, service::Context};
 
-/// The region whose buckets AWS shows with an empty constraint.
+/// The oldest region: AWS shows its buckets with an empty constraint, and there it is no error to create a
+/// bucket again that one owns.
 const REGION_WITHOUT_CONSTRAINT: &str = "us-east-1";
 
 /// Buckets of one answer, when the client sets no limit.
@@ -66,7 +69,13 @@ pub(crate) async fn create(
         }
     }
     let object_lock = input.object_lock_enabled_for_bucket.unwrap_or(false);
-    cx.objects.create_bucket(&input.bucket, object_lock).await?;
+    match cx.objects.create_bucket(&input.bucket, object_lock).await {
+        // AWS answers so in this region, for programs older than the other ones.
+        Err(ObjectError::BucketAlreadyOwnedByYou(_))
+            if cx.region == REGION_WITHOUT_CONSTRAINT
+                && cx.objects.bucket(&input.bucket).await?.object_lock == object_lock => {}
+        created => created?,
+    }
     Ok(S3Response::new(CreateBucketOutput { location: Some(format!("/{}", input.bucket)) }))
 }
 

@@ -88,7 +88,11 @@ async fn what_is_not_there_is_named() -> Result<()> {
         ),
         (Call::new(Method::PUT, "Bad_Bucket", ""), 400, "InvalidBucketName"),
         (put(&"k".repeat(1025)), 400, "KeyTooLongError"),
-        (Call::new(Method::PUT, BUCKET, ""), 409, "BucketAlreadyOwnedByYou"),
+        (
+            Call::new(Method::PUT, BUCKET, "").header("x-amz-bucket-object-lock-enabled", "true"),
+            409,
+            "BucketAlreadyOwnedByYou",
+        ),
     ];
     for (call, status, code) in cases {
         let what = format!("{call:?}");
