@@ -27,7 +27,7 @@ use std::{
 
 use bytes::Bytes;
 use holdfast_catalog::{BodyRef, StripeRef};
-use holdfast_crypt::{BodyContext, BodyKey, CellAddress, SealedBodyKey, TenantKey};
+use holdfast_crypt::{BodyContext, BodyKey, CellAddress, TenantKey};
 use holdfast_model::{
     Level, TenantId,
     limits::{CELL_TAG_SIZE, INLINE_BODY_MAX},

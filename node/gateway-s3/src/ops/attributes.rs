@@ -35,12 +35,14 @@ pub(crate) async fn get(
 ) -> Result<S3Response<GetObjectAttributesOutput>, Refusal> {
     let input = request.input;
     let selector = version(input.version_id.as_deref())?;
-    let wrong = input.object_attributes.iter().any(|asked| !KNOWN.contains(&asked.as_str()));
-    if wrong || input.object_attributes.is_empty() {
+    // One header with a list, several, or both (RFC 9110, section 5.3); the library takes each for one name.
+    let names: Vec<&str> =
+        input.object_attributes.iter().flat_map(|named| named.as_str().split(',')).map(str::trim).collect();
+    if names.is_empty() || names.iter().any(|name| !KNOWN.contains(name)) {
         return Err(Refusal::because("InvalidArgument", "Invalid attribute name specified.")
             .with("ArgumentName", "x-amz-object-attributes"));
     }
-    let asked = |name: &str| input.object_attributes.iter().any(|attribute| attribute.as_str() == name);
+    let asked = |name: &str| names.contains(&name);
     let limit = limit(input.max_parts, "x-amz-max-parts")?;
     let marker = u32::try_from(input.part_number_marker.unwrap_or(0))
         .map_err(|_| Refusal::because("InvalidArgument", "x-amz-part-number-marker must not be negative."))?;

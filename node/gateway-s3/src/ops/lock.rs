@@ -241,6 +241,9 @@ pub(crate) async fn legal_hold(
         return Err(no_configuration());
     }
     let found = cx.objects.head(&input.bucket, &input.key, version(input.version_id.as_deref())?).await?;
+    if !found.hold_known {
+        return Err(Refusal::new("NoSuchObjectLockConfiguration"));
+    }
     let status =
         if found.extras.legal_hold { ObjectLockLegalHoldStatus::ON } else { ObjectLockLegalHoldStatus::OFF };
     let hold = ObjectLockLegalHold { status: Some(ObjectLockLegalHoldStatus::from_static(status)) };

@@ -56,7 +56,7 @@ struct Memory {
 }
 
 fn partition(tenant: TenantId) -> PartitionId {
-    PartitionId::new(u32::from(tenant.as_bytes()[0]))
+    PartitionId::new(u64::from(tenant.as_bytes()[0]))
 }
 
 impl MemoryGateway {
