@@ -68,6 +68,7 @@ impl Bench {
             buffer_memory: ByteCount::mib(512),
             level: None,
             cluster_name: "bench".into(),
+            advertise: Vec::new(),
             known_ports: false,
         };
         let mut cluster = DevCluster::create(&spec, &say).await?;

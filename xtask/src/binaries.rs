@@ -42,6 +42,15 @@ pub fn bench_drive() -> Result<Command> {
     Ok(Command::new(paths::binaries().join("holdfast-bench-drive")))
 }
 
+/// Builds the nemesis.
+///
+/// # Errors
+/// When the build fails.
+pub fn nemesis() -> Result<Command> {
+    build("holdfast-nemesis")?;
+    Ok(Command::new(paths::binaries().join("holdfast-nemesis")))
+}
+
 fn build(package: &str) -> Result<()> {
     run(cargo().args(["build", "--quiet", "--package", package]).current_dir(paths::workspace()))
 }

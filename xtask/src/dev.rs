@@ -91,6 +91,7 @@ impl Dev {
             buffer_memory: ByteCount::mib(256),
             level: self.level,
             cluster_name: "dev".into(),
+            advertise: Vec::new(),
         };
         let begun = Instant::now();
         let mut cluster = DevCluster::create(&spec, &say).await?.released()?;

@@ -8,6 +8,7 @@ mod dev;
 mod down;
 mod follow;
 mod image;
+mod nemesis;
 mod run;
 mod setup;
 mod test;
@@ -47,6 +48,8 @@ enum Command {
     Test(test::Test),
     /// Benchmarks with a table of results
     Bench(bench::Bench),
+    /// Hurt a cluster of processes while clients work, and judge what they saw
+    Nemesis(nemesis::Nemesis),
     /// What `up` leaves in the background: owns the virtual machines
     #[command(hide = true)]
     Supervise(up::Supervise),
@@ -83,6 +86,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
             Command::Image(image) => image.run()?,
             Command::Test(test) => return test.run(),
             Command::Bench(bench) => bench.run().await?,
+            Command::Nemesis(nemesis) => nemesis.run()?,
             Command::Supervise(supervise) => supervise.run()?,
         }
         Ok(ExitCode::SUCCESS)

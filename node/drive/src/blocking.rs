@@ -9,7 +9,7 @@ use std::{
 use holdfast_model::limits::SECTOR_SIZE;
 use holdfast_ring::{BlockDevice, Buffer, BufferPool, Completion, Kind, Operation};
 
-/// Largest transfer in bytes: what the largest buffer's frame holds without its headroom.
+/// Largest transfer in bytes of what is no record: tables, scans, zeros.
 pub(crate) const TRANSFER_SIZE_MAX: usize = holdfast_model::limits::SHARD_SIZE_MAX;
 
 /// Momentary refusals and short counts of one operation before it counts as failed.

@@ -147,6 +147,18 @@ pub enum PutError {
         /// The generation.
         generation: Generation,
     },
+    /// More than a record of this drive holds.
+    #[error("shard {id} has {length} B; a record on drive {drive} holds {most} B at most")]
+    TooLarge {
+        /// The drive.
+        drive: DriveId,
+        /// The shard.
+        id: ShardId,
+        /// Bytes it has.
+        length: usize,
+        /// Bytes a record may have here.
+        most: usize,
+    },
     /// Not a shard that can be.
     #[error("shard {id} cannot be written")]
     Invalid {

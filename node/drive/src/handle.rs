@@ -49,6 +49,8 @@ struct Inner {
     identity: DriveIdentity,
     /// Bytes in segments.
     offered: ByteCount,
+    /// Largest payload of a record, in bytes.
+    payload_max: usize,
     path: PathBuf,
     options: DriveOptions,
     shared: Arc<Shared>,
@@ -136,6 +138,7 @@ impl Drive {
         };
         let inner = Inner {
             offered: ByteCount::new(u64::from(label.layout.segments()) * label.layout.segment_size().get()),
+            payload_max: label.layout.payload_max(),
             identity: label.into(),
             path: path.to_owned(),
             options,
@@ -171,7 +174,10 @@ impl Drive {
             return Err(PutError::Draining { drive: self.id() });
         }
         let _admitted = self.inner.admission.acquire().await.map_err(|_| closed.clone())?;
-        let id = shard.id;
+        let (id, length, most) = (shard.id, shard.payload.len(), self.inner.payload_max);
+        if length > most {
+            return Err(PutError::TooLarge { drive: self.id(), id, length, most });
+        }
         let (header, payload) = new_header(&self.inner.identity, shard);
         header.check().map_err(|source| PutError::Invalid { id, source })?;
         let (reply, answer) = oneshot::channel();
@@ -342,6 +348,13 @@ impl Drive {
         self.inner.shared.draining.store(draining, Ordering::SeqCst);
     }
 
+    /// Notes whether the drive lags behind the others of its node ([`crate::Comparison`]): it is slow then.
+    pub fn set_lagging(&self, lagging: bool) {
+        if self.inner.shared.lagging.swap(lagging, Ordering::SeqCst) != lagging {
+            tracing::warn!(drive = %self.id(), lagging, "compared with the other drives of this node");
+        }
+    }
+
     /// State and figures.
     #[must_use]
     pub fn status(&self) -> DriveStatus {
@@ -352,11 +365,13 @@ impl Drive {
         };
         let counters = self.inner.shared.counters.read();
         let bad_reads = counters.read_errors + counters.checksum_errors;
+        let lagging = self.inner.shared.lagging.load(Ordering::SeqCst);
         let state = match gauges.state {
             DriveState::Live | DriveState::Slow if self.inner.shared.draining.load(Ordering::SeqCst) => {
                 DriveState::Draining
             }
             DriveState::Live | DriveState::Slow if bad_reads >= FAILING_AFTER => DriveState::Failing,
+            DriveState::Live if lagging => DriveState::Slow,
             state => state,
         };
         DriveStatus {

@@ -21,6 +21,7 @@
 
 mod blocking;
 mod commit;
+mod comparison;
 mod engine;
 mod errors;
 mod handle;
@@ -41,6 +42,7 @@ mod types;
 mod simulation;
 
 pub use commit::Durable;
+pub use comparison::Comparison;
 pub use errors::{DeleteError, FormatDriveError, GetError, OpenError, ProbeError, PutError};
 pub use handle::Drive;
 pub use probe::{format, probe};

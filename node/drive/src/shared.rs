@@ -198,6 +198,8 @@ pub(crate) struct Shared {
     pub(crate) gauges: Mutex<Gauges>,
     /// Puts are refused: the drive is being emptied.
     pub(crate) draining: AtomicBool,
+    /// The drive takes far longer than the others of its node.
+    pub(crate) lagging: AtomicBool,
 }
 
 impl Shared {
@@ -205,6 +207,7 @@ impl Shared {
         Self {
             queue: Mutex::default(),
             draining: AtomicBool::new(false),
+            lagging: AtomicBool::new(false),
             sleeping: AtomicBool::new(false),
             waker: OnceLock::new(),
             index: RwLock::default(),

@@ -7,7 +7,7 @@ use std::{os::unix::fs::FileExt, path::Path, time::Duration};
 use holdfast_drive::*;
 use holdfast_model::{
     ByteCount, ClusterId, DriveId, Generation, NodeId, ShardId, ShardIndex, StripeId, TenantId,
-    limits::SHARD_SIZE_MAX,
+    limits::{RECORD_PAYLOAD_MAX, SHARD_SIZE_MAX},
 };
 use holdfast_ring::BufferPool;
 
@@ -70,7 +70,7 @@ async fn shards_are_written_read_in_part_and_deleted_and_outlive_restarts() {
     let fixture = Fixture::new(64);
     let (drive, report) = fixture.open();
     assert!(report.is_clean() && report.mount_epoch == 1);
-    let lengths = [1, 4096, 5000, 65_536, 65_537, 200_000, SHARD_SIZE_MAX];
+    let lengths = [1, 4096, 5000, 65_536, 65_537, 200_000, SHARD_SIZE_MAX, RECORD_PAYLOAD_MAX];
     for (n, length) in (0u32..).zip(lengths) {
         let durable = drive.put(fixture.write(shard(n), 1, &bytes(n, length)).await).await.unwrap();
         assert_eq!((durable.drive(), durable.id(), durable.generation()), (drive.id(), shard(n), G1));
@@ -97,19 +97,19 @@ async fn shards_are_written_read_in_part_and_deleted_and_outlive_restarts() {
         drive.close().await;
     }
     let (drive, report) = fixture.open();
-    assert_eq!((report.mount_epoch, report.shards, report.torn.len()), (4, 7, 0));
+    assert_eq!((report.mount_epoch, report.shards, report.torn.len()), (4, 8, 0));
     assert!(drive.delete(shard(3), G1).await.unwrap());
     assert!(!drive.delete(shard(3), G1).await.unwrap());
     assert!(!drive.delete(shard(99), G1).await.unwrap());
     assert!(matches!(drive.get(shard(3), G1, 0..1, DEADLINE).await, Err(GetError::NotFound { .. })));
     drive.close().await;
     let (drive, report) = fixture.open();
-    assert_eq!(report.shards, 6);
+    assert_eq!(report.shards, 7);
     assert!(matches!(drive.get(shard(3), G1, 0..1, DEADLINE).await, Err(GetError::NotFound { .. })));
     drive.close().await;
     let inspection = inspect::inspect(fixture.path()).unwrap();
     assert!(inspection.is_sound(), "{inspection}");
-    assert_eq!((inspection.live_shards, inspection.good_labels), (6, 4));
+    assert_eq!((inspection.live_shards, inspection.good_labels), (7, 4));
     assert_eq!(fixture.pool.available(), fixture.pool.budget());
 }
 
@@ -136,6 +136,16 @@ async fn generations_replace_older_ones_and_never_newer_ones() {
         assert!(matches!(drive.get(shard(1), G2, 0..6, DEADLINE).await, Err(GetError::OutOfRange { .. })));
         drive.close().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drive_with_the_smallest_segments_refuses_what_no_segment_could_hold() {
+    let fixture = Fixture::new(16);
+    let (drive, _) = fixture.open();
+    drive.put(fixture.write(shard(1), 1, &bytes(1, SHARD_SIZE_MAX)).await).await.unwrap();
+    let refused = drive.put(fixture.write(shard(2), 1, &bytes(2, SHARD_SIZE_MAX + 1)).await).await;
+    assert!(matches!(refused, Err(PutError::TooLarge { most: SHARD_SIZE_MAX, .. })), "{refused:?}");
+    drive.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

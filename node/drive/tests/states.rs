@@ -46,6 +46,48 @@ async fn ten_bad_reads_make_a_drive_failing_and_it_still_serves() {
     drive.close().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drive_that_lags_behind_its_neighbours_is_slow_until_it_keeps_up() {
+    let pool = BufferPool::new(ByteCount::mib(16)).unwrap();
+    let disks = [0, 1, 2].map(|_| FaultDisk::new(ByteCount::mib(64)));
+    let mut drives = Vec::new();
+    for (n, disk) in (1..).zip(&disks) {
+        drives.push(open_as(disk, &pool, n).await);
+        drives.last().unwrap().put(write_from(&pool, shard(1), &bytes(1, 5000)).await).await.unwrap();
+    }
+    let mut comparison = Comparison::default();
+    disks[1].arrange(Fault::Slow(Duration::from_millis(20)));
+    // Far fewer are needed each time.
+    let mut round = async || {
+        for drive in &drives {
+            let reads = (0..10).map(|_| drive.get(shard(1), G1, 0..5000, DEADLINE));
+            for read in reads {
+                read.await.unwrap();
+            }
+        }
+        let counters: Vec<_> = drives.iter().map(|drive| (drive.id(), drive.status().counters)).collect();
+        let lagging = comparison.round(&counters);
+        drives.iter().for_each(|drive| drive.set_lagging(lagging.contains(&drive.id())));
+        drives.iter().map(|drive| drive.status().state).collect::<Vec<_>>()
+    };
+    for _ in 0..20 {
+        if round().await[1] == DriveState::Slow {
+            break;
+        }
+    }
+    assert_eq!(round().await, [DriveState::Live, DriveState::Slow, DriveState::Live]);
+    disks[1].heal();
+    for _ in 0..100 {
+        if round().await[1] == DriveState::Live {
+            break;
+        }
+    }
+    assert_eq!(round().await[1], DriveState::Live);
+    for drive in drives {
+        drive.close().await;
+    }
+}
+
 /// A late device costs its reader no more than the deadline, so that a hedge can be sent elsewhere; its
 /// buffer comes back only when the device is done with it.
 #[tokio::test(flavor = "multi_thread")]
@@ -89,10 +131,14 @@ async fn a_stale_clone_is_behind_in_its_mount_epoch() {
 
 /// Opens the drive on a disk in memory; makes it one when it is blank.
 async fn open_on(disk: &FaultDisk, pool: &BufferPool) -> Drive {
+    open_as(disk, pool, 0xD1).await
+}
+
+async fn open_as(disk: &FaultDisk, pool: &BufferPool, id: u8) -> Drive {
     if disk.used().is_empty() {
         let label = holdfast_format::DriveLabel {
             cluster: CLUSTER,
-            drive: DriveId::from_bytes([0xD1; 16]),
+            drive: DriveId::from_bytes([id; 16]),
             node: NodeId::new(1),
             layout: holdfast_format::Layout::for_capacity(disk.capacity()).unwrap(),
             formatted: holdfast_model::UnixMillis::new(0),

@@ -5,7 +5,7 @@
 
 use holdfast_model::{
     ClusterId, DriveId, Generation, ShardId, ShardIndex, StripeId, TenantId, UnixMillis,
-    limits::{SECTOR_SIZE, SHARD_SIZE_MAX},
+    limits::{RECORD_PAYLOAD_MAX, SECTOR_SIZE},
 };
 
 use crate::{
@@ -72,7 +72,7 @@ impl FooterRecord {
         if flags & !FLAG_DAMAGED != 0 {
             return Err(f.impossible("flags of a record"));
         }
-        if payload_len == 0 || payload_len as usize > SHARD_SIZE_MAX {
+        if payload_len == 0 || payload_len as usize > RECORD_PAYLOAD_MAX {
             return Err(f.impossible("payload length of a record"));
         }
         let end = u64::from(sector) + u64::from(record_sectors(payload_len));

@@ -2,7 +2,7 @@
 
 use holdfast_model::{
     ByteCount,
-    limits::{SECTOR_SIZE, SHARD_SIZE_MAX},
+    limits::{RECORD_PAYLOAD_MAX, SECTOR_SIZE, SHARD_SIZE_MAX},
 };
 
 use crate::label::LABEL_COPIES;
@@ -33,7 +33,11 @@ const SECTOR: u64 = SECTOR_SIZE as u64;
 const _: () =
     assert!(SEGMENT_SIZE_MAX / SECTOR <= 1 << 16, "a sector of a segment fits 16 bits of the index");
 const _: () =
-    assert!(SEGMENT_SIZE_MIN > (SHARD_SIZE_MAX + 8 * SECTOR_SIZE) as u64, "a segment holds any record");
+    assert!(SEGMENT_SIZE_MIN > (SHARD_SIZE_MAX + 8 * SECTOR_SIZE) as u64, "a segment holds any shard");
+const _: () = assert!(
+    2 * SEGMENT_SIZE_MIN > (RECORD_PAYLOAD_MAX + 8 * SECTOR_SIZE) as u64,
+    "all but the smallest hold any record"
+);
 const _: () = assert!(LABEL_SPACING + SECTOR <= LABEL_AREA_SIZE);
 
 /// Why a drive cannot be laid out.
@@ -121,6 +125,13 @@ impl Layout {
     #[must_use]
     pub fn segment_size(&self) -> ByteCount {
         ByteCount::new(self.segment_size)
+    }
+
+    /// Largest payload in bytes of a record on this drive: on drives with the smallest segments, which could
+    /// not hold the largest, that of a shard.
+    #[must_use]
+    pub fn payload_max(&self) -> usize {
+        if self.segment_size == SEGMENT_SIZE_MIN { SHARD_SIZE_MAX } else { RECORD_PAYLOAD_MAX }
     }
 
     /// Where on the drive, in bytes, a sector of a segment lies.

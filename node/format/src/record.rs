@@ -2,10 +2,7 @@
 
 use holdfast_model::{
     ClusterId, DriveId, Generation, ShardId, ShardIndex, StripeId, TenantId, UnixMillis,
-    limits::{
-        CELLS_PER_SHARD_MAX, DATA_SHARDS_MAX, PARITY_SHARDS_MAX, RECORD_MANIFEST_SIZE_MAX, SECTOR_SIZE,
-        SHARD_SIZE_MAX,
-    },
+    limits::{DATA_SHARDS_MAX, PARITY_SHARDS_MAX, RECORD_MANIFEST_SIZE_MAX, RECORD_PAYLOAD_MAX, SECTOR_SIZE},
 };
 
 use crate::{
@@ -28,8 +25,10 @@ const MANIFEST_END: usize = MANIFEST_OFFSET + RECORD_MANIFEST_SIZE_MAX;
 
 const FLAG_MOVED: u16 = 1;
 
-const _: () =
-    assert!(SHARD_SIZE_MAX.div_ceil(BLOCK_SIZE) <= BLOCK_SLOTS && CELLS_PER_SHARD_MAX <= BLOCK_SLOTS);
+/// Checksums of the largest payload.
+const BLOCKS_MAX: usize = RECORD_PAYLOAD_MAX.div_ceil(BLOCK_SIZE);
+
+const _: () = assert!(BLOCKS_MAX <= BLOCK_SLOTS);
 const _: () = assert!(MANIFEST_END <= Extent::Whole.checksum_offset());
 
 /// Sectors of a record with `payload_len` bytes, header included.
@@ -40,17 +39,17 @@ pub const fn record_sectors(payload_len: u32) -> u32 {
 
 /// One CRC-32C for each started 64 KiB of a payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BlockChecksums([u32; SHARD_SIZE_MAX.div_ceil(BLOCK_SIZE)]);
+pub struct BlockChecksums([u32; BLOCKS_MAX]);
 
 impl BlockChecksums {
     /// Computes them.
     ///
     /// # Panics
-    /// When the payload is longer than any shard.
+    /// When the payload is longer than any record's.
     #[must_use]
     pub fn of(payload: &[u8]) -> Self {
-        let mut checksums = [0; SHARD_SIZE_MAX.div_ceil(BLOCK_SIZE)];
-        assert!(payload.len() <= SHARD_SIZE_MAX, "a payload is no longer than a shard");
+        let mut checksums = [0; BLOCKS_MAX];
+        assert!(payload.len() <= RECORD_PAYLOAD_MAX, "a payload is no longer than the longest");
         for (checksum, block) in checksums.iter_mut().zip(payload.chunks(BLOCK_SIZE)) {
             *checksum = crc32c::crc32c(block);
         }
@@ -87,7 +86,7 @@ impl BlockChecksums {
 /// |     48 |   16 | tenant           | whose shard this is                                          |
 /// |     64 |   16 | stripe           | the stripe                                                   |
 /// |     80 |    4 | generation       | version of the shard's place                                 |
-/// |     84 |    4 | payload length   | bytes, 1 to 524288                                           |
+/// |     84 |    4 | payload length   | bytes, 1 to 1048576                                          |
 /// |     88 |    8 | sequence         | order of this record on the drive                            |
 /// |     96 |    8 | durable sequence | everything up to this had been flushed when it was written   |
 /// |    104 |    8 | life             | of the segment                                               |
@@ -252,7 +251,7 @@ fn impossible_shape(data: u8, parity: u8, index: u8, payload_len: usize) -> Opti
         Some("number of parity shards")
     } else if index >= data + parity {
         Some("shard index")
-    } else if payload_len == 0 || payload_len > SHARD_SIZE_MAX {
+    } else if payload_len == 0 || payload_len > RECORD_PAYLOAD_MAX {
         Some("payload length")
     } else {
         None

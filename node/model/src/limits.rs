@@ -15,6 +15,9 @@ pub const CELLS_PER_SHARD_MAX: usize = 8;
 /// Largest shard payload in bytes.
 pub const SHARD_SIZE_MAX: usize = CELL_SIZE_MAX * CELLS_PER_SHARD_MAX;
 
+/// Largest payload of one record on a drive, in bytes. A shard is smaller; a drive takes what is this large.
+pub const RECORD_PAYLOAD_MAX: usize = 1024 * 1024;
+
 /// Data shards of one stripe at most.
 pub const DATA_SHARDS_MAX: usize = 16;
 
@@ -60,4 +63,5 @@ pub const DRIVES_PER_NODE_MAX: usize = 64;
 const _: () = assert!(CELL_SIZE_MAX.is_multiple_of(SECTOR_SIZE));
 const _: () = assert!(INLINE_BODY_MAX < CELL_SIZE_MAX - CELL_TAG_SIZE);
 const _: () = assert!(RECORD_MANIFEST_SIZE_MAX < SECTOR_SIZE);
+const _: () = assert!(SHARD_SIZE_MAX <= RECORD_PAYLOAD_MAX && RECORD_PAYLOAD_MAX.is_multiple_of(SECTOR_SIZE));
 const _: () = assert!(DATA_SHARDS_MAX + PARITY_SHARDS_MAX <= u8::MAX as usize);

@@ -158,6 +158,8 @@ reading! {
         write_failures: u64 = Counter "holdfast_stripe_write_failures_total", "Stripe writes refused or given up because too few drives took their shard.";
         read: u64 = Counter "holdfast_stripes_read_total", "Stripe reads answered, degraded or not.";
         degraded_reads: u64 = Counter "holdfast_stripes_degraded_reads_total", "Stripe reads that had to rebuild a missing or damaged shard. Grows while a node or drive is out.";
+        hedged_reads: u64 = Counter "holdfast_stripes_hedged_reads_total", "Shards that were late, so that others were asked to rebuild them meanwhile. Growth means that a drive or node is slow.";
+        hedges_won: u64 = Counter "holdfast_stripes_hedges_won_total", "Late shards that were rebuilt before they came.";
         unreadable: u64 = Counter "holdfast_stripes_unreadable_total", "Stripe reads refused because too few shards were readable. Any growth needs a person.";
         bad_shards: u64 = Counter "holdfast_bad_shards_total", "Shards that reads found missing or damaged on drives that work.";
         shards_repaired: u64 = Counter "holdfast_shards_repaired_total", "Bad shards that were rebuilt from others and are whole again.";

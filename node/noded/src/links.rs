@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use holdfast_consensus::{Consensus, Transport, TransportError};
-use holdfast_drive::{DriveState, DriveStatus};
+use holdfast_drive::{Comparison, DriveState, DriveStatus};
 use holdfast_model::{DriveId, NodeId, PartitionId};
 use holdfast_object::{
     ObjectService,
@@ -19,6 +19,7 @@ use holdfast_ring::Buffer;
 use holdfast_store::{
     DebtReport, DriveReport, DriveReportState, NodeReport, ShardService, Shards, WorkerReport,
 };
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -70,6 +71,7 @@ pub struct NodeService {
     groups: OnceLock<Arc<Groups>>,
     orders: Arc<Orders>,
     objects: OnceLock<Arc<ObjectService>>,
+    comparison: Mutex<Comparison>,
 }
 
 impl NodeService {
@@ -85,6 +87,7 @@ impl NodeService {
             groups: OnceLock::new(),
             orders,
             objects: OnceLock::new(),
+            comparison: Mutex::default(),
         }
     }
 
@@ -111,6 +114,16 @@ impl NodeService {
     pub fn drain(&self, draining: &BTreeSet<DriveId>) {
         for drive in self.shards.get().map(|shards| shards.local()).unwrap_or_default() {
             drive.set_draining(draining.contains(&drive.id()));
+        }
+    }
+
+    /// Ends a round of comparing this node's drives: those that lag behind the others are slow.
+    pub fn compare_drives(&self) {
+        let drives = self.shards.get().map(|shards| shards.local()).unwrap_or_default();
+        let counters: Vec<_> = drives.iter().map(|drive| (drive.id(), drive.status().counters)).collect();
+        let lagging = self.comparison.lock().round(&counters);
+        for drive in drives {
+            drive.set_lagging(lagging.contains(&drive.id()));
         }
     }
 

@@ -49,20 +49,6 @@ enum Command {
     },
     /// Rebuild the catalog of nodes that lost their state from the drives alone. No node may run.
     Recover(recover::Recover),
-    /// Look at a drive without a node.
-    Drive {
-        #[command(subcommand)]
-        command: DriveCommand,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-enum DriveCommand {
-    /// Print and verify everything on a drive. Reads only.
-    Inspect {
-        /// Block device or drive file.
-        device: PathBuf,
-    },
 }
 
 fn main() -> ExitCode {
@@ -72,7 +58,6 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Node { config } => run_node(&config),
         Command::Recover(recover) => run_recover(recover),
-        Command::Drive { command: DriveCommand::Inspect { device } } => inspect(&device),
     };
     match outcome {
         Ok(code) => code,
@@ -117,11 +102,4 @@ fn run_recover(recover: recover::Recover) -> Result<ExitCode> {
 fn log_filter() -> Result<EnvFilter> {
     let asked = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     Ok(asked.add_directive("s3s=off".parse()?).add_directive("openraft=off".parse()?))
-}
-
-fn inspect(device: &std::path::Path) -> Result<ExitCode> {
-    let report = holdfast_drive::inspect::inspect(device)
-        .with_context(|| format!("inspecting {}", device.display()))?;
-    println!("{report}");
-    Ok(if report.is_sound() { ExitCode::SUCCESS } else { ExitCode::from(2) })
 }

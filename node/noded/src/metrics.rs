@@ -144,6 +144,8 @@ fn stripes(parts: &Parts, sample: &mut Sample) {
         write_failures: load(&counters.stripes_failed),
         read: load(&counters.ranges_read),
         degraded_reads: load(&counters.degraded_reads),
+        hedged_reads: load(&counters.hedged_reads),
+        hedges_won: load(&counters.hedges_won),
         unreadable: load(&counters.unreadable),
         bad_shards: load(&counters.bad_shards),
         shards_repaired: load(&counters.shards_repaired),

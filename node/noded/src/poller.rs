@@ -69,6 +69,7 @@ impl Poller {
                 _ = own_tick.tick() => {
                     // Each time: a drive may have come up after the cluster said so.
                     self.service.drain(&draining);
+                    self.service.compare_drives();
                     self.hear(self.service.word(), own_leaves);
                 }
                 changed = changes.changed() => {

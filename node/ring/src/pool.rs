@@ -27,7 +27,7 @@ use std::{
 
 use holdfast_model::{
     ByteCount,
-    limits::{DATA_SHARDS_MAX, PARITY_SHARDS_MAX, SECTOR_SIZE, SHARD_SIZE_MAX},
+    limits::{DATA_SHARDS_MAX, PARITY_SHARDS_MAX, RECORD_PAYLOAD_MAX, SECTOR_SIZE, SHARD_SIZE_MAX},
 };
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -40,8 +40,8 @@ pub(crate) const STAGGER_SIZE: usize = 512;
 /// Distinct starts inside a sector.
 const STAGGER_STEPS: usize = SECTOR_SIZE / STAGGER_SIZE;
 
-/// Sectors of the largest buffer: headroom, payload, and one that the stagger may spill into.
-const BUFFER_SECTORS_MAX: usize = 1 + SHARD_SIZE_MAX / SECTOR_SIZE + 1;
+/// Sectors of a buffer for the largest shard: headroom, payload, and one that the stagger may spill into.
+const SHARD_SECTORS_MAX: usize = 1 + SHARD_SIZE_MAX / SECTOR_SIZE + 1;
 
 /// Most buffers of one request: one stripe.
 const REQUEST_BUFFERS_MAX: usize = DATA_SHARDS_MAX + PARITY_SHARDS_MAX;
@@ -49,7 +49,7 @@ const REQUEST_BUFFERS_MAX: usize = DATA_SHARDS_MAX + PARITY_SHARDS_MAX;
 /// Why a pool cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum PoolError {
-    /// Less than two of the largest buffers.
+    /// Less than two of the largest shards.
     #[error("a buffer pool needs at least {min}, got {budget}; raise `buffer_memory`")]
     TooSmall {
         /// What was asked for.
@@ -95,8 +95,8 @@ fn sectors_of(payload_len: usize, stagger: usize) -> usize {
 }
 
 impl BufferPool {
-    /// Least budget: two buffers of the largest size.
-    pub const BUDGET_MIN: ByteCount = ByteCount::new((2 * BUFFER_SECTORS_MAX * SECTOR_SIZE) as u64);
+    /// Least budget: two of the largest shards, or one of the largest records.
+    pub const BUDGET_MIN: ByteCount = ByteCount::new((2 * SHARD_SECTORS_MAX * SECTOR_SIZE) as u64);
 
     /// A pool of `budget` bytes, headroom and padding included. Memory is touched when first used.
     ///
@@ -118,7 +118,7 @@ impl BufferPool {
     /// what its last user left there; the padding after it is zero.
     ///
     /// # Panics
-    /// When `payload_len` is above `SHARD_SIZE_MAX`, which no shard has.
+    /// When `payload_len` is above `RECORD_PAYLOAD_MAX`, which no record has.
     pub async fn acquire(&self, payload_len: usize) -> Buffer {
         let mut buffers = self.acquire_many(1, payload_len).await;
         buffers.pop().expect("a request for one buffer is answered with one")
@@ -127,10 +127,10 @@ impl BufferPool {
     /// `count` buffers at once: holds none while waiting for the rest. For the shards of one stripe.
     ///
     /// # Panics
-    /// When the request could never be met: `payload_len` above `SHARD_SIZE_MAX`, more buffers than the
+    /// When the request could never be met: `payload_len` above `RECORD_PAYLOAD_MAX`, more buffers than the
     /// widest stripe has shards, or more than the whole budget holds ([`Self::holds`] tells).
     pub async fn acquire_many(&self, count: usize, payload_len: usize) -> Vec<Buffer> {
-        assert!(payload_len <= SHARD_SIZE_MAX, "payload of {payload_len} B is larger than any shard");
+        assert!(payload_len <= RECORD_PAYLOAD_MAX, "payload of {payload_len} B is larger than any record's");
         assert!(count <= REQUEST_BUFFERS_MAX, "{count} buffers are more than any stripe has shards");
         assert!(self.holds(count, payload_len), "{count} x {payload_len} B exceed the pool's whole budget");
         if count == 0 {
@@ -154,10 +154,10 @@ impl BufferPool {
     /// One buffer if there is room now and nobody is waiting.
     ///
     /// # Panics
-    /// When `payload_len` is above `SHARD_SIZE_MAX`.
+    /// When `payload_len` is above `RECORD_PAYLOAD_MAX`.
     #[must_use]
     pub fn try_acquire(&self, payload_len: usize) -> Option<Buffer> {
-        assert!(payload_len <= SHARD_SIZE_MAX, "payload of {payload_len} B is larger than any shard");
+        assert!(payload_len <= RECORD_PAYLOAD_MAX, "payload of {payload_len} B is larger than any record's");
         let mut state = self.inner.state.lock();
         if !state.waiting.is_empty() {
             return None;

@@ -14,7 +14,7 @@ use std::{
 use holdfast_model::{DriveId, NodeId, placement::Candidate};
 use parking_lot::RwLock;
 
-use crate::wire::NodeReport;
+use crate::wire::{DriveReport, DriveReportState, NodeReport};
 
 /// A node whose last report is older is down. Generous, for nodes under emulation.
 pub const REPORT_AGE_MAX: Duration = Duration::from_secs(6);
@@ -85,6 +85,13 @@ impl Health {
         })
     }
 
+    /// Whether `node` reports its `drive` as slower than it should be: reads prefer others.
+    #[must_use]
+    pub fn is_slow(&self, node: NodeId, drive: DriveId) -> bool {
+        let slow = |known: &DriveReport| known.id == drive && known.state == DriveReportState::Slow;
+        self.nodes.read().get(&node).is_some_and(|health| health.report.drives.iter().any(slow))
+    }
+
     /// How many nodes the cluster has; `None` until it is known.
     #[must_use]
     pub fn members(&self) -> Option<usize> {
@@ -136,7 +143,6 @@ mod tests {
     use holdfast_model::DriveId;
 
     use super::*;
-    use crate::wire::{DriveReport, DriveReportState};
 
     fn report(node: u64, states: &[DriveReportState]) -> NodeReport {
         let drives = states

@@ -13,6 +13,7 @@
 
 mod findings;
 mod health;
+mod hedges;
 mod memory;
 mod reader;
 mod rebuilder;
@@ -40,6 +41,10 @@ pub struct Counters {
     pub ranges_read: std::sync::atomic::AtomicU64,
     /// Stripe ranges of which at least one shard had to be rebuilt.
     pub degraded_reads: std::sync::atomic::AtomicU64,
+    /// Shards that were late, so that others were asked to rebuild them meanwhile.
+    pub hedged_reads: std::sync::atomic::AtomicU64,
+    /// Of these, how many were rebuilt before they came.
+    pub hedges_won: std::sync::atomic::AtomicU64,
     /// Shards found missing or damaged by a read.
     pub bad_shards: std::sync::atomic::AtomicU64,
     /// Shards that were bad and are whole again.

@@ -1,16 +1,22 @@
 //! Reads a range of a stripe's content: only the cells asked for, only the shards that hold them; what
-//! is missing, damaged or does not open is rebuilt from any `data` other shards, column for column.
+//! is missing, damaged or does not open is rebuilt from any `data` other shards, column for column; so is
+//! what is late, beside it.
 //!
 //! Invariant: plaintext leaves here only through a cell that opened under its key at its address.
 
 use std::{
-    collections::BTreeSet,
     ops::Range,
+    pin::pin,
     sync::{Arc, atomic::Ordering},
+    time::Instant,
 };
 
 use bytes::Bytes;
-use futures::{StreamExt, stream::FuturesUnordered};
+use futures::{
+    StreamExt,
+    future::{Either, select},
+    stream::FuturesUnordered,
+};
 use holdfast_crypt::BodyKey;
 use holdfast_erasure::Code;
 use holdfast_model::{Generation, ShardId, ShardIndex, StripeId, placement::Place};
@@ -151,7 +157,8 @@ impl StripeReader {
         Ok((layout, code))
     }
 
-    /// One span, opened: from its own shard, or rebuilt.
+    /// One span, opened: from its own shard, or rebuilt when that is bad or its node away; when it is late,
+    /// whichever comes first.
     async fn read_span(
         &self,
         stripe: &StoredStripe,
@@ -160,27 +167,84 @@ impl StripeReader {
         key: &BodyKey,
         span: &ShardSpan,
     ) -> Result<Buffer, ReadFailed> {
-        let open = |bytes: &mut [u8]| {
-            open_cells(layout, key, stripe.number, stripe.last, &span.cells, span.bytes.start, bytes)
+        let place = stripe.places[span.shard];
+        let degraded = || {
+            self.counters.degraded_reads.fetch_add(1, Ordering::Relaxed);
+            self.rebuild_span(stripe, layout, code, key, span, 0)
         };
-        let mut bad = BTreeSet::new();
-        if self.health.is_up(stripe.places[span.shard].node) {
-            match self.fetch(stripe, span.shard, &span.bytes).await {
-                Ok(mut buffer) => {
-                    if open(&mut buffer).is_ok() {
-                        return Ok(buffer);
-                    }
-                    self.note_bad(stripe, span.shard, Fault::DoesNotOpen, "its cells do not open");
-                }
-                Err(error) => self.note_unread(stripe, span.shard, &error),
-            }
+        if !self.health.is_up(place.node) {
+            return degraded().await;
         }
-        bad.insert(span.shard);
-        // Its node or drive is away, or the shard is bad: the others hold enough to rebuild it.
-        self.counters.degraded_reads.fetch_add(1, Ordering::Relaxed);
-        let mut buffer = self.rebuild(stripe, code, span, &bad).await?;
-        open(&mut buffer).map_err(|_| ReadFailed::DoesNotOpen { stripe: stripe.id })?;
-        Ok(buffer)
+        let hedges = &self.shards.hedges;
+        let began = Instant::now();
+        let mut direct = pin!(self.direct_span(stripe, layout, key, span));
+        let patience = hedges.patience(self.health.is_slow(place.node, place.drive));
+        let in_time = tokio::time::timeout(patience, &mut direct).await;
+        hedges.took(began.elapsed());
+        match in_time {
+            Ok(Some(buffer)) => return Ok(buffer),
+            Ok(None) => return degraded().await,
+            Err(_) if !hedges.may_ask() => {
+                return match direct.await {
+                    Some(buffer) => Ok(buffer),
+                    None => degraded().await,
+                };
+            }
+            Err(_) => {}
+        }
+        self.counters.hedged_reads.fetch_add(1, Ordering::Relaxed);
+        // The late shard keeps its buffer meanwhile.
+        let rebuilt = pin!(self.rebuild_span(stripe, layout, code, key, span, 1));
+        match select(direct, rebuilt).await {
+            Either::Left((Some(buffer), _)) => Ok(buffer),
+            Either::Left((None, rebuilt)) => rebuilt.await,
+            Either::Right((Ok(buffer), _)) => {
+                self.counters.hedges_won.fetch_add(1, Ordering::Relaxed);
+                tracing::debug!(stripe = %stripe.id, shard = span.shard, node = %place.node, drive = %place.drive, "shard was late");
+                Ok(buffer)
+            }
+            Either::Right((Err(error), direct)) => direct.await.ok_or(error),
+        }
+    }
+
+    /// One span from its own shard, opened; `None` when it cannot be read or does not open.
+    async fn direct_span(
+        &self,
+        stripe: &StoredStripe,
+        layout: &Layout,
+        key: &BodyKey,
+        span: &ShardSpan,
+    ) -> Option<Buffer> {
+        match self.fetch(stripe, span.shard, &span.bytes).await {
+            Ok(mut buffer) => {
+                if open_span(stripe, layout, key, span, &mut buffer) {
+                    return Some(buffer);
+                }
+                self.note_bad(stripe, span.shard, Fault::DoesNotOpen, "its cells do not open");
+            }
+            Err(error) => self.note_unread(stripe, span.shard, &error),
+        }
+        None
+    }
+
+    /// One span rebuilt from other shards, opened. Reserves memory for `beside` more than it gathers.
+    async fn rebuild_span(
+        &self,
+        stripe: &StoredStripe,
+        layout: &Layout,
+        code: &Code,
+        key: &BodyKey,
+        span: &ShardSpan,
+        beside: usize,
+    ) -> Result<Buffer, ReadFailed> {
+        let needed = usize::from(stripe.data);
+        let _gathering = self.memory.reserve_rebuild(needed + beside, span.bytes.len()).await;
+        let mut buffer = self.rebuild(stripe, code, span).await?;
+        if open_span(stripe, layout, key, span, &mut buffer) {
+            Ok(buffer)
+        } else {
+            Err(ReadFailed::DoesNotOpen { stripe: stripe.id })
+        }
     }
 
     /// Rebuilds a span from the same bytes of `data` other shards, asking for more as some fail.
@@ -189,13 +253,14 @@ impl StripeReader {
         stripe: &StoredStripe,
         code: &Code,
         span: &ShardSpan,
-        bad: &BTreeSet<usize>,
     ) -> Result<Buffer, ReadFailed> {
         let needed = usize::from(stripe.data);
-        let _gathering = self.memory.reserve_rebuild(needed, span.bytes.len()).await;
-        let mut waiting: Vec<usize> = (0..stripe.places.len()).filter(|i| !bad.contains(i)).collect();
-        // Nodes that answer first (the vector is used from its end).
-        waiting.sort_by_key(|i| (self.health.is_up(stripe.places[*i].node), *i));
+        let mut waiting: Vec<usize> = (0..stripe.places.len()).filter(|i| *i != span.shard).collect();
+        // Nodes that answer and drives that are not slow first (the vector is used from its end).
+        waiting.sort_by_key(|i| {
+            let place = stripe.places[*i];
+            (self.health.is_up(place.node), !self.health.is_slow(place.node, place.drive), *i)
+        });
         let mut fetched: Vec<Option<Buffer>> = (0..stripe.places.len()).map(|_| None).collect();
         let mut running = FuturesUnordered::new();
         let mut readable = 0;
@@ -262,4 +327,15 @@ impl StripeReader {
         let index = ShardIndex::new(u8::try_from(index).expect("a stripe has at most 255 shards"));
         self.findings.tell(BadShard { stripe: stripe.id, index, place, fault });
     }
+}
+
+/// Opens the cells of a span in place; `false` when one of them does not open.
+fn open_span(
+    stripe: &StoredStripe,
+    layout: &Layout,
+    key: &BodyKey,
+    span: &ShardSpan,
+    bytes: &mut [u8],
+) -> bool {
+    open_cells(layout, key, stripe.number, stripe.last, &span.cells, span.bytes.start, bytes).is_ok()
 }

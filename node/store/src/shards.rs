@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     health::Health,
+    hedges::Hedges,
     wire::{DeleteShard, GetShard, GetWholeShard, PutShard},
 };
 
@@ -75,6 +76,8 @@ pub struct Shards {
     local: RwLock<BTreeMap<DriveId, Drive>>,
     peers: PeerClient,
     health: Arc<Health>,
+    /// How long shards take to be read.
+    pub(crate) hedges: Hedges,
 }
 
 impl Shards {
@@ -82,7 +85,7 @@ impl Shards {
     #[must_use]
     pub fn new(node: NodeId, drives: Vec<Drive>, peers: PeerClient, health: Arc<Health>) -> Self {
         let local = RwLock::new(drives.into_iter().map(|drive| (drive.id(), drive)).collect());
-        Self { node, local, peers, health }
+        Self { node, local, peers, health, hedges: Hedges::default() }
     }
 
     /// This node's drives, in id order.

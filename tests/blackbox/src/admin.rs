@@ -139,7 +139,7 @@ impl Admin {
     /// # Errors
     /// When the node refuses or its answer has another shape.
     pub async fn work(&self) -> Result<Work> {
-        let answer = self.call(Method::GET, "/api/v1/work", None).await?;
+        let answer = self.work_document().await?;
         let number = |field: &str| answer[field].as_u64().with_context(|| format!("no {field} in {answer}"));
         Ok(Work {
             debt_stripes: number("debt_stripes")?,
@@ -147,6 +147,14 @@ impl Admin {
             draining_shards: number("draining_shards")?,
             complete: answer["complete"].as_bool() == Some(true),
         })
+    }
+
+    /// The document of debt and background work as it came.
+    ///
+    /// # Errors
+    /// When the node refuses.
+    pub async fn work_document(&self) -> Result<Value> {
+        self.call(Method::GET, "/api/v1/work", None).await
     }
 
     /// Has the drives of this node scrubbed.

@@ -24,6 +24,8 @@ pub const STATES_MAX: usize = 4_000_000;
 pub enum Did {
     /// Wrote this value.
     Wrote(u64),
+    /// Made that there is nothing.
+    Removed,
     /// Found this value, or nothing.
     Found(Option<u64>),
 }
@@ -93,6 +95,10 @@ struct Event {
     pair: usize,
 }
 
+fn changes(did: Did) -> bool {
+    !matches!(did, Did::Found(_))
+}
+
 struct Search {
     operations: Vec<Operation>,
     events: Vec<Event>,
@@ -107,7 +113,7 @@ impl Search {
     fn new(operations: &[Operation]) -> Self {
         // A read without an answer saw nothing and changed nothing.
         let known =
-            |operation: &&Operation| operation.end.is_some() || matches!(operation.did, Did::Wrote(_));
+            |operation: &&Operation| operation.end.is_some() || !matches!(operation.did, Did::Found(_));
         let operations: Vec<Operation> = operations.iter().filter(known).copied().collect();
         let mut times: Vec<(Duration, bool, usize)> = Vec::with_capacity(operations.len() * 2);
         for (at, operation) in operations.iter().enumerate() {
@@ -155,19 +161,19 @@ impl Search {
             if self.next[head] == head {
                 return Ok(());
             }
-            let mut candidate = self.first_call(at, |did| matches!(did, Did::Wrote(_)));
+            let mut candidate = self.first_call(at, changes);
             while let Some(write) = candidate {
                 if self.is_new(write, &mut seen) {
                     break;
                 }
-                candidate = self.first_call(self.next[write], |did| matches!(did, Did::Wrote(_)));
+                candidate = self.first_call(self.next[write], changes);
             }
             if seen.len() > STATES_MAX {
                 return Err(Verdict::TooLong);
             }
             if let Some(write) = candidate {
                 writes.push((write, value, order.len()));
-                value = Some(self.written(write));
+                value = self.written(write);
                 self.take(write);
                 order.push(write);
                 at = self.next[head];
@@ -201,10 +207,12 @@ impl Search {
         None
     }
 
-    fn written(&self, call: usize) -> u64 {
+    /// What the key holds after this call.
+    fn written(&self, call: usize) -> Option<u64> {
         match self.operations[self.events[call].operation].did {
-            Did::Wrote(written) => written,
-            Did::Found(_) => unreachable!("only writes are chosen"),
+            Did::Wrote(written) => Some(written),
+            Did::Removed => None,
+            Did::Found(_) => unreachable!("only what changes is chosen"),
         }
     }
 
@@ -213,7 +221,7 @@ impl Search {
         let operation = self.events[write].operation;
         let mut done = self.done.clone();
         done[operation / 64] |= 1 << (operation % 64);
-        seen.insert((done, Some(self.written(write))))
+        seen.insert((done, self.written(write)))
     }
 
     /// Takes a call and its return out of the list.
@@ -295,7 +303,18 @@ mod tests {
         Operation { start: Duration::from_secs(start), end: end.into().map(Duration::from_secs), did }
     }
 
-    use Did::{Found, Wrote};
+    use Did::{Found, Removed, Wrote};
+
+    #[test]
+    fn what_was_removed_is_gone_and_may_come_again() {
+        let history = [op(0, 1, Wrote(1)), op(2, 3, Removed), op(4, 5, Found(None)), op(6, 7, Wrote(1))];
+        assert_eq!(check(&history), Ok(()));
+        let back = [op(0, 1, Wrote(1)), op(2, 3, Removed), op(4, 5, Found(Some(1)))];
+        assert!(check(&back).is_err(), "what was removed came back");
+        let late =
+            [op(0, 1, Wrote(1)), op(2, None, Removed), op(4, 5, Found(Some(1))), op(6, 7, Found(None))];
+        assert_eq!(check(&late), Ok(()));
+    }
 
     #[test]
     fn what_one_client_does_in_turn_must_agree() {

@@ -30,9 +30,21 @@ pub fn load(target: &str) -> io::Result<Vec<(PathBuf, Vec<u8>)>> {
 /// # Errors
 /// When it cannot be written.
 pub fn keep(target: &str, bytes: &[u8]) -> io::Result<PathBuf> {
+    keep_as("crash", target, bytes)
+}
+
+/// Keeps an input that led to something new; returns where.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn keep_new(target: &str, bytes: &[u8]) -> io::Result<PathBuf> {
+    keep_as("new", target, bytes)
+}
+
+fn keep_as(why: &str, target: &str, bytes: &[u8]) -> io::Result<PathBuf> {
     let directory = directory(target);
     fs::create_dir_all(&directory)?;
-    let path = directory.join(format!("crash-{:08x}.bin", crc32c::crc32c(bytes)));
+    let path = directory.join(format!("{why}-{:08x}.bin", crc32c::crc32c(bytes)));
     fs::write(&path, bytes)?;
     Ok(path)
 }

@@ -42,11 +42,11 @@ impl<D: BlockDevice> Engine<D> {
 
     /// Tells everyone who waits for a write that has not been submitted, or not been flushed.
     pub(super) fn refuse_writes(&mut self, why: &Unavailable) {
-        for what in std::mem::take(&mut self.written) {
+        for what in self.take_written() {
             self.refuse_written(what);
         }
-        self.written_since = None;
-        for (operation, job) in std::mem::take(&mut self.ready) {
+        let outgoing = std::mem::take(&mut self.outgoing);
+        for (operation, job) in std::mem::take(&mut self.ready).into_iter().chain(outgoing) {
             match job {
                 Job::Write(write) => {
                     self.writes_in_flight -= 1;

@@ -31,8 +31,12 @@ use crate::{
 /// How long a flush waits for writes still in flight, so that they share it.
 const FLUSH_DELAY: Duration = Duration::from_micros(300);
 
-/// Completed bytes for which a flush no longer waits.
+/// Completed writes for which a flush no longer waits.
 const FLUSH_BATCH_MIN: usize = 32;
+
+/// Bytes of completed writes for which a flush no longer waits: what took long to write is not kept waiting
+/// for company.
+const FLUSH_BYTES_MIN: usize = 1 << 20;
 
 /// Whoever waits for a put.
 pub(super) type PutReply = oneshot::Sender<Result<Durable, PutError>>;
@@ -84,7 +88,10 @@ impl<D: BlockDevice> Engine<D> {
         let length = buffer.framed_len();
         let operation =
             Operation::write(0, write.offset + write.done as u64, buffer, write.done, length - write.done);
-        self.enqueue(operation, Job::Write(write));
+        match write.what {
+            What::Record(_) => self.outgoing.push_back((operation, Job::Write(write))),
+            _ => self.enqueue(operation, Job::Write(write)),
+        }
     }
 
     pub(super) fn write_done(
@@ -100,7 +107,7 @@ impl<D: BlockDevice> Engine<D> {
             Progress::Done => {
                 self.writes_in_flight -= 1;
                 drop(buffer);
-                self.write_complete(write.what, now);
+                self.write_complete(write.what, length, now);
             }
             Progress::Again(done) => {
                 add(&self.shared.counters.retries, 1);
@@ -126,7 +133,7 @@ impl<D: BlockDevice> Engine<D> {
         }
     }
 
-    pub(super) fn write_complete(&mut self, what: What, now: Instant) {
+    fn write_complete(&mut self, what: What, length: usize, now: Instant) {
         if self.unavailable.is_some() {
             return self.refuse_written(what);
         }
@@ -153,6 +160,7 @@ impl<D: BlockDevice> Engine<D> {
                     return self.apply(what);
                 }
                 self.written.push(what);
+                self.written_bytes += length;
                 self.written_since.get_or_insert(now);
             }
         }
@@ -165,11 +173,11 @@ impl<D: BlockDevice> Engine<D> {
         }
         let waited =
             self.written_since.is_some_and(|since| now.saturating_duration_since(since) >= FLUSH_DELAY);
-        if self.writes_in_flight > 0 && self.written.len() < FLUSH_BATCH_MIN && !waited {
+        let enough = self.written.len() >= FLUSH_BATCH_MIN || self.written_bytes >= FLUSH_BYTES_MIN;
+        if self.writes_in_flight > 0 && !enough && !waited {
             return;
         }
-        let covers = std::mem::take(&mut self.written);
-        self.written_since = None;
+        let covers = self.take_written();
         if planted::is(Bug::SkipFlush) {
             return covers.into_iter().for_each(|what| self.apply(what));
         }
@@ -178,6 +186,12 @@ impl<D: BlockDevice> Engine<D> {
         self.ready.push_front((Operation::flush(0), Job::Flush(ticket)));
         self.flush_in_flight = true;
         self.submit_ready(now);
+    }
+
+    /// What has completed and is not covered by a flush, to be covered or refused.
+    pub(super) fn take_written(&mut self) -> Vec<What> {
+        (self.written_bytes, self.written_since) = (0, None);
+        std::mem::take(&mut self.written)
     }
 
     /// How long until a flush no longer waits for writes in flight.
@@ -191,7 +205,7 @@ impl<D: BlockDevice> Engine<D> {
         match ticket.finish(outcome) {
             Ok((proof, mut covers)) if self.unavailable.is_none() => {
                 if planted::is(Bug::FlushCoversLater) {
-                    covers.append(&mut self.written);
+                    covers.extend(self.take_written());
                 }
                 add(&self.shared.counters.flushes, 1);
                 self.proof = Some(proof);

@@ -68,6 +68,11 @@ const SLOW_FOR: Duration = Duration::from_secs(10);
 /// A write or flush in flight for this long will not come back: the drive is fenced.
 const HUNG_AFTER: Duration = Duration::from_secs(30);
 
+/// Bytes of writes at the device from which on records wait for others to complete. A device writes one thing
+/// after the other, and a flush waits its turn among them: with everything at the device at once, the flush
+/// that a record waits for would come after all that was submitted behind it.
+const RECORD_BYTES_IN_FLIGHT_MAX: usize = 4 << 20;
+
 /// After this long without writes the label records what is durable, so that a later mount can tell
 /// torn from damaged to the last record.
 const IDLE_LABEL_AFTER: Duration = Duration::from_millis(100);
@@ -90,6 +95,8 @@ enum Job {
 struct InFlight {
     job: Job,
     since: Instant,
+    /// Bytes it writes.
+    write_bytes: usize,
 }
 
 /// The engine of one drive.
@@ -119,10 +126,16 @@ pub(crate) struct Engine<D> {
     by_age: VecDeque<(usize, Instant)>,
     /// Operations the device had no room for yet.
     ready: VecDeque<(Operation, Job)>,
+    /// Records that go to the device when it has written others.
+    outgoing: VecDeque<(Operation, Job)>,
+    /// Bytes of writes at the device.
+    bytes_in_flight: usize,
+    /// Writes not yet complete, wherever they are.
     writes_in_flight: usize,
     headers_in_flight: usize,
     /// Completed and not yet covered by a flush.
     written: Vec<What>,
+    written_bytes: usize,
     written_since: Option<Instant>,
     flush_in_flight: bool,
     /// The last clean flush, the proof for what the index holds. None once a flush failed.
@@ -214,9 +227,12 @@ impl<D: BlockDevice> Engine<D> {
             vacant: Vec::new(),
             by_age: VecDeque::new(),
             ready: VecDeque::new(),
+            outgoing: VecDeque::new(),
+            bytes_in_flight: 0,
             writes_in_flight: 0,
             headers_in_flight: 0,
             written: Vec::new(),
+            written_bytes: 0,
             written_since: None,
             flush_in_flight: false,
             proof: proof.filter(|_| fenced.is_none()),
@@ -331,7 +347,14 @@ impl<D: BlockDevice> Engine<D> {
     fn submit_ready(&mut self, now: Instant) {
         while let Some((operation, job)) = self.ready.pop_front() {
             if !self.submit(operation, job, now) {
-                break;
+                return;
+            }
+        }
+        while self.bytes_in_flight < RECORD_BYTES_IN_FLIGHT_MAX
+            && let Some((operation, job)) = self.outgoing.pop_front()
+        {
+            if !self.submit(operation, job, now) {
+                return;
             }
         }
     }
@@ -347,19 +370,21 @@ impl<D: BlockDevice> Engine<D> {
             self.jobs.push(None);
             self.jobs.len() - 1
         });
-        let length = operation.length() as u64;
+        let length = operation.length();
         let kind = operation.kind();
+        let write_bytes = if kind == Kind::Write { length } else { 0 };
         match self.device.submit(operation.with_token(slot as u64)) {
             Ok(()) => {
                 match kind {
                     Kind::Read => add(&self.shared.counters.reads, 1),
                     Kind::Write => {
                         add(&self.shared.counters.writes, 1);
-                        add(&self.shared.counters.write_bytes, length);
+                        add(&self.shared.counters.write_bytes, length as u64);
                     }
                     Kind::Flush => {}
                 }
-                self.jobs[slot] = Some(InFlight { job, since: now });
+                self.bytes_in_flight += write_bytes;
+                self.jobs[slot] = Some(InFlight { job, since: now, write_bytes });
                 self.by_age.push_back((slot, now));
                 true
             }
@@ -374,10 +399,12 @@ impl<D: BlockDevice> Engine<D> {
     fn complete(&mut self, completion: Completion, now: Instant) {
         let Completion { token, outcome, buffer, .. } = completion;
         let slot = usize::try_from(token).expect("tokens are slots");
-        let Some(InFlight { job, since }) = self.jobs.get_mut(slot).and_then(Option::take) else {
+        let Some(InFlight { job, since, write_bytes }) = self.jobs.get_mut(slot).and_then(Option::take)
+        else {
             return;
         };
         self.vacant.push(slot);
+        self.bytes_in_flight -= write_bytes;
         let took = now.saturating_duration_since(since);
         if took >= SLOW_AFTER {
             self.slow_until = Some(now + SLOW_FOR);

@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use holdfast_model::limits::{RECORD_PAYLOAD_MAX, SECTOR_SIZE};
+
 /// The largest single piece of background work in bytes: one record. It is allowed however low the rate.
-const PIECE_MAX: u64 = (crate::blocking::TRANSFER_SIZE_MAX + holdfast_model::limits::SECTOR_SIZE) as u64;
+const PIECE_MAX: u64 = (RECORD_PAYLOAD_MAX + SECTOR_SIZE) as u64;
 
 /// An allowance of bytes that fills up with time.
 #[derive(Debug)]

@@ -251,7 +251,10 @@ impl<D: BlockDevice> Engine<D> {
             return;
         }
         self.reads.background_from = None;
-        if self.device.in_flight() > BACKGROUND_BESIDE_MAX || !self.ready.is_empty() {
+        if self.device.in_flight() > BACKGROUND_BESIDE_MAX
+            || !self.ready.is_empty()
+            || !self.outgoing.is_empty()
+        {
             return;
         }
         let Some(request) = self.reads.background.front() else { return };

@@ -25,18 +25,18 @@ struct Acknowledged {
 }
 
 /// Runs `script` step by step and returns the disk as it was, and what was known after each step.
-struct Recording {
+pub(super) struct Recording {
     base: FaultDisk,
-    steps: Vec<Step>,
+    pub(super) steps: Vec<Step>,
     known: Vec<Acknowledged>,
 }
 
-const SHARDS: u8 = 12;
+pub(super) const SHARDS: u8 = 12;
 
 /// Sectors of the cache at which a crash is tried, of each kind, when there are more.
 const POSITIONS_MAX: usize = 6;
 
-fn record(
+pub(super) fn record(
     pools: &Pools,
     base: FaultDisk,
     mut model: Model,
@@ -60,7 +60,7 @@ fn record(
 }
 
 /// Turns until all requests are answered, noting what is known after every round.
-fn settle(rig: &mut Rig, model: &mut Model, note: &mut dyn FnMut(&mut Rig, &mut Model)) {
+pub(super) fn settle(rig: &mut Rig, model: &mut Model, note: &mut dyn FnMut(&mut Rig, &mut Model)) {
     for _ in 0..10_000 {
         rig.turn(500);
         model.collect().unwrap();
@@ -73,7 +73,7 @@ fn settle(rig: &mut Rig, model: &mut Model, note: &mut dyn FnMut(&mut Rig, &mut 
 }
 
 /// Mounts every crash state of the recording; returns how many there were.
-fn explore(pools: &Pools, recording: &Recording) -> u64 {
+pub(super) fn explore(pools: &Pools, recording: &Recording) -> u64 {
     let mut states = 0;
     let disk = recording.base.copy();
     let mut known = recording.known.iter().peekable();

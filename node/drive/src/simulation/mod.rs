@@ -5,12 +5,14 @@
 //! nothing is reported as damaged or lost.
 
 mod crashes;
+mod everywhere;
 mod faults;
 mod flips;
 mod model;
 mod planted;
 mod random;
 mod rot;
+mod shrinking;
 
 use std::{
     sync::{

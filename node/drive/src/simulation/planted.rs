@@ -1,34 +1,64 @@
 //! The suite can fail: each planted bug is found by the test named beside it.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use super::{crashes, faults, random, rot};
 use crate::planted::{Bug, with};
 
-const BUGS: &[(Bug, fn())] = &[
-    (Bug::AckBeforeFlush, faults::a_failed_flush_fences_for_good_and_the_label_says_so),
-    (Bug::SkipFlush, random::short_runs),
-    (Bug::FlushCoversLater, random::short_runs),
-    (Bug::RetryFlush, faults::a_failed_flush_fences_for_good_and_the_label_says_so),
-    (Bug::IgnoreShortWrite, faults::short_writes_are_finished_before_the_flush),
-    (Bug::ForgetFence, faults::a_failed_flush_fences_for_good_and_the_label_says_so),
-    (Bug::OvertakeWaiting, random::short_runs),
-    (Bug::DropTombstones, faults::what_was_replaced_does_not_come_back),
-    (Bug::FreeBeforeTombstones, crashes::every_crash_of_freeing_tombstones_keeps_what_was_deleted_deleted),
-    (Bug::ForgetOldCopy, faults::what_was_replaced_does_not_come_back),
-    (Bug::StopAtBadSector, faults::damage_to_an_acknowledged_record_is_reported_and_a_torn_tail_is_not),
-    (Bug::ForgetLost, rot::some),
-    (Bug::AcceptTorn, random::short_runs),
-    (Bug::RepeatLife, random::short_runs),
-    (Bug::IgnoreResume, faults::damage_to_an_acknowledged_record_is_reported_and_a_torn_tail_is_not),
-    (Bug::IgnoreIdentity, faults::a_record_of_another_place_or_shard_is_refused),
-    (Bug::IgnoreChecksum, faults::damage_to_an_acknowledged_record_is_reported_and_a_torn_tail_is_not),
-    (Bug::FooterBeforeDurable, crashes::every_crash_of_sealing_and_reclaiming_keeps_what_was_acknowledged),
+/// A bug, the test that finds it, and that test's name.
+type Planted = (Bug, fn(), &'static str);
+
+/// Pairs of a bug and the test that finds it.
+macro_rules! planted {
+    ($(($bug:ident, $module:ident::$test:ident)),* $(,)?) => {
+        &[$((Bug::$bug, $module::$test, concat!(stringify!($module), "::", stringify!($test)))),*]
+    };
+}
+
+/// Bytes shown of what a test said.
+const SHOWN: usize = 90;
+
+const BUGS: &[Planted] = planted![
+    (AckBeforeFlush, faults::a_failed_flush_fences_for_good_and_the_label_says_so),
+    (SkipFlush, random::short_runs),
+    (FlushCoversLater, random::short_runs),
+    (RetryFlush, faults::a_failed_flush_fences_for_good_and_the_label_says_so),
+    (IgnoreShortWrite, faults::short_writes_are_finished_before_the_flush),
+    (ForgetFence, faults::a_failed_flush_fences_for_good_and_the_label_says_so),
+    (OvertakeWaiting, random::short_runs),
+    (DropTombstones, faults::what_was_replaced_does_not_come_back),
+    (FreeBeforeTombstones, crashes::every_crash_of_freeing_tombstones_keeps_what_was_deleted_deleted),
+    (ForgetOldCopy, faults::what_was_replaced_does_not_come_back),
+    (StopAtBadSector, faults::damage_to_an_acknowledged_record_is_reported_and_a_torn_tail_is_not),
+    (ForgetLost, rot::some),
+    (AcceptTorn, random::short_runs),
+    (RepeatLife, random::short_runs),
+    (IgnoreResume, faults::damage_to_an_acknowledged_record_is_reported_and_a_torn_tail_is_not),
+    (IgnoreIdentity, faults::a_record_of_another_place_or_shard_is_refused),
+    (IgnoreChecksum, faults::damage_to_an_acknowledged_record_is_reported_and_a_torn_tail_is_not),
+    (FooterBeforeDurable, crashes::every_crash_of_sealing_and_reclaiming_keeps_what_was_acknowledged),
 ];
 
 #[test]
 fn every_planted_bug_is_found() {
-    let finds = |bug: Bug, check: fn()| with(bug, || std::panic::catch_unwind(check)).is_err();
-    let missed: Vec<Bug> =
-        BUGS.iter().filter(|(bug, check)| !finds(*bug, *check)).map(|(bug, _)| *bug).collect();
+    let mut missed = Vec::new();
+    let mut table = String::new();
+    for (bug, check, name) in BUGS {
+        let said = match with(*bug, || catch_unwind(AssertUnwindSafe(check))) {
+            Ok(()) => {
+                missed.push(*bug);
+                "NOT FOUND".to_owned()
+            }
+            Err(panic) => {
+                let text = panic.downcast_ref::<String>().cloned();
+                let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+                text.unwrap_or_default().lines().map(str::trim).collect::<Vec<_>>().join(" ")
+            }
+        };
+        let said: String = said.chars().take(SHOWN).collect();
+        table += &format!("{:<22} {name}\n{:<22}   {said}\n", format!("{bug:?}"), "");
+    }
+    println!("planted bug            found by, and what it said\n{table}");
+    println!("{} of {} planted bugs found", BUGS.len() - missed.len(), BUGS.len());
     assert!(missed.is_empty(), "not found: {missed:?}");
-    println!("{} planted bugs found", BUGS.len());
 }

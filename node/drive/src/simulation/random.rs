@@ -7,7 +7,7 @@ use holdfast_fault::{Cut, FaultDisk, Manners, Random};
 
 /// What a run does next.
 #[derive(Debug, Clone)]
-enum Action {
+pub(super) enum Action {
     Put {
         shard: u8,
         length: usize,
@@ -28,7 +28,7 @@ enum Action {
 }
 
 /// Runs `actions` on a fresh disk; the message says what went wrong.
-fn run(pools: &Pools, seed: u64, manners: Manners, actions: &[Action]) -> Result<Model, String> {
+pub(super) fn run(pools: &Pools, seed: u64, manners: Manners, actions: &[Action]) -> Result<Model, String> {
     let disk = formatted();
     let mut random = Random::new(seed);
     let mut model = Model::default();
@@ -113,7 +113,7 @@ fn remount(
     Ok(rig)
 }
 
-fn action() -> impl Strategy<Value = Action> {
+pub(super) fn action() -> impl Strategy<Value = Action> {
     let length = prop_oneof![1usize..9000, 1usize..9000, 60_000usize..140_000];
     prop_oneof![
         8 => (0u8..24, length).prop_map(|(shard, length)| Action::Put { shard, length }),

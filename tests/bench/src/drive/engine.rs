@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Result;
-use holdfast_drive::{Drive, DriveOptions, FormatParams, ShardWrite, format};
+use holdfast_drive::{Drive, DriveOptions, FormatParams, Latency, ShardWrite, format};
 use holdfast_model::{
     ByteCount, ClusterId, DriveId, Generation, NodeId, ShardId, ShardIndex, StripeId, TenantId,
 };
@@ -56,7 +56,7 @@ impl Engine {
             self.written.store(operations, Ordering::Relaxed);
         }
         let written = self.written.load(Ordering::Relaxed).max(1);
-        let (flushes, cpu, began) = (self.drive.status().counters.flushes, cpu_time()?, Instant::now());
+        let (before, cpu, began) = (self.drive.status().counters, cpu_time()?, Instant::now());
         let mut tasks = JoinSet::new();
         for task in 0..row.depth {
             let (drive, pool, row) = (self.drive.clone(), self.pool.clone(), *row);
@@ -82,14 +82,26 @@ impl Engine {
             done??;
         }
         let (took, cpu) = (began.elapsed(), cpu_time()?.saturating_sub(cpu));
-        let flushes = self.drive.status().counters.flushes - flushes;
-        Ok(Measured { operations, took, cpu, flushes })
+        let after = self.drive.status().counters;
+        let flushes = after.flushes - before.flushes;
+        let moved = if row.write {
+            mean_micros(before.write_latency, after.write_latency)
+        } else {
+            mean_micros(before.read_latency, after.read_latency)
+        };
+        let flush_micros = mean_micros(before.flush_latency, after.flush_latency);
+        Ok(Measured { operations, took, cpu, flushes, write_micros: moved, flush_micros })
     }
 
     /// Closes the drive.
     pub async fn close(self) {
         self.drive.close().await;
     }
+}
+
+fn mean_micros(before: Latency, after: Latency) -> f64 {
+    let (total, count) = (after.total_micros - before.total_micros, after.count - before.count);
+    total as f64 / count.max(1) as f64
 }
 
 fn shard(n: u64) -> ShardId {

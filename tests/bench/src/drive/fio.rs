@@ -36,5 +36,7 @@ pub fn run(path: &Path, row: &Row, operations: u64) -> Result<Measured> {
     let share = (number(&job["usr_cpu"])? + number(&job["sys_cpu"])?) / 100.0;
     let cpu = took.mul_f64(share);
     let flushes = job["sync"]["total_ios"].as_f64().unwrap_or(0.0) as u64;
-    Ok(Measured { operations: done as u64, took, cpu, flushes })
+    let micros = |value: &Value| value["lat_ns"]["mean"].as_f64().unwrap_or(0.0) / 1000.0;
+    let (write_micros, flush_micros) = (micros(half), micros(&job["sync"]));
+    Ok(Measured { operations: done as u64, took, cpu, flushes, write_micros, flush_micros })
 }

@@ -30,6 +30,10 @@ pub struct Measured {
     pub cpu: Duration,
     /// And so many flushes.
     pub flushes: u64,
+    /// What a write took at the device on average, in microseconds.
+    pub write_micros: f64,
+    /// What a flush took, likewise.
+    pub flush_micros: f64,
 }
 
 impl Measured {
@@ -76,16 +80,30 @@ impl fmt::Display for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{:<28} {:>16} {:>16} {:>7} {:>7}  {:<8} {:>14} {:>14} {:>15}",
-            "", "fio", "engine", "ratio", "wanted", "", "fio CPU/op", "engine CPU/op", "records/flush"
+            "{:<22} {:>11} {:>11} {:>6} {:>6}  {:<7} {:>11} {:>11} {:>11} {:>13} {:>13}",
+            "",
+            "fio",
+            "engine",
+            "ratio",
+            "wanted",
+            "",
+            "fio CPU/op",
+            "our CPU/op",
+            "recs/flush",
+            "fio wr/flush",
+            "our wr/flush"
         )?;
         let mut reached = 0;
-        for row in self.rows {
+        for row in self.rows.iter().filter(|row| self.engine.contains_key(row.name)) {
             let none = Vec::new();
             let fio = self.fio.get(row.name).unwrap_or(&none);
             let engine = self.engine.get(row.name).unwrap_or(&none);
             let rate = |all: &[Measured]| median(all.iter().map(Measured::rate).collect());
             let micros = |all: &[Measured]| median(all.iter().map(Measured::cpu_micros).collect());
+            let took = |all: &[Measured]| {
+                let mean = |of: fn(&Measured) -> f64| median(all.iter().map(of).collect());
+                format!("{:.0}/{:.0}", mean(|m| m.write_micros), mean(|m| m.flush_micros))
+            };
             let shown = |rate: f64| match row.size {
                 size if size >= 64 << 10 => format!("{:.0} MB/s", rate * size as f64 / 1e6),
                 _ => format!("{rate:.0}/s"),
@@ -100,7 +118,7 @@ impl fmt::Display for Table<'_> {
                 if row.write { format!("{:.1}", records as f64 / flushes.max(1) as f64) } else { "-".into() };
             writeln!(
                 f,
-                "{:<28} {:>16} {:>16} {:>6.0}% {:>6.0}%  {:<8} {:>11.1} us {:>11.1} us {:>15}",
+                "{:<22} {:>11} {:>11} {:>5.0}% {:>5.0}%  {:<7} {:>8.1} us {:>8.1} us {:>11} {:>10} us {:>10} us",
                 row.name,
                 shown(rate(fio)),
                 shown(rate(engine)),
@@ -110,14 +128,16 @@ impl fmt::Display for Table<'_> {
                 micros(fio),
                 micros(engine),
                 share,
+                took(fio),
+                took(engine),
             )?;
         }
-        write!(f, "{reached} of {} reached; medians over {} rounds", self.rows.len(), self.rounds())
+        write!(f, "{reached} of {} reached; medians over {} rounds", self.engine.len(), self.rounds())
     }
 }
 
 impl Table<'_> {
     fn rounds(&self) -> usize {
-        self.rows.first().and_then(|row| self.engine.get(row.name)).map_or(0, Vec::len)
+        self.engine.values().map(Vec::len).max().unwrap_or(0)
     }
 }

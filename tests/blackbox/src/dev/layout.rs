@@ -38,6 +38,8 @@ pub struct NodeLayout {
     pub dir: PathBuf,
     /// Its sockets.
     pub listen: Listen,
+    /// Where its peers reach it, when that is not where it listens.
+    pub advertise: Option<SocketAddr>,
     /// Where mail will come in.
     pub smtp: SocketAddr,
 }
@@ -53,7 +55,8 @@ impl NodeLayout {
         let mut port =
             |first: u16| if spec.known_ports { ports.prefer(first + number - 1) } else { ports.any() };
         let listen = Listen { s3: port(9443)?, admin: port(8443)?, metrics: port(9100)?, peer: port(7443)? };
-        let layout = Self { smtp: port(2525)?, name, dir, listen };
+        let advertise = spec.advertise.get(usize::from(number) - 1).copied();
+        let layout = Self { smtp: port(2525)?, name, dir, listen, advertise };
         fs::create_dir_all(layout.state_dir()).with_context(|| format!("making {}", layout.dir.display()))?;
         fs::create_dir_all(layout.dir.join("drives"))?;
         for drive in layout.drives(spec.drives) {
@@ -101,7 +104,7 @@ impl NodeLayout {
             state_dir: self.state_dir(),
             drives: DriveSelection::Paths(self.drives(spec.drives)),
             listen: self.listen.clone(),
-            advertise_peer: self.listen.peer,
+            advertise_peer: self.advertise.unwrap_or(self.listen.peer),
             service_names: service_names(),
             s3_domains: vec![S3_DOMAIN.to_owned()],
             buffer_memory: spec.buffer_memory,

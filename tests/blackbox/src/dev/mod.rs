@@ -9,6 +9,7 @@ mod ports;
 
 use std::{
     env, fs,
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command},
     time::{Duration, Instant},
@@ -61,6 +62,9 @@ pub struct DevSpec {
     pub level: Option<Level>,
     /// Name of the cluster.
     pub cluster_name: String,
+    /// Peer addresses that nodes tell each other, by number of the node from 1, where these are not the ones
+    /// they listen on: something stands between.
+    pub advertise: Vec<SocketAddr>,
     /// Use 9443, 8443, 9100 ... when they are free (people), or any ports (tests).
     pub known_ports: bool,
 }
@@ -82,6 +86,7 @@ impl DevSpec {
             buffer_memory: ByteCount::mib(64),
             level: None,
             cluster_name: name.to_owned(),
+            advertise: Vec::new(),
             known_ports: false,
         })
     }
@@ -276,6 +281,7 @@ impl DevCluster {
             buffer_memory: ByteCount::mib(64),
             level: None,
             cluster_name: String::new(),
+            advertise: Vec::new(),
             known_ports,
         };
         let layout = NodeLayout::create(&spec, number, &mut Ports::default())?;

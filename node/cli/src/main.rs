@@ -1,0 +1,73 @@
+//! `holdfast`: commands for people, beside the node program. `drive inspect` looks at a drive offline.
+//!
+//! Links nothing of the node but the drive: it is there when a node does not start.
+
+#![forbid(unsafe_code)]
+
+use std::{
+    io::{self, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use holdfast_drive::inspect::{InspectedRecord, inspect_each};
+
+/// Exit code of a drive on which something is damaged or missing.
+const UNSOUND: u8 = 2;
+
+/// Holdfast from the command line.
+#[derive(Debug, Parser)]
+#[command(name = "holdfast", version, about = "Holdfast from the command line")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Look at a drive without a node.
+    Drive {
+        #[command(subcommand)]
+        command: DriveCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum DriveCommand {
+    /// Print and verify everything on a drive that nobody has open. Reads only. Exit code 0: sound;
+    /// 2: something is damaged or missing; 1: it cannot be read, or is no drive of Holdfast.
+    Inspect {
+        /// Block device or drive file.
+        device: PathBuf,
+        /// Print every record as well.
+        #[arg(long)]
+        records: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let Command::Drive { command: DriveCommand::Inspect { device, records } } = Arguments::parse().command;
+    match inspect(&device, records) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("holdfast: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn inspect(device: &Path, records: bool) -> Result<ExitCode> {
+    let mut out = io::stdout().lock();
+    let mut printed = Ok(());
+    let print = |record: &InspectedRecord| {
+        if records && printed.is_ok() {
+            printed = writeln!(out, "{record}");
+        }
+    };
+    let report = inspect_each(device, print).with_context(|| format!("inspecting {}", device.display()))?;
+    printed.context("printing records")?;
+    writeln!(out, "{report}").context("printing the report")?;
+    Ok(if report.is_sound() { ExitCode::SUCCESS } else { ExitCode::from(UNSOUND) })
+}

@@ -1,0 +1,156 @@
+//! What must hold when the faults are over.
+
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use holdfast_blackbox::{dev::DevCluster, metrics::Samples};
+use tokio::time::sleep;
+
+use crate::{
+    hand::drive_file,
+    workload::{BUCKET, Shared},
+};
+
+/// How long debt may take to be settled: a lost drive is given up after half a minute, then rebuilt.
+const DEBT_LIMIT: Duration = Duration::from_secs(240);
+
+/// How long scrubbing every node and repairing what it finds may take.
+const SCRUB_LIMIT: Duration = Duration::from_secs(180);
+
+/// Scrubs after which nothing bad may be found any more: the first finds what has turned, the second that it
+/// was repaired.
+const SCRUBS_MAX: u32 = 4;
+
+/// Waits until no stripe has fewer shards than its level asks for.
+///
+/// # Errors
+/// When that takes too long, or a stripe cannot be read at all.
+pub async fn debt_is_settled(cluster: &DevCluster) -> Result<Duration> {
+    let begun = Instant::now();
+    let mut last = String::new();
+    while begun.elapsed() < DEBT_LIMIT {
+        // A node that just started may refuse for a moment.
+        match async { cluster.file().admin(0).await?.work().await }.await {
+            Ok(work) if work.complete && work.debt_stripes == 0 && work.unreadable_stripes == 0 => {
+                return Ok(begun.elapsed());
+            }
+            Ok(work) => last = format!("{work:?}"),
+            Err(error) => last = format!("{error:#}"),
+        }
+        sleep(Duration::from_millis(300)).await;
+    }
+    anyhow::bail!("debt is not settled after {DEBT_LIMIT:?}: {last}")
+}
+
+/// Scrubs every node until a whole round finds nothing bad. How many shards were found bad on the way.
+///
+/// # Errors
+/// When scrubbing takes too long, or finds something bad again and again.
+pub async fn scrubbed_clean(cluster: &DevCluster, nodes: usize) -> Result<u64> {
+    let before = bad_shards(cluster, nodes).await?;
+    let mut last = before;
+    for _ in 0..SCRUBS_MAX {
+        let begun = Instant::now();
+        for node in 0..nodes {
+            cluster.file().admin(node).await?.scrub().await?;
+        }
+        // A scrub that was asked for begins within a moment; then none may be at work, repairs included.
+        sleep(Duration::from_secs(2)).await;
+        while working(cluster).await? {
+            ensure!(begun.elapsed() < SCRUB_LIMIT, "scrub and repair are not done after {SCRUB_LIMIT:?}");
+            sleep(Duration::from_millis(300)).await;
+        }
+        let now = bad_shards(cluster, nodes).await?;
+        if now == last {
+            return Ok(now - before);
+        }
+        last = now;
+    }
+    anyhow::bail!("{} shards were found bad in {SCRUBS_MAX} scrubs, and no end of it", last - before)
+}
+
+/// Whether a worker of any node scrubs or repairs.
+async fn working(cluster: &DevCluster) -> Result<bool> {
+    let work = cluster.file().admin(0).await?.work_document().await?;
+    let workers = work["workers"].as_array().context("workers")?;
+    let at_it = |worker: &serde_json::Value| {
+        worker["working"] == true && matches!(worker["kind"].as_str(), Some("scrub" | "repair"))
+    };
+    Ok(workers.iter().any(at_it))
+}
+
+/// Sum of a metric over all nodes.
+///
+/// # Errors
+/// When a node does not answer.
+pub async fn sum(cluster: &DevCluster, nodes: usize, metric: &str) -> Result<f64> {
+    let mut sum = 0.0;
+    for node in 0..nodes {
+        let file = cluster.file();
+        let samples = Samples::fetch(&file.node_at(node)?.metrics, file.trust()?).await?;
+        sum += samples.sum(metric).unwrap_or(0.0);
+    }
+    Ok(sum)
+}
+
+async fn bad_shards(cluster: &DevCluster, nodes: usize) -> Result<u64> {
+    Ok(sum(cluster, nodes, "holdfast_bad_shards_total").await? as u64)
+}
+
+/// Reads every key through every node; what is found becomes part of the history. Each listing names the keys
+/// that are there.
+///
+/// # Errors
+/// When something cannot be read now that nothing is broken.
+pub async fn everything_is_read(
+    cluster: &DevCluster,
+    shared: &Shared,
+    nodes: usize,
+    keys: u64,
+) -> Result<()> {
+    for node in 0..nodes {
+        let client = cluster.s3(node)?;
+        let mut there = BTreeSet::new();
+        for key in (0..keys).map(|key| format!("key-{key:03}")) {
+            ensure!(shared.read(&client, &key, None).await, "{key} cannot be read through n{}", node + 1);
+            if client.get(BUCKET, &key).await.is_ok() {
+                there.insert(key);
+            }
+        }
+        let listed: BTreeSet<String> =
+            client.list_all(BUCKET, "key-").await?.into_iter().map(|(key, _)| key).collect();
+        ensure!(listed == there, "n{} lists {listed:?}; there are {there:?}", node + 1);
+    }
+    Ok(())
+}
+
+/// Every drive of the stopped cluster, offline. Those in `hurt` may hold what was done to them.
+///
+/// # Errors
+/// When a drive that nobody touched is not sound.
+pub fn drives_are_sound(
+    dir: &Path,
+    nodes: usize,
+    drives: u16,
+    hurt: &BTreeSet<(usize, u16)>,
+) -> Result<usize> {
+    let mut sound = 0;
+    for node in 0..nodes {
+        for drive in 1..=drives {
+            let path = drive_file(dir, node, drive);
+            let report = holdfast_drive::inspect::inspect(&path)
+                .with_context(|| format!("inspecting {}", path.display()))?;
+            ensure!(
+                report.is_sound() || hurt.contains(&(node, drive)),
+                "d{drive} of n{} was left alone and is not sound:\n{report}",
+                node + 1
+            );
+            sound += usize::from(report.is_sound());
+        }
+    }
+    Ok(sound)
+}

@@ -1,0 +1,263 @@
+//! The clients: mixed S3 operations on a set of keys, each through one node until that fails. Everything that
+//! was asked and answered goes into the history; bytes are compared at once.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use holdfast_blackbox::{
+    http_client::Answer,
+    linear::{Did, Operation, Recorder},
+    s3::{Call, Client, first},
+};
+use holdfast_fault::Random;
+use http::{Method, StatusCode};
+use parking_lot::Mutex;
+use tokio::time::{sleep, timeout};
+
+use crate::bodies::{Body, NUMBER_HEADER, PARTS_SIZE};
+
+/// The bucket of the clients.
+pub const BUCKET: &str = "nemesis";
+
+/// How long a client waits for an answer. Whether what it asked was done is open then.
+const ANSWER_LIMIT: Duration = Duration::from_secs(20);
+
+/// Between two operations of one client.
+const PAUSE: Duration = Duration::from_millis(15);
+
+/// After an operation that failed.
+const PAUSE_FAILED: Duration = Duration::from_millis(150);
+
+/// The first part of an upload in parts, in bytes.
+const FIRST_PART: usize = 5 * 1024 * 1024;
+
+/// Kinds of operations, for counting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Asked {
+    /// An object written whole.
+    Put,
+    /// An object written in parts.
+    Upload,
+    /// An object read.
+    Get,
+    /// A part of an object read.
+    GetRange,
+    /// An object deleted.
+    Delete,
+}
+
+/// How operations of one kind ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ends {
+    /// Done, and said so.
+    pub done: u64,
+    /// Refused or not answered: open whether they were done.
+    pub open: u64,
+}
+
+/// What all clients share.
+#[derive(Debug, Default)]
+pub struct Shared {
+    /// Everything that was asked and answered.
+    pub history: Recorder,
+    /// Writes are numbered.
+    next: AtomicU64,
+    ends: Mutex<BTreeMap<Asked, Ends>>,
+    /// Broken promises seen while running.
+    broken: Mutex<Vec<String>>,
+    /// When writes were accepted, since the history began.
+    accepted: Mutex<Vec<Duration>>,
+    stopped: AtomicBool,
+}
+
+impl Shared {
+    /// Tells the clients to end.
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+    }
+
+    /// How operations ended, by kind.
+    #[must_use]
+    pub fn ends(&self) -> BTreeMap<Asked, Ends> {
+        self.ends.lock().clone()
+    }
+
+    /// Broken promises seen.
+    #[must_use]
+    pub fn broken(&self) -> Vec<String> {
+        self.broken.lock().clone()
+    }
+
+    /// The longest time without an accepted write.
+    #[must_use]
+    pub fn longest_without_writes(&self) -> Duration {
+        let mut accepted = self.accepted.lock().clone();
+        accepted.sort_unstable();
+        let starts = std::iter::once(&Duration::ZERO).chain(&accepted);
+        starts.zip(&accepted).map(|(from, to)| *to - *from).max().unwrap_or_default()
+    }
+
+    fn count(&self, asked: Asked, done: bool) {
+        let mut ends = self.ends.lock();
+        let ends = ends.entry(asked).or_default();
+        if done {
+            ends.done += 1;
+        } else {
+            ends.open += 1;
+        }
+    }
+
+    /// Writes `body` under `key`; whether that was accepted.
+    async fn write(&self, client: &Client, key: &str, body: Body, asked: Asked) -> bool {
+        let start = self.history.now();
+        let written = match asked {
+            Asked::Upload => upload(client, key, body).await,
+            _ => put(client, key, body).await,
+        };
+        let end = self.history.now();
+        let accepted = written.is_ok();
+        if accepted {
+            self.accepted.lock().push(end);
+        }
+        // Anything but a yes leaves open whether it was written, now or later.
+        let did = Did::Wrote(body.number);
+        self.history.note(key, Operation { start, end: accepted.then_some(end), did });
+        self.count(asked, accepted);
+        accepted
+    }
+
+    async fn delete(&self, client: &Client, key: &str) -> bool {
+        let start = self.history.now();
+        let answer = ask(client, Call::new(Method::DELETE, BUCKET, key), Bytes::new()).await;
+        let done = answer.is_ok_and(|answer| answer.status.is_success());
+        let end = done.then(|| self.history.now());
+        self.history.note(key, Operation { start, end, did: Did::Removed });
+        self.count(Asked::Delete, done);
+        done
+    }
+
+    /// Reads an object, or bytes of it, and compares them; whether there was an answer.
+    ///
+    /// # Panics
+    /// Never: a broken promise is noted.
+    pub async fn read(&self, client: &Client, key: &str, range: Option<(usize, usize)>) -> bool {
+        let asked = if range.is_some() { Asked::GetRange } else { Asked::Get };
+        let start = self.history.now();
+        let mut call = Call::new(Method::GET, BUCKET, key);
+        if let Some((from, to)) = range {
+            call = call.header("range", format!("bytes={from}-{to}"));
+        }
+        let answer = ask(client, call, Bytes::new()).await;
+        let end = Some(self.history.now());
+        let found = match answer {
+            Ok(answer) if matches!(answer.status, StatusCode::OK | StatusCode::PARTIAL_CONTENT) => {
+                match judge(&answer, range) {
+                    Ok(number) => Some(number),
+                    Err(why) => {
+                        self.broken.lock().push(format!("{key} at {start:?}: {why}"));
+                        None
+                    }
+                }
+            }
+            Ok(answer) if answer.status == StatusCode::NOT_FOUND => None,
+            _ => {
+                self.count(asked, false);
+                return false;
+            }
+        };
+        self.count(asked, true);
+        self.history.note(key, Operation { start, end, did: Did::Found(found) });
+        true
+    }
+}
+
+/// Which write an answer is of; its bytes are those of that write.
+fn judge(answer: &Answer, range: Option<(usize, usize)>) -> Result<u64> {
+    let number = answer.header(NUMBER_HEADER).context("an object that nobody wrote: it has no number")?;
+    let body = Body { number: number.parse().context("an object that nobody wrote: its number")? };
+    let bytes = body.bytes();
+    let (from, to) = range.unwrap_or((0, usize::MAX));
+    let wanted = &bytes[from.min(bytes.len())..to.saturating_add(1).min(bytes.len())];
+    anyhow::ensure!(answer.body == wanted, "wrong bytes: {} of write {number}", answer.body.len());
+    Ok(body.number)
+}
+
+async fn ask(client: &Client, call: Call, body: Bytes) -> Result<Answer> {
+    timeout(ANSWER_LIMIT, client.send(call, body)).await.context("no answer in time")?
+}
+
+async fn put(client: &Client, key: &str, body: Body) -> Result<()> {
+    let call = Call::new(Method::PUT, BUCKET, key).header(NUMBER_HEADER, body.number);
+    accepted(&ask(client, call, body.bytes().into()).await?)
+}
+
+async fn upload(client: &Client, key: &str, body: Body) -> Result<()> {
+    let begin = Call::new(Method::POST, BUCKET, key).query("uploads", "").header(NUMBER_HEADER, body.number);
+    let answer = ask(client, begin, Bytes::new()).await?;
+    accepted(&answer)?;
+    let id = first(&answer.text(), "UploadId").context("no UploadId")?;
+    let bytes = Bytes::from(body.bytes());
+    let mut parts = String::new();
+    for (number, range) in [(1, 0..FIRST_PART), (2, FIRST_PART..PARTS_SIZE)] {
+        let call = Call::new(Method::PUT, BUCKET, key).query("partNumber", number).query("uploadId", &id);
+        let answer = ask(client, call, bytes.slice(range)).await?;
+        accepted(&answer)?;
+        let etag = answer.header("etag").context("a part without ETag")?;
+        parts += &format!("<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag></Part>");
+    }
+    let document = format!("<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>");
+    let end = Call::new(Method::POST, BUCKET, key).query("uploadId", &id);
+    let answer = ask(client, end, document.into()).await?;
+    accepted(&answer)?;
+    // The status is sent before the outcome is known: an error may follow in the document.
+    anyhow::ensure!(answer.text().contains("CompleteMultipartUploadResult"), "{}", answer.text());
+    Ok(())
+}
+
+fn accepted(answer: &Answer) -> Result<()> {
+    anyhow::ensure!(answer.status.is_success(), "{}", answer.status);
+    Ok(())
+}
+
+/// One client: one operation after the other, until told to stop.
+pub async fn work(shared: Arc<Shared>, clients: Vec<Client>, number: usize, keys: u64, seed: u64) {
+    let mut node = number % clients.len();
+    let mut random = Random::new(seed ^ (number as u64) << 32);
+    while !shared.stopped.load(Ordering::Relaxed) {
+        let key = format!("key-{:03}", random.below(keys));
+        let client = &clients[node];
+        let write = |shared: &Shared| shared.next.fetch_add(1, Ordering::Relaxed) + 1;
+        let answered = match random.below(100) {
+            0..40 => {
+                let body = Body::whole(write(&shared));
+                shared.write(client, &key, body, Asked::Put).await
+            }
+            40..41 => {
+                let body = Body::in_parts(write(&shared));
+                shared.write(client, &key, body, Asked::Upload).await
+            }
+            41..50 => shared.delete(client, &key).await,
+            50..60 => {
+                let from = random.below(200_000) as usize;
+                let range = (from, from + random.below(150_000) as usize);
+                // A range beyond the end is refused, which says nothing about the object.
+                shared.read(client, &key, Some(range)).await
+            }
+            _ => shared.read(client, &key, None).await,
+        };
+        if answered {
+            sleep(PAUSE).await;
+        } else {
+            node = (node + 1) % clients.len();
+            sleep(PAUSE_FAILED).await;
+        }
+    }
+}
