@@ -59,7 +59,7 @@ fn main() -> ExitCode {
 }
 
 fn inspect(device: &Path, records: bool) -> Result<ExitCode> {
-    let mut out = io::stdout().lock();
+    let mut out = io::stdout();
     let mut printed = Ok(());
     let print = |record: &InspectedRecord| {
         if records && printed.is_ok() {

@@ -99,7 +99,6 @@ impl Node {
             shards: buffers,
         };
         write_stripe(&shards, &counters, draft).await.unwrap();
-        let Geometry { data, parity } = GEOMETRY;
         let Geometry { data, parity, .. } = GEOMETRY;
         let stripe = StoredStripe {
             id,

@@ -376,6 +376,7 @@ mod tests {
                 let blocked = left.iter().any(|other| other.end.is_some_and(|end| end < first.start));
                 let after = match first.did {
                     Wrote(written) => Some(written),
+                    Removed => None,
                     Found(found) if found == value => value,
                     Found(_) => continue,
                 };
@@ -391,7 +392,7 @@ mod tests {
             }
             false
         }
-        let known = |operation: &&Operation| operation.end.is_some() || matches!(operation.did, Wrote(_));
+        let known = |operation: &&Operation| operation.end.is_some() || !matches!(operation.did, Found(_));
         explore(&mut operations.iter().filter(known).copied().collect(), None)
     }
 
@@ -410,7 +411,11 @@ mod tests {
                 .map(|number| {
                     let start = draw(12);
                     let end = (draw(6) > 0).then(|| start + 1 + draw(6));
-                    let did = if draw(2) == 0 { Wrote(number) } else { Found(draw(8).checked_sub(1)) };
+                    let did = match draw(5) {
+                        0 | 1 => Wrote(number),
+                        2 => Removed,
+                        _ => Found(draw(8).checked_sub(1)),
+                    };
                     op(start, end, did)
                 })
                 .collect();
