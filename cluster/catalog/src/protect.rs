@@ -182,10 +182,7 @@ pub(crate) fn may_replace(
     let Some(old) = old.filter(|old| old.until > now) else { return true };
     let as_firm = new.is_some_and(|new| {
         let longer = new.until >= old.until;
-        match old.mode {
-            RetentionMode::Compliance => longer && new.mode == RetentionMode::Compliance,
-            RetentionMode::Governance => longer,
-        }
+        longer && new.mode == old.mode
     });
     as_firm || (bypass_governance && old.mode == RetentionMode::Governance)
 }
@@ -208,7 +205,12 @@ mod tests {
             assert!(!may_replace(c, retention(Compliance, 199), now, bypass));
             assert!(!may_replace(c, retention(Governance, 300), now, bypass));
             assert!(!may_replace(c, None, now, bypass));
-            assert!(may_replace(g, retention(Compliance, 200), now, bypass));
+            assert!(may_replace(g, retention(Governance, 200), now, bypass));
+            assert_eq!(
+                may_replace(g, retention(Compliance, 200), now, bypass),
+                bypass,
+                "firmer is other too"
+            );
             assert_eq!(may_replace(g, retention(Governance, 150), now, bypass), bypass);
             assert_eq!(may_replace(g, None, now, bypass), bypass);
             assert!(may_replace(c, None, UnixMillis::new(200), bypass), "it has ended");

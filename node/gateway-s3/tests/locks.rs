@@ -70,6 +70,11 @@ async fn a_governance_retention_yields_to_a_bypass_and_a_compliance_to_nobody() 
     retain(&client, &[], &retention("GOVERNANCE", FAR)).await.ok();
     let shorter = retention("GOVERNANCE", "2090-01-01T00:00:00Z");
     assert_eq!(retain(&client, &[], &shorter).await.error(), refused(403, "AccessDenied"));
+    assert_eq!(
+        retain(&client, &[], &retention("COMPLIANCE", FAR)).await.error(),
+        refused(403, "AccessDenied"),
+        "another mode is a change as well"
+    );
     retain(&client, &[BYPASS], &shorter).await.ok();
     retain(&client, &[BYPASS], "<Retention></Retention>").await.ok();
     retain(&client, &[], &retention("COMPLIANCE", FAR)).await.ok();

@@ -339,6 +339,8 @@ async fn parts_of_an_object_are_read_and_listed_by_their_numbers() {
     assert_eq!(page.element("IsTruncated").as_deref(), Some("true"));
     assert_eq!(page.element("NextPartNumberMarker").as_deref(), Some("2"));
     assert_eq!(page.elements("PartNumber"), ["2"]);
+    let etag = client.call(Method::HEAD, "/bucket/k", "", &[], b"").await.header("etag").to_owned();
+    assert_eq!(page.element("ETag").as_deref(), Some(etag.trim_matches('"')), "without its quotes");
     let rest = ask(vec![all, ("x-amz-part-number-marker", "2")]).await.ok();
     assert_eq!(rest.elements("PartNumber"), ["5"]);
     let wrong = ask(vec![("x-amz-object-attributes", "Colour")]).await;

@@ -238,6 +238,7 @@ def conditions(s3):
     equal([error["Code"] for error in answer["Errors"]], ["PreconditionFailed"])
     s3.delete_object(**get, IfMatch=etag)
     refused(404, "NoSuchKey", s3.get_object, **get)
+    s3.delete_object(**get, IfMatch=etag)
 
 
 @check
@@ -296,6 +297,7 @@ def multipart_uploads(s3):
     asked = ["ETag", "Checksum", "ObjectParts", "StorageClass", "ObjectSize"]
     found = s3.get_object_attributes(Bucket=name, Key="k", ObjectAttributes=asked, MaxParts=1)
     equal((found["ObjectSize"], found["StorageClass"]), (PART_SIZE_MIN + 1000, "STANDARD"))
+    equal(found["ETag"], finished["ETag"].strip('"'))
     equal(found["Checksum"]["ChecksumCRC32"], composite)
     listed = found["ObjectParts"]
     equal((listed["TotalPartsCount"], listed["IsTruncated"], listed["NextPartNumberMarker"]), (2, True, 1))

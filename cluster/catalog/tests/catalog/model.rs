@@ -314,10 +314,8 @@ impl Model {
             ObjectChange::LegalHold(on) => object.extras.legal_hold = *on,
             ObjectChange::Retention { retention, bypass_governance } => {
                 let weaker = object.extras.retention.filter(|old| old.until > now).is_some_and(|old| {
-                    retention.is_none_or(|new| {
-                        let softer = old.mode == RetentionMode::Compliance && new.mode != old.mode;
-                        softer || new.until < old.until
-                    }) && !(old.mode == RetentionMode::Governance && *bypass_governance)
+                    retention.is_none_or(|new| new.mode != old.mode || new.until < old.until)
+                        && !(old.mode == RetentionMode::Governance && *bypass_governance)
                 });
                 if weaker {
                     return Err(Refusal::Locked);

@@ -45,6 +45,12 @@ impl Source {
     fn parse(source: CopySource) -> Result<Self, Refusal> {
         match source {
             CopySource::Bucket { bucket, key, version_id } => {
+                if key.is_empty() {
+                    let said = "Copy Source must mention the source bucket and key: sourcebucket/sourcekey";
+                    return Err(
+                        Refusal::because("InvalidArgument", said).with("ArgumentName", "x-amz-copy-source")
+                    );
+                }
                 let version = version(version_id.as_deref())?;
                 Ok(Self { bucket: bucket.into(), key: key.into(), version })
             }

@@ -1,7 +1,10 @@
 //! Objects gone: one key or version, or many in one request.
 
 use holdfast_model::limits::{DELETE_KEYS_MAX, KEY_SIZE_MAX};
-use holdfast_object::versioned::{DeleteRequest, Deleted};
+use holdfast_object::{
+    api::ObjectError,
+    versioned::{DeleteRequest, Deleted},
+};
 use s3s::{
     S3Request, S3Response,
     dto::{
@@ -22,6 +25,14 @@ fn etag_of(cx: &Context) -> Option<String> {
     Some(value.trim().trim_matches('"').to_owned())
 }
 
+/// A condition on what is not there holds: AWS answers as for any key that is deleted already.
+fn gone(result: Result<Deleted, ObjectError>) -> Result<Deleted, ObjectError> {
+    match result {
+        Err(ObjectError::NoSuchKey(_)) => Ok(Deleted::Nothing),
+        other => other,
+    }
+}
+
 pub(crate) async fn one(
     cx: Context,
     request: S3Request<DeleteObjectInput>,
@@ -39,7 +50,7 @@ pub(crate) async fn one(
         bypass_governance: input.bypass_governance_retention.unwrap_or(false),
     };
     let mut results = cx.objects.delete(&input.bucket, vec![asked]).await?;
-    let deleted = results.pop().ok_or_else(|| Refusal::new("InternalError"))??;
+    let deleted = gone(results.pop().ok_or_else(|| Refusal::new("InternalError"))?)?;
     let mut output = DeleteObjectOutput { version_id: input.version_id, ..Default::default() };
     match deleted {
         Deleted::Marked { marker } => {
@@ -98,7 +109,7 @@ pub(crate) async fn many(
     }
     let results = cx.objects.delete(&input.bucket, requests).await?;
     for (object, result) in asked.into_iter().zip(results) {
-        match result {
+        match gone(result) {
             Ok(_) if quiet => {}
             Ok(done) => deleted.push(shown(object, done)),
             Err(failed) => errors.push(error(object, &Refusal::from(failed))),
