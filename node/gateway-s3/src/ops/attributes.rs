@@ -76,7 +76,7 @@ pub(crate) async fn get(
 /// library's type cannot express.
 pub(crate) fn without_quotes(document: &[u8]) -> Vec<u8> {
     let text = String::from_utf8_lossy(document);
-    text.replace("<ETag>&quot;", "<ETag>").replace("&quot;</ETag>", "</ETag>").into_bytes()
+    text.replace("<ETag>\"", "<ETag>").replace("\"</ETag>", "</ETag>").into_bytes()
 }
 
 /// The parts are listed when they have checksums; otherwise only counted, as AWS does.
