@@ -79,11 +79,11 @@ pub(crate) fn without_quotes(document: &[u8]) -> Vec<u8> {
     text.replace("<ETag>\"", "<ETag>").replace("\"</ETag>", "</ETag>").into_bytes()
 }
 
-/// The parts are listed when they have checksums; otherwise only counted, as AWS does.
+/// The parts are listed when they or the object have checksums; otherwise only counted, as AWS does.
 fn parts(found: &VersionInfo, page: ObjectParts, marker: u32, limit: usize) -> GetObjectAttributesParts {
     let mut answer =
         GetObjectAttributesParts { total_parts_count: i32::try_from(page.count).ok(), ..Default::default() };
-    if found.info.attributes.checksums.is_empty() {
+    if found.info.attributes.checksums.is_empty() && page.parts.iter().all(|part| part.checksums.is_empty()) {
         return answer;
     }
     let truncated = page.parts.len() > limit;
