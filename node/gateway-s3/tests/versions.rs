@@ -187,3 +187,25 @@ async fn a_copy_names_the_version_it_read_and_restores_it() {
     assert_eq!(refused.error(), (404, "NoSuchKey".to_owned()));
     server.stop().await;
 }
+
+#[tokio::test]
+async fn a_listing_goes_on_where_it_was_although_what_it_showed_is_gone() {
+    let (server, client) = start(ENABLED).await;
+    let old = put(&client, b"old").await;
+    set_versioning(&client, SUSPENDED).await;
+    assert_eq!(put(&client, b"null").await, "null");
+    let list = |from: String| {
+        let client = client.clone();
+        async move { client.call(Method::GET, "/bucket", &format!("{from}max-keys=1&versions"), &[], b"").await }
+    };
+    let page = list(String::new()).await.ok();
+    assert_eq!(page.elements("VersionId"), ["null"]);
+    let version = page.element("NextVersionIdMarker").unwrap();
+    at(&client, Method::DELETE, "null").await.ok();
+    for marker in [version.as_str(), "null"] {
+        let from = format!("key-marker=k&version-id-marker={marker}&");
+        let rest = list(from).await.ok();
+        assert_eq!(rest.elements("VersionId"), std::slice::from_ref(&old), "{marker}");
+    }
+    server.stop().await;
+}

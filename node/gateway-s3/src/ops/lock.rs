@@ -47,8 +47,13 @@ pub(super) struct Asked {
     pub legal_hold: bool,
 }
 
-fn no_configuration() -> Refusal {
-    Refusal::because("InvalidRequest", "Bucket is missing Object Lock Configuration")
+/// # Errors
+/// `InvalidRequest` where objects cannot be locked.
+pub(super) async fn check_enabled(cx: &Context, bucket: &str) -> Result<(), Refusal> {
+    if cx.objects.bucket(bucket).await?.object_lock {
+        return Ok(());
+    }
+    Err(Refusal::because("InvalidRequest", "Bucket is missing Object Lock Configuration"))
 }
 
 fn mode(text: &str) -> Option<RetentionMode> {
@@ -194,9 +199,7 @@ pub(crate) async fn retention(
     request: S3Request<GetObjectRetentionInput>,
 ) -> Result<S3Response<GetObjectRetentionOutput>, Refusal> {
     let input = request.input;
-    if !cx.objects.bucket(&input.bucket).await?.object_lock {
-        return Err(no_configuration());
-    }
+    check_enabled(&cx, &input.bucket).await?;
     let found = cx.objects.head(&input.bucket, &input.key, version(input.version_id.as_deref())?).await?;
     let kept = found.extras.retention.ok_or_else(|| Refusal::new("NoSuchObjectLockConfiguration"))?;
     let retention = ObjectLockRetention {
@@ -212,9 +215,7 @@ pub(crate) async fn retain(
 ) -> Result<S3Response<PutObjectRetentionOutput>, Refusal> {
     let input = request.input;
     let selector = version(input.version_id.as_deref())?;
-    if !cx.objects.bucket(&input.bucket).await?.object_lock {
-        return Err(no_configuration());
-    }
+    check_enabled(&cx, &input.bucket).await?;
     let asked = input.retention.ok_or_else(|| Refusal::new("MalformedXML"))?;
     let retention = match (asked.mode, asked.retain_until_date) {
         // An empty document lifts a retention that may be lifted.
@@ -237,9 +238,7 @@ pub(crate) async fn legal_hold(
     request: S3Request<GetObjectLegalHoldInput>,
 ) -> Result<S3Response<GetObjectLegalHoldOutput>, Refusal> {
     let input = request.input;
-    if !cx.objects.bucket(&input.bucket).await?.object_lock {
-        return Err(no_configuration());
-    }
+    check_enabled(&cx, &input.bucket).await?;
     let found = cx.objects.head(&input.bucket, &input.key, version(input.version_id.as_deref())?).await?;
     if !found.hold_known {
         return Err(Refusal::new("NoSuchObjectLockConfiguration"));
@@ -256,9 +255,7 @@ pub(crate) async fn hold(
 ) -> Result<S3Response<PutObjectLegalHoldOutput>, Refusal> {
     let input = request.input;
     let selector = version(input.version_id.as_deref())?;
-    if !cx.objects.bucket(&input.bucket).await?.object_lock {
-        return Err(no_configuration());
-    }
+    check_enabled(&cx, &input.bucket).await?;
     let status = input.legal_hold.and_then(|hold| hold.status);
     let on = match status.as_ref().map(ObjectLockLegalHoldStatus::as_str) {
         Some(ObjectLockLegalHoldStatus::ON) => true,

@@ -43,6 +43,10 @@ pub(crate) async fn put(
         condition: condition.clone(),
     };
     let extras = extras(&cx, input.tagging.as_deref())?;
+    if extras.retention.is_some() || extras.legal_hold {
+        // Before the body is taken in; the catalog decides again.
+        lock::check_enabled(&cx, &input.bucket).await?;
+    }
     let body = Box::pin(cx.call.take_content()?);
     let late = cx.call.outcome.late();
     let written = cx.objects.put(&input.bucket, &input.key, body, options, extras, Some(late)).await;
