@@ -9,7 +9,7 @@ use holdfast_blackbox::{
     dev::{DRIVE_SIZE, DevCluster, DevSpec},
     paths,
 };
-use holdfast_model::ByteCount;
+use holdfast_model::{ByteCount, config::S3Settings};
 
 use crate::{
     binaries,
@@ -19,10 +19,14 @@ use crate::{
 /// The benchmark that needs no cluster.
 const DRIVE: &str = "drive";
 
+/// All rows of the S3 benchmark.
+const S3: &str = "s3";
+
 /// Arguments of `bench`.
 #[derive(Debug, Args)]
 pub struct Bench {
-    /// Only rows whose name holds this word: put, get, 4KiB, 1MiB, 64MiB; or `drive`: one drive against fio
+    /// Only rows whose name holds this word: put, get, delete, list, 4KiB, 64KiB, 1MiB, 64MiB; `s3`: all of them;
+    /// `drive`: one drive against fio
     name: Option<String>,
     /// Nodes of the cluster that is started
     #[arg(long, default_value_t = 1)]
@@ -52,7 +56,7 @@ impl Bench {
         }
         let mut client = binaries::bench()?;
         client.arg("--seconds").arg(self.seconds.to_string()).arg("--payload").arg(&self.payload);
-        if let Some(name) = &self.name {
+        if let Some(name) = self.name.as_ref().filter(|name| *name != S3) {
             client.arg(name);
         }
         if self.running {
@@ -69,6 +73,7 @@ impl Bench {
             level: None,
             cluster_name: "bench".into(),
             advertise: Vec::new(),
+            s3: S3Settings::default(),
             known_ports: false,
         };
         let mut cluster = DevCluster::create(&spec, &say).await?;

@@ -9,7 +9,7 @@ use holdfast_blackbox::{
     dev::{DRIVE_SIZE, DevCluster, DevSpec},
     paths,
 };
-use holdfast_model::{ByteCount, Level};
+use holdfast_model::{ByteCount, Level, config::S3Settings};
 
 use crate::{
     binaries, follow,
@@ -34,6 +34,9 @@ pub struct Dev {
     /// Default protection level, +2d:1n for example
     #[arg(long)]
     level: Option<Level>,
+    /// Length of a day in seconds for lifecycle rules, to see them at work
+    #[arg(long, default_value_t = S3Settings::default().day_seconds, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    day_seconds: u64,
     /// Leave it running and return
     #[arg(long)]
     detach: bool,
@@ -92,6 +95,7 @@ impl Dev {
             level: self.level,
             cluster_name: "dev".into(),
             advertise: Vec::new(),
+            s3: S3Settings { day_seconds: self.day_seconds },
         };
         let begun = Instant::now();
         let mut cluster = DevCluster::create(&spec, &say).await?.released()?;

@@ -22,7 +22,7 @@ use holdfast_blackbox::{
 };
 use holdfast_model::{
     ByteCount,
-    config::{Bootstrap, DriveSelection, Join, Listen, NodeConfig},
+    config::{Bootstrap, DriveSelection, Join, Listen, NodeConfig, S3Settings},
 };
 use holdfast_qemu::{
     Accelerator, Boot, ClusterSpec, Command, Forward, NodeSpec, cluster_address, network, send,
@@ -277,6 +277,7 @@ fn write_seed(machine: &NodeSpec, bootstrap: Option<Bootstrap>, join: Option<Joi
         advertise_peer: peer,
         service_names: dev::service_names(),
         s3_domains: vec![dev::S3_DOMAIN.into()],
+        s3: S3Settings::default(),
         buffer_memory: ByteCount::mib(128),
         bootstrap,
         join,

@@ -8,6 +8,8 @@
 //! [`RequestId`] is done once and answered alike each time, within [`crate::REQUESTS_KEPT_MILLIS`]; later it is
 //! refused. Background work carries none: each such command says what its repetition does.
 //!
+//! Version 2 is not released yet: until it is, variants are added at its end.
+//!
 //! Version 1 existed before the catalog was sealed and is not read: no release wrote it.
 //!
 //! [postcard]: https://postcard.jamesmunns.com/wire-format
@@ -148,6 +150,41 @@ pub enum Op {
         /// The stripes and what was found of them.
         stripes: Vec<Orphan>,
     },
+    /// What lifecycle rules ask for, each step only if the version still is what the rules were judged on.
+    /// Answered like [`Op::DeleteObjects`]; repeated: [`crate::Deleted::Nothing`].
+    Lifecycle {
+        /// The bucket.
+        bucket: BucketId,
+        /// In the order in which the answers come.
+        items: Vec<LifecycleItem>,
+    },
+}
+
+/// One step of a lifecycle.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LifecycleItem {
+    /// The key.
+    pub key: String,
+    /// The version by its own id, a null version included.
+    pub version: VersionId,
+    /// What to do.
+    pub step: LifecycleStep,
+}
+
+/// See [`Op::Lifecycle`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LifecycleStep {
+    /// Deletes the current version as a client does that names none.
+    ExpireCurrent {
+        /// Random part of the id of a delete marker, should one be made.
+        marker: [u8; 10],
+    },
+    /// Removes a noncurrent version for good. Locks hold.
+    ExpireNoncurrent,
+    /// Removes a delete marker that is its key's only version.
+    ExpireMarker,
+    /// Replaces the attributes: its storage class is another.
+    Attributes(Bytes),
 }
 
 /// A change of one of a bucket's settings.

@@ -30,11 +30,14 @@ mod used;
 pub use apply::{CONDEMNED_KEPT_MILLIS, REQUESTS_KEPT_MILLIS, SWEEP_MAX};
 pub use body::{BodyRef, INLINE_OVERHEAD_MAX, StripeRef};
 pub use command::{
-    BucketChange, COMMAND_VERSION, Command, CompleteUpload, Condition, DecodeError, DeleteItem, MoveShards,
-    ObjectChange, Op, Orphan, PutObject, PutPart, RequestId, SetObject, ShardMove, VersionSelector,
+    BucketChange, COMMAND_VERSION, Command, CompleteUpload, Condition, DecodeError, DeleteItem,
+    LifecycleItem, LifecycleStep, MoveShards, ObjectChange, Op, Orphan, PutObject, PutPart, RequestId,
+    SetObject, ShardMove, VersionSelector,
 };
 pub use lifecycle::{
-    Candidate, Expiration, Lifecycle, LifecycleError, LifecycleFilter, LifecycleRule, NoncurrentExpiration,
+    Candidate, Expiration, FilterForm, Lifecycle, LifecycleError, LifecycleFilter, LifecycleRule,
+    NoncurrentExpiration, NoncurrentTransition, RULE_ID_SIZE_MAX, RULES_MAX, TRANSITION_SIZE_MIN, Transition,
+    TransitionTime,
 };
 pub use machine::{CatalogMachine, IMAGE_KIND, PARTITIONS_MAX};
 pub use partition::Identity;

@@ -14,11 +14,18 @@ pub const RULES_MAX: usize = 1000;
 /// Longest id of a rule in bytes (S3: 255).
 pub const RULE_ID_SIZE_MAX: usize = 255;
 
+/// Smaller objects do not change class, unless the rule's filter names a size (S3: 128 KiB).
+pub const TRANSITION_SIZE_MIN: u64 = 128 * 1024;
+
 /// All rules of a bucket.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lifecycle {
     /// In the order they were given.
     pub rules: Vec<LifecycleRule>,
+    /// The client asked that the smallest object that changes class depend on the class
+    /// (`varies_by_storage_class`). Of the classes kept here none has another one than
+    /// [`TRANSITION_SIZE_MIN`]; it is kept to be shown.
+    pub minimum_by_class: bool,
 }
 
 /// One rule.
@@ -36,13 +43,31 @@ pub struct LifecycleRule {
     pub noncurrent: Option<NoncurrentExpiration>,
     /// Days after which an upload that was not completed is aborted.
     pub abort_uploads_days: Option<u32>,
+    /// Current versions get another storage class.
+    pub transitions: Vec<Transition>,
+    /// Noncurrent versions get another storage class.
+    pub noncurrent_transitions: Vec<NoncurrentTransition>,
+}
+
+/// How a filter was written; rules are shown as they were given.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FilterForm {
+    /// `Prefix` of the rule itself, as before filters existed.
+    Rule,
+    /// One condition, or none.
+    #[default]
+    Single,
+    /// Conditions below `And`.
+    And,
 }
 
 /// Which objects a rule is about: all conditions hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LifecycleFilter {
+    /// How it was written.
+    pub form: FilterForm,
     /// Keys that begin so.
-    pub prefix: String,
+    pub prefix: Option<String>,
     /// Objects with all of these tags.
     pub tags: Vec<(String, String)>,
     /// Objects of more bytes than this.
@@ -58,8 +83,8 @@ pub enum Expiration {
     Days(u32),
     /// From this moment on.
     Date(UnixMillis),
-    /// A delete marker goes when it is the only version left.
-    ExpiredMarkers,
+    /// `true`: a delete marker goes when it is the only version left.
+    ExpiredMarkers(bool),
 }
 
 /// When a noncurrent version expires.
@@ -69,6 +94,35 @@ pub struct NoncurrentExpiration {
     pub days: u32,
     /// This many of the newest noncurrent versions stay all the same.
     pub keep_newest: u32,
+}
+
+/// When a current version gets another storage class.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Transition {
+    /// Days after it was stored, 0 included, or a date.
+    pub when: TransitionTime,
+    /// The class.
+    pub class: String,
+}
+
+/// The moment of a [`Transition`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TransitionTime {
+    /// Days after the object was stored.
+    Days(u32),
+    /// From this moment on.
+    Date(UnixMillis),
+}
+
+/// When a noncurrent version gets another storage class.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoncurrentTransition {
+    /// Days after it ceased to be current, 0 included.
+    pub days: u32,
+    /// This many of the newest noncurrent versions keep theirs.
+    pub keep_newest: u32,
+    /// The class.
+    pub class: String,
 }
 
 /// What rules look at in an object.
@@ -100,10 +154,18 @@ pub enum LifecycleError {
 }
 
 impl LifecycleFilter {
+    fn prefix(&self) -> &str {
+        self.prefix.as_deref().unwrap_or("")
+    }
+
+    fn names_size(&self) -> bool {
+        self.larger_than.is_some() || self.smaller_than.is_some()
+    }
+
     /// Whether the object is one of these.
     #[must_use]
     pub fn matches(&self, object: &Candidate<'_>) -> bool {
-        object.key.starts_with(&self.prefix)
+        object.key.starts_with(self.prefix())
             && self.tags.iter().all(|tag| object.tags.contains(tag))
             && self.larger_than.is_none_or(|least| object.size > least)
             && self.smaller_than.is_none_or(|most| object.size < most)
@@ -146,8 +208,11 @@ impl Lifecycle {
             if rule.id.is_empty() || rule.id.len() > RULE_ID_SIZE_MAX || !ids.insert(&rule.id) {
                 return Err(LifecycleError::Id(at));
             }
-            let acts =
-                rule.expiration.is_some() || rule.noncurrent.is_some() || rule.abort_uploads_days.is_some();
+            let acts = rule.expiration.is_some()
+                || rule.noncurrent.is_some()
+                || rule.abort_uploads_days.is_some()
+                || !rule.transitions.is_empty()
+                || !rule.noncurrent_transitions.is_empty();
             let zero = rule.expiration == Some(Expiration::Days(0))
                 || rule.noncurrent.is_some_and(|n| n.days == 0)
                 || rule.abort_uploads_days == Some(0);
@@ -173,7 +238,7 @@ impl Lifecycle {
         let due = |rule: &LifecycleRule| match rule.expiration? {
             Expiration::Days(days) => Some(due_at(modified, days, day_millis)),
             Expiration::Date(date) => Some(date.get()),
-            Expiration::ExpiredMarkers => None,
+            Expiration::ExpiredMarkers(_) => None,
         };
         self.matching(object)
             .filter_map(|rule| Some((UnixMillis::new(due(rule)?), rule.id.as_str())))
@@ -195,20 +260,72 @@ impl Lifecycle {
         })
     }
 
-    /// Whether a delete marker that is its key's only version goes.
+    /// Whether a delete marker, the only version of its key since `modified`, goes. A rule that says so takes
+    /// it at once; one that expires objects by days takes it when it is as old as an object would have to be.
     #[must_use]
-    pub fn lone_marker_due(&self, key: &str) -> bool {
+    pub fn lone_marker_due(&self, key: &str, modified: UnixMillis, now: UnixMillis, day_millis: u64) -> bool {
         let object = Candidate { key, size: 0, tags: &[] };
-        self.matching(&object).any(|rule| rule.expiration.is_some())
+        self.matching(&object).any(|rule| match rule.expiration {
+            Some(Expiration::ExpiredMarkers(on)) => on,
+            Some(Expiration::Days(days)) => due_at(modified, days, day_millis) <= now.get(),
+            Some(Expiration::Date(date)) => date <= now,
+            None => false,
+        })
+    }
+
+    /// The class a current version should have by now: that of the transition due last.
+    #[must_use]
+    pub fn current_class(
+        &self,
+        object: &Candidate<'_>,
+        modified: UnixMillis,
+        now: UnixMillis,
+        day_millis: u64,
+    ) -> Option<&str> {
+        let due = |transition: &Transition| match transition.when {
+            TransitionTime::Days(days) => due_at(modified, days, day_millis),
+            TransitionTime::Date(date) => date.get(),
+        };
+        self.moving(object)
+            .flat_map(|rule| &rule.transitions)
+            .map(|transition| (due(transition), transition.class.as_str()))
+            .filter(|(due, _)| *due <= now.get())
+            .max_by_key(|(due, _)| *due)
+            .map(|(_, class)| class)
+    }
+
+    /// The same for a noncurrent version, of which `newer` noncurrent ones are newer.
+    #[must_use]
+    pub fn noncurrent_class(
+        &self,
+        object: &Candidate<'_>,
+        since: UnixMillis,
+        newer: u32,
+        now: UnixMillis,
+        day_millis: u64,
+    ) -> Option<&str> {
+        self.moving(object)
+            .flat_map(|rule| &rule.noncurrent_transitions)
+            .filter(|transition| newer >= transition.keep_newest)
+            .map(|transition| (due_at(since, transition.days, day_millis), transition.class.as_str()))
+            .filter(|(due, _)| *due <= now.get())
+            .max_by_key(|(due, _)| *due)
+            .map(|(_, class)| class)
     }
 
     /// Whether an upload that was begun at `initiated` is due.
     #[must_use]
     pub fn upload_due(&self, key: &str, initiated: UnixMillis, now: UnixMillis, day_millis: u64) -> bool {
-        let rules = self.rules.iter().filter(|rule| rule.enabled && key.starts_with(&rule.filter.prefix));
+        let rules = self.rules.iter().filter(|rule| rule.enabled && key.starts_with(rule.filter.prefix()));
         rules
             .filter_map(|rule| rule.abort_uploads_days)
             .any(|days| due_at(initiated, days, day_millis) <= now.get())
+    }
+
+    /// Rules by which the object may change class.
+    fn moving<'r>(&'r self, object: &Candidate<'_>) -> impl Iterator<Item = &'r LifecycleRule> {
+        let small = object.size < TRANSITION_SIZE_MIN;
+        self.matching(object).filter(move |rule| !small || rule.filter.names_size())
     }
 
     fn matching<'r>(&'r self, object: &Candidate<'_>) -> impl Iterator<Item = &'r LifecycleRule> {
@@ -230,17 +347,19 @@ mod tests {
         LifecycleRule {
             id: id.into(),
             enabled: true,
-            filter: LifecycleFilter { prefix: "logs/".into(), ..LifecycleFilter::default() },
+            filter: LifecycleFilter { prefix: Some("logs/".into()), ..LifecycleFilter::default() },
             expiration: Some(Expiration::Days(2)),
             noncurrent: Some(NoncurrentExpiration { days: 1, keep_newest: 1 }),
             abort_uploads_days: Some(7),
+            transitions: vec![Transition { when: TransitionTime::Days(0), class: "STANDARD_IA".into() }],
+            noncurrent_transitions: Vec::new(),
         }
     }
 
     #[test]
     fn rules_count_days_to_the_next_midnight_and_only_what_they_name() {
-        let rules = Lifecycle { rules: vec![rule("a")] };
-        let object = Candidate { key: "logs/x", size: 1, tags: &[] };
+        let rules = Lifecycle { minimum_by_class: false, rules: vec![rule("a")] };
+        let object = Candidate { key: "logs/x", size: TRANSITION_SIZE_MIN, tags: &[] };
         let stored = UnixMillis::new(10 * DAY + 5);
         assert_eq!(rules.current_expires(&object, stored, DAY), Some((UnixMillis::new(13 * DAY), "a")));
         let other = Candidate { key: "data/x", ..object };
@@ -248,6 +367,10 @@ mod tests {
         let now = UnixMillis::new(12 * DAY);
         assert!(rules.noncurrent_due(&object, stored, 1, now, DAY));
         assert!(!rules.noncurrent_due(&object, stored, 0, now, DAY), "the newest one stays");
+        let class = |now| rules.current_class(&object, stored, UnixMillis::new(now), DAY);
+        assert_eq!((class(10 * DAY + 5), class(11 * DAY)), (None, Some("STANDARD_IA")));
+        let small = Candidate { size: TRANSITION_SIZE_MIN - 1, ..object };
+        assert_eq!(rules.current_class(&small, stored, UnixMillis::new(11 * DAY), DAY), None);
         assert!(!rules.upload_due("logs/x", stored, now, DAY));
         assert!(rules.upload_due("logs/x", stored, UnixMillis::new(18 * DAY), DAY));
         let tagged = LifecycleFilter { tags: vec![("k".into(), "v".into())], ..LifecycleFilter::default() };
@@ -256,18 +379,43 @@ mod tests {
     }
 
     #[test]
+    fn a_lone_marker_goes_at_once_by_its_own_rule_and_with_age_by_others() {
+        let stored = UnixMillis::new(10 * DAY + 5);
+        let due = |expiration, now: u64| {
+            let rules =
+                Lifecycle { minimum_by_class: false, rules: vec![LifecycleRule { expiration, ..rule("a") }] };
+            rules.lone_marker_due("logs/x", stored, UnixMillis::new(now), DAY)
+        };
+        assert!(due(Some(Expiration::ExpiredMarkers(true)), 10 * DAY + 6));
+        assert!(!due(Some(Expiration::ExpiredMarkers(false)), 20 * DAY));
+        assert!(!due(Some(Expiration::Days(2)), 12 * DAY) && due(Some(Expiration::Days(2)), 13 * DAY));
+        assert!(!due(None, 20 * DAY));
+    }
+
+    #[test]
     fn unsound_rules_are_not_stored() {
-        let good = Lifecycle { rules: vec![rule("a"), rule("b")] };
+        let good = Lifecycle { minimum_by_class: false, rules: vec![rule("a"), rule("b")] };
         assert_eq!(Lifecycle::decode(&good.encode().unwrap()), Ok(good));
-        let twice = Lifecycle { rules: vec![rule("a"), rule("a")] };
+        let twice = Lifecycle { minimum_by_class: false, rules: vec![rule("a"), rule("a")] };
         assert_eq!(twice.encode(), Err(LifecycleError::Id(1)));
-        let idle =
-            LifecycleRule { expiration: None, noncurrent: None, abort_uploads_days: None, ..rule("a") };
-        assert_eq!(Lifecycle { rules: vec![idle] }.encode(), Err(LifecycleError::Empty(0)));
+        let idle = LifecycleRule {
+            expiration: None,
+            noncurrent: None,
+            abort_uploads_days: None,
+            transitions: Vec::new(),
+            ..rule("a")
+        };
+        assert_eq!(
+            Lifecycle { minimum_by_class: false, rules: vec![idle] }.encode(),
+            Err(LifecycleError::Empty(0))
+        );
         let none =
             LifecycleFilter { larger_than: Some(9), smaller_than: Some(10), ..LifecycleFilter::default() };
         let empty = LifecycleRule { filter: none, ..rule("a") };
-        assert_eq!(Lifecycle { rules: vec![empty] }.encode(), Err(LifecycleError::Empty(0)));
+        assert_eq!(
+            Lifecycle { minimum_by_class: false, rules: vec![empty] }.encode(),
+            Err(LifecycleError::Empty(0))
+        );
         assert_eq!(Lifecycle::decode(b"\x02\xff"), Err(LifecycleError::Malformed));
     }
 }

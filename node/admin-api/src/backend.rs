@@ -40,6 +40,9 @@ pub trait AdminBackend: Send + Sync + 'static {
     /// One more access key for a tenant.
     async fn create_access_key(&self, tenant: &str) -> Result<AccessKeyPair, AdminError>;
 
+    /// A named key for a tenant's encryption; done already when it has one of that name.
+    async fn create_encryption_key(&self, tenant: &str, id: &str) -> Result<(), AdminError>;
+
     /// Debt and background work of the whole cluster.
     async fn work(&self) -> Result<WorkStatus, AdminError>;
 

@@ -297,6 +297,17 @@ pub static ROUTES: &[Route] = &[
         handler: || routing::post(tenants::create_access_key),
     },
     Route {
+        method: Method::Post,
+        path: "/api/v1/tenants/{name}/encryption-keys",
+        id: "create_encryption_key",
+        summary: "Gives a tenant a named key, which its clients ask for as SSE-KMS key.",
+        access: OPERATOR,
+        reason: "Keys stay as long as the tenant does.",
+        request: Some(shape::<tenants::EncryptionKey>()),
+        answer: Answer::Json(201, shape::<tenants::EncryptionKey>()),
+        handler: || routing::post(tenants::create_encryption_key),
+    },
+    Route {
         method: Method::Get,
         path: "/api/v1/openapi.json",
         id: "openapi",

@@ -45,6 +45,23 @@ pub(crate) struct NewTenant {
     level: Option<Level>,
 }
 
+/// Longest id of a named key in bytes.
+const KEY_ID_SIZE_MAX: usize = 200;
+
+/// A named key of a tenant.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct EncryptionKey {
+    /// As clients name it: 1 to 200 printable characters of ASCII without spaces.
+    id: String,
+}
+
+impl EncryptionKey {
+    fn is_sound(&self) -> bool {
+        (1..=KEY_ID_SIZE_MAX).contains(&self.id.len()) && self.id.bytes().all(|byte| byte.is_ascii_graphic())
+    }
+}
+
 /// A join token to make.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -72,6 +89,21 @@ pub(crate) async fn create_access_key(State(state): State<AppState>, Path(tenant
         Err(problem) => Err(problem),
     };
     noted(tenant, result.map(|pair| (StatusCode::CREATED, Json(pair))))
+}
+
+pub(crate) async fn create_encryption_key(
+    State(state): State<AppState>,
+    Path(tenant): Path<String>,
+    Body(key): Body<EncryptionKey>,
+) -> Response {
+    let result = match (tenant_name(&tenant), key.is_sound()) {
+        (Ok(name), true) => state.backend.create_encryption_key(name, &key.id).await.map_err(Problem::from),
+        (Ok(_), false) => Err(Problem::invalid(format!(
+            "The id of a key is 1 to {KEY_ID_SIZE_MAX} printable characters of ASCII without spaces."
+        ))),
+        (Err(problem), _) => Err(problem),
+    };
+    noted(format!("{tenant} {}", key.id), result.map(|()| (StatusCode::CREATED, Json(key))))
 }
 
 pub(crate) async fn create_join_token(

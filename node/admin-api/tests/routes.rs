@@ -169,6 +169,11 @@ async fn tenants_are_made_once_and_their_secrets_are_not_stored_by_browsers() {
     assert_eq!(post("/api/v1/tenants", json!({ "name": "x", "nmae": 1 })).await.problem(), "invalid-request");
     assert_eq!(post("/api/v1/tenants/acme/access-keys", Value::Null).await.status, StatusCode::CREATED);
     assert_eq!(post("/api/v1/tenants/none/access-keys", Value::Null).await.problem(), "not-found");
+    let key = |id: &str| json!({ "id": id });
+    let keys = "/api/v1/tenants/acme/encryption-keys";
+    assert_eq!(post(keys, key("backups")).await.status, StatusCode::CREATED);
+    assert_eq!(post(keys, key("with a space")).await.problem(), "invalid-request");
+    assert_eq!(post("/api/v1/tenants/none/encryption-keys", key("k")).await.problem(), "not-found");
     let list = client.call("GET", "/api/v1/tenants", &token, &Value::Null).await;
     assert_eq!(list.json["tenants"][1]["access_keys"].as_array().unwrap().len(), 2);
     assert!(!list.text.contains("secret"), "{}", list.text);

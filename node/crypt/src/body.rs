@@ -24,7 +24,7 @@ use holdfast_model::{BucketId, ClusterId, TenantId, VersionId, limits::CELL_TAG_
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, Tag, UnboundKey};
 use zeroize::Zeroizing;
 
-use crate::{CryptError, TenantKey, derive::derive, envelope, secret::random_array};
+use crate::{CryptError, Outer, TenantKey, derive::derive, envelope, secret::random_array};
 
 const WRAP_PURPOSE: &str = "body key";
 const MANIFEST_PURPOSE: &str = "record manifest";
@@ -67,7 +67,8 @@ impl std::fmt::Debug for BodyKey {
     }
 }
 
-/// A body key as the catalog keeps it: content id (16 bytes), then an envelope under the tenant key.
+/// A body key as the catalog keeps it: content id (16 bytes), then an envelope under the tenant key. It holds
+/// the key, or, where there is an outer key, the key's envelope under that.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SealedBodyKey(Vec<u8>);
 
@@ -104,34 +105,43 @@ impl BodyKey {
         &self.context
     }
 
-    /// Wraps this key under the tenant's, bound to the context and to `name` (the object key).
+    /// Wraps this key under the outer key, if there is one, and then under the tenant's, bound to the context
+    /// and to `name` (the object key).
     #[must_use]
-    pub fn wrap(&self, tenant: &TenantKey, name: &str) -> SealedBodyKey {
+    pub fn wrap(&self, tenant: &TenantKey, name: &str, outer: Option<Outer<'_>>) -> SealedBodyKey {
+        let bound = wrap_context(&self.context, name);
+        let envelope = match outer {
+            None => envelope::seal(tenant.expose(), WRAP_PURPOSE, &bound, self.bytes.as_slice()),
+            Some(outer) => {
+                let inner = outer.seal(&bound, self.bytes.as_slice());
+                envelope::seal(tenant.expose(), WRAP_PURPOSE, &bound, &inner)
+            }
+        };
         let mut sealed = self.context.content.as_bytes().to_vec();
-        sealed.extend(envelope::seal(
-            tenant.expose(),
-            WRAP_PURPOSE,
-            &wrap_context(&self.context, name),
-            self.bytes.as_slice(),
-        ));
+        sealed.extend(envelope);
         SealedBodyKey(sealed)
     }
 
     /// Opens what [`BodyKey::wrap`] made.
     ///
     /// # Errors
-    /// `Refused` for another tenant, bucket or name; `Malformed`.
+    /// `Refused` for another tenant, bucket or name, or another outer key; `Malformed`, also when there is an
+    /// outer key and none is needed or the other way.
     pub fn unwrap(
         sealed: &SealedBodyKey,
         tenant_key: &TenantKey,
         (cluster, tenant, bucket): (ClusterId, TenantId, BucketId),
         name: &str,
+        outer: Option<Outer<'_>>,
     ) -> Result<Self, CryptError> {
         let (content, wrapped) =
             sealed.0.split_first_chunk::<16>().ok_or(CryptError::Malformed(WRAP_PURPOSE))?;
         let context = BodyContext { cluster, tenant, bucket, content: VersionId::from_bytes(*content) };
-        let bytes =
-            envelope::open(tenant_key.expose(), WRAP_PURPOSE, &wrap_context(&context, name), wrapped)?;
+        let bound = wrap_context(&context, name);
+        let mut bytes = envelope::open(tenant_key.expose(), WRAP_PURPOSE, &bound, wrapped)?;
+        if let Some(outer) = outer {
+            bytes = outer.open(&bound, &bytes)?;
+        }
         let bytes: [u8; 32] = bytes.as_slice().try_into().map_err(|_| CryptError::Malformed(WRAP_PURPOSE))?;
         Ok(Self::new(bytes, context))
     }
@@ -220,6 +230,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::OuterKey;
 
     fn context(seed: u8) -> BodyContext {
         BodyContext {
@@ -276,19 +287,46 @@ mod tests {
         let base = context(1);
         let place = (base.cluster, base.tenant, base.bucket);
         let key = BodyKey::generate(base);
-        let wrapped = key.wrap(&tenant, "a/key");
+        let wrapped = key.wrap(&tenant, "a/key", None);
         let at = CellAddress { stripe: 3, cell: 1, last: false };
         let mut cell = sealed(&key, at, b"content");
-        let again = BodyKey::unwrap(&wrapped, &tenant, place, "a/key").unwrap();
+        let again = BodyKey::unwrap(&wrapped, &tenant, place, "a/key", None).unwrap();
         assert_eq!(again.open_cell(at, &mut cell).unwrap(), b"content");
-        assert!(BodyKey::unwrap(&wrapped, &tenant, place, "another/key").is_err());
-        assert!(BodyKey::unwrap(&wrapped, &TenantKey::generate(), place, "a/key").is_err());
+        assert!(BodyKey::unwrap(&wrapped, &tenant, place, "another/key", None).is_err());
+        assert!(BodyKey::unwrap(&wrapped, &TenantKey::generate(), place, "a/key", None).is_err());
         let elsewhere = (place.0, place.1, BucketId::from_bytes([0; 16]));
-        assert!(BodyKey::unwrap(&wrapped, &tenant, elsewhere, "a/key").is_err());
+        assert!(BodyKey::unwrap(&wrapped, &tenant, elsewhere, "a/key", None).is_err());
         let mut other_content = wrapped.as_bytes().to_vec();
         other_content[0] ^= 1;
-        assert!(BodyKey::unwrap(&SealedBodyKey::from_bytes(other_content), &tenant, place, "a/key").is_err());
-        assert!(BodyKey::unwrap(&SealedBodyKey::from_bytes(vec![1; 5]), &tenant, place, "a/key").is_err());
+        assert!(
+            BodyKey::unwrap(&SealedBodyKey::from_bytes(other_content), &tenant, place, "a/key", None)
+                .is_err()
+        );
+        assert!(
+            BodyKey::unwrap(&SealedBodyKey::from_bytes(vec![1; 5]), &tenant, place, "a/key", None).is_err()
+        );
+    }
+
+    #[test]
+    fn behind_an_outer_key_both_keys_and_the_context_are_needed() {
+        let (tenant, key) = (TenantKey::generate(), OuterKey::generate());
+        let base = context(1);
+        let place = (base.cluster, base.tenant, base.bucket);
+        let body = BodyKey::generate(base);
+        let at = CellAddress { stripe: 0, cell: 0, last: true };
+        let mut cell = sealed(&body, at, b"content");
+        let outer = |key, context| Some(Outer { key, context });
+        let wrapped = body.wrap(&tenant, "k", outer(&key, b"context"));
+        let open = |tenant: &TenantKey, outer| BodyKey::unwrap(&wrapped, tenant, place, "k", outer);
+        let again = open(&tenant, outer(&key, b"context")).unwrap();
+        assert_eq!(again.open_cell(at, &mut cell).unwrap(), b"content");
+        assert!(open(&tenant, None).is_err());
+        let other = OuterKey::generate();
+        assert!(open(&tenant, outer(&other, b"context")).is_err());
+        assert!(open(&tenant, outer(&key, b"")).is_err());
+        assert!(open(&TenantKey::generate(), outer(&key, b"context")).is_err());
+        let plain = body.wrap(&tenant, "k", None);
+        assert!(BodyKey::unwrap(&plain, &tenant, place, "k", outer(&key, b"")).is_err());
     }
 
     #[test]

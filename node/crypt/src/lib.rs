@@ -5,6 +5,7 @@
 //!   wraps  tenant key (random, one a tenant)
 //!            derives  metadata key  (HKDF, seals record manifests)
 //!            wraps    object key    (random, one a body: an object's content or one part)
+//!                       (inside: under an outer key, a customer's or a named one, where one was asked for)
 //!                       seals  cells of that body, nonce = (stripe, cell) counted under a key used once
 //! ```
 //!
@@ -16,10 +17,12 @@
 mod body;
 mod derive;
 mod envelope;
+mod outer;
 mod secret;
 
 pub use body::{BodyContext, BodyKey, CellAddress, SealedBodyKey};
 pub use envelope::{OVERHEAD as ENVELOPE_OVERHEAD, open, seal};
+pub use outer::{KEY_CHECK_SIZE, KeyCheck, Outer, OuterKey};
 pub use secret::{RootKey, TenantKey, random_array};
 
 /// A refusal to open something. Says what was refused, never why in cryptographic detail.

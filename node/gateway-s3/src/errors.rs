@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use holdfast_model::UnixMillis;
 use holdfast_object::{
     api::{BodyError, ObjectError},
+    sealing::KeyRefusal,
     versioned::{BucketStateRule, VersionRef},
 };
 use http::{HeaderName, HeaderValue, StatusCode, header};
@@ -81,12 +82,18 @@ pub const TABLE: &[(&str, u16, &str)] = &[
         "The list of parts was not in ascending order. Parts must be ordered by part number.",
     ),
     ("InvalidRange", 416, "The requested range is not satisfiable"),
+    (
+        "InvalidRedirectLocation",
+        400,
+        "The website redirect location must have a prefix of 'http://' or 'https://' or '/'.",
+    ),
     ("InvalidRequest", 400, "Invalid Request"),
     ("InvalidRetentionPeriod", 400, "The retention period is not valid."),
     ("InvalidStorageClass", 400, "The storage class you specified is not valid"),
     ("InvalidTag", 400, "The tag provided was not a valid tag."),
     ("InvalidToken", 400, "The provided token is malformed or otherwise invalid."),
     ("InvalidURI", 400, "Couldn't parse the specified URI."),
+    ("KMS.NotFoundException", 400, "The key does not exist."),
     ("KeyTooLongError", 400, "Your key is too long"),
     ("MalformedPOSTRequest", 400, "The body of your POST request is not well-formed multipart/form-data."),
     (
@@ -251,6 +258,7 @@ impl From<ObjectError> for Refusal {
             ObjectError::RangeNotSatisfiable { .. } => Self::new("InvalidRange"),
             ObjectError::InvalidArgument(_) => Self::because("InvalidArgument", said),
             ObjectError::Body(body) => Self::from(&body),
+            ObjectError::Key(refusal) => Self::from(refusal),
             ObjectError::Unavailable(_) => Self::because("ServiceUnavailable", said),
             ObjectError::NoSpace(_) => Self::new("InsufficientStorage"),
             ObjectError::Damaged(_) | ObjectError::Internal(_) => {
@@ -276,6 +284,29 @@ fn marker(version: VersionRef, modified: UnixMillis, named: bool) -> Refusal {
         .with("ResourceType", "DeleteMarker")
         .with_header(header::ALLOW, "DELETE")
         .with_header(header::LAST_MODIFIED, &String::from_utf8_lossy(&date))
+}
+
+impl From<KeyRefusal> for Refusal {
+    fn from(refusal: KeyRefusal) -> Self {
+        match refusal {
+            KeyRefusal::Needed => Self::because(
+                "InvalidRequest",
+                "The object was stored using a form of Server Side Encryption. The correct parameters must be provided to retrieve the object.",
+            ),
+            KeyRefusal::Differs => Self::new("AccessDenied"),
+            KeyRefusal::NotApplicable => Self::because(
+                "InvalidRequest",
+                "The encryption parameters are not applicable to this object.",
+            ),
+            KeyRefusal::PartKey => Self::because(
+                "InvalidRequest",
+                "The multipart upload initiate requested encryption. Subsequent part requests must include the appropriate encryption parameters.",
+            ),
+            KeyRefusal::NoSuchKey(id) => {
+                Self::because("KMS.NotFoundException", format!("Key '{id}' does not exist"))
+            }
+        }
+    }
 }
 
 impl From<&BodyError> for Refusal {

@@ -31,6 +31,7 @@ use crate::{
     errors::Refusal,
     intake::{
         Fault, Outcome, Source,
+        checksum::Algorithm,
         plan::{self, Plan},
     },
     limits::{DRAIN_SIZE_MAX, DRAIN_TIMEOUT, REQUESTS_MAX, XML_BODY_SIZE_MAX},
@@ -167,6 +168,11 @@ impl Front {
                 return Err(turned(Refusal::new("MissingContentLength")));
             }
             plan.length = Some(0);
+        }
+        // As AWS does: an object whose client sends no checksum gets one, and parts have what the whole needs
+        // should their upload have been begun without an algorithm.
+        if operation.name == "UploadPart" || operation.name == "PutObject" && plan.checksum.is_none() {
+            plan.also = Some(Algorithm::Crc64Nvme);
         }
         let date =
             parts.headers.get("x-amz-date").and_then(|value| value.to_str().ok()).unwrap_or("").to_owned();

@@ -24,6 +24,7 @@ mod ops;
 mod server;
 mod service;
 pub mod sigv4;
+mod sse;
 pub mod target;
 mod watch;
 

@@ -26,7 +26,8 @@ pub enum On {
 pub enum Support {
     /// In full.
     Yes,
-    /// The feature is not there; answered as AWS answers for a bucket that does not use it. Never changes anything.
+    /// The feature is not there; answered as AWS answers for a bucket that does not use it. Never changes anything:
+    /// a request to switch it on is refused, one to switch it off is done already.
     Absent,
     /// Refused with `NotImplemented`, and why.
     No(&'static str),
@@ -83,10 +84,7 @@ const NONE: &[&str] = &[];
 
 const POLICY: Support = Support::No("bucket policies are not there yet");
 const CORS: Support = Support::No("CORS is not there yet");
-const LIFECYCLE: Support = Support::No("lifecycle rules are not there yet");
-const ENCRYPTION: Support = Support::No("everything is encrypted already; choosing keys is not there yet");
-const EVENTS: Support = Support::No("event notifications are not there yet");
-const LOGGING: Support = Support::No("access logging is not there yet");
+const ENCRYPTION: Support = Support::No("what an object is sealed under changes with a copy onto itself");
 const WEBSITE: Support = Support::No("static websites are not there yet");
 const REPLICATION: Support = Support::No("replication between clusters is not there yet");
 const INVENTORY: Support = Support::No("inventory is not there yet");
@@ -144,7 +142,7 @@ pub static OPERATIONS: &[Operation] = &[
         &["continuation-token"],
         INVENTORY,
     ),
-    row("GetBucketLifecycleConfiguration", Method::GET, On::Bucket, &["lifecycle"], NONE, Support::Absent),
+    row("GetBucketLifecycleConfiguration", Method::GET, On::Bucket, &["lifecycle"], NONE, Support::Yes),
     row("GetBucketLocation", Method::GET, On::Bucket, &["location"], NONE, Support::Yes),
     row("GetBucketLogging", Method::GET, On::Bucket, &["logging"], NONE, Support::Absent),
     row(
@@ -227,11 +225,11 @@ pub static OPERATIONS: &[Operation] = &[
     row("HeadBucket", Method::HEAD, On::Bucket, NONE, NONE, Support::Yes),
     // Changing buckets.
     row("PutBucketAbac", Method::PUT, On::Bucket, &["abac"], NONE, AWS_ONLY),
-    row("PutBucketAccelerateConfiguration", Method::PUT, On::Bucket, &["accelerate"], NONE, AWS_ONLY),
+    row("PutBucketAccelerateConfiguration", Method::PUT, On::Bucket, &["accelerate"], NONE, Support::Absent),
     row("PutBucketAcl", Method::PUT, On::Bucket, &["acl"], NONE, Support::Yes),
     row("PutBucketAnalyticsConfiguration", Method::PUT, On::Bucket, &["analytics"], &["id"], AWS_ONLY),
     row("PutBucketCors", Method::PUT, On::Bucket, &["cors"], NONE, CORS),
-    row("PutBucketEncryption", Method::PUT, On::Bucket, &["encryption"], NONE, ENCRYPTION),
+    row("PutBucketEncryption", Method::PUT, On::Bucket, &["encryption"], NONE, Support::Yes),
     row(
         "PutBucketIntelligentTieringConfiguration",
         Method::PUT,
@@ -241,8 +239,8 @@ pub static OPERATIONS: &[Operation] = &[
         AWS_ONLY,
     ),
     row("PutBucketInventoryConfiguration", Method::PUT, On::Bucket, &["inventory"], &["id"], INVENTORY),
-    row("PutBucketLifecycleConfiguration", Method::PUT, On::Bucket, &["lifecycle"], NONE, LIFECYCLE),
-    row("PutBucketLogging", Method::PUT, On::Bucket, &["logging"], NONE, LOGGING),
+    row("PutBucketLifecycleConfiguration", Method::PUT, On::Bucket, &["lifecycle"], NONE, Support::Yes),
+    row("PutBucketLogging", Method::PUT, On::Bucket, &["logging"], NONE, Support::Absent),
     row(
         "UpdateBucketMetadataInventoryTableConfiguration",
         Method::PUT,
@@ -260,11 +258,18 @@ pub static OPERATIONS: &[Operation] = &[
         AWS_ONLY,
     ),
     row("PutBucketMetricsConfiguration", Method::PUT, On::Bucket, &["metrics"], &["id"], AWS_ONLY),
-    row("PutBucketNotificationConfiguration", Method::PUT, On::Bucket, &["notification"], NONE, EVENTS),
+    row(
+        "PutBucketNotificationConfiguration",
+        Method::PUT,
+        On::Bucket,
+        &["notification"],
+        NONE,
+        Support::Absent,
+    ),
     row("PutBucketOwnershipControls", Method::PUT, On::Bucket, &["ownershipControls"], NONE, ACCESS),
     row("PutBucketPolicy", Method::PUT, On::Bucket, &["policy"], NONE, POLICY),
     row("PutBucketReplication", Method::PUT, On::Bucket, &["replication"], NONE, REPLICATION),
-    row("PutBucketRequestPayment", Method::PUT, On::Bucket, &["requestPayment"], NONE, AWS_ONLY),
+    row("PutBucketRequestPayment", Method::PUT, On::Bucket, &["requestPayment"], NONE, Support::Absent),
     row("PutBucketTagging", Method::PUT, On::Bucket, &["tagging"], NONE, Support::Yes),
     row("PutBucketVersioning", Method::PUT, On::Bucket, &["versioning"], NONE, Support::Yes),
     row("PutBucketWebsite", Method::PUT, On::Bucket, &["website"], NONE, WEBSITE),
@@ -273,7 +278,7 @@ pub static OPERATIONS: &[Operation] = &[
     row("CreateBucket", Method::PUT, On::Bucket, NONE, NONE, Support::Yes),
     row("DeleteBucketAnalyticsConfiguration", Method::DELETE, On::Bucket, &["analytics"], &["id"], AWS_ONLY),
     row("DeleteBucketCors", Method::DELETE, On::Bucket, &["cors"], NONE, Support::Absent),
-    row("DeleteBucketEncryption", Method::DELETE, On::Bucket, &["encryption"], NONE, ENCRYPTION),
+    row("DeleteBucketEncryption", Method::DELETE, On::Bucket, &["encryption"], NONE, Support::Yes),
     row(
         "DeleteBucketIntelligentTieringConfiguration",
         Method::DELETE,
@@ -283,7 +288,7 @@ pub static OPERATIONS: &[Operation] = &[
         AWS_ONLY,
     ),
     row("DeleteBucketInventoryConfiguration", Method::DELETE, On::Bucket, &["inventory"], &["id"], INVENTORY),
-    row("DeleteBucketLifecycle", Method::DELETE, On::Bucket, &["lifecycle"], NONE, Support::Absent),
+    row("DeleteBucketLifecycle", Method::DELETE, On::Bucket, &["lifecycle"], NONE, Support::Yes),
     row(
         "DeleteBucketMetadataConfiguration",
         Method::DELETE,

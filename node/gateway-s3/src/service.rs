@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use holdfast_object::{api::ObjectGateway, versioned::VersionedObjects};
+use holdfast_object::{api::ObjectGateway, sealing::Sealing, versioned::VersionedObjects};
 use s3s::{S3, S3Request, S3Response, S3Result, dto::*};
 
 use crate::{
     call::{CALL, Call},
     errors::Refusal,
     gate::owner_id,
-    ops,
+    ops, sse,
 };
 
 /// What a handler has beside its input.
@@ -18,6 +18,8 @@ pub(crate) struct Context {
     pub call: Arc<Call>,
     /// The tenant whose key signed it.
     pub objects: Arc<dyn VersionedObjects>,
+    /// The same, to read the source of a copy.
+    pub source: Arc<dyn VersionedObjects>,
     /// This cluster's region.
     pub region: String,
     /// Shown as owner of everything.
@@ -41,8 +43,12 @@ impl Service {
             id: Some(owner_id(credential.tenant)),
             display_name: Some(credential.tenant_name.clone()),
         };
-        let objects = self.objects.open(credential.tenant);
-        Ok(Context { call, objects, region: self.objects.region(), owner })
+        let plain = self.objects.open(credential.tenant);
+        let keyed =
+            |sealing: Option<Sealing>| sealing.map_or_else(|| Arc::clone(&plain), |s| plain.sealed(s));
+        let objects = keyed(sse::asked(call.operation.name, &call.headers)?);
+        let source = keyed(sse::source_key(&call.headers)?.map(Sealing::Customer));
+        Ok(Context { call, objects, source, region: self.objects.region(), owner })
     }
 }
 
@@ -92,8 +98,15 @@ operations! {
     get_bucket_accelerate_configuration: GetBucketAccelerateConfigurationInput -> GetBucketAccelerateConfigurationOutput = ops::settings::accelerate;
     get_bucket_acl: GetBucketAclInput -> GetBucketAclOutput = ops::settings::bucket_acl;
     get_bucket_cors: GetBucketCorsInput -> GetBucketCorsOutput = ops::settings::cors;
-    get_bucket_encryption: GetBucketEncryptionInput -> GetBucketEncryptionOutput = ops::settings::encryption;
-    get_bucket_lifecycle_configuration: GetBucketLifecycleConfigurationInput -> GetBucketLifecycleConfigurationOutput = ops::settings::lifecycle;
+    get_bucket_encryption: GetBucketEncryptionInput -> GetBucketEncryptionOutput = ops::encryption::get;
+    put_bucket_encryption: PutBucketEncryptionInput -> PutBucketEncryptionOutput = ops::encryption::put;
+    delete_bucket_encryption: DeleteBucketEncryptionInput -> DeleteBucketEncryptionOutput = ops::encryption::delete;
+    get_bucket_lifecycle_configuration: GetBucketLifecycleConfigurationInput -> GetBucketLifecycleConfigurationOutput = ops::lifecycle::get;
+    put_bucket_lifecycle_configuration: PutBucketLifecycleConfigurationInput -> PutBucketLifecycleConfigurationOutput = ops::lifecycle::put;
+    put_bucket_accelerate_configuration: PutBucketAccelerateConfigurationInput -> PutBucketAccelerateConfigurationOutput = ops::unused::accelerate;
+    put_bucket_logging: PutBucketLoggingInput -> PutBucketLoggingOutput = ops::unused::logging;
+    put_bucket_notification_configuration: PutBucketNotificationConfigurationInput -> PutBucketNotificationConfigurationOutput = ops::unused::notification;
+    put_bucket_request_payment: PutBucketRequestPaymentInput -> PutBucketRequestPaymentOutput = ops::unused::request_payment;
     get_bucket_logging: GetBucketLoggingInput -> GetBucketLoggingOutput = ops::settings::logging;
     get_bucket_notification_configuration: GetBucketNotificationConfigurationInput -> GetBucketNotificationConfigurationOutput = ops::settings::notification;
     get_bucket_ownership_controls: GetBucketOwnershipControlsInput -> GetBucketOwnershipControlsOutput = ops::settings::ownership;
@@ -119,7 +132,7 @@ operations! {
     put_bucket_acl: PutBucketAclInput -> PutBucketAclOutput = ops::settings::put_bucket_acl;
     put_object_acl: PutObjectAclInput -> PutObjectAclOutput = ops::settings::put_object_acl;
     delete_bucket_cors: DeleteBucketCorsInput -> DeleteBucketCorsOutput = ops::settings::delete_cors;
-    delete_bucket_lifecycle: DeleteBucketLifecycleInput -> DeleteBucketLifecycleOutput = ops::settings::delete_lifecycle;
+    delete_bucket_lifecycle: DeleteBucketLifecycleInput -> DeleteBucketLifecycleOutput = ops::lifecycle::delete;
     delete_bucket_policy: DeleteBucketPolicyInput -> DeleteBucketPolicyOutput = ops::settings::delete_policy;
     delete_bucket_replication: DeleteBucketReplicationInput -> DeleteBucketReplicationOutput = ops::settings::delete_replication;
     delete_bucket_tagging: DeleteBucketTaggingInput -> DeleteBucketTaggingOutput = ops::tagging::bucket_delete;

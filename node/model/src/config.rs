@@ -31,6 +31,9 @@ pub struct NodeConfig {
     /// Domains for virtual-host style S3: `bucket.DOMAIN`.
     #[serde(default)]
     pub s3_domains: Vec<String>,
+    /// What of S3 is a matter of this installation.
+    #[serde(default)]
+    pub s3: S3Settings,
     /// Memory for payload buffers.
     #[serde(default = "default_buffer_memory")]
     pub buffer_memory: ByteCount,
@@ -43,6 +46,23 @@ pub struct NodeConfig {
     /// Network of the appliance. Absent for an ordinary process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<Network>,
+}
+
+/// Settings of the S3 gateway. The same on every node of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct S3Settings {
+    /// Length of a day in seconds, as lifecycle rules count. Only tests shorten it.
+    pub day_seconds: u64,
+}
+
+/// Seconds of a day.
+const DAY_SECONDS: u64 = 24 * 3600;
+
+impl Default for S3Settings {
+    fn default() -> Self {
+        Self { day_seconds: DAY_SECONDS }
+    }
 }
 
 /// Which drives a node uses.

@@ -370,6 +370,19 @@ impl AdminBackend for Admin {
         Ok(AccessKeyPair { access_key, secret_key: Secret::new(secret) })
     }
 
+    async fn create_encryption_key(&self, tenant: &str, id: &str) -> Result<(), AdminError> {
+        let view = self.view().await?;
+        let record = view
+            .tenants
+            .values()
+            .find(|record| record.name == tenant)
+            .ok_or_else(|| AdminError::NotFound { what: format!("tenant {tenant:?}") })?;
+        tenants::add_named_key(&self.control, &self.keyring, record.tenant, id)
+            .await
+            .map_err(|error| unavailable(&error))?
+            .map_err(|refusal| refused(&refusal))
+    }
+
     fn session_key(&self) -> [u8; 32] {
         self.session_key
     }

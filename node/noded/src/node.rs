@@ -403,7 +403,9 @@ impl Node {
                 scratch: config.state_dir.join("second-copy"),
             })
             .await;
-        let objects = Arc::new(ObjectService::new(directory, Arc::clone(&consensus), catalogs, stripes));
+        let day = Duration::from_secs(config.s3.day_seconds);
+        let objects = ObjectService::new(directory, Arc::clone(&consensus), catalogs, stripes).with_day(day);
+        let objects = Arc::new(objects);
         tasks.spawn(sweeper::run(Arc::clone(&objects), own, stop.clone()));
         tasks.spawn(drains::run(
             control.clone(),

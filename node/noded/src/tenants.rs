@@ -1,6 +1,6 @@
 //! Tenants: keeps the object layer's directory in step with the control group, and creates new ones.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use anyhow::{Context, Result};
 use holdfast_catalog::{Command as CatalogCommand, Op, decode_outcome};
@@ -21,6 +21,32 @@ use crate::control::{Control, now};
 /// Name under which an access key's secret is sealed.
 fn secret_name(access_key: &str) -> String {
     format!("access key {access_key}")
+}
+
+/// Name of the secret that says that a tenant has a named key. The key itself is derived under the tenant's.
+fn named_key_secret(tenant: TenantId, id: &str) -> String {
+    format!("named key {tenant}/{id}")
+}
+
+fn named_keys(view: &ControlView, tenant: TenantId) -> BTreeSet<String> {
+    let prefix = named_key_secret(tenant, "");
+    let secrets = view.secrets.range(prefix.clone()..);
+    secrets.map_while(|(name, _)| name.strip_prefix(&prefix).map(str::to_owned)).collect()
+}
+
+/// Gives a tenant a named key. Done already when it has one of that name.
+///
+/// # Errors
+/// As [`create`].
+pub async fn add_named_key(
+    control: &Control,
+    keyring: &Keyring,
+    tenant: TenantId,
+    id: &str,
+) -> Result<Result<(), Refusal>> {
+    let name = named_key_secret(tenant, id);
+    let sealed = keyring.seal_secret(&name, id.as_bytes());
+    Ok(control.propose(&Command::PutSecret { name, sealed }).await?.map(drop))
 }
 
 /// Rebuilds the directory on every change of the control state, until cancelled.
@@ -64,6 +90,7 @@ fn snapshot(view: &ControlView, keyring: &Keyring) -> DirectorySnapshot {
                     name: tenant.name.clone(),
                     level: tenant.level.unwrap_or(cluster.level),
                     key,
+                    named_keys: named_keys(view, tenant.tenant),
                     partitions: tenant.partitions.clone(),
                 };
                 snapshot.tenants.insert(tenant.tenant, Arc::new(entry));

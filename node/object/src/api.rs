@@ -11,7 +11,10 @@ use holdfast_catalog::{BucketStateRule, VersionRef};
 use holdfast_model::{TenantId, UnixMillis, UploadId, VersionId};
 use serde::{Deserialize, Serialize};
 
-use crate::versioned::VersionedObjects;
+use crate::{
+    sealing::{KeyRefusal, Sealed},
+    versioned::VersionedObjects,
+};
 
 /// A body on its way in or out. An error ends it; a put whose body errs stores nothing.
 pub type Body = Pin<Box<dyn Stream<Item = Result<Bytes, BodyError>> + Send>>;
@@ -87,6 +90,8 @@ pub enum ObjectError {
     InvalidArgument(String),
     #[error(transparent)]
     Body(#[from] BodyError),
+    #[error(transparent)]
+    Key(#[from] KeyRefusal),
     /// Too few drives are up to keep the promise or to read the content: nothing was stored. Try again later.
     #[error("cannot be done safely now: {0}")]
     Unavailable(String),
@@ -110,6 +115,29 @@ pub struct Attributes {
     pub user: BTreeMap<String, String>,
     /// Checksums kept with the object: algorithm (`CRC32`, `SHA256`, ...) to base64 value.
     pub checksums: BTreeMap<String, String>,
+}
+
+/// The name under which an object's storage class is kept among [`Attributes::headers`]; absent is `STANDARD`.
+const STORAGE_CLASS: &str = "x-amz-storage-class";
+
+/// What objects have that ask for no other class.
+pub const STANDARD: &str = "STANDARD";
+
+impl Attributes {
+    /// The storage class.
+    #[must_use]
+    pub fn storage_class(&self) -> &str {
+        self.headers.get(STORAGE_CLASS).map_or(STANDARD, String::as_str)
+    }
+
+    /// Gives another storage class.
+    pub fn set_storage_class(&mut self, class: &str) {
+        if class == STANDARD {
+            self.headers.remove(STORAGE_CLASS);
+        } else {
+            self.headers.insert(STORAGE_CLASS.to_owned(), class.to_owned());
+        }
+    }
 }
 
 /// A bucket.
@@ -167,6 +195,8 @@ pub struct PartInfo {
     pub etag: String,
     pub modified: UnixMillis,
     pub checksums: BTreeMap<String, String>,
+    /// How its upload is sealed.
+    pub sealed: Sealed,
 }
 
 /// A multipart upload in progress.
@@ -195,7 +225,7 @@ pub struct ListQuery {
 /// The answer to a [`ListQuery`].
 #[derive(Debug, Clone, Default)]
 pub struct ListPage {
-    /// Objects in order. `attributes` are left empty.
+    /// Objects in order.
     pub objects: Vec<ObjectInfo>,
     /// Rolled-up prefixes in order, delimiter included.
     pub common_prefixes: Vec<String>,

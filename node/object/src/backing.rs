@@ -7,9 +7,14 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use holdfast_catalog::{BodyRef, Op, Outcome, PartContent, PartitionReader, ReadError};
+use holdfast_crypt::{Outer, OuterKey};
 use holdfast_model::{BucketId, GroupId, PartitionId, TenantId};
 
 use crate::api::{Body, ObjectError, PutOptions};
+#[cfg(doc)]
+use crate::sealing::KeyRefusal;
+
+const DAY_MILLIS: u64 = 24 * 3600 * 1000;
 
 /// A tenant's slice of the catalog and the group that hosts it.
 pub type Route = (PartitionId, GroupId);
@@ -36,6 +41,8 @@ pub struct BodyName<'a> {
     pub bucket: BucketId,
     /// Its key.
     pub key: &'a str,
+    /// A further key that the body's key is wrapped under.
+    pub outer: Option<Outer<'a>>,
 }
 
 /// See the module.
@@ -58,6 +65,17 @@ pub trait Backing: Send + Sync + 'static {
     /// # Errors
     /// [`ObjectError::Unavailable`].
     async fn reader(&self, route: Route) -> Result<PartitionReader, ObjectError>;
+
+    /// A named key of a tenant.
+    ///
+    /// # Errors
+    /// [`KeyRefusal::NoSuchKey`], [`ObjectError::Unavailable`].
+    fn named_key(&self, tenant: TenantId, id: &str) -> Result<OuterKey, ObjectError>;
+
+    /// Length of a day of lifecycle rules.
+    fn day_millis(&self) -> u64 {
+        DAY_MILLIS
+    }
 
     /// Takes a body in; returns when it is durable.
     ///

@@ -8,7 +8,7 @@ use std::{ops::Range, sync::Arc};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use holdfast_catalog::{BodyRef, PartContent};
-use holdfast_crypt::{BodyKey, SealedBodyKey, TenantKey};
+use holdfast_crypt::{BodyKey, Outer, SealedBodyKey, TenantKey};
 use holdfast_model::{BucketId, ClusterId, TenantId};
 use holdfast_store::StoredStripe;
 
@@ -22,13 +22,15 @@ use crate::{
 const READ_AHEAD: usize = 3;
 
 /// Whose content it is, and the key that opens it.
-pub(crate) struct ContentOwner {
+pub(crate) struct ContentOwner<'a> {
     pub cluster: ClusterId,
     pub tenant: TenantId,
     pub tenant_key: Arc<TenantKey>,
     pub bucket: BucketId,
     /// The object key (name).
     pub name: String,
+    /// A further key that the body's keys are wrapped under.
+    pub outer: Option<Outer<'a>>,
 }
 
 enum Step {
@@ -44,7 +46,7 @@ enum Step {
 /// are away.
 pub(crate) async fn open_body(
     io: &StripeIo,
-    owner: &ContentOwner,
+    owner: &ContentOwner<'_>,
     contents: Vec<PartContent>,
     range: Range<u64>,
 ) -> Result<Body, ObjectError> {
@@ -73,7 +75,7 @@ pub(crate) async fn open_body(
 }
 
 fn plan(
-    owner: &ContentOwner,
+    owner: &ContentOwner<'_>,
     contents: Vec<PartContent>,
     range: Range<u64>,
 ) -> Result<Vec<Step>, ObjectError> {
@@ -88,6 +90,7 @@ fn plan(
             &owner.tenant_key,
             (owner.cluster, owner.tenant, owner.bucket),
             &owner.name,
+            owner.outer,
         )
         .map_err(|e| ObjectError::Damaged(e.to_string()))?;
         match content.body {

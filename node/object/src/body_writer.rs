@@ -27,7 +27,7 @@ use std::{
 
 use bytes::Bytes;
 use holdfast_catalog::{BodyRef, StripeRef};
-use holdfast_crypt::{BodyContext, BodyKey, CellAddress, TenantKey};
+use holdfast_crypt::{BodyContext, BodyKey, CellAddress, Outer, TenantKey};
 use holdfast_model::{
     Level, TenantId,
     limits::{CELL_TAG_SIZE, INLINE_BODY_MAX},
@@ -84,9 +84,10 @@ impl BodyWriter {
         stripes: &crate::stripes::StripeIo,
         target: BodyTarget,
         declared: Option<u64>,
+        outer: Option<Outer<'_>>,
     ) -> Self {
         let key = BodyKey::generate(target.context);
-        let sealed_key = key.wrap(&target.tenant_key, &target.name);
+        let sealed_key = key.wrap(&target.tenant_key, &target.name, outer);
         let sink = StripeSink::new(stripes.clone(), target, key, sealed_key, AtomicU32::new(0));
         Self {
             sink: Arc::new(sink),

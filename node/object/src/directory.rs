@@ -1,14 +1,18 @@
 //! What the object layer knows of tenants and access keys: a snapshot of the control group's state with
 //! keys opened, exchanged whole whenever that state changes.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
-use holdfast_crypt::TenantKey;
+use holdfast_crypt::{OuterKey, TenantKey};
 use holdfast_model::{ClusterId, GroupId, Level, PartitionId, TenantId};
 use parking_lot::RwLock;
 
 use crate::{
     api::{Credential, ObjectError},
+    sealing::DEFAULT_NAMED_KEY,
     workers::KnownDrive,
 };
 
@@ -23,6 +27,8 @@ pub struct TenantEntry {
     pub level: Level,
     /// Its key.
     pub key: Arc<TenantKey>,
+    /// Names of its named keys beside [`crate::sealing::DEFAULT_NAMED_KEY`].
+    pub named_keys: BTreeSet<String>,
     /// Its slices of the catalog and the groups that host them.
     pub partitions: Vec<(PartitionId, GroupId)>,
 }
@@ -86,6 +92,11 @@ impl Directory {
 }
 
 impl TenantEntry {
+    /// A named key of this tenant.
+    pub(crate) fn named_key(&self, id: &str) -> Option<OuterKey> {
+        (id == DEFAULT_NAMED_KEY || self.named_keys.contains(id)).then(|| self.key.named(id))
+    }
+
     /// The partition for everything of this tenant. A tenant has one until it is split.
     pub(crate) fn partition(&self) -> Result<(PartitionId, GroupId), ObjectError> {
         self.partitions

@@ -12,6 +12,8 @@ mod body_reader;
 mod body_writer;
 mod directory;
 pub mod journal;
+pub mod lifecycle;
+pub mod sealing;
 mod service;
 mod stripes;
 pub mod sweeper;

@@ -9,7 +9,7 @@ use holdfast_catalog::{
     decode_outcome,
 };
 use holdfast_consensus::{Consensus, ProposeError};
-use holdfast_crypt::{BodyContext, random_array};
+use holdfast_crypt::{BodyContext, OuterKey, random_array};
 use holdfast_model::{GroupId, TenantId, VersionId};
 use tokio::sync::Notify;
 
@@ -19,6 +19,7 @@ use crate::{
     body_reader::{ContentOwner, open_body},
     body_writer::{BodyTarget, BodyWriter},
     directory::{Directory, TenantEntry},
+    sealing::KeyRefusal,
     stripes::{StripeIo, now},
     tenant::TenantHandle,
     versioned::VersionedObjects,
@@ -27,6 +28,9 @@ use crate::{
 
 /// How long a catalog read waits for this replica to catch up.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A day of lifecycle rules.
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// How often a command whose outcome is unknown is proposed again. It carries a request id, so that it is
 /// done once however often that is.
@@ -41,6 +45,7 @@ pub struct ObjectService {
     pub(crate) stripes: StripeIo,
     pub(crate) workers: Board,
     pub(crate) scrub_asked: Notify,
+    day: Duration,
 }
 
 impl ObjectService {
@@ -59,7 +64,23 @@ impl ObjectService {
             stripes,
             workers: Board::default(),
             scrub_asked: Notify::new(),
+            day: DAY,
         }
+    }
+
+    /// With days of another length, for tests of what takes days. A day has a millisecond at least.
+    #[must_use]
+    pub fn with_day(mut self, day: Duration) -> Self {
+        self.day = day.max(Duration::from_millis(1));
+        self
+    }
+
+    pub(crate) fn day(&self) -> Duration {
+        self.day
+    }
+
+    pub(crate) fn day_millis(&self) -> u64 {
+        u64::try_from(self.day.as_millis()).unwrap_or(u64::MAX)
     }
 
     /// What the background workers of this node do and know.
@@ -167,6 +188,15 @@ impl Backing for ObjectService {
         ObjectService::reader(self, route).await
     }
 
+    fn named_key(&self, tenant: TenantId, id: &str) -> Result<OuterKey, ObjectError> {
+        let found = self.tenant(tenant)?.named_key(id);
+        found.ok_or_else(|| KeyRefusal::NoSuchKey(id.to_owned()).into())
+    }
+
+    fn day_millis(&self) -> u64 {
+        ObjectService::day_millis(self)
+    }
+
     async fn write_body(
         &self,
         name: BodyName<'_>,
@@ -185,7 +215,7 @@ impl Backing for ObjectService {
             name: name.key.to_owned(),
             level: entry.level,
         };
-        let mut writer = BodyWriter::begin(&self.stripes, target, options.length);
+        let mut writer = BodyWriter::begin(&self.stripes, target, options.length, name.outer);
         while let Some(chunk) = body.next().await {
             writer.push(chunk?).await?;
         }
@@ -204,6 +234,7 @@ impl Backing for ObjectService {
             tenant_key: Arc::clone(&self.tenant(name.tenant)?.key),
             bucket: name.bucket,
             name: name.key.to_owned(),
+            outer: name.outer,
         };
         open_body(&self.stripes, &owner, content, range).await
     }

@@ -2,12 +2,14 @@
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
+use bytes::Bytes;
 use holdfast_catalog::{
-    Bucket, CompleteUpload, Condition, ObjectExtras, ObjectHead, ObjectRow, Op, PartitionReader, PutObject,
-    PutPart, ReadError, Response, VersionSelector, Versioning,
+    Bucket, Candidate, CompleteUpload, Condition, DocumentKind, Lifecycle, ListedObject, ObjectExtras,
+    ObjectHead, ObjectRow, Op, PartitionReader, PutObject, PutPart, ReadError, Response, VersionSelector,
+    Versioning,
 };
-use holdfast_crypt::random_array;
-use holdfast_model::{TenantId, UploadId, VersionId, limits::LIST_KEYS_MAX};
+use holdfast_crypt::{Outer, OuterKey, random_array};
+use holdfast_model::{TenantId, UnixMillis, UploadId, VersionId, limits::LIST_KEYS_MAX};
 use md5::{Digest, Md5};
 
 use crate::{
@@ -16,9 +18,10 @@ use crate::{
         PutOptions, RangeChoice, TenantObjects, UploadInfo, WriteCondition,
     },
     backing::{self, Backing, BodyName, Route},
+    sealing::{CustomerKey, DefaultSealing, KeyRefusal, Sealed, Sealing},
     service::{from_opaque, refused, to_opaque},
     stripes::now,
-    versioned::{UploadListQuery, VersionedObjects, Written},
+    versioned::{Expiry, UploadListQuery, VersionedObjects, Written, decode_tags},
 };
 
 /// A tenant's handle.
@@ -26,6 +29,27 @@ use crate::{
 pub struct TenantHandle {
     pub(crate) backing: Arc<dyn Backing>,
     tenant: TenantId,
+    /// What is asked for; the bucket's default when `None`.
+    sealing: Option<Sealing>,
+}
+
+/// A bucket as a write needs it.
+pub(crate) struct Place {
+    pub(crate) bucket: Bucket,
+    default: DefaultSealing,
+    rules: Option<Bytes>,
+}
+
+/// A further key for one body, and what its wrapping is bound to.
+pub(crate) struct Layer {
+    key: OuterKey,
+    context: String,
+}
+
+impl Layer {
+    fn outer(&self) -> Outer<'_> {
+        Outer { key: &self.key, context: self.context.as_bytes() }
+    }
 }
 
 impl std::fmt::Debug for TenantHandle {
@@ -38,7 +62,61 @@ impl TenantHandle {
     /// The operations of one tenant.
     #[must_use]
     pub fn new(backing: Arc<dyn Backing>, tenant: TenantId) -> Self {
-        Self { backing, tenant }
+        Self { backing, tenant, sealing: None }
+    }
+
+    /// The same operations, with what is written and read sealed so.
+    pub(crate) fn with_sealing(&self, sealing: Sealing) -> Self {
+        Self { sealing: Some(sealing), ..self.clone() }
+    }
+
+    fn customer_key(&self) -> Option<&CustomerKey> {
+        match &self.sealing {
+            Some(Sealing::Customer(key)) => Some(key),
+            Some(Sealing::Own | Sealing::Named(_)) | None => None,
+        }
+    }
+
+    /// How something that is begun now is sealed.
+    pub(crate) fn begin_sealing(&self, place: &Place) -> Result<(Sealed, Option<Layer>), ObjectError> {
+        let sealed = match self.sealing.clone().unwrap_or_else(|| place.default.sealing()) {
+            Sealing::Own => Sealed::Own,
+            Sealing::Customer(key) => Sealed::Customer(key.check()),
+            Sealing::Named(named) => Sealed::Named(named),
+        };
+        let layer = self.layer(&sealed)?;
+        Ok((sealed, layer))
+    }
+
+    /// The key that opens what is sealed so, once the client has shown that it has its part of it.
+    fn layer(&self, sealed: &Sealed) -> Result<Option<Layer>, ObjectError> {
+        sealed.admits(self.customer_key())?;
+        Ok(match sealed {
+            Sealed::Own => None,
+            Sealed::Customer(_) => {
+                self.customer_key().map(|key| Layer { key: key.clone(), context: String::new() })
+            }
+            Sealed::Named(named) => {
+                let key = self.backing.named_key(self.tenant, &named.id)?;
+                Some(Layer { key, context: named.context.clone() })
+            }
+        })
+    }
+
+    /// When an object expires by the bucket's rules.
+    fn expiry(
+        &self,
+        rules: Option<&Bytes>,
+        (key, size): (&str, u64),
+        tags: &[u8],
+        modified: UnixMillis,
+    ) -> Result<Option<Expiry>, ObjectError> {
+        let Some(rules) = rules else { return Ok(None) };
+        let rules = Lifecycle::decode(rules).map_err(|error| ObjectError::Damaged(error.to_string()))?;
+        let tags: Vec<(String, String)> = decode_tags(tags)?.into_iter().collect();
+        let object = Candidate { key, size, tags: &tags };
+        let found = rules.current_expires(&object, modified, self.backing.day_millis());
+        Ok(found.map(|(at, rule)| Expiry { at, rule: rule.to_owned() }))
     }
 
     pub(crate) fn route(&self) -> Result<Route, ObjectError> {
@@ -60,15 +138,39 @@ impl TenantHandle {
         self.read(route, (name, ""), move |catalog| catalog.get_bucket(&asked)).await
     }
 
+    /// A bucket and what it says about new objects.
+    pub(crate) async fn place(&self, route: Route, name: &str) -> Result<Place, ObjectError> {
+        let asked = name.to_owned();
+        let query = move |catalog: &PartitionReader| {
+            let bucket = catalog.get_bucket(&asked)?;
+            let default = document(catalog, &asked, DocumentKind::Encryption)?;
+            Ok((bucket, default, document(catalog, &asked, DocumentKind::Lifecycle)?))
+        };
+        let (bucket, default, rules) = self.read(route, (name, ""), query).await?;
+        let default = match default {
+            None => DefaultSealing::default(),
+            Some(document) => DefaultSealing::decode(&document).ok_or_else(|| {
+                ObjectError::Damaged(format!("default encryption of bucket {name:?} cannot be read"))
+            })?,
+        };
+        Ok(Place { bucket, default, rules })
+    }
+
     pub(crate) async fn head_row(
         &self,
         bucket: &str,
         key: &str,
         version: Option<VersionSelector>,
-    ) -> Result<ObjectHead, ObjectError> {
+    ) -> Result<(ObjectHead, Option<Expiry>), ObjectError> {
         let (asked_bucket, asked_key) = (bucket.to_owned(), key.to_owned());
-        let query = move |catalog: &PartitionReader| catalog.head_object(&asked_bucket, &asked_key, version);
-        self.read(self.route()?, (bucket, key), query).await
+        let query = move |catalog: &PartitionReader| {
+            let head = catalog.head_object(&asked_bucket, &asked_key, version)?;
+            Ok((head, document(catalog, &asked_bucket, DocumentKind::Lifecycle)?))
+        };
+        let (head, rules) = self.read(self.route()?, (bucket, key), query).await?;
+        let rules = rules.filter(|_| version.is_none());
+        let expiry = self.expiry(rules.as_ref(), (key, head.size), &head.tags, head.modified)?;
+        Ok((head, expiry))
     }
 
     pub(crate) async fn get_row(
@@ -77,17 +179,22 @@ impl TenantHandle {
         key: &str,
         version: Option<VersionSelector>,
         range: RangeChoice,
-    ) -> Result<(ObjectHead, Range<u64>, Body), ObjectError> {
+    ) -> Result<(ObjectHead, Option<Expiry>, Range<u64>, Body), ObjectError> {
         let (asked_bucket, asked_key) = (bucket.to_owned(), key.to_owned());
         let query = move |catalog: &PartitionReader| {
             let select = |head: &ObjectHead| range.resolve(head.size).unwrap_or(0..0);
-            catalog.get_object_range(&asked_bucket, &asked_key, version, select)
+            let row = catalog.get_object_range(&asked_bucket, &asked_key, version, select)?;
+            Ok((row, document(catalog, &asked_bucket, DocumentKind::Lifecycle)?))
         };
-        let ObjectRow { head, content } = self.read(self.route()?, (bucket, key), query).await?;
+        let (ObjectRow { head, content }, rules) = self.read(self.route()?, (bucket, key), query).await?;
+        let layer = self.layer(&Sealed::of(&from_opaque(&head.attributes)?))?;
         let range = range.resolve(head.size)?;
-        let name = BodyName { tenant: self.tenant, bucket: head.bucket, key };
+        let outer = layer.as_ref().map(Layer::outer);
+        let name = BodyName { tenant: self.tenant, bucket: head.bucket, key, outer };
         let body = self.backing.open_body(name, content, range.clone()).await?;
-        Ok((head, range, body))
+        let rules = rules.filter(|_| version.is_none());
+        let expiry = self.expiry(rules.as_ref(), (key, head.size), &head.tags, head.modified)?;
+        Ok((head, expiry, range, body))
     }
 
     pub(crate) async fn put_with(
@@ -100,14 +207,19 @@ impl TenantHandle {
         extras: ObjectExtras,
     ) -> Result<Written, ObjectError> {
         let route = self.route()?;
-        let found = self.bucket(route, bucket).await?;
-        let name = BodyName { tenant: self.tenant, bucket: found.id, key };
+        let place = self.place(route, bucket).await?;
+        let found = &place.bucket;
+        let (sealed, layer) = self.begin_sealing(&place)?;
+        let outer = layer.as_ref().map(Layer::outer);
+        let name = BodyName { tenant: self.tenant, bucket: found.id, key, outer };
         let written = self.backing.write_body(name, body, &options).await?;
         let mut attributes = options.attributes;
+        sealed.note(&mut attributes);
         if let Some(late) = late {
             attributes.checksums.extend(late());
         }
-        let etag = hex::encode(written.md5);
+        let etag = etag_of(&sealed, written.md5);
+        let tags = extras.tags.clone();
         let put = PutObject {
             bucket: found.id,
             key: key.to_owned(),
@@ -122,9 +234,11 @@ impl TenantHandle {
         };
         match self.backing.propose(route, Op::PutObject(put)).await?.map_err(|r| refused(r, bucket, key))? {
             Response::ObjectPut { version, modified } => {
-                let (key, size) = (key.to_owned(), written.size);
+                let size = written.size;
+                let expiry = self.expiry(place.rules.as_ref(), (key, size), &tags, modified)?;
+                let key = key.to_owned();
                 let info = ObjectInfo { key, version: version.id, size, etag, modified, attributes };
-                Ok(Written { info, version, versioned: found.versioning != Versioning::Off })
+                Ok(Written { info, version, versioned: found.versioning != Versioning::Off, expiry })
             }
             other => Err(unexpected(&other)),
         }
@@ -162,7 +276,8 @@ impl TenantHandle {
         write_condition: WriteCondition,
     ) -> Result<Written, ObjectError> {
         let route = self.route()?;
-        let found = self.bucket(route, bucket).await?;
+        let place = self.place(route, bucket).await?;
+        let found = &place.bucket;
         let attributes = match self.list_parts(bucket, key, upload, 0, 0).await {
             Ok((info, _)) => Some(Attributes { checksums, ..info.attributes }),
             // A repeated completion finds no upload; the catalog knows whether it was completed so.
@@ -182,6 +297,7 @@ impl TenantHandle {
         let outcome = self.backing.propose(route, Op::CompleteUpload(complete)).await?;
         match outcome.map_err(|refusal| refused(refusal, bucket, key))? {
             Response::UploadCompleted(done) => Ok(Written {
+                expiry: self.expiry(place.rules.as_ref(), (key, done.size), b"", done.modified)?,
                 info: ObjectInfo {
                     key: key.to_owned(),
                     version: done.version.id,
@@ -195,6 +311,34 @@ impl TenantHandle {
             }),
             other => Err(unexpected(&other)),
         }
+    }
+}
+
+/// The MD5 of the content, but for what is sealed under a customer's key: that would tell of the content.
+fn etag_of(sealed: &Sealed, md5: [u8; 16]) -> String {
+    match sealed {
+        Sealed::Own | Sealed::Named(_) => hex::encode(md5),
+        Sealed::Customer(_) => hex::encode(random_array::<16>()),
+    }
+}
+
+fn listed(row: ListedObject) -> Result<ObjectInfo, ObjectError> {
+    Ok(ObjectInfo {
+        attributes: from_opaque(&row.attributes)?,
+        key: row.key,
+        version: row.version,
+        size: row.size,
+        etag: row.etag,
+        modified: row.modified,
+    })
+}
+
+/// A document of the bucket, if it has one.
+fn document(catalog: &PartitionReader, bucket: &str, kind: DocumentKind) -> Result<Option<Bytes>, ReadError> {
+    match catalog.document(bucket, kind, "") {
+        Ok(document) => Ok(Some(document.body)),
+        Err(ReadError::NoSuchDocument) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -273,18 +417,7 @@ impl TenantObjects for TenantHandle {
             })
             .await?;
         Ok(ListPage {
-            objects: page
-                .objects
-                .into_iter()
-                .map(|row| ObjectInfo {
-                    key: row.key,
-                    version: row.version,
-                    size: row.size,
-                    etag: row.etag,
-                    modified: row.modified,
-                    attributes: Attributes::default(),
-                })
-                .collect(),
+            objects: page.objects.into_iter().map(listed).collect::<Result<_, ObjectError>>()?,
             common_prefixes: page.common_prefixes,
             next: page.next,
         })
@@ -302,15 +435,23 @@ impl TenantObjects for TenantHandle {
     ) -> Result<PartInfo, ObjectError> {
         let route = self.route()?;
         // Refuse before the body is taken in, as S3 does.
-        self.list_parts(bucket, key, upload, 0, 0).await?;
+        let (begun, _) = self.list_parts(bucket, key, upload, 0, 0).await?;
+        let sealed = Sealed::of(&begun.attributes);
+        let layer = self.layer(&sealed).map_err(|error| match error {
+            ObjectError::Key(KeyRefusal::Needed | KeyRefusal::Differs | KeyRefusal::NotApplicable) => {
+                KeyRefusal::PartKey.into()
+            }
+            other => other,
+        })?;
         let bucket_id = self.bucket(route, bucket).await?.id;
-        let name = BodyName { tenant: self.tenant, bucket: bucket_id, key };
+        let outer = layer.as_ref().map(Layer::outer);
+        let name = BodyName { tenant: self.tenant, bucket: bucket_id, key, outer };
         let written = self.backing.write_body(name, body, &options).await?;
         let mut checksums: BTreeMap<String, String> = options.attributes.checksums;
         if let Some(late) = late {
             checksums.extend(late());
         }
-        let etag = hex::encode(written.md5);
+        let etag = etag_of(&sealed, written.md5);
         let put = PutPart {
             bucket: bucket_id,
             key: key.to_owned(),
@@ -323,7 +464,7 @@ impl TenantObjects for TenantHandle {
             body: written.body,
         };
         self.backing.propose(route, Op::PutPart(put)).await?.map_err(|r| refused(r, bucket, key))?;
-        Ok(PartInfo { number, size: written.size, etag, modified: now(), checksums })
+        Ok(PartInfo { number, size: written.size, etag, modified: now(), checksums, sealed })
     }
 
     async fn abort_upload(&self, bucket: &str, key: &str, upload: UploadId) -> Result<(), ObjectError> {
@@ -357,6 +498,7 @@ impl TenantObjects for TenantHandle {
             initiated: row.initiated,
             attributes: from_opaque(&row.attributes)?,
         };
+        let sealed = Sealed::of(&info.attributes);
         let parts: Result<Vec<PartInfo>, ObjectError> = parts
             .into_iter()
             .map(|part| {
@@ -366,6 +508,7 @@ impl TenantObjects for TenantHandle {
                     etag: part.etag,
                     modified: part.modified,
                     checksums: from_opaque(&part.checksums)?,
+                    sealed: sealed.clone(),
                 })
             })
             .collect();

@@ -3,7 +3,7 @@
 //! The words are the catalog's, re-exported here; what only a gateway understands (policies, CORS rules,
 //! access control lists) passes through as bytes.
 
-use std::{collections::BTreeMap, ops::Range};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use holdfast_catalog::{
@@ -15,13 +15,14 @@ pub use holdfast_catalog::{
     VersionSelector, Versioning,
 };
 use holdfast_crypt::random_array;
-use holdfast_model::{BucketId, UploadId, VersionId};
+use holdfast_model::{BucketId, UnixMillis, UploadId, VersionId};
 
 use crate::{
     api::{
         Attributes, Body, LateChecksums, ObjectError, ObjectInfo, PutOptions, RangeChoice, TenantObjects,
         UploadInfo, WriteCondition,
     },
+    sealing::{Sealed, Sealing},
     service::{from_opaque, refused, to_opaque},
     stripes::now,
     tenant::{TenantHandle, info, unexpected},
@@ -52,6 +53,17 @@ pub struct Written {
     pub version: VersionRef,
     /// Whether clients are told of it: versioning is or was enabled.
     pub versioned: bool,
+    /// When it expires.
+    pub expiry: Option<Expiry>,
+}
+
+/// When a current version expires by the rules of its bucket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expiry {
+    /// The moment.
+    pub at: UnixMillis,
+    /// Id of the rule.
+    pub rule: String,
 }
 
 /// Where a part of a multipart object lies.
@@ -91,6 +103,8 @@ pub struct VersionInfo {
     pub hold_known: bool,
     /// What is kept beside it.
     pub extras: Extras,
+    /// When it expires. `None` as well when the version was named.
+    pub expiry: Option<Expiry>,
 }
 
 /// A change of what is kept beside an object.
@@ -165,6 +179,9 @@ pub struct UploadListPage {
 #[async_trait::async_trait]
 #[allow(missing_docs)]
 pub trait VersionedObjects: TenantObjects {
+    /// The same operations, with what is written and read sealed so, whatever the bucket's default is.
+    fn sealed(&self, sealing: Sealing) -> Arc<dyn VersionedObjects>;
+
     /// With `object_lock` versioning is enabled for good.
     async fn create_bucket(&self, bucket: &str, object_lock: bool) -> Result<(), ObjectError>;
     /// Settings, quota and exact usage.
@@ -227,13 +244,14 @@ pub trait VersionedObjects: TenantObjects {
     ) -> Result<Vec<Result<Deleted, ObjectError>>, ObjectError>;
     async fn list_versions(&self, bucket: &str, query: VersionListQuery) -> Result<VersionPage, ObjectError>;
 
+    /// Returns how its parts are sealed, too.
     async fn create_upload(
         &self,
         bucket: &str,
         key: &str,
         attributes: Attributes,
         extras: Extras,
-    ) -> Result<UploadId, ObjectError>;
+    ) -> Result<(UploadId, Sealed), ObjectError>;
     /// `parts` as the client listed them: number and ETag without quotes. `checksums` are kept with the
     /// object in place of those the upload was created with (the gateway computed them from the parts').
     async fn complete_upload(
@@ -258,11 +276,11 @@ fn encode_tags(tags: &Tags) -> Result<Bytes, ObjectError> {
     if tags.is_empty() { Ok(Bytes::new()) } else { to_opaque(tags) }
 }
 
-fn decode_tags(tags: &[u8]) -> Result<Tags, ObjectError> {
+pub(crate) fn decode_tags(tags: &[u8]) -> Result<Tags, ObjectError> {
     if tags.is_empty() { Ok(Tags::new()) } else { from_opaque(tags) }
 }
 
-fn version_info(key: &str, head: &ObjectHead) -> Result<VersionInfo, ObjectError> {
+fn version_info(key: &str, head: &ObjectHead, expiry: Option<Expiry>) -> Result<VersionInfo, ObjectError> {
     let extras = Extras {
         tags: decode_tags(&head.tags)?,
         acl: head.acl.clone(),
@@ -276,6 +294,7 @@ fn version_info(key: &str, head: &ObjectHead) -> Result<VersionInfo, ObjectError
         versioned,
         hold_known: head.hold_known,
         extras,
+        expiry,
     })
 }
 
@@ -295,6 +314,10 @@ impl TenantHandle {
 
 #[async_trait::async_trait]
 impl VersionedObjects for TenantHandle {
+    fn sealed(&self, sealing: Sealing) -> Arc<dyn VersionedObjects> {
+        Arc::new(self.with_sealing(sealing))
+    }
+
     async fn create_bucket(&self, bucket: &str, object_lock: bool) -> Result<(), ObjectError> {
         let route = self.route()?;
         let id = BucketId::from_bytes(random_array());
@@ -352,7 +375,8 @@ impl VersionedObjects for TenantHandle {
         key: &str,
         version: Option<VersionSelector>,
     ) -> Result<VersionInfo, ObjectError> {
-        version_info(key, &self.head_row(bucket, key, version).await?)
+        let (head, expiry) = self.head_row(bucket, key, version).await?;
+        version_info(key, &head, expiry)
     }
 
     async fn get(
@@ -362,8 +386,8 @@ impl VersionedObjects for TenantHandle {
         version: Option<VersionSelector>,
         range: RangeChoice,
     ) -> Result<(VersionInfo, Range<u64>, Body), ObjectError> {
-        let (head, range, body) = self.get_row(bucket, key, version, range).await?;
-        Ok((version_info(key, &head)?, range, body))
+        let (head, expiry, range, body) = self.get_row(bucket, key, version, range).await?;
+        Ok((version_info(key, &head, expiry)?, range, body))
     }
 
     async fn parts(
@@ -456,14 +480,19 @@ impl VersionedObjects for TenantHandle {
         &self,
         bucket: &str,
         key: &str,
-        attributes: Attributes,
+        mut attributes: Attributes,
         extras: Extras,
-    ) -> Result<UploadId, ObjectError> {
+    ) -> Result<(UploadId, Sealed), ObjectError> {
         let upload = UploadId::new(now(), random_array());
-        let (attributes, extras, key_owned) = (to_opaque(&attributes)?, encode(extras)?, key.to_owned());
-        let op = |bucket| Op::CreateUpload { bucket, key: key_owned, upload, attributes, extras };
-        self.on_bucket(bucket, key, op).await?;
-        Ok(upload)
+        let route = self.route()?;
+        let place = self.place(route, bucket).await?;
+        let (sealed, _) = self.begin_sealing(&place)?;
+        sealed.note(&mut attributes);
+        let (attributes, extras) = (to_opaque(&attributes)?, encode(extras)?);
+        let (bucket_id, key_owned) = (place.bucket.id, key.to_owned());
+        let op = Op::CreateUpload { bucket: bucket_id, key: key_owned, upload, attributes, extras };
+        self.backing.propose(route, op).await?.map_err(|refusal| refused(refusal, bucket, key))?;
+        Ok((upload, sealed))
     }
 
     async fn complete_upload(

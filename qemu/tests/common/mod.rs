@@ -123,6 +123,7 @@ fn seed_of(number: u8) -> NodeConfig {
         advertise_peer: peer,
         service_names: Vec::new(),
         s3_domains: Vec::new(),
+        s3: holdfast_model::config::S3Settings::default(),
         buffer_memory: holdfast_model::ByteCount::mib(64),
         bootstrap: None,
         join: None,

@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
+use futures::StreamExt;
 use holdfast_blackbox::{
     cluster_file::ClusterFile,
     http_client::{Https, Trust},
@@ -32,6 +33,10 @@ pub enum Operation {
     Put,
     /// GetObject
     Get,
+    /// DeleteObject of what PUT of the same row wrote
+    Delete,
+    /// ListObjectsV2: one page of 1,000 keys
+    List,
 }
 
 impl fmt::Display for Operation {
@@ -39,6 +44,8 @@ impl fmt::Display for Operation {
         f.pad(match self {
             Self::Put => "put",
             Self::Get => "get",
+            Self::Delete => "delete",
+            Self::List => "list",
         })
     }
 }
@@ -57,7 +64,10 @@ pub struct Row {
 impl Row {
     /// `put 4KiB x16`
     pub fn name(&self) -> String {
-        format!("{} {} x{}", self.operation, self.size_name(), self.clients)
+        match self.operation {
+            Operation::List => format!("list {LISTED_KEYS} x{}", self.clients),
+            operation => format!("{operation} {} x{}", self.size_name(), self.clients),
+        }
     }
 
     /// `64MiB`
@@ -90,6 +100,20 @@ impl Target {
     /// Makes the bucket.
     pub async fn prepare(&self) -> Result<()> {
         self.nodes.first().context("the cluster has no nodes")?.1.create_bucket(self.bucket).await
+    }
+
+    /// Writes the keys that listings list.
+    pub async fn prepare_listing(&self) -> Result<()> {
+        let client = &self.nodes.first().context("the cluster has no nodes")?.1;
+        let writes = (0..LISTED_KEYS).map(|number| async move {
+            let key = format!("{LISTED_PREFIX}{number:04}");
+            client.put(self.bucket, &key, Bytes::from_static(b"x")).await
+        });
+        let mut writes = futures::stream::iter(writes).buffer_unordered(16);
+        while let Some(written) = writes.next().await {
+            written?;
+        }
+        Ok(())
     }
 
     /// A client with connections of its own; clients are spread over the nodes.
@@ -126,7 +150,11 @@ impl Run {
 /// # Errors
 /// When any request fails: a benchmark of errors measures nothing.
 pub async fn run(target: &Target, row: Row, limit: Duration, bytes_max: ByteCount) -> Result<Run> {
-    let requests_max = (bytes_max.get() / row.size.get()).max(row.clients as u64);
+    let requests_max = match row.operation {
+        Operation::Delete => (row.clients * KEYS_A_CLIENT) as u64,
+        Operation::List => u64::MAX,
+        Operation::Put | Operation::Get => (bytes_max.get() / row.size.get()).max(row.clients as u64),
+    };
     let started = Arc::new(AtomicU64::new(0));
     let body = Bytes::from(noise(row.size.get(), usize::try_from(row.size.get())?));
     let mut workers = JoinSet::new();
@@ -165,6 +193,10 @@ fn payload(target: &Target, body: &[u8]) -> Payload {
     if target.signed { Payload::signed(body) } else { Payload::Unsigned }
 }
 
+/// Keys on a page of a listing, and what they begin with.
+const LISTED_KEYS: usize = 1000;
+const LISTED_PREFIX: &str = "listed/";
+
 /// Keys one client writes before it begins again, and reads from.
 const KEYS_A_CLIENT: usize = 16;
 
@@ -183,11 +215,22 @@ impl Worker {
             Operation::Put => self.put(&self.key(count % KEYS_A_CLIENT)).await,
             // The writing row may have ended after one object of each client.
             Operation::Get => self.get(&self.key(0)).await,
+            Operation::Delete => self.client.delete(self.bucket, &self.key(count % KEYS_A_CLIENT)).await,
+            Operation::List => self.list().await,
         }
     }
 
     fn key(&self, turn: usize) -> String {
         format!("{}/{}/{}/{turn}", self.row.size_name(), self.row.clients, self.number)
+    }
+
+    async fn list(&self) -> Result<()> {
+        let call =
+            Call::new(Method::GET, self.bucket, "").query("list-type", 2).query("prefix", LISTED_PREFIX);
+        let answer = self.client.expect(call, Bytes::new()).await?;
+        let found = answer.text().matches("<Key>").count();
+        ensure!(found == LISTED_KEYS, "{found} keys listed of {LISTED_KEYS}");
+        Ok(())
     }
 
     async fn put(&self, key: &str) -> Result<()> {

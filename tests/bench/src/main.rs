@@ -1,10 +1,12 @@
-//! Load client: PUT and GET of three sizes at two widths against a running cluster.
+//! Load client: PUT, GET and DELETE of four sizes, and LIST, at three widths against a running cluster, beside
+//! what the bare parts cost on this machine.
 //!
 //! Every row is bounded in bytes and in time. What a row cost the servers is read from their own metrics
 //! before and after it: CPU seconds of all nodes, flushes of all drives and Raft logs.
 
 #![forbid(unsafe_code)]
 
+mod bare;
 mod body;
 mod cost;
 mod load;
@@ -17,15 +19,16 @@ use clap::{Parser, ValueEnum};
 use holdfast_blackbox::{cluster_file::ClusterFile, paths};
 use holdfast_model::ByteCount;
 
+use bare::Bare;
 use cost::Meter;
 use load::{Operation, Row, Target};
 use report::{Measured, Report};
 
 const BUCKET: &str = "bench";
-const SIZES: [ByteCount; 3] = [ByteCount::kib(4), ByteCount::mib(1), ByteCount::mib(64)];
-const CLIENTS: [usize; 2] = [1, 16];
-/// What one row moves at most; six writing rows fit the drives of a default cluster.
-const ROW_BYTES_MAX: ByteCount = ByteCount::mib(1536);
+const SIZES: [ByteCount; 4] = [ByteCount::kib(4), ByteCount::kib(64), ByteCount::mib(1), ByteCount::mib(64)];
+const CLIENTS: [usize; 3] = [1, 16, 64];
+/// What one row moves at most: what the writing rows leave behind fits the drives of a default cluster.
+const ROW_BYTES_MAX: ByteCount = ByteCount::mib(1024);
 
 /// How bodies are covered by the signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -37,9 +40,9 @@ enum PayloadMode {
 }
 
 #[derive(Debug, Parser)]
-#[command(name = "holdfast-bench", about = "PUT and GET against a running cluster")]
+#[command(name = "holdfast-bench", about = "PUT, GET, DELETE and LIST against a running cluster")]
 struct Arguments {
-    /// Only rows whose name holds this word: put, get, 4KiB, 1MiB, 64MiB
+    /// Only rows whose name holds this word: put, get, delete, list, 4KiB, 64KiB, 1MiB, 64MiB
     name: Option<String>,
     /// Directory with cluster.json
     #[arg(long)]
@@ -61,26 +64,33 @@ async fn main() -> Result<()> {
     let meter = Meter::new(&cluster)?;
 
     let wanted = |row: &Row| arguments.name.as_ref().is_none_or(|word| row.name().contains(word.as_str()));
-    let mut report = Report::new(&cluster, format!("{:?}", arguments.payload).to_lowercase());
+    let bare = Bare::measure()?;
+    println!("  bare parts, CPU s/GB: put {:.2}, get {:.2}; {bare:.2?}", bare.put(), bare.get());
+    let mut report = Report::new(&cluster, format!("{:?}", arguments.payload).to_lowercase(), bare);
     println!("{}", Report::heading());
+    let mut rows = Vec::new();
     for size in SIZES {
         for clients in CLIENTS {
-            let row = |operation| Row { operation, size, clients };
-            let (put, get) = (row(Operation::Put), row(Operation::Get));
-            if !wanted(&put) && !wanted(&get) {
-                continue;
-            }
-            // GET reads what PUT of the same row wrote.
-            for row in [put, get] {
-                let before = meter.read().await?;
-                let run =
-                    load::run(&target, row, Duration::from_secs(arguments.seconds), ROW_BYTES_MAX).await?;
-                ensure!(run.requests() > 0, "{} finished no request", row.name());
-                let measured = Measured::new(row, &run, meter.read().await?.since(&before));
-                println!("{}", measured.line());
-                report.rows.push(measured);
+            // GET reads and DELETE deletes what PUT of the same size and width wrote.
+            let all = [Operation::Put, Operation::Get, Operation::Delete];
+            let all = all.map(|operation| Row { operation, size, clients });
+            if all.iter().any(wanted) {
+                rows.extend(all);
             }
         }
+    }
+    let lists = CLIENTS.map(|clients| Row { operation: Operation::List, size: SIZES[0], clients });
+    if lists.iter().any(wanted) {
+        target.prepare_listing().await?;
+        rows.extend(lists);
+    }
+    for row in rows {
+        let before = meter.read().await?;
+        let run = load::run(&target, row, Duration::from_secs(arguments.seconds), ROW_BYTES_MAX).await?;
+        ensure!(run.requests() > 0, "{} finished no request", row.name());
+        let measured = Measured::new(row, &run, meter.read().await?.since(&before), &bare);
+        println!("{}", measured.line());
+        report.rows.push(measured);
     }
     let saved = report.save(&paths::target().join("bench"))?;
     println!("\n  {}", saved.display());

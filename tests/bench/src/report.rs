@@ -11,6 +11,7 @@ use holdfast_blackbox::cluster_file::ClusterFile;
 use serde::Serialize;
 
 use crate::{
+    bare::Bare,
     cost::Cost,
     load::{Operation, Row, Run},
 };
@@ -32,7 +33,11 @@ pub struct Measured {
     pub p50_ms: f64,
     pub p99_ms: f64,
     pub server_cpu_seconds: f64,
-    pub server_cpu_seconds_per_gb: f64,
+    pub server_cpu_microseconds_per_request: f64,
+    /// Absent where no content moves.
+    pub server_cpu_seconds_per_gb: Option<f64>,
+    /// CPU of the bare parts over CPU of the servers: 1 would be a server that does nothing else.
+    pub bare_ratio: Option<f64>,
     pub log_flushes: f64,
     pub drive_flushes: f64,
     /// Of log and drives together; absent for reads.
@@ -41,9 +46,15 @@ pub struct Measured {
 
 impl Measured {
     /// Puts what was done and what it cost together.
-    pub fn new(row: Row, run: &Run, cost: Cost) -> Self {
+    pub fn new(row: Row, run: &Run, cost: Cost, bare: &Bare) -> Self {
         let requests = run.requests();
-        let bytes = (requests * row.size.get()) as f64;
+        let bare = match row.operation {
+            Operation::Put => Some(bare.put()),
+            Operation::Get => Some(bare.get()),
+            Operation::Delete | Operation::List => None,
+        };
+        let bytes = if bare.is_some() { (requests * row.size.get()) as f64 } else { 0.0 };
+        let per_gb = bare.map(|_| cost.cpu_seconds / (bytes / GB));
         let seconds = run.elapsed.as_secs_f64();
         Self {
             name: row.name(),
@@ -56,7 +67,9 @@ impl Measured {
             p50_ms: run.percentile(50).as_secs_f64() * 1e3,
             p99_ms: run.percentile(99).as_secs_f64() * 1e3,
             server_cpu_seconds: cost.cpu_seconds,
-            server_cpu_seconds_per_gb: cost.cpu_seconds / (bytes / GB),
+            server_cpu_microseconds_per_request: cost.cpu_seconds * 1e6 / requests as f64,
+            server_cpu_seconds_per_gb: per_gb,
+            bare_ratio: bare.zip(per_gb).map(|(bare, spent)| bare / spent),
             log_flushes: cost.log_flushes,
             drive_flushes: cost.drive_flushes,
             flushes_per_put: (row.operation == Operation::Put)
@@ -66,16 +79,18 @@ impl Measured {
 
     /// Its line of the table.
     pub fn line(&self) -> String {
-        let flushes = self.flushes_per_put.map_or_else(|| "-".to_owned(), |count| format!("{count:.2}"));
+        let shown = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"));
+        let (flushes, per_gb) = (shown(self.flushes_per_put), shown(self.server_cpu_seconds_per_gb));
+        let ratio = shown(self.bare_ratio);
         format!(
-            "  {:<14} {:>8} {:>10.1} {:>9.1} {:>10.2} {:>10.2} {:>10.2} {flushes:>11}",
+            "  {:<16} {:>8} {:>10.1} {:>9.1} {:>10.2} {:>10.2} {:>10.0} {per_gb:>9} {ratio:>6} {flushes:>11}",
             self.name,
             self.requests,
             self.requests_per_second,
             self.megabytes_per_second,
             self.p50_ms,
             self.p99_ms,
-            self.server_cpu_seconds_per_gb,
+            self.server_cpu_microseconds_per_request,
         )
     }
 }
@@ -88,17 +103,20 @@ pub struct Report {
     pub nodes: usize,
     pub payload: String,
     pub host_cpus: usize,
+    /// The bare parts, measured before the rows.
+    pub bare: Bare,
     pub rows: Vec<Measured>,
 }
 
 impl Report {
     /// An empty report.
-    pub fn new(cluster: &ClusterFile, payload: String) -> Self {
+    pub fn new(cluster: &ClusterFile, payload: String, bare: Bare) -> Self {
         Self {
             unix_seconds: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs()),
             nodes: cluster.nodes.len(),
             payload,
             host_cpus: std::thread::available_parallelism().map_or(0, usize::from),
+            bare,
             rows: Vec::new(),
         }
     }
@@ -106,8 +124,17 @@ impl Report {
     /// The table's heading.
     pub fn heading() -> String {
         format!(
-            "\n  {:<14} {:>8} {:>10} {:>9} {:>10} {:>10} {:>10} {:>11}",
-            "row", "requests", "requests/s", "MB/s", "p50 ms", "p99 ms", "CPU s/GB", "flushes/PUT"
+            "\n  {:<16} {:>8} {:>10} {:>9} {:>10} {:>10} {:>10} {:>9} {:>6} {:>11}",
+            "row",
+            "requests",
+            "requests/s",
+            "MB/s",
+            "p50 ms",
+            "p99 ms",
+            "CPU us/op",
+            "CPU s/GB",
+            "ratio",
+            "flushes/PUT"
         )
     }
 

@@ -133,6 +133,7 @@ async fn run(arguments: &Arguments) -> Result<Report> {
         level: None,
         cluster_name: "nemesis".to_owned(),
         advertise: links.addresses(),
+        s3: holdfast_model::config::S3Settings::default(),
         known_ports: false,
     };
     let cluster = DevCluster::create(&spec, &|what| println!("{what}")).await?;

@@ -99,7 +99,7 @@ fn steps(scope: Scope) -> Vec<Step> {
         command("black box: cluster of processes", || blackbox("cluster")),
     ];
     if scope == Scope::Full {
-        steps.push(command("black box: aws, rclone, s3cmd, boto3", || blackbox("clients")));
+        steps.push(command("black box: aws, rclone, s3cmd, boto3, restic", || blackbox("clients")));
         steps.push(command("virtual machines: harness", || {
             Ok(with(&[
                 "test",

@@ -2,6 +2,7 @@
 
 mod buckets;
 mod contents;
+mod lifecycle;
 mod objects;
 mod requests;
 mod stripes;
@@ -72,6 +73,7 @@ fn apply_op(writer: &mut Writer<'_>, op: Op) -> rusqlite::Result<Outcome> {
         Op::RemoveGarbage { ids } => stripes::remove_garbage(writer, &ids),
         Op::MoveShards(moves) => stripes::move_shards(writer, &moves),
         Op::Condemn { stripes } => stripes::condemn(writer, &stripes),
+        Op::Lifecycle { bucket, items } => lifecycle::apply(writer, bucket, &items),
     }
 }
 

@@ -155,6 +155,38 @@ impl Writer<'_> {
             .optional()
     }
 
+    /// The newest version of a key, a delete marker included.
+    pub(super) fn newest(&self, bucket: i64, key: &str) -> rusqlite::Result<Option<Version>> {
+        match self.current(bucket, key)? {
+            Some(current) => Ok(Some(current)),
+            None => self.newest_old(bucket, key),
+        }
+    }
+
+    /// A version in `versions` by its own id, a null version included.
+    pub(super) fn old_version(
+        &self,
+        bucket: i64,
+        key: &str,
+        version: VersionId,
+    ) -> rusqlite::Result<Option<Version>> {
+        let sql =
+            format!("SELECT {VERSION_COLUMNS} FROM versions WHERE bucket = ?1 AND key = ?2 AND rank = ?3");
+        self.db
+            .prepare_cached(&sql)?
+            .query_row(params![bucket, key.as_bytes(), rank(version)], |row| version_from(row, false))
+            .optional()
+    }
+
+    /// How many versions and markers of a key are in `versions`, 2 at most.
+    pub(super) fn count_old(&self, bucket: i64, key: &str) -> rusqlite::Result<i64> {
+        self.db
+            .prepare_cached(
+                "SELECT count(*) FROM (SELECT 1 FROM versions WHERE bucket = ?1 AND key = ?2 LIMIT 2)",
+            )?
+            .query_row(params![bucket, key.as_bytes()], |row| row.get(0))
+    }
+
     /// The null version in `versions`.
     fn old_null(&self, bucket: i64, key: &str) -> rusqlite::Result<Option<Version>> {
         let sql =
@@ -181,17 +213,7 @@ impl Writer<'_> {
         match selector {
             _ if bucket.versioning == Versioning::Off => Ok(None),
             VersionSelector::Null => self.old_null(bucket.no, key),
-            VersionSelector::Id(id) => {
-                let sql = format!(
-                    "SELECT {VERSION_COLUMNS} FROM versions WHERE bucket = ?1 AND key = ?2 AND rank = ?3"
-                );
-                let found = self
-                    .db
-                    .prepare_cached(&sql)?
-                    .query_row(params![bucket.no, key.as_bytes(), rank(id)], |row| version_from(row, false))
-                    .optional()?;
-                Ok(found.filter(wanted))
-            }
+            VersionSelector::Id(id) => Ok(self.old_version(bucket.no, key, id)?.filter(wanted)),
         }
     }
 

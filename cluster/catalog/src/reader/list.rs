@@ -1,5 +1,6 @@
 //! Listing current objects.
 
+use bytes::Bytes;
 use holdfast_model::{UnixMillis, VersionId, limits::LIST_KEYS_MAX};
 use rusqlite::params;
 
@@ -43,9 +44,11 @@ pub struct ListedObject {
     pub etag: String,
     /// When it was stored.
     pub modified: UnixMillis,
+    /// Attributes, as they were given.
+    pub attributes: Bytes,
 }
 
-const COLUMNS: &str = "key, version, size, etag, modified";
+const COLUMNS: &str = "key, version, size, etag, modified, attributes";
 
 impl PartitionReader {
     /// One page of a bucket.
@@ -90,6 +93,7 @@ impl PartitionReader {
                         size: count_from(row, 2)?,
                         etag: row.get(3)?,
                         modified: time_from(row, 4)?,
+                        attributes: row.get::<_, Vec<u8>>(5)?.into(),
                         key: key.clone(),
                     });
                     last = Some(key);

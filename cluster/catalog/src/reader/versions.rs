@@ -3,6 +3,7 @@
 //! Two tables are read side by side: current objects, and everything older. A key costs one step in each,
 //! a version one step, a common prefix one seek in each.
 
+use bytes::Bytes;
 use holdfast_model::{UnixMillis, VersionId, limits::LIST_KEYS_MAX};
 use rusqlite::{Row, Rows, params};
 
@@ -66,9 +67,13 @@ pub struct ListedVersion {
     pub modified: UnixMillis,
     /// When a newer version came. `None` for the newest.
     pub noncurrent_since: Option<UnixMillis>,
+    /// Tags, as they were given; empty is none.
+    pub tags: Bytes,
+    /// Attributes, as they were given.
+    pub attributes: Bytes,
 }
 
-const COLUMNS: &str = "key, version, size, etag, modified, flags";
+const COLUMNS: &str = "key, version, size, etag, modified, flags, tags, attributes";
 
 /// One of the two tables, read row by row.
 struct Side<'s> {
@@ -101,7 +106,9 @@ fn listed(row: &Row<'_>, current: bool) -> rusqlite::Result<ListedVersion> {
         size: count_from(row, 2)?,
         etag: row.get(3)?,
         modified: time_from(row, 4)?,
-        noncurrent_since: if current { None } else { Some(time_from(row, 6)?) },
+        noncurrent_since: if current { None } else { Some(time_from(row, 8)?) },
+        tags: row.get::<_, Option<Vec<u8>>>(6)?.unwrap_or_default().into(),
+        attributes: row.get::<_, Vec<u8>>(7)?.into(),
     })
 }
 

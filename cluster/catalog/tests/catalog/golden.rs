@@ -3,9 +3,9 @@
 use bytes::Bytes;
 use holdfast_catalog::{
     BucketChange, BucketStateRule, Command, Condition, DefaultRetention, Deleted, DocumentKind, GarbageId,
-    MoveShards, ObjectChange, Op, Orphan, Outcome, Quota, Refusal, RequestId, Response, Retention,
-    RetentionMode, RetentionPeriod, SetObject, ShardMove, VersionSelector, Versioning, decode_outcome,
-    encode_outcome,
+    LifecycleItem, LifecycleStep, MoveShards, ObjectChange, Op, Orphan, Outcome, Quota, Refusal, RequestId,
+    Response, Retention, RetentionMode, RetentionPeriod, SetObject, ShardMove, VersionSelector, Versioning,
+    decode_outcome, encode_outcome,
 };
 use holdfast_model::{Generation, ShardIndex, UnixMillis};
 
@@ -63,6 +63,17 @@ fn commands() -> Vec<Command> {
             moves: vec![shard],
         }),
         Op::Condemn { stripes: vec![orphan] },
+        Op::Lifecycle {
+            bucket: bucket_id(1),
+            items: [
+                LifecycleStep::ExpireCurrent { marker: [6; 10] },
+                LifecycleStep::ExpireNoncurrent,
+                LifecycleStep::ExpireMarker,
+                LifecycleStep::Attributes(Bytes::from_static(b"attributes")),
+            ]
+            .map(|step| LifecycleItem { key: "k".into(), version: version(1), step })
+            .to_vec(),
+        },
     ];
     ops.into_iter()
         .map(|op| Command {
@@ -130,7 +141,7 @@ fn version_2_outcomes_stay_readable() {
 proptest::proptest! {
     #[test]
     fn no_bytes_make_decoding_panic(
-        which in 0..22usize,
+        which in 0..commands().len(),
         flips in proptest::collection::vec((0..400usize, 0..=255u8), 0..4),
         noise in proptest::collection::vec(0..=255u8, 0..64),
     ) {

@@ -5,6 +5,7 @@
 mod common;
 mod golden;
 mod history;
+mod lifecycle;
 mod listing;
 mod measure;
 mod model;

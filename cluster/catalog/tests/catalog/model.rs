@@ -172,6 +172,8 @@ impl Model {
                 Ok(Response::GarbageRemoved(ids.iter().map(|id| self.remove_garbage(*id)).collect()))
             }
             Op::MoveShards(moves) => self.move_shards(moves),
+            // Steps are about versions that a worker judged, which histories do not do: `lifecycle.rs` tries them.
+            Op::Lifecycle { .. } => unreachable!("no history has lifecycle steps"),
             Op::Condemn { stripes } => {
                 Ok(Response::Condemned(stripes.iter().map(|orphan| self.condemn(orphan)).collect()))
             }

@@ -124,6 +124,13 @@ impl AdminBackend for Example {
         Ok(AccessKeyPair { access_key, secret_key: Secret::new("another-secret-shown-once".into()) })
     }
 
+    async fn create_encryption_key(&self, tenant: &str, _: &str) -> Result<(), AdminError> {
+        match self.tenants.lock().iter().any(|known| known.name == tenant) {
+            true => Ok(()),
+            false => Err(AdminError::NotFound { what: format!("tenant \"{tenant}\"") }),
+        }
+    }
+
     async fn work(&self) -> Result<WorkStatus, AdminError> {
         Ok(WorkStatus {
             debt_stripes: 12,

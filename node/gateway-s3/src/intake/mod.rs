@@ -284,6 +284,8 @@ struct Verify {
     payload: Option<(Hasher, Vec<u8>)>,
     md5: Option<(md5::Md5, [u8; 16])>,
     checksum: Option<(Algorithm, Hasher)>,
+    /// Computed and compared with nothing.
+    also: Option<(Algorithm, Hasher)>,
     expected: Option<Vec<u8>>,
     trailers_declared: Vec<String>,
     trailers_seen: bool,
@@ -301,6 +303,10 @@ impl Verify {
                 .checksum
                 .as_ref()
                 .map(|declared| (declared.algorithm, Hasher::new(declared.algorithm))),
+            also: plan
+                .also
+                .filter(|also| plan.checksum.as_ref().is_none_or(|declared| declared.algorithm != *also))
+                .map(|also| (also, Hasher::new(also))),
             expected: plan.checksum.as_ref().and_then(|declared| declared.value.clone()),
             trailers_declared: plan.trailers.clone(),
             trailers_seen: plan.trailers.is_empty(),
@@ -325,7 +331,7 @@ impl Verify {
         if let Some((hasher, _)) = &mut self.md5 {
             hasher.update(bytes);
         }
-        if let Some((_, hasher)) = &mut self.checksum {
+        for (_, hasher) in self.checksum.iter_mut().chain(&mut self.also) {
             hasher.update(bytes);
         }
         Ok(())
@@ -374,6 +380,9 @@ impl Verify {
                 return Err(Fault::Checksum(algorithm));
             }
             verified.insert(algorithm.name().to_owned(), checksum::encode(&value));
+        }
+        if let Some((algorithm, hasher)) = self.also.take() {
+            verified.insert(algorithm.name().to_owned(), checksum::encode(&hasher.finish()));
         }
         Ok(verified)
     }
@@ -428,6 +437,15 @@ mod tests {
             assert_eq!(result, Err(fault));
             assert!(outcome.checksums().is_empty());
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_computed_besides_is_left_with_the_outcome() {
+        let also = Some(Algorithm::Crc64Nvme);
+        let plan = Plan { checksum: crc32("y/Q5Jg=="), also, ..Plan::default() };
+        let (_, outcome) = run(plan, &[b"123456789"]).await;
+        let both = outcome.checksums();
+        assert_eq!((both["CRC32"].as_str(), both["CRC64NVME"].as_str()), ("y/Q5Jg==", "rosUhgp5mIg="));
     }
 
     fn trailed() -> Plan {

@@ -41,6 +41,8 @@ pub struct Plan {
     pub content_md5: Option<[u8; 16]>,
     /// `x-amz-checksum-*`.
     pub checksum: Option<DeclaredChecksum>,
+    /// A checksum that is computed though nobody declared it.
+    pub also: Option<Algorithm>,
     /// Most bytes taken, when that is less than S3 allows for content.
     pub size_max: Option<u64>,
     /// Names in `x-amz-trailer`, in lower case.

@@ -18,6 +18,7 @@ use crate::{
         },
     },
     service::Context,
+    sse,
 };
 
 /// What can be asked for.
@@ -47,6 +48,7 @@ pub(crate) async fn get(
     let marker = u32::try_from(input.part_number_marker.unwrap_or(0))
         .map_err(|_| Refusal::because("InvalidArgument", "x-amz-part-number-marker must not be negative."))?;
     let found = cx.objects.head(&input.bucket, &input.key, selector).await?;
+    sse::admit(&cx.call.headers, &found.info.attributes)?;
     let info = &found.info;
     let mut output = GetObjectAttributesOutput {
         last_modified: Some(timestamp_seconds(info.modified)),
@@ -55,8 +57,8 @@ pub(crate) async fn get(
     };
     output.e_tag = etag(&info.etag).filter(|_| asked(ObjectAttributes::ETAG));
     output.object_size = i64::try_from(info.size).ok().filter(|_| asked(ObjectAttributes::OBJECT_SIZE));
-    output.storage_class =
-        asked(ObjectAttributes::STORAGE_CLASS).then(|| StorageClass::from_static(StorageClass::STANDARD));
+    output.storage_class = asked(ObjectAttributes::STORAGE_CLASS)
+        .then(|| StorageClass::from(info.attributes.storage_class().to_owned()));
     if asked(ObjectAttributes::CHECKSUM) && !info.attributes.checksums.is_empty() {
         let mut checksum =
             Checksum { checksum_type: checksum_type(&info.attributes.checksums), ..Default::default() };

@@ -6,21 +6,25 @@ use std::collections::BTreeMap;
 use holdfast_model::limits::{LIST_KEYS_MAX, PART_NUMBER_MAX};
 use holdfast_object::{
     api::{ObjectError, PartInfo, UploadInfo},
+    sealing::Sealed,
     versioned::Written,
 };
 use s3s::{
     S3Request, S3Response,
-    dto::{ChecksumType, CompleteMultipartUploadInput, CompleteMultipartUploadOutput, CompletedPart},
+    dto::{
+        ChecksumType, CompleteMultipartUploadInput, CompleteMultipartUploadOutput, CompletedPart,
+        ServerSideEncryption,
+    },
 };
 
 use crate::{
     errors::Refusal,
     intake::checksum::{self, Algorithm},
     ops::{
+        lifecycle,
         multipart::{Declared, part_number},
         shared::{
-            checksum_type, encryption, etag, fill_checksums, upload_id, version_shown, write_condition,
-            write_refused,
+            checksum_type, etag, fill_checksums, upload_id, version_shown, write_condition, write_refused,
         },
     },
     service::Context,
@@ -79,6 +83,10 @@ pub(crate) async fn complete(
     Ok(answer(input.bucket, input.key, &done))
 }
 
+fn algorithm(name: &'static str) -> Option<ServerSideEncryption> {
+    Some(ServerSideEncryption::from_static(name))
+}
+
 fn answer(bucket: String, key: String, done: &Written) -> S3Response<CompleteMultipartUploadOutput> {
     let info = &done.info;
     let checksums = &info.attributes.checksums;
@@ -86,10 +94,20 @@ fn answer(bucket: String, key: String, done: &Written) -> S3Response<CompleteMul
         location: Some(format!("/{bucket}/{key}")),
         e_tag: etag(&info.etag),
         checksum_type: checksum_type(checksums),
-        server_side_encryption: encryption(),
+        expiration: lifecycle::header(done.expiry.as_ref()),
         version_id: version_shown(done.versioned, done.version),
         ..Default::default()
     };
+    match Sealed::of(&info.attributes) {
+        Sealed::Own => output.server_side_encryption = algorithm(ServerSideEncryption::AES256),
+        // As AWS: the key is not spoken of when its parts are put together.
+        Sealed::Customer(_) => {}
+        Sealed::Named(named) => {
+            output.server_side_encryption = algorithm(ServerSideEncryption::AWS_KMS);
+            output.ssekms_key_id = Some(named.id);
+            output.bucket_key_enabled = named.bucket_key.then_some(true);
+        }
+    }
     fill_checksums!(output, checksums);
     output.bucket = Some(bucket);
     output.key = Some(key);
@@ -169,7 +187,7 @@ fn whole(
     parts: &[(u32, String)],
     stored: &BTreeMap<u32, PartInfo>,
 ) -> Result<BTreeMap<String, String>, Refusal> {
-    let Some(declared) = Declared::of(&begun.attributes) else { return Ok(BTreeMap::new()) };
+    let Some(declared) = Declared::of(&begun.attributes) else { return Ok(implied(parts, stored)) };
     let algorithm = declared.algorithm;
     let mut values = Vec::with_capacity(parts.len());
     for (number, _) in parts {
@@ -194,6 +212,19 @@ fn whole(
     Ok(BTreeMap::from([(algorithm.name().to_owned(), value)]))
 }
 
+/// The checksum of an object whose upload was begun without an algorithm, as AWS gives one: CRC64NVME of all
+/// bytes. Nothing when a part has none: it was stored by an earlier release.
+fn implied(parts: &[(u32, String)], stored: &BTreeMap<u32, PartInfo>) -> BTreeMap<String, String> {
+    let algorithm = Algorithm::Crc64Nvme;
+    let value = |(number, _): &(u32, String)| {
+        let part = stored.get(number)?;
+        Some((algorithm.decode(part.checksums.get(algorithm.name())?)?, part.size))
+    };
+    let values: Option<Vec<_>> = parts.iter().map(value).collect();
+    let whole = values.and_then(|values| checksum::full_object(algorithm, &values));
+    whole.map(|whole| (algorithm.name().to_owned(), whole)).into_iter().collect()
+}
+
 /// What the client says the object's checksum is.
 fn check_whole(
     input: &CompleteMultipartUploadInput,
@@ -202,7 +233,7 @@ fn check_whole(
 ) -> Result<(), Refusal> {
     let declared = Declared::of(&begun.attributes);
     if let Some(kind) = input.checksum_type.as_ref().map(ChecksumType::as_str)
-        && declared.is_none_or(|declared| declared.kind() != kind)
+        && declared.map_or(ChecksumType::FULL_OBJECT, Declared::kind) != kind
     {
         let said = format!("The upload was not created with the {kind} checksum type.");
         return Err(Refusal::because("InvalidRequest", said));

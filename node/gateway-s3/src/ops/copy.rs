@@ -11,6 +11,7 @@ use holdfast_object::{
     api::{Attributes, Body, BodyError, ObjectError, ObjectInfo, PutOptions, RangeChoice},
     versioned::{VersionInfo, VersionSelector},
 };
+use http::HeaderMap;
 use s3s::{
     S3Request, S3Response,
     dto::{
@@ -24,14 +25,16 @@ use crate::{
     intake::{Fault, Intake, Outcome, checksum::Algorithm},
     ops::{
         condition::Conditions,
+        encryption, lifecycle,
         multipart::{Declared, part_number},
         shared::{
-            attributes, checksum_type, encryption, etag, fill_checksums, same_version, timestamp, upload_id,
-            version, version_shown, write_condition, write_refused,
+            REDIRECT, attributes, checksum_type, class_and_redirect, etag, fill_checksums, same_version,
+            timestamp, upload_id, version, version_shown, write_condition, write_refused,
         },
         write::extras,
     },
     service::Context,
+    sse,
 };
 
 /// What a copy reads.
@@ -62,7 +65,7 @@ impl Source {
 
     /// What is there now, when the client's conditions on it hold.
     async fn look(&self, cx: &Context) -> Result<VersionInfo, Refusal> {
-        let found = match cx.objects.head(&self.bucket, &self.key, self.version).await {
+        let found = match cx.source.head(&self.bucket, &self.key, self.version).await {
             Err(ObjectError::DeleteMarker { named: true, .. }) => {
                 return Err(Refusal::because(
                     "InvalidRequest",
@@ -106,6 +109,7 @@ fn missing_checksum(asked: Option<Algorithm>, source: &ObjectInfo) -> Option<Alg
         Some(algorithm) if kept.contains_key(algorithm.name()) && !composite(&algorithm) => None,
         Some(algorithm) => Some(algorithm),
         // The copy is one piece: what was the checksum of parts is not its checksum.
+        None if kept.is_empty() => Some(Algorithm::Crc64Nvme),
         None => Algorithm::ALL.into_iter().find(composite),
     }
 }
@@ -119,6 +123,13 @@ fn replaces(directive: Option<&str>, what: &str) -> Result<bool, Refusal> {
             .with("ArgumentName", format!("x-amz-{what}-directive"))
             .with("ArgumentValue", other)),
     }
+}
+
+/// Whether a copy asks for something else than its source has, by header alone.
+fn changes(headers: &HeaderMap) -> bool {
+    [sse::ALGORITHM, sse::CUSTOMER_ALGORITHM, "x-amz-storage-class", REDIRECT]
+        .iter()
+        .any(|name| headers.contains_key(*name))
 }
 
 pub(crate) async fn copy(
@@ -137,7 +148,7 @@ pub(crate) async fn copy(
         })?),
     };
     let itself = source.bucket == input.bucket && source.key == input.key && source.version.is_none();
-    if itself && !replace && asked.is_none() {
+    if itself && !replace && asked.is_none() && !changes(&cx.call.headers) {
         return Err(Refusal::because(
             "InvalidRequest",
             "This copy request is illegal because it is trying to copy an object to itself without changing the \
@@ -149,8 +160,7 @@ pub(crate) async fn copy(
     let seen = source.look(&cx).await?;
     check_size(seen.info.size)?;
     let selector = Some(same_version(seen.version));
-    let (found, range, body) =
-        cx.objects.get(&source.bucket, &source.key, selector, RangeChoice::All).await?;
+    let (found, range, body) = cx.source.get(&source.bucket, &source.key, selector, RangeChoice::All).await?;
     if !retag {
         extras.tags.clone_from(&found.extras.tags);
     }
@@ -159,7 +169,8 @@ pub(crate) async fn copy(
         None => found.info.attributes.checksums.clone(),
         Some(_) => BTreeMap::new(),
     };
-    let base = fresh.unwrap_or_else(|| found.info.attributes.clone());
+    let mut base = fresh.unwrap_or_else(|| found.info.attributes.clone());
+    class_and_redirect(&cx.call.headers, &mut base)?;
     let options = PutOptions {
         length: Some(range.end - range.start),
         content_md5: None,
@@ -181,13 +192,15 @@ pub(crate) async fn copy(
         ..Default::default()
     };
     fill_checksums!(result, checksums);
-    Ok(S3Response::new(CopyObjectOutput {
+    let mut output = CopyObjectOutput {
         copy_object_result: Some(result),
         copy_source_version_id: version_shown(found.versioned, found.version),
-        server_side_encryption: encryption(),
+        expiration: lifecycle::header(written.expiry.as_ref()),
         version_id: version_shown(written.versioned, written.version),
         ..Default::default()
-    }))
+    };
+    encryption::tell!(output, cx, Sealed::of(&written.info.attributes));
+    Ok(S3Response::new(output))
 }
 
 /// `bytes=first-last`, both given and both inside the source.
@@ -220,14 +233,13 @@ pub(crate) async fn part(
     let seen = source.look(&cx).await?;
     let choice = part_range(input.copy_source_range.as_deref(), seen.info.size)?;
     let selector = Some(same_version(seen.version));
-    let (found, range, body) = cx.objects.get(&source.bucket, &source.key, selector, choice).await?;
+    let (found, range, body) = cx.source.get(&source.bucket, &source.key, selector, choice).await?;
     let length = range.end - range.start;
     check_size(length)?;
     let outcome = Arc::new(Outcome::default());
-    let body = match Declared::of(&begun.attributes) {
-        Some(declared) => hashed(body, declared.algorithm, &outcome),
-        None => body,
-    };
+    let algorithm =
+        Declared::of(&begun.attributes).map_or(Algorithm::Crc64Nvme, |declared| declared.algorithm);
+    let body = hashed(body, algorithm, &outcome);
     let options = PutOptions { length: Some(length), ..PutOptions::default() };
     let late = Some(outcome.late());
     let info = cx.objects.put_part(&input.bucket, &input.key, upload, number, body, options, late).await?;
@@ -237,12 +249,13 @@ pub(crate) async fn part(
         ..Default::default()
     };
     fill_checksums!(result, &outcome.checksums());
-    Ok(S3Response::new(UploadPartCopyOutput {
+    let mut output = UploadPartCopyOutput {
         copy_part_result: Some(result),
         copy_source_version_id: version_shown(found.versioned, found.version),
-        server_side_encryption: encryption(),
         ..Default::default()
-    }))
+    };
+    encryption::tell!(output, cx, info.sealed);
+    Ok(S3Response::new(output))
 }
 
 #[cfg(test)]

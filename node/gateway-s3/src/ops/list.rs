@@ -97,7 +97,7 @@ fn object(info: ObjectInfo, names: &Names, owner: Option<&Owner>) -> Object {
         e_tag: etag(&info.etag),
         size: i64::try_from(info.size).ok(),
         last_modified: Some(timestamp(info.modified)),
-        storage_class: Some(ObjectStorageClass::from_static(ObjectStorageClass::STANDARD)),
+        storage_class: Some(ObjectStorageClass::from(info.attributes.storage_class().to_owned())),
         owner: owner.cloned(),
         ..Default::default()
     }

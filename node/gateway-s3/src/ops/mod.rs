@@ -2,10 +2,14 @@
 
 pub(crate) mod attributes;
 pub(crate) mod bucket;
+pub(crate) mod class;
 pub(crate) mod complete;
 pub(crate) mod condition;
 pub(crate) mod copy;
 pub(crate) mod delete;
+pub(crate) mod documents;
+pub(crate) mod encryption;
+pub(crate) mod lifecycle;
 pub(crate) mod list;
 pub(crate) mod lock;
 pub(crate) mod multipart;
@@ -13,6 +17,7 @@ pub(crate) mod read;
 pub(crate) mod settings;
 pub(crate) mod shared;
 pub(crate) mod tagging;
+pub(crate) mod unused;
 pub(crate) mod uploads;
 pub(crate) mod versioning;
 pub(crate) mod versions;

@@ -3,8 +3,13 @@
 //! An upload remembers which checksum it was begun with: its attributes hold, in place of a value, the
 //! kind (`COMPOSITE`, `FULL_OBJECT`). [`super::complete`] puts the value there.
 
+use std::collections::BTreeMap;
+
 use holdfast_model::limits::PART_NUMBER_MAX;
-use holdfast_object::api::{Attributes, PutOptions};
+use holdfast_object::{
+    api::{Attributes, PutOptions},
+    sealing::Sealed,
+};
 use s3s::{
     S3Request, S3Response,
     dto::{
@@ -18,11 +23,13 @@ use crate::{
     errors::Refusal,
     intake::{checksum::Algorithm, plan},
     ops::{
+        encryption,
         list::limit,
-        shared::{attributes, encryption, etag, fill_checksums, timestamp, upload_id},
+        shared::{attributes, etag, fill_checksums, timestamp, upload_id},
         write::extras,
     },
     service::Context,
+    sse,
 };
 
 /// The checksum an upload was begun with.
@@ -73,6 +80,17 @@ impl Declared {
         if self.full_object { ChecksumType::FULL_OBJECT } else { ChecksumType::COMPOSITE }
     }
 
+    /// The checksums of a part that are shown: that of the upload's algorithm, when it was begun with one.
+    pub(super) fn shown(
+        declared: Option<Self>,
+        mut checksums: BTreeMap<String, String>,
+    ) -> BTreeMap<String, String> {
+        if let Some(declared) = declared {
+            checksums.retain(|name, _| name == declared.algorithm.name());
+        }
+        checksums
+    }
+
     /// What an upload was begun with.
     pub(super) fn of(attributes: &Attributes) -> Option<Self> {
         let (name, kind) = attributes.checksums.first_key_value()?;
@@ -109,16 +127,17 @@ pub(crate) async fn create(
         attributes.checksums.insert(declared.algorithm.name().to_owned(), declared.kind().to_owned());
     }
     let extras = extras(&cx, input.tagging.as_deref())?;
-    let upload = cx.objects.create_upload(&input.bucket, &input.key, attributes, extras).await?;
-    Ok(S3Response::new(CreateMultipartUploadOutput {
+    let (upload, sealed) = cx.objects.create_upload(&input.bucket, &input.key, attributes, extras).await?;
+    let mut output = CreateMultipartUploadOutput {
         bucket: Some(input.bucket),
         key: Some(input.key),
         upload_id: Some(upload.to_string()),
         checksum_algorithm: algorithm(declared),
         checksum_type: kind(declared),
-        server_side_encryption: encryption(),
         ..Default::default()
-    }))
+    };
+    encryption::tell!(output, cx, sealed);
+    Ok(S3Response::new(output))
 }
 
 pub(crate) async fn part(
@@ -132,15 +151,16 @@ pub(crate) async fn part(
         content_md5: plan::content_md5(&cx.call.headers)?,
         ..PutOptions::default()
     };
+    if sse::chooses(&cx.call.headers) {
+        let (begun, _) = cx.objects.list_parts(&input.bucket, &input.key, upload, 0, 0).await?;
+        sse::check_part(&cx.call.headers, &Sealed::of(&begun.attributes))?;
+    }
     let body = Box::pin(cx.call.take_content()?);
     let late = cx.call.outcome.late();
     let info =
         cx.objects.put_part(&input.bucket, &input.key, upload, number, body, options, Some(late)).await?;
-    let mut output = UploadPartOutput {
-        e_tag: etag(&info.etag),
-        server_side_encryption: encryption(),
-        ..Default::default()
-    };
+    let mut output = UploadPartOutput { e_tag: etag(&info.etag), ..Default::default() };
+    encryption::tell!(output, cx, info.sealed);
     fill_checksums!(output, &cx.call.outcome.checksums());
     Ok(S3Response::new(output))
 }
@@ -183,7 +203,7 @@ pub(crate) async fn list_parts(
             last_modified: Some(timestamp(part.modified)),
             ..Default::default()
         };
-        fill_checksums!(shown, &part.checksums);
+        fill_checksums!(shown, &Declared::shown(declared, part.checksums));
         shown
     });
     Ok(S3Response::new(ListPartsOutput {
@@ -193,7 +213,7 @@ pub(crate) async fn list_parts(
         upload_id: Some(input.upload_id),
         initiator: Some(initiator(&cx.owner)),
         owner: Some(cx.owner),
-        storage_class: Some(StorageClass::from_static(StorageClass::STANDARD)),
+        storage_class: Some(StorageClass::from(info.attributes.storage_class().to_owned())),
         part_number_marker: i32::try_from(after).ok(),
         next_part_number_marker: i32::try_from(next).ok(),
         max_parts: i32::try_from(limit).ok(),

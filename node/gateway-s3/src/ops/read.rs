@@ -13,21 +13,23 @@ use s3s::{
     S3Request, S3Response,
     dto::{
         ChecksumMode, GetObjectInput, GetObjectOutput, HeadObjectInput, HeadObjectOutput,
-        Range as RangeHeader, StreamingBlob,
+        Range as RangeHeader, StorageClass, StreamingBlob,
     },
 };
 
 use crate::{
     errors::Refusal,
     ops::{
+        class,
         condition::{Conditions, range_wanted},
-        lock,
+        encryption, lifecycle, lock,
         shared::{
-            DEFAULT_CONTENT_TYPE, checksum_type, encryption, etag, fill_checksums, same_version,
+            DEFAULT_CONTENT_TYPE, REDIRECT, checksum_type, etag, fill_checksums, same_version,
             timestamp_seconds, version, version_shown,
         },
     },
     service::Context,
+    sse,
 };
 
 /// How many tags an object has.
@@ -153,7 +155,7 @@ fn wants_checksums(mode: Option<&ChecksumMode>) -> bool {
 
 /// The fields that GET and HEAD share.
 macro_rules! describe {
-    ($output:ident, $input:ident, $found:expr, $window:expr, $range:expr) => {{
+    ($output:ident, $cx:ident, $input:ident, $found:expr, $window:expr, $range:expr) => {{
         let (found, window) = (&$found, &$window);
         let info = &found.info;
         let kept = |name: &str| info.attributes.headers.get(name).cloned();
@@ -174,7 +176,10 @@ macro_rules! describe {
         $output.last_modified = Some(timestamp_seconds(info.modified));
         $output.metadata = Some(info.attributes.user.clone().into_iter().collect());
         $output.parts_count = window.parts.and_then(|count| i32::try_from(count).ok());
-        $output.server_side_encryption = encryption();
+        $output.expiration = lifecycle::header(found.expiry.as_ref());
+        $output.storage_class = class::shown(&info.attributes).map(StorageClass::from_static);
+        $output.website_redirect_location = kept(REDIRECT);
+        encryption::tell!($output, $cx, Sealed::of(&info.attributes));
         $output.version_id = version_shown(found.versioned, found.version);
         lock::describe!($output, found.extras);
         if wants_checksums($input.checksum_mode.as_ref()) {
@@ -203,6 +208,7 @@ pub(crate) async fn get(
     if conditions.any() || asked.depends(&cx.call.headers) {
         // Before the range, and before any content is read for an answer that has none.
         let found = cx.objects.head(bucket, key, selector).await?;
+        sse::admit(&cx.call.headers, &found.info.attributes)?;
         conditions.check(&found.info)?;
         window = asked.window_of(&cx, (bucket, key), &found).await?;
         if asked.depends(&cx.call.headers) {
@@ -220,7 +226,7 @@ pub(crate) async fn get(
     conditions.check(&found.info)?;
     let mut output = GetObjectOutput::default();
     let headers = raw_headers(&found.info, input.response_expires.is_some(), found.extras.tags.len());
-    describe!(output, input, found, window, range);
+    describe!(output, cx, input, found, window, range);
     let frames = body.map(|item: Result<_, BodyError>| item.map(http_body::Frame::data));
     output.body =
         Some(StreamingBlob::from(s3s::Body::http_body_unsync(http_body_util::StreamBody::new(frames))));
@@ -236,11 +242,12 @@ pub(crate) async fn head(
     let selector: Option<VersionSelector> = version(input.version_id.as_deref())?;
     let asked = Asked::parse(input.range, input.part_number)?;
     let found = cx.objects.head(bucket, key, selector).await?;
+    sse::admit(&cx.call.headers, &found.info.attributes)?;
     Conditions::of_read(&cx.call.headers).check(&found.info)?;
     let window = asked.window_of(&cx, (bucket, key), &found).await?;
     let range = window.choice.resolve(found.info.size).map_err(|error| asked.refuse(error))?;
     let mut output = HeadObjectOutput::default();
     let headers = raw_headers(&found.info, input.response_expires.is_some(), found.extras.tags.len());
-    describe!(output, input, found, window, range);
+    describe!(output, cx, input, found, window, range);
     Ok(S3Response::with_headers(output, headers))
 }

@@ -6,23 +6,20 @@
 use s3s::{
     S3Request, S3Response,
     dto::{
-        AccessControlPolicy, DeleteBucketCorsInput, DeleteBucketCorsOutput, DeleteBucketLifecycleInput,
-        DeleteBucketLifecycleOutput, DeleteBucketPolicyInput, DeleteBucketPolicyOutput,
-        DeleteBucketReplicationInput, DeleteBucketReplicationOutput, DeleteBucketWebsiteInput,
-        DeleteBucketWebsiteOutput, GetBucketAccelerateConfigurationInput,
+        AccessControlPolicy, DeleteBucketCorsInput, DeleteBucketCorsOutput, DeleteBucketPolicyInput,
+        DeleteBucketPolicyOutput, DeleteBucketReplicationInput, DeleteBucketReplicationOutput,
+        DeleteBucketWebsiteInput, DeleteBucketWebsiteOutput, GetBucketAccelerateConfigurationInput,
         GetBucketAccelerateConfigurationOutput, GetBucketAclInput, GetBucketAclOutput, GetBucketCorsInput,
-        GetBucketCorsOutput, GetBucketEncryptionInput, GetBucketEncryptionOutput,
-        GetBucketLifecycleConfigurationInput, GetBucketLifecycleConfigurationOutput, GetBucketLoggingInput,
-        GetBucketLoggingOutput, GetBucketNotificationConfigurationInput,
-        GetBucketNotificationConfigurationOutput, GetBucketOwnershipControlsInput,
-        GetBucketOwnershipControlsOutput, GetBucketPolicyInput, GetBucketPolicyOutput,
-        GetBucketPolicyStatusInput, GetBucketPolicyStatusOutput, GetBucketReplicationInput,
-        GetBucketReplicationOutput, GetBucketRequestPaymentInput, GetBucketRequestPaymentOutput,
-        GetBucketWebsiteInput, GetBucketWebsiteOutput, GetObjectAclInput, GetObjectAclOutput,
-        GetPublicAccessBlockInput, GetPublicAccessBlockOutput, Grant, Grantee, ObjectOwnership, Owner,
-        OwnershipControls, OwnershipControlsRule, Payer, Permission, PublicAccessBlockConfiguration,
-        PutBucketAclInput, PutBucketAclOutput, PutObjectAclInput, PutObjectAclOutput, ServerSideEncryption,
-        ServerSideEncryptionByDefault, ServerSideEncryptionConfiguration, ServerSideEncryptionRule, Type,
+        GetBucketCorsOutput, GetBucketLoggingInput, GetBucketLoggingOutput,
+        GetBucketNotificationConfigurationInput, GetBucketNotificationConfigurationOutput,
+        GetBucketOwnershipControlsInput, GetBucketOwnershipControlsOutput, GetBucketPolicyInput,
+        GetBucketPolicyOutput, GetBucketPolicyStatusInput, GetBucketPolicyStatusOutput,
+        GetBucketReplicationInput, GetBucketReplicationOutput, GetBucketRequestPaymentInput,
+        GetBucketRequestPaymentOutput, GetBucketWebsiteInput, GetBucketWebsiteOutput, GetObjectAclInput,
+        GetObjectAclOutput, GetPublicAccessBlockInput, GetPublicAccessBlockOutput, Grant, Grantee,
+        ObjectOwnership, Owner, OwnershipControls, OwnershipControlsRule, Payer, Permission,
+        PublicAccessBlockConfiguration, PutBucketAclInput, PutBucketAclOutput, PutObjectAclInput,
+        PutObjectAclOutput, Type,
     },
 };
 
@@ -47,9 +44,6 @@ bucket_settings! {
         Ok(GetBucketAclOutput { grants: Some(full_control(&cx.owner)), owner: Some(cx.owner) })
     };
     cors: GetBucketCorsInput -> GetBucketCorsOutput = |cx| Err(Refusal::new("NoSuchCORSConfiguration"));
-    encryption: GetBucketEncryptionInput -> GetBucketEncryptionOutput = |cx| Ok(sealed());
-    lifecycle: GetBucketLifecycleConfigurationInput -> GetBucketLifecycleConfigurationOutput =
-        |cx| Err(Refusal::new("NoSuchLifecycleConfiguration"));
     logging: GetBucketLoggingInput -> GetBucketLoggingOutput = |cx| Ok(Default::default());
     notification: GetBucketNotificationConfigurationInput -> GetBucketNotificationConfigurationOutput = |cx| Ok(Default::default());
     ownership: GetBucketOwnershipControlsInput -> GetBucketOwnershipControlsOutput = |cx| {
@@ -75,7 +69,6 @@ bucket_settings! {
     website: GetBucketWebsiteInput -> GetBucketWebsiteOutput = |cx| Err(Refusal::new("NoSuchWebsiteConfiguration"));
 
     delete_cors: DeleteBucketCorsInput -> DeleteBucketCorsOutput = |cx| Ok(DeleteBucketCorsOutput {});
-    delete_lifecycle: DeleteBucketLifecycleInput -> DeleteBucketLifecycleOutput = |cx| Ok(DeleteBucketLifecycleOutput {});
     delete_policy: DeleteBucketPolicyInput -> DeleteBucketPolicyOutput = |cx| Ok(DeleteBucketPolicyOutput {});
     delete_replication: DeleteBucketReplicationInput -> DeleteBucketReplicationOutput = |cx| Ok(DeleteBucketReplicationOutput {});
     delete_website: DeleteBucketWebsiteInput -> DeleteBucketWebsiteOutput = |cx| Ok(DeleteBucketWebsiteOutput {});
@@ -145,17 +138,4 @@ fn full_control(owner: &Owner) -> Vec<Grant> {
         }),
         permission: Some(Permission::from_static(Permission::FULL_CONTROL)),
     }]
-}
-
-fn sealed() -> GetBucketEncryptionOutput {
-    let by_default = ServerSideEncryptionByDefault {
-        kms_master_key_id: None,
-        sse_algorithm: ServerSideEncryption::from_static(ServerSideEncryption::AES256),
-    };
-    let rule = ServerSideEncryptionRule {
-        apply_server_side_encryption_by_default: Some(by_default),
-        bucket_key_enabled: Some(false),
-    };
-    let configuration = ServerSideEncryptionConfiguration { rules: vec![rule] };
-    GetBucketEncryptionOutput { server_side_encryption_configuration: Some(configuration) }
 }

@@ -7,13 +7,13 @@ use std::{
 
 use holdfast_model::{UnixMillis, UploadId, limits::USER_METADATA_SIZE_MAX};
 use holdfast_object::{
-    api::{Attributes, ObjectError, WriteCondition},
+    api::{Attributes, ObjectError, STANDARD, WriteCondition},
     versioned::{VersionRef, VersionSelector},
 };
 use http::{HeaderMap, HeaderName, header};
-use s3s::dto::{ChecksumType, ETag, Metadata, ServerSideEncryption, Timestamp};
+use s3s::dto::{ChecksumType, ETag, Metadata, Timestamp};
 
-use crate::{errors::Refusal, intake::checksum::Algorithm};
+use crate::{errors::Refusal, intake::checksum::Algorithm, ops::class};
 
 /// Standard headers that S3 keeps with an object.
 const KEPT: [HeaderName; 6] = [
@@ -27,11 +27,6 @@ const KEPT: [HeaderName; 6] = [
 
 /// `Content-Type` of an object that came without one.
 pub(crate) const DEFAULT_CONTENT_TYPE: &str = "binary/octet-stream";
-
-/// What everything is sealed with; answered as `x-amz-server-side-encryption`.
-pub(crate) fn encryption() -> Option<ServerSideEncryption> {
-    Some(ServerSideEncryption::from_static(ServerSideEncryption::AES256))
-}
 
 /// Attributes of a new object.
 ///
@@ -55,7 +50,33 @@ pub(crate) fn attributes(headers: &HeaderMap, metadata: Option<Metadata>) -> Res
         let refusal = Refusal::new("MetadataTooLarge").with("Size", size.to_string());
         return Err(refusal.with("MaxSizeAllowed", USER_METADATA_SIZE_MAX.to_string()));
     }
-    Ok(Attributes { headers: kept, user, checksums: BTreeMap::new() })
+    let mut attributes = Attributes { headers: kept, user, checksums: BTreeMap::new() };
+    class_and_redirect(headers, &mut attributes)?;
+    Ok(attributes)
+}
+
+/// Where a website sends who asks for the object; kept among the object's headers.
+pub(crate) const REDIRECT: &str = "x-amz-website-redirect-location";
+
+/// Longest redirect of an object in bytes (S3: 2 KiB).
+const REDIRECT_SIZE_MAX: usize = 2048;
+
+/// Storage class and redirect, which a copy never takes from its source.
+///
+/// # Errors
+/// `InvalidStorageClass`, `NotImplemented` for a class of AWS alone, `InvalidRedirectLocation`.
+pub(crate) fn class_and_redirect(headers: &HeaderMap, attributes: &mut Attributes) -> Result<(), Refusal> {
+    let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("\u{fffd}"));
+    attributes.set_storage_class(text("x-amz-storage-class").map_or(Ok(STANDARD), class::check)?);
+    attributes.headers.remove(REDIRECT);
+    if let Some(to) = text(REDIRECT) {
+        let begins = ["/", "http://", "https://"].iter().any(|begin| to.starts_with(begin));
+        if !begins || to.len() > REDIRECT_SIZE_MAX {
+            return Err(Refusal::new("InvalidRedirectLocation"));
+        }
+        attributes.headers.insert(REDIRECT.to_owned(), to.to_owned());
+    }
+    Ok(())
 }
 
 /// `aws-chunked` is how content travels, not what it is.

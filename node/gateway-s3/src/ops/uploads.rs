@@ -58,7 +58,7 @@ pub(crate) async fn list(
             initiated: Some(timestamp(upload.initiated)),
             initiator: Some(initiator(&cx.owner)),
             owner: Some(cx.owner.clone()),
-            storage_class: Some(StorageClass::from_static(StorageClass::STANDARD)),
+            storage_class: Some(StorageClass::from(upload.attributes.storage_class().to_owned())),
             checksum_algorithm: algorithm(declared),
             checksum_type: kind(declared),
         }

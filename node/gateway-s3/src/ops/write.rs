@@ -10,10 +10,9 @@ use crate::{
     errors::Refusal,
     intake::plan,
     ops::{
-        lock,
+        encryption, lifecycle, lock,
         shared::{
-            attributes, checksum_type, encryption, etag, fill_checksums, version_shown, write_condition,
-            write_refused,
+            attributes, checksum_type, etag, fill_checksums, version_shown, write_condition, write_refused,
         },
         tagging,
     },
@@ -55,10 +54,11 @@ pub(crate) async fn put(
     let mut output = PutObjectOutput {
         e_tag: etag(&written.info.etag),
         checksum_type: checksum_type(&checksums),
-        server_side_encryption: encryption(),
+        expiration: lifecycle::header(written.expiry.as_ref()),
         version_id: version_shown(written.versioned, written.version),
         ..Default::default()
     };
+    encryption::tell!(output, cx, Sealed::of(&written.info.attributes));
     fill_checksums!(output, &checksums);
     Ok(S3Response::new(output))
 }

@@ -26,6 +26,7 @@ use holdfast_object::{
     TenantHandle,
     api::*,
     backing::{Backing, BodyName, Route, WrittenBody},
+    sealing::{CustomerKey, DEFAULT_NAMED_KEY, KeyRefusal},
     versioned::VersionedObjects,
 };
 use md5::{Digest, Md5};
@@ -164,6 +165,13 @@ impl Backing for Memory {
 
     async fn reader(&self, (partition, _): Route) -> Result<PartitionReader, ObjectError> {
         self.reader.partition(partition).map_err(|error| ObjectError::Internal(error.to_string()))
+    }
+
+    fn named_key(&self, _: TenantId, id: &str) -> Result<CustomerKey, ObjectError> {
+        match id {
+            "demo-key" | DEFAULT_NAMED_KEY => Ok(CustomerKey::from_bytes([7; 32])),
+            _ => Err(KeyRefusal::NoSuchKey(id.to_owned()).into()),
+        }
     }
 
     async fn write_body(

@@ -1,4 +1,5 @@
-//! Background work that keeps the promises about what is stored: rebuild, repair, scrub.
+//! Background work that keeps the promises about what is stored: rebuild, repair, scrub; and lifecycle
+//! rules.
 //!
 //! ```text
 //! drives lost or to be emptied ──> rebuild ─┐
@@ -9,6 +10,7 @@
 //! elsewhere. What they do and what debt they know of is on the [`Board`].
 
 mod absent;
+mod lifecycle;
 mod rebuild;
 mod relocate;
 mod repair;
@@ -31,6 +33,7 @@ pub async fn run(service: Arc<ObjectService>, node: NodeId, found: Found, stop: 
     tokio::join!(
         rebuild::run(Arc::clone(&service), node, stop.clone()),
         repair::run(Arc::clone(&service), found, stop.clone()),
+        lifecycle::run(Arc::clone(&service), node, stop.clone()),
         scrub::run(service, node, stop),
     );
 }

@@ -6,6 +6,7 @@
 mod aws;
 mod boto3;
 mod rclone;
+mod restic;
 mod s3cmd;
 mod tool;
 
@@ -16,6 +17,7 @@ use anyhow::{Context, Result, ensure};
 pub use aws::Aws;
 pub use boto3::Boto3;
 pub use rclone::Rclone;
+pub use restic::Restic;
 pub use s3cmd::S3cmd;
 pub use tool::Access;
 

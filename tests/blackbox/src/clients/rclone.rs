@@ -41,6 +41,17 @@ impl Rclone {
     }
 }
 
+impl Rclone {
+    /// Reads every object of `bucket/prefix` and compares it with the file below `with`.
+    ///
+    /// # Errors
+    /// When the program fails or finds a difference.
+    pub fn check_all_data(&self, with: &Path, bucket: &str, prefix: &str) -> Result<()> {
+        output(self.rclone(&["check", "--download"]).arg(with).arg(format!("node:{bucket}/{prefix}")))
+            .map(drop)
+    }
+}
+
 impl TreeClient for Rclone {
     fn name(&self) -> &'static str {
         "rclone"

@@ -107,6 +107,7 @@ impl NodeLayout {
             advertise_peer: self.advertise.unwrap_or(self.listen.peer),
             service_names: service_names(),
             s3_domains: vec![S3_DOMAIN.to_owned()],
+            s3: spec.s3.clone(),
             buffer_memory: spec.buffer_memory,
             bootstrap,
             join,

@@ -18,7 +18,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use holdfast_model::{
     ByteCount, Level,
-    config::{Join, NodeConfig},
+    config::{Join, NodeConfig, S3Settings},
 };
 use tokio::time::sleep;
 
@@ -65,6 +65,8 @@ pub struct DevSpec {
     /// Peer addresses that nodes tell each other, by number of the node from 1, where these are not the ones
     /// they listen on: something stands between.
     pub advertise: Vec<SocketAddr>,
+    /// Settings of the S3 gateways.
+    pub s3: S3Settings,
     /// Use 9443, 8443, 9100 ... when they are free (people), or any ports (tests).
     pub known_ports: bool,
 }
@@ -87,6 +89,7 @@ impl DevSpec {
             level: None,
             cluster_name: name.to_owned(),
             advertise: Vec::new(),
+            s3: S3Settings::default(),
             known_ports: false,
         })
     }
@@ -272,6 +275,7 @@ impl DevCluster {
         known_ports: bool,
     ) -> Result<String> {
         let number = self.next_number()?;
+        let through = self.some_running()?;
         let spec = DevSpec {
             dir: self.dir.clone(),
             noded: self.noded.clone(),
@@ -282,10 +286,10 @@ impl DevCluster {
             level: None,
             cluster_name: String::new(),
             advertise: Vec::new(),
+            s3: self.config_of(self.file.node_at(through)?)?.s3,
             known_ports,
         };
         let layout = NodeLayout::create(&spec, number, &mut Ports::default())?;
-        let through = self.some_running()?;
         let token = self.file.admin(through).await?.join_token().await?;
         let peers = self.peer_addresses()?;
         layout.write_config(&spec, None, Some(Join { peers, token }))?;
@@ -331,14 +335,15 @@ impl DevCluster {
         self.file.nodes.iter().position(running).context("no node runs")
     }
 
+    fn config_of(&self, node: &NodeEntry) -> Result<NodeConfig> {
+        let path = self.dir.join(&node.name).join("config.json");
+        let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        Ok(serde_json::from_str(&text)?)
+    }
+
     /// Where the nodes listen for peers, as their configurations say.
     fn peer_addresses(&self) -> Result<Vec<std::net::SocketAddr>> {
-        let of = |node: &NodeEntry| {
-            let path = self.dir.join(&node.name).join("config.json");
-            let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-            let config: NodeConfig = serde_json::from_str(&text)?;
-            Ok(config.advertise_peer)
-        };
+        let of = |node: &NodeEntry| Ok(self.config_of(node)?.advertise_peer);
         self.file.nodes.iter().filter(|node| self.process(&node.name).is_some()).map(of).collect()
     }
 

@@ -4,10 +4,12 @@
 
 mod conditions;
 mod crash;
+mod crowd;
 mod errors;
 mod growth;
 mod healing;
 mod histories;
+mod lifecycle;
 mod listing;
 mod load;
 mod multipart;

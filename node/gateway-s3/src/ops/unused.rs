@@ -1,0 +1,78 @@
+//! Settings of features that are not there, when a client asks for what is the case: that they be off. Tools
+//! do so when they tidy up. Nothing changes; anything else is refused.
+
+use s3s::{
+    S3Request, S3Response,
+    dto::{
+        BucketAccelerateStatus, Payer, PutBucketAccelerateConfigurationInput,
+        PutBucketAccelerateConfigurationOutput, PutBucketLoggingInput, PutBucketLoggingOutput,
+        PutBucketNotificationConfigurationInput, PutBucketNotificationConfigurationOutput,
+        PutBucketRequestPaymentInput, PutBucketRequestPaymentOutput,
+    },
+};
+
+use crate::{errors::Refusal, service::Context};
+
+/// The owner pays, or nobody: there is no bill.
+pub(crate) async fn request_payment(
+    cx: Context,
+    request: S3Request<PutBucketRequestPaymentInput>,
+) -> Result<S3Response<PutBucketRequestPaymentOutput>, Refusal> {
+    let input = request.input;
+    cx.objects.head_bucket(&input.bucket).await?;
+    match input.request_payment_configuration.payer.as_str() {
+        Payer::BUCKET_OWNER => Ok(S3Response::new(PutBucketRequestPaymentOutput {})),
+        Payer::REQUESTER => Err(Refusal::not_implemented("Payment by the requester")),
+        _ => Err(Refusal::new("MalformedXML")),
+    }
+}
+
+/// There is one way to a bucket.
+pub(crate) async fn accelerate(
+    cx: Context,
+    request: S3Request<PutBucketAccelerateConfigurationInput>,
+) -> Result<S3Response<PutBucketAccelerateConfigurationOutput>, Refusal> {
+    let input = request.input;
+    cx.objects.head_bucket(&input.bucket).await?;
+    if input.bucket.contains('.') {
+        let said = "S3 Transfer Acceleration is not supported for buckets with periods (.) in their names";
+        return Err(Refusal::because("InvalidRequest", said));
+    }
+    match input.accelerate_configuration.status.as_ref().map(BucketAccelerateStatus::as_str) {
+        Some(BucketAccelerateStatus::SUSPENDED) => {
+            Ok(S3Response::new(PutBucketAccelerateConfigurationOutput {}))
+        }
+        Some(BucketAccelerateStatus::ENABLED) => Err(Refusal::not_implemented("Transfer acceleration")),
+        _ => Err(Refusal::new("MalformedXML")),
+    }
+}
+
+pub(crate) async fn logging(
+    cx: Context,
+    request: S3Request<PutBucketLoggingInput>,
+) -> Result<S3Response<PutBucketLoggingOutput>, Refusal> {
+    let input = request.input;
+    cx.objects.head_bucket(&input.bucket).await?;
+    match input.bucket_logging_status.logging_enabled {
+        None => Ok(S3Response::new(PutBucketLoggingOutput {})),
+        Some(_) => Err(Refusal::not_implemented("Access logging")),
+    }
+}
+
+pub(crate) async fn notification(
+    cx: Context,
+    request: S3Request<PutBucketNotificationConfigurationInput>,
+) -> Result<S3Response<PutBucketNotificationConfigurationOutput>, Refusal> {
+    let input = request.input;
+    cx.objects.head_bucket(&input.bucket).await?;
+    let wanted = input.notification_configuration;
+    let none = wanted.event_bridge_configuration.is_none()
+        && wanted.lambda_function_configurations.is_none_or(|list| list.is_empty())
+        && wanted.queue_configurations.is_none_or(|list| list.is_empty())
+        && wanted.topic_configurations.is_none_or(|list| list.is_empty());
+    if none {
+        Ok(S3Response::new(PutBucketNotificationConfigurationOutput {}))
+    } else {
+        Err(Refusal::not_implemented("Event notification"))
+    }
+}
