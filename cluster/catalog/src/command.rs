@@ -1,4 +1,5 @@
-//! Commands: what is replicated. Encoded as one version byte and the [postcard] form of [`Command`].
+//! Commands: what is replicated. Encoded as one version byte and the [postcard] form of [`Command`], then
+//! sealed for their tenant (`sealed.rs`).
 //!
 //! Everything a command needs is in it: ids and the time are chosen by its proposer. Any change of the
 //! encoding, a new variant included, is a new version, and is proposed only when every replica knows it:
@@ -25,6 +26,7 @@ use crate::{
     body::BodyRef,
     protect::{DefaultRetention, ObjectExtras, Retention},
     response::GarbageId,
+    sealed::Sealed,
     settings::{DocumentKind, Quota, Versioning},
 };
 
@@ -401,10 +403,13 @@ impl Command {
         encode(self)
     }
 
-    /// The partition an encoded command is for, without reading the rest; `None` when it is malformed or
-    /// of a version this release does not know.
+    /// The partition a command is for, as proposed: sealed, or in the clear. `None` when it is malformed or of
+    /// a version this release does not know.
     #[must_use]
     pub fn partition_of(encoded: &[u8]) -> Option<PartitionId> {
+        if let Some(sealed) = Sealed::parse(encoded) {
+            return sealed.ok().map(|sealed| sealed.partition);
+        }
         let (&COMMAND_VERSION, rest) = encoded.split_first()? else { return None };
         postcard::take_from_bytes(rest).ok().map(|(partition, _)| partition)
     }

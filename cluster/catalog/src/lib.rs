@@ -8,7 +8,8 @@
 //! - the same commands give the same rows on every replica ([`PartitionReader::digest`] tells);
 //! - an entry is applied to a file once, however often it is replayed;
 //! - a stripe that a command brought in is known until the sweeper has removed it;
-//! - counters are exact: they change in the transaction of what they count.
+//! - counters are exact: they change in the transaction of what they count;
+//! - what is a tenant's reaches a disk only sealed under its metadata key: commands, pages, images.
 
 #![forbid(unsafe_code)]
 
@@ -16,6 +17,8 @@ mod apply;
 mod body;
 mod command;
 pub mod digest;
+mod key_file;
+mod keys;
 mod lifecycle;
 mod machine;
 mod partition;
@@ -23,7 +26,9 @@ mod protect;
 mod reader;
 mod response;
 mod rows;
+mod sealed;
 mod settings;
+mod slots;
 pub mod sqlite;
 mod used;
 
@@ -34,6 +39,7 @@ pub use command::{
     LifecycleItem, LifecycleStep, MoveShards, ObjectChange, Op, Orphan, PutObject, PutPart, RequestId,
     SetObject, ShardMove, VersionSelector,
 };
+pub use keys::{Held, KeyVersion, MetadataKeys, MetadataSeal};
 pub use lifecycle::{
     Candidate, Expiration, FilterForm, Lifecycle, LifecycleError, LifecycleFilter, LifecycleRule,
     NoncurrentExpiration, NoncurrentTransition, RULE_ID_SIZE_MAX, RULES_MAX, TRANSITION_SIZE_MIN, Transition,
@@ -55,6 +61,7 @@ pub use response::{
     BucketStateRule, CompletedUpload, Deleted, GarbageId, Outcome, Refusal, Response, VersionRef,
     decode_outcome, encode_outcome,
 };
+pub use sealed::SEALED_VERSION;
 pub use settings::{DOCUMENT_ID_SIZE_MAX, DocumentKind, Quota, Versioning};
 
 /// Longest bucket name in bytes (S3: 63).

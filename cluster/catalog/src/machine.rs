@@ -3,12 +3,10 @@
 //! One `apply` opens at most one transaction per partition, however many commands it carries, and commits
 //! them all before it answers. The files commit one after the other; a crash in between is harmless,
 //! because each file knows which entries it holds and skips them when the log is replayed.
+//!
+//! Commands come sealed (`sealed.rs`). A command whose key is not here yet keeps the group waiting.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt, io,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, fmt, io, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use holdfast_consensus::{Applied, StateMachine};
@@ -17,9 +15,13 @@ use holdfast_model::PartitionId;
 use crate::{
     apply,
     command::{Command, DecodeError, Op},
+    key_file,
+    keys::{Held, MetadataKeys},
     partition::{Identity, Partition, file_name, partition_of},
-    reader::{CatalogReader, Hosted},
+    reader::CatalogReader,
     response::{Outcome, Refusal, Response, encode_outcome},
+    sealed::Sealed,
+    slots::{self, Slot, Slots, Trust, hosted},
     sqlite::{self, FileMark, ImageReader, ImageWriter, StateDir, io_error},
 };
 
@@ -29,12 +31,16 @@ pub const IMAGE_KIND: u16 = 1;
 /// Partitions of one group at most: each costs open files and caches.
 pub const PARTITIONS_MAX: usize = 4096;
 
+/// Files of one partition in an image: its key file and its database.
+const FILES_OF_PARTITION: usize = 2;
+
 /// The state machine of one catalog group.
 pub struct CatalogMachine {
     dir: StateDir,
     position: Option<Vec<u8>>,
-    partitions: BTreeMap<PartitionId, Partition>,
+    partitions: Slots,
     reader: CatalogReader,
+    keys: Arc<dyn MetadataKeys>,
 }
 
 impl fmt::Debug for CatalogMachine {
@@ -44,17 +50,18 @@ impl fmt::Debug for CatalogMachine {
 }
 
 impl CatalogMachine {
-    /// Opens the state of one group in `dir`, its own directory, creating it when missing.
+    /// Opens the state of one group in `dir`, its own directory, creating it when missing. A partition whose
+    /// key is not here yet stays locked until something is to be applied to it and its key has come.
     ///
     /// # Errors
     /// I/O; `InvalidData` when a file that a checkpoint covered is missing, damaged, older than that
     /// checkpoint, or another database. The replica then needs its state from another one.
-    pub fn open(dir: &Path) -> io::Result<Self> {
+    pub fn open(dir: &Path, keys: Arc<dyn MetadataKeys>) -> io::Result<Self> {
         let dir = StateDir::open(dir)?;
         let position = dir.position()?;
-        let partitions = open_partitions(&dir, &dir.path(), &dir.marks()?)?;
+        let partitions = slots::open_all(&dir, &dir.path(), Trust::Marked(&dir.marks()?), keys.as_ref())?;
         let reader = CatalogReader::new(hosted(&partitions));
-        Ok(Self { dir, position, partitions, reader })
+        Ok(Self { dir, position, partitions, reader, keys })
     }
 
     /// A handle for reading, which sees everything applied. Stays valid when a snapshot is installed.
@@ -64,7 +71,27 @@ impl CatalogMachine {
     }
 
     fn apply_one(&mut self, index: u64, encoded: &[u8]) -> io::Result<Outcome> {
-        let command = match Command::decode(encoded) {
+        let command = match Sealed::parse(encoded) {
+            Some(Ok(sealed)) => {
+                let Some(slot) = self.partitions.get(&sealed.partition) else {
+                    return Ok(Err(Refusal::NoSuchPartition(sealed.partition)));
+                };
+                let (tenant, replayed) = (slot.identity().tenant, self.has_applied(sealed.partition, index));
+                if replayed {
+                    return Ok(Ok(Response::Replayed));
+                }
+                match slots::wait_for(self.keys.as_ref(), tenant, Some(sealed.key))? {
+                    Some(seal) => sealed.open(&seal),
+                    None => return Ok(Err(Refusal::NoSuchPartition(sealed.partition))),
+                }
+            }
+            Some(Err(error)) => Err(error),
+            None => Command::decode(encoded).and_then(|command| match command.op {
+                Op::CreatePartition { .. } => Ok(command),
+                _ => Err(DecodeError::Malformed("a tenant's command in the clear".to_owned())),
+            }),
+        };
+        let command = match command {
             Ok(command) => command,
             // The same bytes are malformed on every replica of this version, and the version is known.
             Err(error @ DecodeError::Malformed(_)) => return Ok(Err(Refusal::Invalid(error.to_string()))),
@@ -75,7 +102,8 @@ impl CatalogMachine {
         if let Op::CreatePartition { tenant, database_id } = command.op {
             return self.create(Identity { partition: command.partition, tenant, database_id }, index);
         }
-        let Some(partition) = self.partitions.get_mut(&command.partition) else {
+        self.unlock(command.partition)?;
+        let Some(Slot::Open(partition)) = self.partitions.get_mut(&command.partition) else {
             return Ok(Err(Refusal::NoSuchPartition(command.partition)));
         };
         if index < partition.next_index() {
@@ -86,7 +114,30 @@ impl CatalogMachine {
         outcome.map_err(|e| io_error("applying to", partition.path(), &e))
     }
 
+    fn has_applied(&self, partition: PartitionId, index: u64) -> bool {
+        matches!(self.partitions.get(&partition), Some(Slot::Open(open)) if index < open.next_index())
+    }
+
+    /// Opens a locked partition, once its key is here. Leaves it when the key was destroyed.
+    fn unlock(&mut self, id: PartitionId) -> io::Result<()> {
+        let Some(Slot::Locked(locked)) = self.partitions.get(&id) else { return Ok(()) };
+        let tenant = self.partitions[&id].identity().tenant;
+        let Some(seal) = slots::wait_for(self.keys.as_ref(), tenant, Some(locked.key_version()))? else {
+            return Ok(());
+        };
+        match slots::unlock(&self.dir, locked, &seal)? {
+            Some(partition) => {
+                self.reader.host(&partition);
+                self.partitions.insert(id, Slot::Open(Box::new(partition)));
+            }
+            // Never finished: the command that makes it is still to come.
+            None => drop(self.partitions.remove(&id)),
+        }
+        Ok(())
+    }
+
     fn create(&mut self, identity: Identity, index: u64) -> io::Result<Outcome> {
+        self.unlock(identity.partition)?;
         if let Some(existing) = self.partitions.get(&identity.partition) {
             return Ok(if existing.identity() == identity {
                 Ok(Response::PartitionCreated)
@@ -97,9 +148,12 @@ impl CatalogMachine {
         if self.partitions.len() >= PARTITIONS_MAX {
             return Ok(Err(Refusal::Invalid(format!("a group hosts at most {PARTITIONS_MAX} partitions"))));
         }
-        let partition = Partition::create(&self.dir.path(), identity, index)?;
+        let Some(seal) = slots::wait_for(self.keys.as_ref(), identity.tenant, None)? else {
+            return Ok(Err(Refusal::NoSuchPartition(identity.partition)));
+        };
+        let partition = Partition::create(&self.dir.path(), identity, index, &seal)?;
         self.reader.host(&partition);
-        self.partitions.insert(identity.partition, partition);
+        self.partitions.insert(identity.partition, Slot::Open(Box::new(partition)));
         Ok(Ok(Response::PartitionCreated))
     }
 
@@ -112,12 +166,29 @@ impl CatalogMachine {
             }
             answers.push(of_entry);
         }
-        self.partitions.values_mut().try_for_each(Partition::commit)?;
+        self.open_partitions().try_for_each(Partition::commit)?;
         Ok(answers)
     }
 
     fn marks(&self) -> Vec<FileMark> {
-        self.partitions.values().map(Partition::mark).collect()
+        self.partitions.values().map(Slot::mark).collect()
+    }
+
+    fn open_partitions(&mut self) -> impl Iterator<Item = &mut Partition> {
+        self.partitions.values_mut().filter_map(Slot::open_mut)
+    }
+
+    /// Wraps the keys of files under their tenants' newest keys.
+    fn rewrap(&mut self) -> io::Result<()> {
+        let keys = Arc::clone(&self.keys);
+        for partition in self.open_partitions() {
+            if let Held::Here(seal) = keys.current(partition.identity().tenant)
+                && seal.version > partition.key_version()
+            {
+                partition.rewrap(&seal)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -125,13 +196,14 @@ impl StateMachine for CatalogMachine {
     fn apply(&mut self, entries: &[Applied<'_>]) -> io::Result<Vec<Vec<Bytes>>> {
         let answers = self.apply_entries(entries);
         if answers.is_err() {
-            self.partitions.values_mut().for_each(Partition::roll_back);
+            self.open_partitions().for_each(Partition::roll_back);
         }
         answers
     }
 
     fn checkpoint(&mut self, position: &[u8]) -> io::Result<()> {
-        self.partitions.values_mut().try_for_each(Partition::checkpoint)?;
+        self.rewrap()?;
+        self.open_partitions().try_for_each(Partition::checkpoint)?;
         let marks = self.marks();
         self.dir.store(position, &marks)?;
         self.position = Some(position.to_vec());
@@ -142,17 +214,27 @@ impl StateMachine for CatalogMachine {
         self.position.clone()
     }
 
+    /// A partition whose key was destroyed is gone for good, and not in it.
     fn snapshot(&mut self, path: &Path) -> io::Result<()> {
-        let count =
-            u32::try_from(self.partitions.len()).expect("a group hosts at most PARTITIONS_MAX partitions");
+        let mut partitions = Vec::with_capacity(self.partitions.len());
+        for (id, slot) in &self.partitions {
+            match slot {
+                Slot::Open(partition) => partitions.push(partition),
+                Slot::Locked(locked) if locked.is_destroyed(self.keys.as_ref()) => {}
+                Slot::Locked(_) => {
+                    let text = format!("partition {id} is locked: the tenant's key is not on this node");
+                    return Err(io::Error::new(io::ErrorKind::WouldBlock, text));
+                }
+            }
+        }
+        let files = partitions.len() * FILES_OF_PARTITION;
+        let count = u32::try_from(files).expect("a group hosts at most PARTITIONS_MAX partitions");
         let mut image = ImageWriter::create(path, IMAGE_KIND, count)?;
         let scratch = sqlite::beside(path, ".copy");
-        for partition in self.partitions.values() {
-            image.add_database(
-                &file_name(partition.identity().partition),
-                partition.connection(),
-                &scratch,
-            )?;
+        for partition in partitions {
+            let id = partition.identity().partition;
+            image.add_file(&key_file::file_name(id), &partition.key_path())?;
+            image.add_database(&file_name(id), partition.connection(), &scratch, partition.form())?;
         }
         image.finish()
     }
@@ -162,75 +244,27 @@ impl StateMachine for CatalogMachine {
         let staged = self.dir.stage()?;
         let mut names = BTreeSet::new();
         while let Some(name) = image.extract_next(staged.path())? {
-            if partition_of(&name).is_none() || !names.insert(name.clone()) {
+            let known = partition_of(&name).is_some() || key_file::partition_of(&name).is_some();
+            if !known || !names.insert(name.clone()) {
                 return Err(io::Error::new(
                     io::ErrorKind::InvalidData,
                     format!("image holds an unexpected file {name}"),
                 ));
             }
         }
-        let mut partitions = open_partitions(&self.dir, staged.path(), &[])?;
-        if partitions.len() != names.len() {
+        let mut partitions = slots::open_all(&self.dir, staged.path(), Trust::All, self.keys.as_ref())?;
+        if partitions.len() * FILES_OF_PARTITION != names.len() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 "image holds a partition without identity",
             ));
         }
-        partitions.values_mut().try_for_each(Partition::checkpoint)?;
-        let marks: Vec<FileMark> = partitions.values().map(Partition::mark).collect();
+        partitions.values_mut().filter_map(Slot::open_mut).try_for_each(Partition::checkpoint)?;
+        let marks: Vec<FileMark> = partitions.values().map(Slot::mark).collect();
         self.dir.switch(staged, position, &marks)?;
         self.partitions = partitions;
         self.position = Some(position.to_vec());
         self.reader.replace(hosted(&self.partitions));
         Ok(())
     }
-}
-
-fn hosted(partitions: &BTreeMap<PartitionId, Partition>) -> Hosted {
-    partitions.values().map(|p| (p.identity().partition, CatalogReader::source(p))).collect()
-}
-
-/// Opens every partition in `path` and checks those that `marks` cover.
-fn open_partitions(
-    dir: &StateDir,
-    path: &Path,
-    marks: &[FileMark],
-) -> io::Result<BTreeMap<PartitionId, Partition>> {
-    let mut partitions = BTreeMap::new();
-    for entry in std::fs::read_dir(path)? {
-        let file: PathBuf = entry?.path();
-        let Some(id) = file.file_name().and_then(|name| name.to_str()).and_then(partition_of) else {
-            continue;
-        };
-        match Partition::open(&file)? {
-            Some(partition) if partition.identity().partition == id => {
-                partitions.insert(id, partition);
-            }
-            Some(partition) => {
-                let holds = partition.identity().partition;
-                let what = format!("{} holds partition {holds}", file.display());
-                return Err(io::Error::new(io::ErrorKind::InvalidData, what));
-            }
-            None if marks.iter().any(|mark| mark.name == file_name(id)) => {
-                let what = format!("{} was checkpointed and is empty", file.display());
-                return Err(io::Error::new(io::ErrorKind::InvalidData, what));
-            }
-            None => {
-                for suffix in ["", "-wal", "-shm"] {
-                    match std::fs::remove_file(sqlite::beside(&file, suffix)) {
-                        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                        _ => {}
-                    }
-                }
-            }
-        }
-    }
-    for mark in marks {
-        let found = partition_of(&mark.name).and_then(|id| partitions.get(&id)).ok_or_else(|| {
-            let what = format!("{} was checkpointed and is missing", path.join(&mark.name).display());
-            io::Error::new(io::ErrorKind::InvalidData, what)
-        })?;
-        dir.verify(mark, *found.identity().database_id.as_bytes(), found.next_index())?;
-    }
-    Ok(partitions)
 }

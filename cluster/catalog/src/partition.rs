@@ -3,16 +3,26 @@
 //! Invariants:
 //! - the file's `next_index` commits together with the mutations of the entries below it, so an entry is
 //!   applied once however often the log is replayed;
-//! - a command decides before it mutates: a refusal leaves nothing behind in the transaction.
+//! - a command decides before it mutates: a refusal leaves nothing behind in the transaction;
+//! - the file is sealed under a key of its own, which its key file holds wrapped.
 
-use std::{collections::HashMap, io, path::Path};
+use std::{
+    collections::HashMap,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
+use holdfast_crypt::FileKey;
 use holdfast_model::{BucketId, DatabaseId, DriveId, PartitionId, TenantId, UnixMillis};
+use holdfast_sealed_sqlite::SealedFile;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::{
     command::encode,
-    sqlite::{self, Durability, FileMark, Migration, io_error},
+    key_file::KeyFile,
+    keys::MetadataSeal,
+    sqlite::{self, Durability, FileMark, Form, Migration, io_error},
     used::{BucketRow, Limits, Stored},
 };
 
@@ -35,7 +45,10 @@ pub struct Identity {
 pub(crate) struct Partition {
     identity: Identity,
     connection: Connection,
-    path: std::path::PathBuf,
+    path: PathBuf,
+    form: Form,
+    key_file: KeyFile,
+    key: Arc<FileKey>,
     /// Entries below this log index are applied and committed.
     next_index: u64,
     /// Changed since the last checkpoint.
@@ -84,9 +97,18 @@ pub(crate) fn partition_of(name: &str) -> Option<PartitionId> {
 impl Partition {
     /// Creates the file of a new partition, by a command of entry `index`. What follows in the same entry
     /// is still to be applied.
-    pub(crate) fn create(dir: &Path, identity: Identity, index: u64) -> io::Result<Self> {
+    pub(crate) fn create(
+        dir: &Path,
+        identity: Identity,
+        index: u64,
+        seal: &MetadataSeal,
+    ) -> io::Result<Self> {
+        let key = Arc::new(FileKey::generate());
+        let key_file = KeyFile::wrap(identity, &key, seal);
+        key_file.store(dir)?;
         let path = dir.join(file_name(identity.partition));
-        let connection = sqlite::open_writer(&path, MIGRATIONS, Durability::AtCheckpoint)?;
+        let form = Form::Sealed(SealedFile::new(Arc::clone(&key)));
+        let connection = sqlite::open_writer(&path, &form, MIGRATIONS, Durability::AtCheckpoint)?;
         connection
             .execute(
                 "INSERT INTO meta (one, partition, tenant, database_id, next_index, clock, next_bucket,
@@ -100,22 +122,69 @@ impl Partition {
                 ],
             )
             .map_err(|e| io_error("creating", &path, &e))?;
-        Ok(Self { identity, connection, path, next_index: index, dirty: true, open: None })
-    }
-
-    /// Opens an existing file. `None` when the file was never finished: a crash came while it was created,
-    /// so no checkpoint covers it and the log still has the command that makes it.
-    pub(crate) fn open(path: &Path) -> io::Result<Option<Self>> {
-        let connection = sqlite::open_writer(path, MIGRATIONS, Durability::AtCheckpoint)?;
-        let found = read_identity(&connection).map_err(|e| io_error("reading", path, &e))?;
-        Ok(found.map(|(identity, next_index)| Self {
+        Ok(Self {
             identity,
             connection,
-            path: path.to_owned(),
+            path,
+            form,
+            key_file,
+            key,
+            next_index: index,
+            dirty: true,
+            open: None,
+        })
+    }
+
+    /// Opens an existing file with the key in its key file. `None` when the file was never finished: a crash
+    /// came while it was created, so no checkpoint covers it and the log still has the command that makes it.
+    pub(crate) fn open(path: &Path, key_file: KeyFile, seal: &MetadataSeal) -> io::Result<Option<Self>> {
+        let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
+        let key = key_file
+            .unwrap(seal)
+            .map_err(|error| invalid(format!("the key file of {}: {error}", path.display())))?;
+        let form = Form::Sealed(SealedFile::new(Arc::clone(&key)));
+        let connection = sqlite::open_writer(path, &form, MIGRATIONS, Durability::AtCheckpoint)?;
+        let found = read_identity(&connection).map_err(|e| io_error("reading", path, &e))?;
+        let Some((identity, next_index)) = found else { return Ok(None) };
+        if identity != key_file.identity {
+            return Err(invalid(format!("{} holds partition {}", path.display(), identity.partition)));
+        }
+        let path = path.to_owned();
+        Ok(Some(Self {
+            identity,
+            connection,
+            path,
+            form,
+            key_file,
+            key,
             next_index,
             dirty: true,
             open: None,
         }))
+    }
+
+    /// What the file's pages are on the disk.
+    pub(crate) fn form(&self) -> &Form {
+        &self.form
+    }
+
+    /// The file with its key, wrapped.
+    pub(crate) fn key_path(&self) -> PathBuf {
+        self.path.with_file_name(crate::key_file::file_name(self.identity.partition))
+    }
+
+    /// Version of the tenant's key that wraps the file's.
+    pub(crate) fn key_version(&self) -> u32 {
+        self.key_file.key
+    }
+
+    /// Wraps the file's key anew; the old form is gone when this returns.
+    pub(crate) fn rewrap(&mut self, seal: &MetadataSeal) -> io::Result<()> {
+        let key_file = KeyFile::wrap(self.identity, &self.key, seal);
+        let dir = self.path.parent().expect("a partition's file is in a directory");
+        key_file.store(dir)?;
+        self.key_file = key_file;
+        Ok(())
     }
 
     pub(crate) fn identity(&self) -> Identity {

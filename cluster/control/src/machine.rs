@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use holdfast_catalog::sqlite::{
-    self, Durability, FileMark, ImageReader, ImageWriter, Migration, StateDir, io_error,
+    self, Durability, FileMark, Form, ImageReader, ImageWriter, Migration, StateDir, io_error,
 };
 use holdfast_consensus::{Applied, StateMachine};
 use rusqlite::{Connection, OptionalExtension, params};
@@ -77,7 +77,7 @@ impl ControlMachine {
                 format!("{} is missing, the last checkpoint covered it", path.display()),
             ));
         }
-        let db = sqlite::open_writer(&path, MIGRATIONS, Durability::AtCheckpoint)?;
+        let db = sqlite::open_writer(&path, &Form::Plain, MIGRATIONS, Durability::AtCheckpoint)?;
         let (database_id, next_index) = match identity(&db, &path)? {
             Some(found) => found,
             // Before the first checkpoint the log holds everything; after it an empty file is damage.
@@ -175,7 +175,7 @@ impl StateMachine for ControlMachine {
 
     fn snapshot(&mut self, path: &Path) -> io::Result<()> {
         let mut image = ImageWriter::create(path, IMAGE_KIND, 1)?;
-        image.add_database(FILE, &self.db, &path.with_extension("scratch"))?;
+        image.add_database(FILE, &self.db, &path.with_extension("scratch"), &Form::Plain)?;
         image.finish()
     }
 
@@ -190,7 +190,7 @@ impl StateMachine for ControlMachine {
             return Err(invalid("the image holds more than a control database"));
         }
         let path = staged.path().join(FILE);
-        let db = sqlite::open_writer(&path, MIGRATIONS, Durability::AtCheckpoint)?;
+        let db = sqlite::open_writer(&path, &Form::Plain, MIGRATIONS, Durability::AtCheckpoint)?;
         let (database_id, next_index) =
             identity(&db, &path)?.ok_or_else(|| invalid("the image holds a database without identity"))?;
         sqlite::checkpoint(&db, &path)?;

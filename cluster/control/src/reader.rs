@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
-use holdfast_catalog::sqlite::{Pool, copy_database, io_error};
+use holdfast_catalog::sqlite::{Form, Pool, copy_database, io_error};
 use holdfast_model::{
     ByteCount, ClusterId, DatabaseId, DriveId, Epoch, GroupId, NodeId, PartitionId, TenantId, UnixMillis,
 };
@@ -22,11 +22,11 @@ pub(crate) struct Source(Arc<RwLock<Arc<Pool>>>);
 
 impl Source {
     pub(crate) fn new(path: &Path) -> Self {
-        Self(Arc::new(RwLock::new(Arc::new(Pool::new(path)))))
+        Self(Arc::new(RwLock::new(Arc::new(Pool::new(path, Form::Plain)))))
     }
 
     pub(crate) fn replace(&self, path: &Path) {
-        *self.0.write() = Arc::new(Pool::new(path));
+        *self.0.write() = Arc::new(Pool::new(path, Form::Plain));
     }
 }
 
@@ -70,7 +70,7 @@ impl ControlReader {
         let moment = connection.transaction().map_err(wrap)?;
         // The first read fixes the moment that the transaction shows.
         moment.query_row("SELECT count(*) FROM meta", [], |_| Ok(())).map_err(wrap)?;
-        copy_database(&moment, to)
+        copy_database(&moment, to, &Form::Plain)
     }
 }
 

@@ -24,7 +24,7 @@ use holdfast_model::{BucketId, ClusterId, TenantId, VersionId, limits::CELL_TAG_
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, Tag, UnboundKey};
 use zeroize::Zeroizing;
 
-use crate::{CryptError, Outer, TenantKey, derive::derive, envelope, secret::random_array};
+use crate::{CryptError, Outer, TenantKey, envelope, secret::random_array};
 
 const WRAP_PURPOSE: &str = "body key";
 const MANIFEST_PURPOSE: &str = "record manifest";
@@ -205,7 +205,7 @@ impl TenantKey {
     /// Seals a record manifest under the tenant's metadata key, bound to the stripe it travels with.
     #[must_use]
     pub fn seal_manifest(&self, stripe: &holdfast_model::StripeId, manifest: &[u8]) -> Vec<u8> {
-        envelope::seal(&self.metadata_key(), MANIFEST_PURPOSE, stripe.as_bytes(), manifest)
+        envelope::seal(self.metadata_key().expose(), MANIFEST_PURPOSE, stripe.as_bytes(), manifest)
     }
 
     /// Opens what [`TenantKey::seal_manifest`] made.
@@ -217,11 +217,7 @@ impl TenantKey {
         stripe: &holdfast_model::StripeId,
         sealed: &[u8],
     ) -> Result<Zeroizing<Vec<u8>>, CryptError> {
-        envelope::open(&self.metadata_key(), MANIFEST_PURPOSE, stripe.as_bytes(), sealed)
-    }
-
-    fn metadata_key(&self) -> Zeroizing<[u8; 32]> {
-        derive(self.expose(), b"", &[b"holdfast tenant metadata v1"])
+        envelope::open(self.metadata_key().expose(), MANIFEST_PURPOSE, stripe.as_bytes(), sealed)
     }
 }
 

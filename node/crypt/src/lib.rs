@@ -3,7 +3,8 @@
 //! ```text
 //! cluster root key (random)
 //!   wraps  tenant key (random, one a tenant)
-//!            derives  metadata key  (HKDF, seals record manifests)
+//!            derives  metadata key  (HKDF, seals record manifests and commands of the catalog)
+//!                       wraps  file key  (random, one a database file; seals its pages)
 //!            wraps    object key    (random, one a body: an object's content or one part)
 //!                       (inside: under an outer key, a customer's or a named one, where one was asked for)
 //!                       seals  cells of that body, nonce = (stripe, cell) counted under a key used once
@@ -17,13 +18,15 @@
 mod body;
 mod derive;
 mod envelope;
+mod metadata;
 mod outer;
 mod secret;
 
 pub use body::{BodyContext, BodyKey, CellAddress, SealedBodyKey};
 pub use envelope::{OVERHEAD as ENVELOPE_OVERHEAD, open, seal};
+pub use metadata::{CommandCipher, FileKey, PAGE_RESERVE, PageAddress, PageSealer};
 pub use outer::{KEY_CHECK_SIZE, KeyCheck, Outer, OuterKey};
-pub use secret::{RootKey, TenantKey, random_array};
+pub use secret::{MetadataKey, RootKey, TenantKey, random_array};
 
 /// A refusal to open something. Says what was refused, never why in cryptographic detail.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -58,6 +58,10 @@ key!(
     /// One tenant's key. Destroying it destroys the tenant.
     TenantKey
 );
+key!(
+    /// What seals a tenant's metadata; derived from the tenant's key.
+    MetadataKey
+);
 
 #[cfg(test)]
 mod tests {

@@ -13,6 +13,7 @@ mod identity;
 mod leaders;
 mod links;
 mod membership;
+mod metadata_keys;
 mod metrics;
 mod node;
 mod orders;

@@ -17,7 +17,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use holdfast_catalog::{CatalogMachine, CatalogReader};
+use holdfast_catalog::{CatalogMachine, CatalogReader, MetadataKeys};
 use holdfast_consensus::{Consensus, ConsensusError, ConsensusOptions, LogError};
 use holdfast_control::{Command, ControlMachine, DriveEntry, RegisterNode, Response, ServiceAddresses};
 use holdfast_crypt::{RootKey, random_array};
@@ -52,6 +52,7 @@ use crate::{
     leaders::Leaders,
     links::{NodeService, RaftTransport},
     membership::Steward,
+    metadata_keys::LiveMetadataKeys,
     metrics,
     orders::Orders,
     poller::Poller,
@@ -327,12 +328,21 @@ impl Node {
         poller.cut_off_removed(&control.view().await?);
         tasks.spawn(poller.run(control_reader.clone(), stop.clone()));
         let groups = Arc::new(Groups::new(Arc::clone(&consensus)));
+        let metadata_keys = LiveMetadataKeys::new(Arc::clone(&keyring), control_reader.clone());
+        let closing = (Arc::clone(&metadata_keys), stop.clone());
+        tasks.spawn(async move {
+            closing.1.cancelled().await;
+            closing.0.close();
+        });
         let control_files = Arc::new(ControlFiles(control_reader));
         let control_machine =
             journal.keep(GroupId::CONTROL, control_machine, |_| Some(Owner::Cluster), control_files);
         let started = async {
             groups.start(GroupId::CONTROL, control_machine).await?;
-            start_catalogs(&groups, &journal, &config.state_dir, identity.catalog_groups).await
+            // Catalogs may have to wait for keys that the control group still has to learn of.
+            service.serve_consensus(Arc::clone(&consensus), Arc::clone(&groups));
+            let count = identity.catalog_groups;
+            start_catalogs(&groups, &journal, &config.state_dir, count, metadata_keys as _).await
         };
         let catalogs = match started.await {
             Ok(catalogs) => catalogs,
@@ -344,7 +354,6 @@ impl Node {
                 return Err(error);
             }
         };
-        service.serve_consensus(Arc::clone(&consensus), Arc::clone(&groups));
         tasks.spawn(Arc::clone(&groups).watch(stop.clone()));
         let control_runs = consensus.status(GroupId::CONTROL).is_some();
         if own == FIRST_NODE && config.bootstrap.is_some() && control_runs {
@@ -582,12 +591,14 @@ async fn start_catalogs(
     journal: &Journal,
     state_dir: &Path,
     count: u32,
+    keys: Arc<dyn MetadataKeys>,
 ) -> Result<HashMap<GroupId, CatalogReader>> {
     let mut readers = HashMap::new();
     for number in 1..=count {
         let group = GroupId::new(number);
         let dir = state_dir.join("catalog").join(group.to_string());
-        let machine = tokio::task::spawn_blocking(move || CatalogMachine::open(&dir))
+        let keys = Arc::clone(&keys);
+        let machine = tokio::task::spawn_blocking(move || CatalogMachine::open(&dir, keys))
             .await?
             .with_context(|| format!("opening catalog group {group}"))?;
         let reader = machine.reader();

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, io, path::Path, sync::Arc};
 
-use holdfast_catalog::{CatalogReader, Command};
+use holdfast_catalog::{CatalogReader, Command, Held, KeyVersion, MetadataKeys, MetadataSeal};
 use holdfast_control::{CONTROL_FILE, ControlReader, ControlView};
 use holdfast_crypt::TenantKey;
 use holdfast_keyring::Keyring;
@@ -11,6 +11,8 @@ use holdfast_object::{
     Directory,
     journal::{BaseFile, BaseSource, CatalogKeys, Owner},
 };
+
+use crate::metadata_keys::{KEY_VERSION, seal_of};
 
 /// Name under which the cluster's own part of a catalog record is sealed.
 fn secret_name(id: &StripeId) -> String {
@@ -57,12 +59,13 @@ impl CatalogKeys for LiveKeys {
 pub struct RecoveryKeys {
     keyring: Arc<Keyring>,
     tenants: HashMap<TenantId, Arc<TenantKey>>,
+    seals: HashMap<TenantId, Arc<MetadataSeal>>,
 }
 
 impl RecoveryKeys {
     /// With the root alone.
     pub fn new(keyring: Arc<Keyring>) -> Self {
-        Self { keyring, tenants: HashMap::new() }
+        Self { keyring, tenants: HashMap::new(), seals: HashMap::new() }
     }
 
     /// Opens the keys of the tenants in `view`; returns those that do not open.
@@ -70,7 +73,10 @@ impl RecoveryKeys {
         let mut unopened = Vec::new();
         for record in view.tenants.values() {
             match self.keyring.tenant(record.tenant, &record.wrapped_key) {
-                Ok(key) => drop(self.tenants.insert(record.tenant, key)),
+                Ok(key) => {
+                    self.seals.insert(record.tenant, seal_of(&key));
+                    self.tenants.insert(record.tenant, key);
+                }
                 Err(error) => {
                     unopened.push(format!("tenant {}: its key does not open: {error}", record.name))
                 }
@@ -101,6 +107,24 @@ impl CatalogKeys for RecoveryKeys {
     }
 }
 
+impl MetadataKeys for RecoveryKeys {
+    fn current(&self, tenant: TenantId) -> Held {
+        self.version(tenant, KEY_VERSION)
+    }
+
+    fn version(&self, tenant: TenantId, version: KeyVersion) -> Held {
+        match self.seals.get(&tenant) {
+            Some(seal) if seal.version == version => Held::Here(Arc::clone(seal)),
+            // What recovery does not have will not come.
+            _ => Held::Destroyed,
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        true
+    }
+}
+
 /// The files of a catalog group.
 pub struct CatalogFiles(pub CatalogReader);
 
@@ -108,10 +132,12 @@ impl BaseSource for CatalogFiles {
     fn copy_to(&self, dir: &Path) -> io::Result<Vec<BaseFile>> {
         let mut files = Vec::new();
         for identity in self.0.partitions() {
+            // A locked one cannot be copied: then there is no base, rather than one without it.
             let reader = self.0.partition(identity.partition).map_err(io::Error::other)?;
-            let path = dir.join(reader.file_name());
-            reader.copy_to(&path)?;
-            files.push(BaseFile { name: reader.file_name(), owner: Owner::Tenant(identity.tenant), path });
+            for name in reader.copy_to(dir)? {
+                let path = dir.join(&name);
+                files.push(BaseFile { name, owner: Owner::Tenant(identity.tenant), path });
+            }
         }
         Ok(files)
     }
@@ -130,8 +156,8 @@ impl BaseSource for ControlFiles {
 
 /// Whose a command of a catalog group is, once it has been applied.
 pub fn owner_of(reader: &CatalogReader, command: &[u8]) -> Option<Owner> {
-    let partition = reader.partition(Command::partition_of(command)?).ok()?;
-    Some(Owner::Tenant(partition.identity().tenant))
+    let identity = reader.identity(Command::partition_of(command)?)?;
+    Some(Owner::Tenant(identity.tenant))
 }
 
 /// Copies of a catalog record: as many drives may be lost as the most demanding tenant's level says.

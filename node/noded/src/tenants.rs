@@ -16,7 +16,10 @@ use holdfast_object::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::control::{Control, now};
+use crate::{
+    control::{Control, now},
+    metadata_keys::seal_of,
+};
 
 /// Name under which an access key's secret is sealed.
 fn secret_name(access_key: &str) -> String {
@@ -82,6 +85,12 @@ fn snapshot(view: &ControlView, keyring: &Keyring) -> DirectorySnapshot {
         },
     });
     let mut snapshot = DirectorySnapshot { drives: drives.collect(), ..DirectorySnapshot::default() };
+    for tenant in view.tenants.values() {
+        // One that does not open is told of below, or is not served anyhow.
+        if let Ok(key) = keyring.tenant(tenant.tenant, &tenant.wrapped_key) {
+            snapshot.seals.insert(tenant.tenant, seal_of(&key));
+        }
+    }
     for tenant in view.tenants.values().filter(|tenant| tenant.state == TenantState::Active) {
         match keyring.tenant(tenant.tenant, &tenant.wrapped_key) {
             Ok(key) => {

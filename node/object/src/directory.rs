@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use holdfast_catalog::MetadataSeal;
 use holdfast_crypt::{OuterKey, TenantKey};
 use holdfast_model::{ClusterId, GroupId, Level, PartitionId, TenantId};
 use parking_lot::RwLock;
@@ -42,6 +43,8 @@ pub struct DirectorySnapshot {
     pub drives: Vec<KnownDrive>,
     /// Access keys of those tenants.
     pub access_keys: HashMap<String, Credential>,
+    /// What seals commands of every tenant whose key opens, active or not.
+    pub seals: HashMap<TenantId, Arc<MetadataSeal>>,
 }
 
 /// The directory.
@@ -80,6 +83,13 @@ impl Directory {
     #[must_use]
     pub fn snapshot(&self) -> Arc<DirectorySnapshot> {
         Arc::clone(&self.now.read())
+    }
+
+    /// What seals a tenant's commands.
+    pub(crate) fn seal(&self, tenant: TenantId) -> Result<Arc<MetadataSeal>, ObjectError> {
+        self.snapshot().seals.get(&tenant).cloned().ok_or_else(|| {
+            ObjectError::Unavailable(format!("the key of tenant {tenant} is not on this node"))
+        })
     }
 
     pub(crate) fn tenant(&self, tenant: TenantId) -> Result<Arc<TenantEntry>, ObjectError> {

@@ -98,7 +98,14 @@ impl ObjectService {
     /// outcome was unknown at first and it is proposed again.
     pub(crate) async fn propose(&self, (partition, group): Route, op: Op) -> Result<Outcome, ObjectError> {
         let request = Some(RequestId::from_bytes(random_array()));
-        let command = Command { partition, at: now(), request, op }.encode();
+        // Sealed once: a repetition is the same bytes.
+        let owner = self.catalogs.get(&group).and_then(|catalog| catalog.identity(partition));
+        let owner = owner.ok_or_else(|| {
+            // Its creation has not come through to this replica yet.
+            ObjectError::Unavailable(ReadError::NoSuchPartition(partition).to_string())
+        })?;
+        let seal = self.directory.seal(owner.tenant)?;
+        let command = Command { partition, at: now(), request, op }.seal(&seal);
         let mut retries = UNKNOWN_RETRIES;
         let answer = loop {
             match self.consensus.propose(group, command.clone()).await {

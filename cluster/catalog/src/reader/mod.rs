@@ -30,7 +30,7 @@ pub use uploads::{PartRow, UploadPage, UploadQuery, UploadRow};
 pub use versions::{ListedVersion, VersionMarker, VersionPage, VersionQuery};
 
 use crate::{
-    digest,
+    digest, key_file,
     partition::{Identity, Partition, file_name, read_identity},
     response::VersionRef,
     sqlite::{Pool, copy_database, io_error},
@@ -42,6 +42,9 @@ pub enum ReadError {
     /// This replica does not host the partition.
     #[error("partition {0} is not hosted by this replica")]
     NoSuchPartition(PartitionId),
+    /// The tenant's key is not on this node.
+    #[error("partition {0} is locked: the tenant's key is not on this node")]
+    Locked(PartitionId),
     /// No bucket of that name.
     #[error("no such bucket")]
     NoSuchBucket,
@@ -82,7 +85,8 @@ pub(crate) type Hosted = BTreeMap<PartitionId, Arc<Source>>;
 #[derive(Debug)]
 pub(crate) struct Source {
     identity: Identity,
-    pool: Pool,
+    /// `None` while the partition is locked.
+    pool: Option<Pool>,
 }
 
 /// Reads all partitions of one group's replica.
@@ -97,7 +101,12 @@ impl CatalogReader {
     }
 
     pub(crate) fn source(partition: &Partition) -> Arc<Source> {
-        Arc::new(Source { identity: partition.identity(), pool: Pool::new(partition.path()) })
+        let pool = Pool::new(partition.path(), partition.form().clone());
+        Arc::new(Source { identity: partition.identity(), pool: Some(pool) })
+    }
+
+    pub(crate) fn locked(identity: Identity) -> Arc<Source> {
+        Arc::new(Source { identity, pool: None })
     }
 
     pub(crate) fn host(&self, partition: &Partition) {
@@ -108,20 +117,30 @@ impl CatalogReader {
         *self.hosted.write() = hosted;
     }
 
-    /// The partitions hosted now, in order.
+    /// The partitions hosted now, locked ones included, in order.
     #[must_use]
     pub fn partitions(&self) -> Vec<Identity> {
         self.hosted.read().values().map(|source| source.identity).collect()
+    }
+
+    /// Whose a partition is and which database; known also while it is locked.
+    #[must_use]
+    pub fn identity(&self, partition: PartitionId) -> Option<Identity> {
+        self.hosted.read().get(&partition).map(|source| source.identity)
     }
 
     /// A handle for reading one partition. Take a new one for each request: a handle goes on showing
     /// the state it was made for when a snapshot is installed.
     ///
     /// # Errors
-    /// [`ReadError::NoSuchPartition`].
+    /// [`ReadError::NoSuchPartition`], [`ReadError::Locked`].
     pub fn partition(&self, partition: PartitionId) -> Result<PartitionReader, ReadError> {
         let source = self.hosted.read().get(&partition).cloned();
-        source.map(|source| PartitionReader { source }).ok_or(ReadError::NoSuchPartition(partition))
+        let source = source.ok_or(ReadError::NoSuchPartition(partition))?;
+        if source.pool.is_none() {
+            return Err(ReadError::Locked(partition));
+        }
+        Ok(PartitionReader { source })
     }
 }
 
@@ -153,39 +172,43 @@ impl PartitionReader {
         self.source.identity
     }
 
+    fn pool(&self) -> &Pool {
+        self.source.pool.as_ref().expect("handles are given out for partitions that are open")
+    }
+
     /// Runs `read` in one read transaction.
     fn read<T>(&self, read: impl FnOnce(&Transaction<'_>) -> Result<T, Stop>) -> Result<T, ReadError> {
-        let outcome = self.source.pool.get().map_err(Stop::Sql).and_then(|mut connection| {
+        let outcome = self.pool().get().map_err(Stop::Sql).and_then(|mut connection| {
             let transaction = connection.transaction()?;
             let value = read(&transaction)?;
             transaction.finish()?;
             Ok(value)
         });
         outcome.map_err(|stop| match stop {
-            Stop::Sql(source) => ReadError::Storage { path: self.source.pool.path().to_owned(), source },
+            Stop::Sql(source) => ReadError::Storage { path: self.pool().path().to_owned(), source },
             Stop::Answer(error) => error,
         })
     }
 
-    /// Copies the partition's file, as of one moment, to `to`, which must not exist. Blocks nobody.
+    /// Copies the partition's file, as of one moment and sealed as it is, and its key file into the
+    /// directory `dir`. Blocks nobody. Returns the names of both.
     ///
     /// # Errors
     /// I/O.
-    pub fn copy_to(&self, to: &Path) -> io::Result<()> {
-        let path = self.source.pool.path();
-        let wrap = |e: rusqlite::Error| io_error("copying", path, &e);
-        let mut connection = self.source.pool.get().map_err(wrap)?;
+    pub fn copy_to(&self, dir: &Path) -> io::Result<[String; 2]> {
+        let pool = self.pool();
+        let wrap = |e: rusqlite::Error| io_error("copying", pool.path(), &e);
+        let partition = self.source.identity.partition;
+        let names = [key_file::file_name(partition), file_name(partition)];
+        // A key file that is replaced meanwhile holds the same key.
+        std::fs::copy(pool.path().with_file_name(&names[0]), dir.join(&names[0]))?;
+        let mut connection = pool.get().map_err(wrap)?;
         let transaction = connection.transaction().map_err(wrap)?;
         // The first read fixes the moment that the transaction shows.
         read_identity(&transaction).map_err(wrap)?;
-        copy_database(&transaction, to)?;
-        transaction.finish().map_err(wrap)
-    }
-
-    /// The name of the partition's file in a group's state.
-    #[must_use]
-    pub fn file_name(&self) -> String {
-        file_name(self.source.identity.partition)
+        copy_database(&transaction, &dir.join(&names[1]), pool.form())?;
+        transaction.finish().map_err(wrap)?;
+        Ok(names)
     }
 
     /// A digest of every row, from one read transaction. Reads the whole file.
@@ -236,6 +259,6 @@ impl PartitionReader {
     /// Where the partition's file is.
     #[must_use]
     pub fn path(&self) -> &Path {
-        self.source.pool.path()
+        self.pool().path()
     }
 }

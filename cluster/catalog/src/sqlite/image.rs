@@ -32,7 +32,7 @@ use std::{
 
 use rusqlite::{Connection, OpenFlags, backup::Backup};
 
-use super::{io_error, sync_dir};
+use super::{Form, io_error, sync_dir};
 
 const MAGIC: &[u8; 8] = b"HFIMAGE\0";
 const VERSION: u16 = 1;
@@ -66,13 +66,19 @@ impl ImageWriter {
         Ok(Self { out, files_left: files })
     }
 
-    /// Adds a consistent copy of an open database. The copy is first made in `scratch`, a file that must
-    /// not exist and is removed again.
+    /// Adds a consistent copy of an open database. The copy is first made in `scratch`, a file of this form
+    /// that must not exist and is removed again.
     ///
     /// # Errors
     /// I/O, damage.
-    pub fn add_database(&mut self, name: &str, database: &Connection, scratch: &Path) -> io::Result<()> {
-        let copied = copy_database(database, scratch);
+    pub fn add_database(
+        &mut self,
+        name: &str,
+        database: &Connection,
+        scratch: &Path,
+        form: &Form,
+    ) -> io::Result<()> {
+        let copied = copy_database(database, scratch, form);
         let added = copied.and_then(|()| self.add_file(name, scratch));
         let removed = std::fs::remove_file(scratch);
         added.and(removed)
@@ -117,16 +123,16 @@ impl ImageWriter {
     }
 }
 
-/// Copies an open database to the file `to`, which must not exist. Inside a read transaction the copy is of
+/// Copies an open database to the file `to`, which must not exist and gets this form. Inside a read transaction the copy is of
 /// that moment, whatever is written meanwhile.
 ///
 /// # Errors
 /// I/O, damage.
-pub fn copy_database(database: &Connection, to: &Path) -> io::Result<()> {
+pub fn copy_database(database: &Connection, to: &Path, form: &Form) -> io::Result<()> {
     let wrap = |e: &rusqlite::Error| io_error("copying a database to", to, e);
     let flags =
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut copy = Connection::open_with_flags(to, flags).map_err(|e| wrap(&e))?;
+    let mut copy = form.open(to, flags).map_err(|e| wrap(&e))?;
     // The copy is read once and thrown away: it needs neither a journal nor flushes.
     copy.execute_batch("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;").map_err(|e| wrap(&e))?;
     let backup = Backup::new(database, &mut copy).map_err(|e| wrap(&e))?;
@@ -245,8 +251,8 @@ mod tests {
         database.execute_batch("CREATE TABLE t (x); INSERT INTO t VALUES (42);").unwrap();
         let path = dir.join("image");
         let mut writer = ImageWriter::create(&path, 1, 2).unwrap();
-        writer.add_database("a.sqlite", &database, &dir.join("scratch")).unwrap();
-        writer.add_database("b.sqlite", &database, &dir.join("scratch")).unwrap();
+        writer.add_database("a.sqlite", &database, &dir.join("scratch"), &Form::Plain).unwrap();
+        writer.add_database("b.sqlite", &database, &dir.join("scratch"), &Form::Plain).unwrap();
         writer.finish().unwrap();
         assert!(!dir.join("scratch").exists());
         std::fs::read(path).unwrap()

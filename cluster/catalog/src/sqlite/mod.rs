@@ -15,9 +15,11 @@ use std::{
     fs::File,
     io,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
+use holdfast_sealed_sqlite::{DAMAGED_PAGE, SealedFile};
 use rusqlite::{Connection, OpenFlags};
 
 pub use image::{ImageReader, ImageWriter, copy_database};
@@ -59,11 +61,31 @@ pub enum Durability {
     AtCommit,
 }
 
+/// What a file's pages are on the disk.
+#[derive(Debug, Clone)]
+pub enum Form {
+    /// In the clear.
+    Plain,
+    /// Sealed under a key of the file's own.
+    Sealed(Arc<SealedFile>),
+}
+
+impl Form {
+    fn open(&self, path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
+        match self {
+            Self::Plain => Connection::open_with_flags(path, flags),
+            Self::Sealed(file) => file.open(path, flags),
+        }
+    }
+}
+
 /// Turns an error of SQLite into one of I/O: damage becomes `InvalidData`.
 #[must_use]
 pub fn io_error(doing: &str, path: &Path, error: &rusqlite::Error) -> io::Error {
     use rusqlite::ErrorCode::{DatabaseCorrupt, DiskFull, NotADatabase};
+    let damaged_page = error.sqlite_error().is_some_and(|error| error.extended_code == DAMAGED_PAGE);
     let kind = match error.sqlite_error_code() {
+        _ if damaged_page => io::ErrorKind::InvalidData,
         Some(DatabaseCorrupt | NotADatabase) => io::ErrorKind::InvalidData,
         Some(DiskFull) => io::ErrorKind::StorageFull,
         _ => io::ErrorKind::Other,
@@ -75,11 +97,15 @@ pub fn io_error(doing: &str, path: &Path, error: &rusqlite::Error) -> io::Error 
 ///
 /// # Errors
 /// I/O, a damaged file, or a schema newer than `migrations` (an older release on newer state).
-pub fn open_writer(path: &Path, migrations: &[Migration], durability: Durability) -> io::Result<Connection> {
+pub fn open_writer(
+    path: &Path,
+    form: &Form,
+    migrations: &[Migration],
+    durability: Durability,
+) -> io::Result<Connection> {
     let flags =
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut connection =
-        Connection::open_with_flags(path, flags).map_err(|e| io_error("opening", path, &e))?;
+    let mut connection = form.open(path, flags).map_err(|e| io_error("opening", path, &e))?;
     let synchronous = match durability {
         Durability::AtCheckpoint => "NORMAL",
         Durability::AtCommit => "FULL",
@@ -103,11 +129,8 @@ pub fn open_writer(path: &Path, migrations: &[Migration], durability: Durability
 ///
 /// # Errors
 /// As rusqlite.
-pub fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
-    let connection = Connection::open_with_flags(
-        path,
-        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-    )?;
+pub fn open_reader(path: &Path, form: &Form) -> rusqlite::Result<Connection> {
+    let connection = form.open(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     prepare(&connection, READER_CACHE_KIB)?;
     connection.execute_batch("PRAGMA query_only = ON;")?;
     Ok(connection)
@@ -180,12 +203,12 @@ mod tests {
     fn a_checkpoint_empties_the_write_ahead_file_or_flushes_it_under_a_reader() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.sqlite");
-        let writer = open_writer(&path, SCHEMA, Durability::AtCheckpoint).unwrap();
+        let writer = open_writer(&path, &Form::Plain, SCHEMA, Durability::AtCheckpoint).unwrap();
         writer.execute("INSERT INTO t VALUES (1)", []).unwrap();
         checkpoint(&writer, &path).unwrap();
         assert_eq!(std::fs::metadata(beside(&path, "-wal")).unwrap().len(), 0);
 
-        let mut reader = open_reader(&path).unwrap();
+        let mut reader = open_reader(&path, &Form::Plain).unwrap();
         let view = reader.transaction().unwrap();
         assert_eq!(view.query_row("SELECT count(*) FROM t", [], |r| r.get::<_, i64>(0)).unwrap(), 1);
         writer.execute("INSERT INTO t VALUES (2)", []).unwrap();
@@ -202,7 +225,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.sqlite");
         std::fs::write(&path, vec![0x5a; 16384]).unwrap();
-        let error = open_writer(&path, SCHEMA, Durability::AtCheckpoint).unwrap_err();
+        let error = open_writer(&path, &Form::Plain, SCHEMA, Durability::AtCheckpoint).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
     }
 }

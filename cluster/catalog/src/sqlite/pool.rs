@@ -11,7 +11,7 @@ use std::{
 use parking_lot::{Condvar, Mutex};
 use rusqlite::Connection;
 
-use super::open_reader;
+use super::{Form, open_reader};
 
 /// Connections to one file at most.
 pub const READERS_MAX: usize = 4;
@@ -19,6 +19,7 @@ pub const READERS_MAX: usize = 4;
 /// Connections to one file.
 pub struct Pool {
     path: PathBuf,
+    form: Form,
     slots: Mutex<Slots>,
     returned: Condvar,
 }
@@ -32,8 +33,14 @@ struct Slots {
 impl Pool {
     /// A pool for the file at `path`, which stays open for writing as long as the pool is used.
     #[must_use]
-    pub fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), slots: Mutex::default(), returned: Condvar::new() }
+    pub fn new(path: &Path, form: Form) -> Self {
+        Self { path: path.to_owned(), form, slots: Mutex::default(), returned: Condvar::new() }
+    }
+
+    /// What its pages are on the disk.
+    #[must_use]
+    pub fn form(&self) -> &Form {
+        &self.form
     }
 
     /// The file.
@@ -62,7 +69,7 @@ impl Pool {
         drop(slots);
         // From here the place in `lent` is given back by the guard, also when opening fails.
         let mut pooled = Pooled { pool: self, connection: None };
-        pooled.connection = Some(open_reader(&self.path)?);
+        pooled.connection = Some(open_reader(&self.path, &self.form)?);
         Ok(pooled)
     }
 }
@@ -120,8 +127,8 @@ mod tests {
     fn no_more_connections_are_open_than_allowed_and_all_callers_are_served() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.sqlite");
-        let _writer = open_writer(&path, &[], Durability::AtCheckpoint).unwrap();
-        let pool = Pool::new(&path);
+        let _writer = open_writer(&path, &Form::Plain, &[], Durability::AtCheckpoint).unwrap();
+        let pool = Pool::new(&path, Form::Plain);
         let (open, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
         std::thread::scope(|scope| {
             for _ in 0..READERS_MAX * 4 {

@@ -22,7 +22,7 @@ use std::{
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Durability, Migration, checkpoint, io_error, open_writer, sync_dir};
+use super::{Durability, Form, Migration, checkpoint, io_error, open_writer, sync_dir};
 
 const GROUP_FILE: &str = "group.sqlite";
 const POINTER: &str = "current";
@@ -235,7 +235,7 @@ fn point_to(root: &Path, number: u64) -> io::Result<()> {
 }
 
 fn open_group(dir: &Path) -> io::Result<Connection> {
-    open_writer(&dir.join(GROUP_FILE), GROUP_MIGRATIONS, Durability::AtCommit)
+    open_writer(&dir.join(GROUP_FILE), &Form::Plain, GROUP_MIGRATIONS, Durability::AtCommit)
 }
 
 /// The position in a state that may be half-made.

@@ -1,14 +1,23 @@
 //! A replica in a temporary directory, driven as the log drives it, and short ways to make commands.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use bytes::Bytes;
 use holdfast_catalog::{
     BodyRef, BucketChange, CatalogMachine, CatalogReader, Command, CompleteUpload, Condition, DeleteItem,
-    Digest, GarbageCursor, GarbageRow, ObjectExtras, Op, Outcome, PartitionReader, PutObject, PutPart,
-    Response, StripeRef, VersionRef, VersionSelector, Versioning, decode_outcome,
+    Digest, GarbageCursor, GarbageRow, Held, KeyVersion, MetadataKeys, MetadataSeal, ObjectExtras, Op,
+    Outcome, PartitionReader, PutObject, PutPart, Response, StripeRef, VersionRef, VersionSelector,
+    Versioning, decode_outcome,
 };
 use holdfast_consensus::{Applied, StateMachine};
+use holdfast_crypt::MetadataKey;
 use holdfast_model::{
     BucketId, DatabaseId, DriveId, Generation, NodeId, PartitionId, StripeId, TenantId, UnixMillis, UploadId,
     VersionId, placement::Place,
@@ -24,7 +33,7 @@ pub struct Replica {
 
 impl Replica {
     pub fn open(dir: &Path) -> Self {
-        Self { machine: CatalogMachine::open(dir).unwrap(), index: 0 }
+        Self { machine: CatalogMachine::open(dir, keys()).unwrap(), index: 0 }
     }
 
     /// Opens a replica with one partition that has one bucket, `b`.
@@ -64,7 +73,65 @@ impl Replica {
 
 /// The command as every replica gets it; its time is derived from the entry's index.
 pub fn command(index: u64, op: Op) -> Bytes {
-    Command { partition: PARTITION, at: UnixMillis::new(time_of(index)), request: None, op }.encode()
+    sealed(&Command { partition: PARTITION, at: UnixMillis::new(time_of(index)), request: None, op })
+}
+
+/// The command as its proposer puts it into the log.
+pub fn sealed(command: &Command) -> Bytes {
+    match command.op {
+        Op::CreatePartition { .. } => command.encode(),
+        _ => command.seal(&seal(1)),
+    }
+}
+
+/// What seals under a version of the one tenant's key.
+pub fn seal(version: KeyVersion) -> MetadataSeal {
+    MetadataSeal::new(version, MetadataKey::from_bytes([u8::try_from(version).unwrap(); 32]))
+}
+
+/// Keys that come and go: versions from the lower to the higher bound are there, none while the lower is 0.
+#[derive(Debug, Default)]
+pub struct TestKeys {
+    pub versions: Mutex<(KeyVersion, KeyVersion)>,
+    pub destroyed: AtomicBool,
+    pub closed: AtomicBool,
+}
+
+impl TestKeys {
+    pub fn with(first: KeyVersion, last: KeyVersion) -> Arc<Self> {
+        Arc::new(Self { versions: Mutex::new((first, last)), ..Self::default() })
+    }
+
+    pub fn set(&self, first: KeyVersion, last: KeyVersion) {
+        *self.versions.lock().unwrap() = (first, last);
+    }
+}
+
+impl MetadataKeys for TestKeys {
+    fn current(&self, tenant: TenantId) -> Held {
+        let last = self.versions.lock().unwrap().1;
+        self.version(tenant, last)
+    }
+
+    fn version(&self, _tenant: TenantId, version: KeyVersion) -> Held {
+        let (first, last) = *self.versions.lock().unwrap();
+        if self.destroyed.load(Ordering::SeqCst) {
+            Held::Destroyed
+        } else if first > 0 && (first..=last).contains(&version) {
+            Held::Here(Arc::new(seal(version)))
+        } else {
+            Held::NotYet
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+}
+
+/// The keys of a node that is unlocked.
+pub fn keys() -> Arc<TestKeys> {
+    TestKeys::with(1, 1)
 }
 
 pub fn time_of(index: u64) -> u64 {
@@ -258,5 +325,5 @@ pub fn copy_dir(from: &Path, to: &Path, kept: &dyn Fn(&str) -> Option<f64>) {
 /// The same operation, sent to another partition.
 pub fn for_partition(partition: u64, index: u64, op: Op) -> Bytes {
     let partition = PartitionId::new(partition);
-    Command { partition, at: UnixMillis::new(time_of(index)), request: None, op }.encode()
+    sealed(&Command { partition, at: UnixMillis::new(time_of(index)), request: None, op })
 }

@@ -298,7 +298,7 @@ fn event() -> impl Strategy<Value = Event> {
 
 fn live_through(log: &Log, events: &[Event], root: &Path) -> CatalogMachine {
     let mut life = 0;
-    let mut machine = CatalogMachine::open(&root.join("0")).unwrap();
+    let mut machine = CatalogMachine::open(&root.join("0"), keys()).unwrap();
     let mut at = 0usize;
     let mut high_water = 0usize;
     for event in events.iter().chain([&Event::Apply(usize::MAX)]) {
@@ -323,7 +323,7 @@ fn live_through(log: &Log, events: &[Event], root: &Path) -> CatalogMachine {
                 let next = root.join((life + 1).to_string());
                 copy_dir(&root.join(life.to_string()), &next, &|_| *kept);
                 life += 1;
-                machine = CatalogMachine::open(&next).unwrap();
+                machine = CatalogMachine::open(&next, keys()).unwrap();
                 at = machine.position().map_or(0, |p| usize::from_le_bytes(p.try_into().unwrap()));
             }
             Event::Restore => {

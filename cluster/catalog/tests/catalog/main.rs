@@ -12,5 +12,6 @@ mod model;
 mod multipart;
 mod objects;
 mod recovery;
+mod sealing;
 mod stripes;
 mod versions;

@@ -179,7 +179,7 @@ fn commands_for_other_partitions_and_other_databases_are_refused() {
         request: None,
         op: create_bucket(1, "b"),
     };
-    let outcomes = apply(&mut replica.machine, 10, &[elsewhere.encode()]);
+    let outcomes = apply(&mut replica.machine, 10, &[sealed(&elsewhere)]);
     assert_eq!(outcomes, [Err(Refusal::NoSuchPartition(PartitionId::new(7)))]);
     replica.index = 10;
     replica.expect(create_partition(PARTITION), Response::PartitionCreated);

@@ -22,7 +22,7 @@ fn what_a_checkpoint_covered_is_there_without_the_log() {
     replica.machine.checkpoint(b"position").unwrap();
     let digest = digests(&replica.machine.reader());
     drop(replica);
-    let machine = CatalogMachine::open(dir.path()).unwrap();
+    let machine = CatalogMachine::open(dir.path(), keys()).unwrap();
     assert_eq!(machine.position().unwrap(), b"position");
     assert_eq!(digests(&machine.reader()), digest);
 }
@@ -39,7 +39,7 @@ fn an_image_carries_the_state_to_another_replica() {
     let digest = digests(&replica.machine.reader());
     replica.done(put("later", 2, 1, inline("x")));
 
-    let mut fresh = CatalogMachine::open(other.path()).unwrap();
+    let mut fresh = CatalogMachine::open(other.path(), keys()).unwrap();
     let reader = fresh.reader();
     assert!(matches!(reader.partition(PARTITION), Err(ReadError::NoSuchPartition(_))));
     fresh.install(&image, b"there").unwrap();
@@ -49,7 +49,7 @@ fn an_image_carries_the_state_to_another_replica() {
     apply(&mut fresh, replica.index, &[command(replica.index, put("later", 2, 1, inline("x")))]);
     assert_eq!(digests(&reader), digests(&replica.machine.reader()));
     drop(fresh);
-    let fresh = CatalogMachine::open(other.path()).unwrap();
+    let fresh = CatalogMachine::open(other.path(), keys()).unwrap();
     assert_eq!(digests(&fresh.reader()), digests(&replica.machine.reader()));
     assert_eq!(fresh.position().unwrap(), b"there");
 }
@@ -95,10 +95,10 @@ fn a_damaged_image_leaves_the_old_state() {
     }
     second.done(put("k", 2, 1, inline("still working")));
     drop(second);
-    assert_eq!(CatalogMachine::open(other.path()).unwrap().position().unwrap(), b"old");
+    assert_eq!(CatalogMachine::open(other.path(), keys()).unwrap().position().unwrap(), b"old");
     // The good one is accepted after all of that.
     fs::write(&image, good).unwrap();
-    let mut machine = CatalogMachine::open(other.path()).unwrap();
+    let mut machine = CatalogMachine::open(other.path(), keys()).unwrap();
     machine.install(&image, b"new").unwrap();
     assert_eq!(digests(&machine.reader()), digests(&replica.machine.reader()));
 }
@@ -121,11 +121,11 @@ fn a_missing_or_older_file_is_damage_and_not_an_empty_catalog() {
         if let Some(bytes) = damage {
             fs::write(&file, bytes).unwrap();
         }
-        let error = CatalogMachine::open(dir.path()).unwrap_err();
+        let error = CatalogMachine::open(dir.path(), keys()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
     }
     fs::write(&file, new).unwrap();
-    CatalogMachine::open(dir.path()).unwrap();
+    CatalogMachine::open(dir.path(), keys()).unwrap();
 }
 
 #[test]
@@ -179,7 +179,7 @@ fn files_that_lost_different_amounts_are_replayed_to_the_same_state() {
     const PARTITIONS: u64 = 4;
     let root = tempfile::tempdir().unwrap();
     let dir = root.path().join("whole");
-    let mut machine = CatalogMachine::open(&dir).unwrap();
+    let mut machine = CatalogMachine::open(&dir, keys()).unwrap();
     let first: Vec<Bytes> = (1..=PARTITIONS)
         .flat_map(|p| [create_partition(PARTITION), create_bucket(1, "b")].map(|op| for_partition(p, 1, op)))
         .collect();
@@ -206,7 +206,7 @@ fn files_that_lost_different_amounts_are_replayed_to_the_same_state() {
         "p3" => Some(0.9),
         _ => None,
     });
-    let mut machine_after = CatalogMachine::open(&cut).unwrap();
+    let mut machine_after = CatalogMachine::open(&cut, keys()).unwrap();
     let left: Vec<u64> = digests(&machine_after.reader()).iter().map(|d| d.next_index).collect();
     assert!(left[0] == 11 && left[0] < left[1] && left[1] < left[2] && left[3] == 40, "{left:?}");
     assert_eq!(machine_after.position().unwrap(), b"ten");
@@ -216,7 +216,7 @@ fn files_that_lost_different_amounts_are_replayed_to_the_same_state() {
     // An image carries all of them.
     let image = root.path().join("image");
     machine.snapshot(&image).unwrap();
-    let mut restored = CatalogMachine::open(&root.path().join("restored")).unwrap();
+    let mut restored = CatalogMachine::open(&root.path().join("restored"), keys()).unwrap();
     restored.install(&image, b"p").unwrap();
     assert_eq!(digests(&restored.reader()), digests(&machine.reader()));
     assert_eq!(restored.reader().partitions().len() as u64, PARTITIONS);

@@ -107,7 +107,7 @@ fn a_retention_ends_by_a_clock_that_cannot_be_turned_back() {
         };
         let op = Op::DeleteObjects { bucket: bucket_id(2), items: vec![item] };
         let command = Command { partition: PARTITION, at: UnixMillis::new(at), request: None, op };
-        match apply(&mut replica.machine, replica.index, &[command.encode()]).remove(0) {
+        match apply(&mut replica.machine, replica.index, &[sealed(&command)]).remove(0) {
             Ok(Response::ObjectsDeleted(mut answers)) => answers.remove(0),
             other => panic!("{other:?}"),
         }
@@ -134,7 +134,7 @@ fn a_request_proposed_twice_is_done_once_and_answered_alike() {
     let mut replica = Replica::with_bucket(dir.path());
     let request = |index, n: u8, op| {
         let request = Some(RequestId::from_bytes([n; 16]));
-        Command { partition: PARTITION, at: UnixMillis::new(time_of(index)), request, op }.encode()
+        sealed(&Command { partition: PARTITION, at: UnixMillis::new(time_of(index)), request, op })
     };
     // An inline put whose outcome was not heard; meanwhile another client overwrites the object.
     let first = request(3, 1, put("k", 1, 1, inline("first")));
@@ -155,7 +155,7 @@ fn a_request_proposed_twice_is_done_once_and_answered_alike() {
         request: Some(RequestId::from_bytes([3; 16])),
         op: put("other", 3, 1, inline("x")),
     };
-    apply(&mut replica.machine, 5, &[later.encode()])[0].as_ref().unwrap();
+    apply(&mut replica.machine, 5, &[sealed(&later)])[0].as_ref().unwrap();
     assert_eq!(apply(&mut replica.machine, 6, &[first])[0], Err(Refusal::TooOld));
     assert_eq!(replica.reader().head_object("b", "k", None).unwrap().etag, "etag-2");
 }

@@ -111,11 +111,12 @@ impl Recover {
             control_state.words()
         );
         verdict.problems.extend(keys.learn(&control));
+        let keys = Arc::new(keys);
         let mut catalogs: Vec<(Restored, CatalogReader)> = Vec::new();
         for number in 1..=first.identity.catalog_groups {
             let group = GroupId::new(number);
             let dir = work.join(group.to_string());
-            let machine = CatalogMachine::open(&dir.join("state"))?;
+            let machine = CatalogMachine::open(&dir.join("state"), Arc::clone(&keys) as _)?;
             let reader = machine.reader();
             let restored = restore(&found, group, machine, &keys, &dir).await?;
             catalogs.push((restored, reader));
@@ -131,7 +132,7 @@ impl Recover {
             println!("dry run    no state written");
         } else {
             for node in &nodes {
-                install(node, &control, &restored)
+                install(node, &control, &restored, &keys)
                     .await
                     .with_context(|| format!("state of {}", node.identity.name))?;
                 println!(

@@ -107,7 +107,12 @@ pub(super) async fn restore(
 }
 
 /// Writes the state of all groups into a node, beside a new log.
-pub(super) async fn install(node: &LostNode, control: &ControlView, groups: &[Restored]) -> Result<()> {
+pub(super) async fn install(
+    node: &LostNode,
+    control: &ControlView,
+    groups: &[Restored],
+    keys: &Arc<RecoveryKeys>,
+) -> Result<()> {
     let state_dir = &node.config.state_dir;
     let options = ConsensusOptions::new(node.identity.node, state_dir.join("raft"), Arc::new(Nobody));
     let consensus = Consensus::open(options).await.context("making a new log")?;
@@ -115,12 +120,13 @@ pub(super) async fn install(node: &LostNode, control: &ControlView, groups: &[Re
         let (voters, learners) = members(control, restored.group);
         let position = consensus.restored_position(restored.last(), voters, &learners);
         let (image, group, state_dir) = (restored.image.clone(), restored.group, state_dir.clone());
+        let keys = Arc::clone(keys);
         let install = move || -> std::io::Result<()> {
             if group == GroupId::CONTROL {
                 ControlMachine::open(&state_dir.join("control"), random_array())?.0.install(&image, &position)
             } else {
                 let dir = state_dir.join("catalog").join(group.to_string());
-                CatalogMachine::open(&dir)?.install(&image, &position)
+                CatalogMachine::open(&dir, keys)?.install(&image, &position)
             }
         };
         tokio::task::spawn_blocking(install).await?.with_context(|| format!("group {group}"))?;
