@@ -30,6 +30,7 @@ mod sealed;
 mod settings;
 mod slots;
 pub mod sqlite;
+mod state_digest;
 mod used;
 
 pub use apply::{CONDEMNED_KEPT_MILLIS, REQUESTS_KEPT_MILLIS, SWEEP_MAX};
@@ -63,6 +64,7 @@ pub use response::{
 };
 pub use sealed::SEALED_VERSION;
 pub use settings::{DOCUMENT_ID_SIZE_MAX, DocumentKind, Quota, Versioning};
+pub use state_digest::{DIGEST_ENTRIES_MIN, StateDigest};
 
 /// Longest bucket name in bytes (S3: 63).
 pub const BUCKET_NAME_SIZE_MAX: usize = 63;

@@ -23,6 +23,7 @@ use crate::{
     sealed::Sealed,
     slots::{self, Slot, Slots, Trust, hosted},
     sqlite::{self, FileMark, ImageReader, ImageWriter, StateDir, io_error},
+    state_digest::StateDigests,
 };
 
 /// Kind of a catalog group's image.
@@ -41,6 +42,7 @@ pub struct CatalogMachine {
     partitions: Slots,
     reader: CatalogReader,
     keys: Arc<dyn MetadataKeys>,
+    digests: StateDigests,
 }
 
 impl fmt::Debug for CatalogMachine {
@@ -60,8 +62,9 @@ impl CatalogMachine {
         let dir = StateDir::open(dir)?;
         let position = dir.position()?;
         let partitions = slots::open_all(&dir, &dir.path(), Trust::Marked(&dir.marks()?), keys.as_ref())?;
-        let reader = CatalogReader::new(hosted(&partitions));
-        Ok(Self { dir, position, partitions, reader, keys })
+        let digests = StateDigests::default();
+        let reader = CatalogReader::new(hosted(&partitions), digests.clone());
+        Ok(Self { dir, position, partitions, reader, keys, digests })
     }
 
     /// A handle for reading, which sees everything applied. Stays valid when a snapshot is installed.
@@ -165,9 +168,22 @@ impl CatalogMachine {
                 of_entry.push(encode_outcome(&self.apply_one(entry.index, command)?));
             }
             answers.push(of_entry);
+            if StateDigests::may_be_due(entry.index) {
+                self.take_digest(entry.index)?;
+            }
         }
         self.open_partitions().try_for_each(Partition::commit)?;
         Ok(answers)
+    }
+
+    /// A state that is locked in part has no digest.
+    fn take_digest(&mut self, index: u64) -> io::Result<()> {
+        self.open_partitions().try_for_each(Partition::commit)?;
+        let all_open = self.partitions.values().all(|slot| matches!(slot, Slot::Open(_)));
+        if !all_open {
+            return Ok(());
+        }
+        self.digests.take(index, self.partitions.values().filter_map(Slot::open))
     }
 
     fn marks(&self) -> Vec<FileMark> {
@@ -265,6 +281,16 @@ impl StateMachine for CatalogMachine {
         self.partitions = partitions;
         self.position = Some(position.to_vec());
         self.reader.replace(hosted(&self.partitions));
+        self.digests.clear();
+        Ok(())
+    }
+
+    fn discard(&mut self) -> io::Result<()> {
+        self.partitions.clear();
+        self.reader.replace(hosted(&self.partitions));
+        self.digests.clear();
+        self.dir.discard()?;
+        self.position = None;
         Ok(())
     }
 }

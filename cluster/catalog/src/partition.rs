@@ -163,6 +163,14 @@ impl Partition {
         }))
     }
 
+    /// Versions in all its buckets, as committed.
+    pub(crate) fn versions(&self) -> io::Result<u64> {
+        self.connection
+            .query_row("SELECT versions FROM meta", [], |row| row.get::<_, i64>(0))
+            .map(i64::cast_unsigned)
+            .map_err(|e| io_error("reading", &self.path, &e))
+    }
+
     /// What the file's pages are on the disk.
     pub(crate) fn form(&self) -> &Form {
         &self.form

@@ -62,6 +62,13 @@ impl Slot {
         }
     }
 
+    pub(crate) fn open(&self) -> Option<&Partition> {
+        match self {
+            Self::Open(partition) => Some(partition),
+            Self::Locked(_) => None,
+        }
+    }
+
     pub(crate) fn open_mut(&mut self) -> Option<&mut Partition> {
         match self {
             Self::Open(partition) => Some(partition),

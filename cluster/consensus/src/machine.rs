@@ -49,4 +49,13 @@ pub trait StateMachine: Send + 'static {
     /// # Errors
     /// A damaged image (`InvalidData`) leaves the old state in place.
     fn install(&mut self, path: &Path, position: &[u8]) -> io::Result<()>;
+
+    /// Puts the whole state aside and begins with none: it is not what the other replicas have. Called while
+    /// the group does not run.
+    ///
+    /// # Errors
+    /// I/O; `Unsupported` by machines that cannot.
+    fn discard(&mut self) -> io::Result<()> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, "this state cannot be discarded"))
+    }
 }

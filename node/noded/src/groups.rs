@@ -7,7 +7,8 @@
 //! Invariants:
 //! - what a group's log promised (votes, entries) is forgotten only on the word that the group counts on
 //!   this replica no more, and only for the very ailment that was reported;
-//! - a machine's own state is kept: all of it was committed, and machines skip what they hold already.
+//! - a machine's own state is kept: all of it was committed, and machines skip what they hold already. Only
+//!   one that differs from what a majority agrees on ([`crate::comparison`]) is put aside.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -53,6 +54,8 @@ pub struct Groups {
     consensus: Arc<Consensus>,
     machines: RwLock<BTreeMap<GroupId, Kept>>,
     ailing: Mutex<BTreeMap<GroupId, Ailment>>,
+    /// Groups whose state on this node is not what the others have: to be put aside before they begin anew.
+    diverged: Mutex<BTreeSet<GroupId>>,
     /// One start, stop or new beginning at a time.
     changing: tokio::sync::Mutex<()>,
 }
@@ -71,6 +74,7 @@ impl Groups {
             consensus,
             machines: RwLock::default(),
             ailing: Mutex::default(),
+            diverged: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
         }
     }
@@ -147,6 +151,16 @@ impl Groups {
         }
     }
 
+    /// Stops `group` on this node because a majority has another state, and notes that it may be cured.
+    pub async fn set_aside_diverged(&self, group: GroupId, what: String) {
+        let _changing = self.changing.lock().await;
+        if let Err(error) = self.consensus.stop_group(group).await {
+            tracing::warn!(%group, %error, "a group whose state differs could not be put away");
+        }
+        self.diverged.lock().insert(group);
+        self.note(group, true, what);
+    }
+
     /// Forgets what the log holds of `group` and starts it empty: the others count on this replica no
     /// more. Says whether `ailment` was there to be cured; if not, nothing is done.
     ///
@@ -159,6 +173,13 @@ impl Groups {
         let machine = self.machines.read().get(&group).cloned();
         let (true, Some(machine)) = (known, machine) else { return Ok(false) };
         self.consensus.forget_group(group).await.context("forgetting the group's log")?;
+        if self.diverged.lock().contains(&group) {
+            let diverged = machine.clone();
+            tokio::task::spawn_blocking(move || diverged.0.lock().discard())
+                .await?
+                .context("putting the differing state aside")?;
+            self.diverged.lock().remove(&group);
+        }
         tracing::info!(%group, "the group begins anew on this node");
         self.start_kept(group, machine).await?;
         Ok(true)
@@ -188,6 +209,10 @@ impl StateMachine for Kept {
 
     fn install(&mut self, path: &Path, position: &[u8]) -> io::Result<()> {
         self.0.lock().install(path, position)
+    }
+
+    fn discard(&mut self) -> io::Result<()> {
+        self.0.lock().discard()
     }
 }
 

@@ -1,15 +1,16 @@
 //! What travels over peer links: Raft messages, shards, and each node's word about itself.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
+use holdfast_catalog::CatalogReader;
 use holdfast_consensus::{Consensus, Transport, TransportError};
 use holdfast_drive::{Comparison, DriveState, DriveStatus};
-use holdfast_model::{DriveId, NodeId, PartitionId};
+use holdfast_model::{DriveId, GroupId, NodeId, PartitionId};
 use holdfast_object::{
     ObjectService,
     workers::{PartitionDebt, WorkerStatus},
@@ -23,6 +24,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    comparison::{self, GroupDigest},
     groups::{Ailment, Groups},
     orders::Orders,
 };
@@ -58,6 +60,8 @@ pub struct Word {
     pub report: NodeReport,
     /// Groups that do not run on it.
     pub ailments: Vec<Ailment>,
+    /// The states of its replicas.
+    pub digests: Vec<GroupDigest>,
 }
 
 /// Answers peers. Parts are put in as they come up; until then their callers are told to come back.
@@ -72,6 +76,7 @@ pub struct NodeService {
     orders: Arc<Orders>,
     objects: OnceLock<Arc<ObjectService>>,
     comparison: Mutex<Comparison>,
+    catalogs: OnceLock<HashMap<GroupId, CatalogReader>>,
 }
 
 impl NodeService {
@@ -88,6 +93,7 @@ impl NodeService {
             orders,
             objects: OnceLock::new(),
             comparison: Mutex::default(),
+            catalogs: OnceLock::new(),
         }
     }
 
@@ -98,11 +104,17 @@ impl NodeService {
         let _ = self.groups.set(groups);
     }
 
+    /// The catalogs are open.
+    pub fn serve_catalogs(&self, catalogs: HashMap<GroupId, CatalogReader>) {
+        let _ = self.catalogs.set(catalogs);
+    }
+
     /// What this node says, groups and all.
     #[must_use]
     pub fn word(&self) -> Word {
         let ailments = self.groups.get().map(|groups| groups.ailments()).unwrap_or_default();
-        Word { report: self.report(), ailments }
+        let digests = self.catalogs.get().map(comparison::digests).unwrap_or_default();
+        Word { report: self.report(), ailments, digests }
     }
 
     /// Drives are up.

@@ -5,6 +5,7 @@
 
 mod admin;
 mod admission;
+mod comparison;
 mod control;
 mod drains;
 mod drives;

@@ -44,6 +44,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     admin::Admin,
     admission::{Admission, GrantExtras},
+    comparison::Comparison,
     control::{Control, now},
     drains,
     drives::open_drives,
@@ -318,11 +319,13 @@ impl Node {
         };
         let control = Control::new(Arc::clone(&consensus), control_reader.clone());
         let (health, ward) = (Arc::new(Health::default()), Arc::new(Ward::default()));
+        let comparison = Arc::new(Comparison::default());
         let poller = Poller {
             peers: peers.clone(),
             server: Arc::clone(&server),
             health: Arc::clone(&health),
             ward: Arc::clone(&ward),
+            comparison: Arc::clone(&comparison),
             service: Arc::clone(&service),
         };
         poller.cut_off_removed(&control.view().await?);
@@ -355,6 +358,9 @@ impl Node {
             }
         };
         tasks.spawn(Arc::clone(&groups).watch(stop.clone()));
+        service.serve_catalogs(catalogs.clone());
+        let (node_groups, readers) = (Arc::clone(&groups), catalogs.clone());
+        tasks.spawn(comparison.run(own, Arc::clone(&consensus), node_groups, readers, stop.clone()));
         let control_runs = consensus.status(GroupId::CONTROL).is_some();
         if own == FIRST_NODE && config.bootstrap.is_some() && control_runs {
             found(&config, &identity, &consensus, &control, &keyring)

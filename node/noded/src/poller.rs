@@ -20,6 +20,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    comparison::Comparison,
     groups::Ward,
     links::{NodeService, Word},
 };
@@ -41,6 +42,8 @@ pub struct Poller {
     pub health: Arc<Health>,
     /// Which groups do not run where.
     pub ward: Arc<Ward>,
+    /// Which states the replicas have.
+    pub comparison: Arc<Comparison>,
     /// This node's own word.
     pub service: Arc<NodeService>,
 }
@@ -95,6 +98,7 @@ impl Poller {
 
     fn hear(&self, word: Word, leaves: bool) {
         self.ward.heard(word.report.node, word.ailments);
+        self.comparison.heard(word.report.node, word.digests);
         // Whoever leaves takes no new shards.
         if !leaves {
             self.health.heard(word.report, Instant::now());
@@ -125,6 +129,7 @@ impl Poller {
                     }
                     self.health.forget(*node);
                     self.ward.forget(*node);
+                    self.comparison.forget(*node);
                     if record.state == NodeState::Removed {
                         self.peers.remove(*node);
                     } else {

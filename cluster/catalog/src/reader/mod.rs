@@ -34,6 +34,7 @@ use crate::{
     partition::{Identity, Partition, file_name, read_identity},
     response::VersionRef,
     sqlite::{Pool, copy_database, io_error},
+    state_digest::{StateDigest, StateDigests},
 };
 
 /// Why a read has no answer.
@@ -93,11 +94,19 @@ pub(crate) struct Source {
 #[derive(Debug, Clone)]
 pub struct CatalogReader {
     hosted: Arc<RwLock<Hosted>>,
+    digests: StateDigests,
 }
 
 impl CatalogReader {
-    pub(crate) fn new(hosted: Hosted) -> Self {
-        Self { hosted: Arc::new(RwLock::new(hosted)) }
+    pub(crate) fn new(hosted: Hosted, digests: StateDigests) -> Self {
+        Self { hosted: Arc::new(RwLock::new(hosted)), digests }
+    }
+
+    /// The latest digests of this replica's whole state, oldest first: replicas take them after the same
+    /// entries.
+    #[must_use]
+    pub fn state_digests(&self) -> Vec<StateDigest> {
+        self.digests.latest()
     }
 
     pub(crate) fn source(partition: &Partition) -> Arc<Source> {

@@ -185,6 +185,21 @@ impl StateDir {
         Ok(Staged { number, path })
     }
 
+    /// Puts the whole state aside, beside its directory with the ending `.discarded`, in the place of an
+    /// earlier one, and begins with none. Every connection to its files must be closed.
+    ///
+    /// # Errors
+    /// I/O. After a crash in between the state is new.
+    pub fn discard(&mut self) -> io::Result<()> {
+        let aside = super::beside(&self.root, ".discarded");
+        if aside.exists() {
+            fs::remove_dir_all(&aside)?;
+        }
+        fs::rename(&self.root, &aside)?;
+        *self = Self::open(&self.root)?;
+        Ok(())
+    }
+
     /// Makes `staged` current: its files, already durable, with `position`. The old state stays on disk
     /// until the next [`StateDir::store`], so that a read begun on it can end.
     ///
@@ -334,6 +349,19 @@ mod tests {
         dir.switch(staged, b"new", &[]).unwrap();
         dir.store(b"newer", &[]).unwrap();
         assert_eq!(states_in(root.path()).unwrap(), [2]);
+    }
+
+    #[test]
+    fn a_discarded_state_is_kept_aside_and_nothing_of_it_is_in_the_new_one() {
+        let root = tempfile::tempdir().unwrap();
+        let mut dir = StateDir::open(&root.path().join("g")).unwrap();
+        for round in [1, 2] {
+            dir.store(b"seven", &[mark(round)]).unwrap();
+            dir.discard().unwrap();
+            assert_eq!((dir.position().unwrap(), dir.marks().unwrap()), (None, Vec::new()));
+            let aside = StateDir::open(&root.path().join("g.discarded")).unwrap();
+            assert_eq!(aside.marks().unwrap(), [mark(round)]);
+        }
     }
 
     #[test]

@@ -256,6 +256,12 @@ impl<M: StateMachine> StateMachine for JournaledMachine<M> {
         self.pending.clear();
         Ok(())
     }
+
+    fn discard(&mut self) -> io::Result<()> {
+        self.machine.discard()?;
+        self.pending.clear();
+        Ok(())
+    }
 }
 
 #[cfg(test)]

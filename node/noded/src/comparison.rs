@@ -1,0 +1,196 @@
+//! The states of replicas compared: every node says what its replicas' digests are ([`Word`]), and each looks
+//! whether a majority agrees on another state than its own.
+//!
+//! Invariants:
+//! - only digests after the same entry are compared, and only those of voters count;
+//! - a replica is set aside when more than half of the voters agree on another state, never on one node's
+//!   word; where no majority agrees that is said, and nothing is changed.
+//!
+//! [`Word`]: crate::links::Word
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use holdfast_catalog::CatalogReader;
+use holdfast_consensus::Consensus;
+use holdfast_model::{GroupId, NodeId};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::groups::Groups;
+
+/// How often digests are compared.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// The state of one replica after one entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupDigest {
+    /// The group.
+    pub group: GroupId,
+    /// Index of the entry.
+    pub index: u64,
+    /// SHA-256 over the state.
+    pub sha256: [u8; 32],
+}
+
+/// The digests of the catalog groups of this node.
+#[must_use]
+pub fn digests(catalogs: &HashMap<GroupId, CatalogReader>) -> Vec<GroupDigest> {
+    let of_group = |(group, reader): (&GroupId, &CatalogReader)| {
+        let group = *group;
+        let digests = reader.state_digests().into_iter();
+        digests.map(move |digest| GroupDigest { group, index: digest.index, sha256: digest.sha256 })
+    };
+    catalogs.iter().flat_map(of_group).collect()
+}
+
+/// What every node last said of its states.
+#[derive(Debug, Default)]
+pub struct Comparison {
+    heard: Mutex<BTreeMap<NodeId, Vec<GroupDigest>>>,
+}
+
+/// What a comparison says of a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Verdict {
+    /// Nobody contradicts, as far as can be told.
+    Same,
+    /// These, more than half of the voters, have another state than this node.
+    Outvoted { index: u64, by: BTreeSet<NodeId> },
+    /// States differ, and no majority agrees on one.
+    Split { index: u64 },
+}
+
+impl Comparison {
+    /// Takes a node's word.
+    pub fn heard(&self, node: NodeId, digests: Vec<GroupDigest>) {
+        self.heard.lock().insert(node, digests);
+    }
+
+    /// Forgets a node that left.
+    pub fn forget(&self, node: NodeId) {
+        self.heard.lock().remove(&node);
+    }
+
+    /// Compares this node's states with those of others until cancelled.
+    pub async fn run(
+        self: Arc<Self>,
+        own: NodeId,
+        consensus: Arc<Consensus>,
+        groups: Arc<Groups>,
+        catalogs: HashMap<GroupId, CatalogReader>,
+        stop: CancellationToken,
+    ) {
+        let mut tick = interval(INTERVAL);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut told: BTreeMap<GroupId, u64> = BTreeMap::new();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = tick.tick() => {}
+            }
+            let mine = digests(&catalogs);
+            self.heard(own, mine);
+            for group in catalogs.keys() {
+                let Some(status) = consensus.status(*group) else { continue };
+                let verdict = judge(own, *group, &status.voters, &self.heard.lock());
+                match verdict {
+                    Verdict::Same => {}
+                    Verdict::Outvoted { index, by } => {
+                        let nodes: Vec<String> = by.iter().map(ToString::to_string).collect();
+                        let what = format!(
+                            "the state after entry {index} is not that of nodes {}, which agree",
+                            nodes.join(", ")
+                        );
+                        self.heard.lock().remove(&own);
+                        groups.set_aside_diverged(*group, what).await;
+                    }
+                    Verdict::Split { index } => {
+                        if told.insert(*group, index) != Some(index) {
+                            tracing::error!(%group, index, "replicas have different states and no majority agrees on one");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn judge(
+    own: NodeId,
+    group: GroupId,
+    voters: &BTreeSet<NodeId>,
+    heard: &BTreeMap<NodeId, Vec<GroupDigest>>,
+) -> Verdict {
+    let of = |node: &NodeId| heard.get(node).into_iter().flatten().filter(|digest| digest.group == group);
+    for mine in of(&own).collect::<Vec<_>>().into_iter().rev() {
+        let mut states: BTreeMap<[u8; 32], BTreeSet<NodeId>> = BTreeMap::new();
+        states.entry(mine.sha256).or_default();
+        for voter in voters {
+            for digest in of(voter).filter(|digest| digest.index == mine.index) {
+                states.entry(digest.sha256).or_default().insert(*voter);
+            }
+        }
+        if states.len() == 1 {
+            continue;
+        }
+        let reporting: usize = states.values().map(BTreeSet::len).sum();
+        let majority = states.iter().find(|(_, nodes)| nodes.len() * 2 > voters.len());
+        match majority {
+            Some((state, by)) if *state != mine.sha256 => {
+                return Verdict::Outvoted { index: mine.index, by: by.clone() };
+            }
+            // Those in the minority find it out themselves.
+            Some(_) => {}
+            None if reporting >= voters.len() => return Verdict::Split { index: mine.index },
+            // Somebody may still agree with one of them.
+            None => {}
+        }
+    }
+    Verdict::Same
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GROUP: GroupId = GroupId::new(3);
+
+    /// What nodes 1, 2, ... say of each index: a letter is a state, `-` nothing.
+    fn judged(own: u64, voters: u64, said: &[(u64, &str)]) -> Verdict {
+        let mut heard: BTreeMap<NodeId, Vec<GroupDigest>> = BTreeMap::new();
+        for (index, states) in said {
+            for (node, state) in (1..).zip(states.bytes()).filter(|(_, state)| *state != b'-') {
+                let digest = GroupDigest { group: GROUP, index: *index, sha256: [state; 32] };
+                heard.entry(NodeId::new(node)).or_default().push(digest);
+            }
+        }
+        judge(NodeId::new(own), GROUP, &(1..=voters).map(NodeId::new).collect(), &heard)
+    }
+
+    #[test]
+    fn only_a_majority_of_voters_at_the_same_entry_sets_a_replica_aside() {
+        let outvoted = |index, by: &[u64]| Verdict::Outvoted {
+            index,
+            by: by.iter().copied().map(NodeId::new).collect(),
+        };
+        assert_eq!(judged(3, 3, &[(512, "aab")]), outvoted(512, &[1, 2]));
+        assert_eq!(judged(1, 3, &[(512, "aab")]), Verdict::Same, "the majority goes on");
+        assert_eq!(judged(3, 3, &[(512, "a-b")]), Verdict::Same, "one against one");
+        assert_eq!(judged(3, 3, &[(512, "abc")]), Verdict::Split { index: 512 });
+        assert_eq!(judged(2, 2, &[(512, "ab")]), Verdict::Split { index: 512 });
+        assert_eq!(judged(3, 3, &[(512, "aa-"), (1024, "--b")]), Verdict::Same, "different entries");
+        assert_eq!(judged(3, 5, &[(512, "aab--")]), Verdict::Same, "two of five");
+        assert_eq!(judged(3, 5, &[(512, "aaba-")]), outvoted(512, &[1, 2, 4]));
+        // A learner is compared, and does not count.
+        assert_eq!(judged(4, 3, &[(512, "aaab")]), outvoted(512, &[1, 2, 3]));
+        assert_eq!(judged(3, 3, &[(512, "a-bbb")]), Verdict::Same);
+        // An older disagreement is found beside a newer silence.
+        assert_eq!(judged(3, 3, &[(512, "aab"), (1024, "--b")]), outvoted(512, &[1, 2]));
+    }
+}
