@@ -16,8 +16,9 @@ use crate::{
     run::{run, say},
 };
 
-/// The benchmark that needs no cluster.
+/// The benchmarks that need no cluster.
 const DRIVE: &str = "drive";
+const CATALOG: &str = "catalog";
 
 /// All rows of the S3 benchmark.
 const S3: &str = "s3";
@@ -26,7 +27,7 @@ const S3: &str = "s3";
 #[derive(Debug, Args)]
 pub struct Bench {
     /// Only rows whose name holds this word: put, get, delete, list, 4KiB, 64KiB, 1MiB, 64MiB; `s3`: all of them;
-    /// `drive`: one drive against fio
+    /// `drive`: one drive against fio; `catalog`: sealed files against plain ones, a million objects, three replicas
     name: Option<String>,
     /// Nodes of the cluster that is started
     #[arg(long, default_value_t = 1)]
@@ -53,6 +54,9 @@ impl Bench {
     pub async fn run(self) -> Result<()> {
         if self.name.as_deref() == Some(DRIVE) {
             return run(binaries::bench_drive()?.arg("--dir").arg(paths::target().join("bench")));
+        }
+        if self.name.as_deref() == Some(CATALOG) {
+            return run(binaries::bench_catalog()?.arg("--dir").arg(paths::target().join("bench")));
         }
         let mut client = binaries::bench()?;
         client.arg("--seconds").arg(self.seconds.to_string()).arg("--payload").arg(&self.payload);

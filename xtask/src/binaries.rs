@@ -51,6 +51,15 @@ pub fn nemesis() -> Result<Command> {
     Ok(Command::new(paths::binaries().join("holdfast-nemesis")))
 }
 
+/// The benchmark of the catalog.
+///
+/// # Errors
+/// When it does not build.
+pub fn bench_catalog() -> Result<Command> {
+    build("holdfast-bench")?;
+    Ok(Command::new(paths::binaries().join("holdfast-bench-catalog")))
+}
+
 fn build(package: &str) -> Result<()> {
     run(cargo().args(["build", "--quiet", "--package", package]).current_dir(paths::workspace()))
 }
