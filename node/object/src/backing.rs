@@ -124,7 +124,7 @@ pub(crate) fn missing(error: ReadError, (bucket, key): (&str, &str)) -> ObjectEr
         }
         ReadError::NoSuchDocument => ObjectError::NoSuchDocument,
         // Its creation has not come through to this replica yet.
-        ReadError::NoSuchPartition(_) => ObjectError::Unavailable(error.to_string()),
+        ReadError::NoSuchPartition(_) | ReadError::Locked(_) => ObjectError::Unavailable(error.to_string()),
         ReadError::Storage { ref source, .. } => ObjectError::Internal(format!("{error}: {source}")),
     }
 }

@@ -14,10 +14,11 @@ use std::{
 use bytes::Bytes;
 use futures::StreamExt;
 use holdfast_catalog::{
-    BodyRef, CatalogMachine, CatalogReader, Command, Op, Outcome, PartContent, PartitionReader, StripeRef,
-    decode_outcome,
+    BodyRef, CatalogMachine, CatalogReader, Command, Held, KeyVersion, MetadataKeys, MetadataSeal, Op,
+    Outcome, PartContent, PartitionReader, StripeRef, decode_outcome,
 };
 use holdfast_consensus::{Applied, StateMachine};
+use holdfast_crypt::MetadataKey;
 use holdfast_model::{
     DatabaseId, DriveId, Generation, GroupId, NodeId, PartitionId, StripeId, TenantId, UnixMillis,
     limits::INLINE_BODY_MAX, placement::Place,
@@ -38,6 +39,29 @@ pub struct MemoryGateway {
     memory: Arc<Memory>,
 }
 
+/// One metadata key for all tenants.
+struct OneKey(Arc<MetadataSeal>);
+
+impl OneKey {
+    fn new() -> Self {
+        Self(Arc::new(MetadataSeal::new(1, MetadataKey::from_bytes([1; 32]))))
+    }
+}
+
+impl MetadataKeys for OneKey {
+    fn current(&self, _tenant: TenantId) -> Held {
+        Held::Here(Arc::clone(&self.0))
+    }
+
+    fn version(&self, tenant: TenantId, _version: KeyVersion) -> Held {
+        self.current(tenant)
+    }
+
+    fn is_closed(&self) -> bool {
+        false
+    }
+}
+
 struct Replica {
     machine: CatalogMachine,
     index: u64,
@@ -47,6 +71,7 @@ struct Replica {
 struct Memory {
     replica: Mutex<Replica>,
     reader: CatalogReader,
+    key: OneKey,
     /// Bodies too large for the catalog.
     stripes: Mutex<HashMap<StripeId, Bytes>>,
     counter: AtomicU64,
@@ -64,9 +89,11 @@ impl MemoryGateway {
     /// Each key is a tenant: access key, secret.
     pub fn new(keys: &[(&str, &str)]) -> Arc<Self> {
         let directory = tempfile::tempdir().expect("a directory");
-        let machine = CatalogMachine::open(directory.path()).expect("an empty catalog");
+        let machine =
+            CatalogMachine::open(directory.path(), Arc::new(OneKey::new())).expect("an empty catalog");
         let memory = Memory {
             reader: machine.reader(),
+            key: OneKey::new(),
             replica: Mutex::new(Replica { machine, index: 0 }),
             stripes: Mutex::default(),
             counter: AtomicU64::new(1),
@@ -125,7 +152,11 @@ impl Memory {
     }
 
     fn apply(&self, partition: PartitionId, op: Op) -> Outcome {
-        let command = [Command { partition, at: self.now(), request: None, op }.encode()];
+        let command = Command { partition, at: self.now(), request: None, op };
+        let command = [match command.op {
+            Op::CreatePartition { .. } => command.encode(),
+            _ => command.seal(&self.key.0),
+        }];
         let mut replica = self.replica.lock();
         replica.index += 1;
         let entry = Applied { index: replica.index, commands: &command };

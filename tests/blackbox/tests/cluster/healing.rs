@@ -6,16 +6,22 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
 use holdfast_blackbox::{
     admin::{Admin, Group, Member},
     dev::DevCluster,
     ledger::Ledger,
     raft_log::{self, EntryPlace},
+    s3::Call,
     tree::noise,
 };
+use http::Method;
 use tokio::time::sleep;
 
-use crate::support::{BUCKET, cluster};
+use crate::{
+    divergence,
+    support::{BUCKET, cluster},
+};
 
 const NODES: [&str; 3] = ["n1", "n2", "n3"];
 /// Kept within the catalog, and large enough that most of the log is such bodies.
@@ -26,7 +32,8 @@ const HEALED_LIMIT: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(100);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rotten_entries_and_a_lost_log_heal_without_an_operator_and_nothing_is_lost() -> Result<()> {
+async fn rotten_entries_a_state_that_differs_and_a_lost_log_heal_without_an_operator_and_nothing_is_lost()
+-> Result<()> {
     let mut cluster = cluster("healing", 3, 1).await?;
     let ledger = Ledger::default();
     write(&cluster, &ledger, 0, 30).await?;
@@ -47,6 +54,26 @@ async fn rotten_entries_and_a_lost_log_heal_without_an_operator_and_nothing_is_l
     println!("group {} of n2 healed {:?} after its start", rotten.group, begun.elapsed());
     write(&cluster, &ledger, 40, 15).await?;
     verify(&cluster, &ledger, "one of three rotten").await?;
+
+    // A state that differs, on one.
+    cluster.kill("n2")?;
+    divergence::plant(&cluster.state_dir("n2"))?;
+    cluster.start("n2").await?;
+    let before = cluster.s3(1)?.expect(Call::new(Method::GET, "", ""), Bytes::new()).await?;
+    ensure!(before.text().contains(divergence::BUCKET), "n2 shows what only it has: {}", before.text());
+    let begun = Instant::now();
+    while !std::fs::read_to_string(&log)?.contains("is not that of nodes") {
+        ensure!(begun.elapsed() < HEALED_LIMIT, "nobody noticed that n2's state differs");
+        write_through(&cluster, &ledger, &[0, 2], 100, 20).await?;
+    }
+    until("n2 to be filled anew", || async {
+        let after = cluster.s3(1)?.expect(Call::new(Method::GET, "", ""), Bytes::new()).await?;
+        Ok((!after.text().contains(divergence::BUCKET)).then_some(()))
+    })
+    .await?;
+    wait_healed(&cluster, 0, |members| members.len() == 3).await?;
+    println!("a state that differs was found and healed {:?} after its node's start", begun.elapsed());
+    verify(&cluster, &ledger, "one of three different").await?;
 
     // The whole log of one.
     let before = member(&cluster.file().admin(0).await?, "n3").await?;

@@ -5,6 +5,7 @@
 mod conditions;
 mod crash;
 mod crowd;
+mod divergence;
 mod errors;
 mod growth;
 mod healing;
