@@ -74,7 +74,7 @@ impl StateDigests {
         index.is_multiple_of(DIGEST_ENTRIES_MIN)
     }
 
-    /// Takes a digest after entry `index` if it is due. `partitions` are all of the group, with everything
+    /// Takes a digest after entry `index` if it is due and the state is that of this entry. `partitions` are all of the group, with everything
     /// up to that entry committed and nothing after it begun.
     pub(crate) fn take<'a>(
         &self,
@@ -83,6 +83,10 @@ impl StateDigests {
     ) -> io::Result<()> {
         let mut versions = 0;
         for partition in partitions.clone() {
+            // The entry is replayed, and the file is ahead of it: this is not the state after it.
+            if partition.next_index() > index + 1 {
+                return Ok(());
+            }
             versions += partition.versions()?;
         }
         if !is_due(index, versions) || self.busy.swap(true, Ordering::AcqRel) {
