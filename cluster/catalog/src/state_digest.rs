@@ -21,7 +21,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     digest::{PARTITION_TABLES, of_tables},
-    partition::{Identity, Partition, read_identity},
+    partition::{Identity, MIGRATIONS, Partition, read_identity},
     sqlite::{io_error, open_reader},
 };
 
@@ -30,6 +30,9 @@ pub const DIGEST_ENTRIES_MIN: u64 = 128;
 
 /// Versions of objects per entry between two digests: the larger the state, the rarer it is read.
 const VERSIONS_PER_ENTRY: u64 = 64;
+
+/// Version of a partition's tables.
+const SCHEMA: u32 = MIGRATIONS.len() as u32;
 
 /// Digests that are remembered.
 const KEPT: usize = 8;
@@ -41,6 +44,8 @@ const _: () = assert!(DIGEST_ENTRIES_MIN.is_power_of_two());
 pub struct StateDigest {
     /// Index of the entry.
     pub index: u64,
+    /// Version of the tables: digests compare only between equal ones.
+    pub schema: u32,
     /// SHA-256 over every row of every partition.
     pub sha256: [u8; 32],
 }
@@ -104,7 +109,7 @@ impl StateDigests {
                     if latest.len() == KEPT {
                         latest.pop_front();
                     }
-                    latest.push_back(StateDigest { index, sha256 });
+                    latest.push_back(StateDigest { index, schema: SCHEMA, sha256 });
                 }
                 Err(error) => tracing::error!(%error, index, "no digest of the catalog's state"),
             }

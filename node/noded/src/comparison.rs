@@ -2,7 +2,7 @@
 //! whether a majority agrees on another state than its own.
 //!
 //! Invariants:
-//! - only digests after the same entry are compared, and only those of voters count;
+//! - only digests after the same entry and of the same tables are compared, and only those of voters count;
 //! - a replica is set aside when more than half of the voters agree on another state, never on one node's
 //!   word; where no majority agrees that is said, and nothing is changed.
 //!
@@ -34,6 +34,8 @@ pub struct GroupDigest {
     pub group: GroupId,
     /// Index of the entry.
     pub index: u64,
+    /// Version of the tables.
+    pub schema: u32,
     /// SHA-256 over the state.
     pub sha256: [u8; 32],
 }
@@ -44,7 +46,12 @@ pub fn digests(catalogs: &HashMap<GroupId, CatalogReader>) -> Vec<GroupDigest> {
     let of_group = |(group, reader): (&GroupId, &CatalogReader)| {
         let group = *group;
         let digests = reader.state_digests().into_iter();
-        digests.map(move |digest| GroupDigest { group, index: digest.index, sha256: digest.sha256 })
+        digests.map(move |digest| GroupDigest {
+            group,
+            index: digest.index,
+            schema: digest.schema,
+            sha256: digest.sha256,
+        })
     };
     catalogs.iter().flat_map(of_group).collect()
 }
@@ -132,7 +139,8 @@ fn judge(
         let mut states: BTreeMap<[u8; 32], BTreeSet<NodeId>> = BTreeMap::new();
         states.entry(mine.sha256).or_default();
         for voter in voters {
-            for digest in of(voter).filter(|digest| digest.index == mine.index) {
+            let same = |digest: &&GroupDigest| (digest.index, digest.schema) == (mine.index, mine.schema);
+            for digest in of(voter).filter(same) {
                 states.entry(digest.sha256).or_default().insert(*voter);
             }
         }
@@ -166,7 +174,13 @@ mod tests {
         let mut heard: BTreeMap<NodeId, Vec<GroupDigest>> = BTreeMap::new();
         for (index, states) in said {
             for (node, state) in (1..).zip(states.bytes()).filter(|(_, state)| *state != b'-') {
-                let digest = GroupDigest { group: GROUP, index: *index, sha256: [state; 32] };
+                let digest = GroupDigest {
+                    group: GROUP,
+                    index: *index,
+                    // Capital letters are states of another release.
+                    schema: u32::from(state.is_ascii_uppercase()),
+                    sha256: [state; 32],
+                };
                 heard.entry(NodeId::new(node)).or_default().push(digest);
             }
         }
@@ -190,6 +204,7 @@ mod tests {
         // A learner is compared, and does not count.
         assert_eq!(judged(4, 3, &[(512, "aaab")]), outvoted(512, &[1, 2, 3]));
         assert_eq!(judged(3, 3, &[(512, "a-bbb")]), Verdict::Same);
+        assert_eq!(judged(3, 3, &[(512, "AAb")]), Verdict::Same, "another release's tables");
         // An older disagreement is found beside a newer silence.
         assert_eq!(judged(3, 3, &[(512, "aab"), (1024, "--b")]), outvoted(512, &[1, 2]));
     }
