@@ -21,9 +21,9 @@ const DEBT_LIMIT: Duration = Duration::from_secs(240);
 /// How long scrubbing every node and repairing what it finds may take.
 const SCRUB_LIMIT: Duration = Duration::from_secs(180);
 
-/// Scrubs after which nothing bad may be found any more: the first finds what has turned, the second that it
-/// was repaired.
-const SCRUBS_MAX: u32 = 4;
+/// Scrubs until one must find nothing more to repair: the first finds what has turned, the next that it was
+/// repaired; many findings at once are left for another.
+const SCRUBS_MAX: u32 = 6;
 
 /// Waits until no stripe has fewer shards than its level asks for.
 ///
@@ -46,12 +46,12 @@ pub async fn debt_is_settled(cluster: &DevCluster) -> Result<Duration> {
     anyhow::bail!("debt is not settled after {DEBT_LIMIT:?}: {last}")
 }
 
-/// Scrubs every node until a whole round finds nothing bad. How many shards were found bad on the way.
+/// Scrubs every node until nothing more is repaired. How many shards were, on the way.
 ///
 /// # Errors
-/// When scrubbing takes too long, or finds something bad again and again.
+/// When scrubbing takes too long, or there is something to repair again and again.
 pub async fn scrubbed_clean(cluster: &DevCluster, nodes: usize) -> Result<u64> {
-    let before = bad_shards(cluster, nodes).await?;
+    let before = repaired(cluster, nodes).await?;
     let mut last = before;
     for _ in 0..SCRUBS_MAX {
         let begun = Instant::now();
@@ -64,13 +64,13 @@ pub async fn scrubbed_clean(cluster: &DevCluster, nodes: usize) -> Result<u64> {
             ensure!(begun.elapsed() < SCRUB_LIMIT, "scrub and repair are not done after {SCRUB_LIMIT:?}");
             sleep(Duration::from_millis(300)).await;
         }
-        let now = bad_shards(cluster, nodes).await?;
+        let now = repaired(cluster, nodes).await?;
         if now == last {
             return Ok(now - before);
         }
         last = now;
     }
-    anyhow::bail!("{} shards were found bad in {SCRUBS_MAX} scrubs, and no end of it", last - before)
+    anyhow::bail!("{} shards were repaired in {SCRUBS_MAX} scrubs, and no end of it", last - before)
 }
 
 /// Whether a worker of any node scrubs or repairs.
@@ -84,10 +84,7 @@ async fn working(cluster: &DevCluster) -> Result<bool> {
 }
 
 /// Sum of a metric over all nodes.
-///
-/// # Errors
-/// When a node does not answer.
-pub async fn sum(cluster: &DevCluster, nodes: usize, metric: &str) -> Result<f64> {
+async fn sum(cluster: &DevCluster, nodes: usize, metric: &str) -> Result<f64> {
     let mut sum = 0.0;
     for node in 0..nodes {
         let file = cluster.file();
@@ -97,8 +94,8 @@ pub async fn sum(cluster: &DevCluster, nodes: usize, metric: &str) -> Result<f64
     Ok(sum)
 }
 
-async fn bad_shards(cluster: &DevCluster, nodes: usize) -> Result<u64> {
-    Ok(sum(cluster, nodes, "holdfast_bad_shards_total").await? as u64)
+async fn repaired(cluster: &DevCluster, nodes: usize) -> Result<u64> {
+    Ok(sum(cluster, nodes, "holdfast_shards_repaired_total").await? as u64)
 }
 
 /// Reads every key through every node; what is found becomes part of the history. Each listing names the keys

@@ -21,13 +21,21 @@ use crate::{
     segments::Phase,
 };
 
+/// Segments that repairs leave free: for tombstones and for reclaiming.
+const REPAIR_RESERVE: usize = 2;
+
 /// Segments that tombstones leave free: for reclaiming.
 const TOMBSTONE_RESERVE: usize = 1;
+
+const _: () = assert!(PUT_RESERVE > REPAIR_RESERVE && REPAIR_RESERVE > TOMBSTONE_RESERVE);
 
 /// Who asks for room in the log: what it leaves free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Claim {
+    /// A shard that the drive does not hold.
     Put,
+    /// A newer generation of one that it holds: what it replaces is dead space soon.
+    Repair,
     Tombstone,
     Move,
 }
@@ -36,6 +44,7 @@ impl Claim {
     fn reserve(self) -> usize {
         match self {
             Self::Put => PUT_RESERVE,
+            Self::Repair => REPAIR_RESERVE,
             Self::Tombstone => TOMBSTONE_RESERVE,
             Self::Move => 0,
         }

@@ -77,8 +77,8 @@ const RECORD_BYTES_IN_FLIGHT_MAX: usize = 4 << 20;
 /// torn from damaged to the last record.
 const IDLE_LABEL_AFTER: Duration = Duration::from_millis(100);
 
-/// Segments that puts leave free: for tombstones and for reclaiming.
-pub(crate) const PUT_RESERVE: usize = 2;
+/// Segments that puts leave free: for repairs, for tombstones and for reclaiming.
+pub(crate) const PUT_RESERVE: usize = 3;
 
 /// What an operation in flight is for.
 #[derive(Debug)]

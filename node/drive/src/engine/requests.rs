@@ -38,7 +38,7 @@ impl<D: BlockDevice> Engine<D> {
             return drop(request.reply.send(answer));
         }
         let sectors = request.header.sectors();
-        if self.make_room(sectors, 1, 0, Claim::Put) {
+        if self.make_room(sectors, 1, 0, self.claim_of(id)) {
             let PutRequest { header, payload, reply } = request;
             self.append_record(*header, payload, Origin::Put(reply));
         } else if self.reclaim.may_make_room() {
@@ -74,6 +74,11 @@ impl<D: BlockDevice> Engine<D> {
         })
     }
 
+    /// A full drive still takes a newer generation of what it holds: that is how it is repaired in place.
+    fn claim_of(&self, id: ShardId) -> Claim {
+        if self.shared.index.read().get(id).is_some() { Claim::Repair } else { Claim::Put }
+    }
+
     pub(super) fn refuse_full(&mut self, request: PutRequest) {
         let free = ByteCount::new(self.free_bytes());
         drop(request.reply.send(Err(PutError::Full { drive: self.drive, free })));
@@ -93,12 +98,12 @@ impl<D: BlockDevice> Engine<D> {
     /// Takes up puts that wait for room, in order; refuses those that cannot hope for any.
     pub(super) fn feed_starved(&mut self, now: Instant) {
         while let Some((until, request)) = self.starved.front() {
-            let (expired, sectors) = match request {
-                Request::Put(put) => (now >= *until, put.header.sectors()),
+            let (expired, sectors, claim) = match request {
+                Request::Put(put) => (now >= *until, put.header.sectors(), self.claim_of(put.header.shard)),
                 // It waited behind a put that is done.
-                _ => (false, 0),
+                _ => (false, 0, Claim::Put),
             };
-            let room = sectors == 0 || self.make_room(sectors, 1, 0, Claim::Put);
+            let room = sectors == 0 || self.make_room(sectors, 1, 0, claim);
             let hopeless = expired || self.closing.is_some() || !self.reclaim.may_make_room();
             if !room && !hopeless {
                 return;

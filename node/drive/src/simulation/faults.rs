@@ -274,6 +274,35 @@ pub(super) fn nothing_is_leaked_by_a_clean_life() {
 }
 
 #[test]
+pub(super) fn a_full_drive_repairs_shards_in_place() {
+    let pools = Pools::new();
+    let mut rig = rig(&pools);
+    let mut count = 0;
+    loop {
+        let put = rig.put(shard(count), 1, &bytes(u64::from(count), 100_000));
+        match rig.wait(put) {
+            Ok(_) => count += 1,
+            Err(PutError::Full { .. }) => break,
+            Err(other) => panic!("{other}"),
+        }
+    }
+    // More than fit the segment that is kept for it: what is replaced makes room for the next.
+    for n in 0..count.min(25) {
+        let entry = rig.shared.index.read().get(shard(n)).unwrap();
+        let at = ((u64::from(entry.location.segment) + 1) << 20)
+            + u64::from(entry.location.sector + 1) * SECTOR_SIZE as u64;
+        rig.disk.rot(at, 1);
+        assert!(rig.read(shard(n), 1, 100_000).is_err());
+        let repair = rig.put(shard(n), 2, &bytes(u64::from(n), 100_000));
+        rig.wait(repair).unwrap_or_else(|error| panic!("repair {n} of {count}: {error}"));
+        assert_eq!(rig.read(shard(n), 2, 100_000), Ok(bytes(u64::from(n), 100_000)));
+    }
+    let delete = rig.delete(shard(0), 2);
+    assert_eq!(rig.wait(delete), Ok(true));
+    rig.close();
+}
+
+#[test]
 pub(super) fn what_was_replaced_does_not_come_back() {
     let pools = Pools::new();
     let disk = formatted();
