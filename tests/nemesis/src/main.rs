@@ -91,9 +91,6 @@ struct Arguments {
     /// Only these faults, by name
     #[arg(long, value_delimiter = ',', value_parser = kind)]
     only: Vec<Kind>,
-    /// Leave the cluster's directory as it is in the end
-    #[arg(long)]
-    keep: bool,
 }
 
 fn kind(name: &str) -> Result<Kind, String> {
@@ -107,11 +104,6 @@ async fn main() -> Result<ExitCode> {
     let report = run(&arguments).await?;
     fs::write(arguments.dir.join("report.md"), report.to_string())?;
     println!("\n{report}");
-    if !arguments.keep {
-        for node in 1..=arguments.nodes {
-            fs::remove_dir_all(arguments.dir.join(format!("n{node}")).join("drives"))?;
-        }
-    }
     if report.violations.is_empty() {
         return Ok(ExitCode::SUCCESS);
     }

@@ -168,6 +168,11 @@ impl Shared {
                 }
             }
             Ok(answer) if answer.status == StatusCode::NOT_FOUND => None,
+            Ok(answer) if answer.status == StatusCode::RANGE_NOT_SATISFIABLE => {
+                // Something shorter is there; what, the answer does not say.
+                self.count(asked, true);
+                return true;
+            }
             _ => {
                 self.count(asked, false);
                 return false;
@@ -248,7 +253,6 @@ pub async fn work(shared: Arc<Shared>, clients: Vec<Client>, number: usize, keys
             50..60 => {
                 let from = random.below(200_000) as usize;
                 let range = (from, from + random.below(150_000) as usize);
-                // A range beyond the end is refused, which says nothing about the object.
                 shared.read(client, &key, Some(range)).await
             }
             _ => shared.read(client, &key, None).await,
@@ -259,5 +263,33 @@ pub async fn work(shared: Arc<Shared>, clients: Vec<Client>, number: usize, keys
             node = (node + 1) % clients.len();
             sleep(PAUSE_FAILED).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+
+    use super::*;
+
+    fn answer(number: &str, body: Vec<u8>) -> Answer {
+        let mut headers = HeaderMap::new();
+        headers.insert(NUMBER_HEADER, number.parse().unwrap());
+        Answer { status: StatusCode::OK, headers, body: body.into() }
+    }
+
+    #[test]
+    fn bytes_that_are_not_those_of_the_write_they_claim_are_noticed() {
+        let body = Body::whole(7);
+        let size = body.size();
+        assert!(size > 100, "{size}");
+        assert_eq!(judge(&answer("7", body.bytes()), None).unwrap(), 7);
+        assert_eq!(judge(&answer("7", body.bytes()[10..=50].to_vec()), Some((10, 50))).unwrap(), 7);
+        let mut turned = body.bytes();
+        turned[size / 2] ^= 1;
+        assert!(judge(&answer("7", turned), None).is_err(), "one bit");
+        assert!(judge(&answer("7", body.bytes()[1..].to_vec()), None).is_err(), "one byte less");
+        assert!(judge(&answer("8", body.bytes()), None).is_err(), "those of another write");
+        assert!(judge(&answer("what", body.bytes()), None).is_err(), "nobody's");
     }
 }
