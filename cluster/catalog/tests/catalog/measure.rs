@@ -9,19 +9,29 @@ use holdfast_consensus::StateMachine;
 use crate::common::*;
 
 const OBJECTS: u64 = 100_000;
+/// Another count of objects, a million say.
+const OBJECTS_WANTED: &str = "HOLDFAST_MEASURE_OBJECTS";
 const BATCH: u64 = 512;
+/// Directories that the objects lie in.
+const DIRECTORIES: u64 = 200;
+/// What a page of a listing may take (the bound); asserted with room for a busy machine.
+const PAGE_MILLIS_MAX: u128 = 20;
+const BUSY: u128 = 10;
 
 #[test]
 fn small_puts_in_batches_and_a_page_of_a_thousand_keys() {
+    let objects: u64 = std::env::var(OBJECTS_WANTED).map_or(OBJECTS, |count| count.parse().unwrap());
     let dir = tempfile::tempdir().unwrap();
     let mut replica = Replica::with_bucket(dir.path());
     let body = inline(&"s".repeat(64));
     let start = Instant::now();
     let (mut in_apply, mut slowest) = (std::time::Duration::ZERO, std::time::Duration::ZERO);
-    for batch in 0..OBJECTS.div_ceil(BATCH) {
+    for batch in 0..objects.div_ceil(BATCH) {
         let index = replica.index + 1;
-        let commands: Vec<Bytes> = (batch * BATCH..((batch + 1) * BATCH).min(OBJECTS))
-            .map(|n| command(index, put(&format!("dir{:03}/{n:08}", n % 200), n + 1, 64, body.clone())))
+        let commands: Vec<Bytes> = (batch * BATCH..((batch + 1) * BATCH).min(objects))
+            .map(|n| {
+                command(index, put(&format!("dir{:03}/{n:08}", n % DIRECTORIES), n + 1, 64, body.clone()))
+            })
             .collect();
         let begin = Instant::now();
         let outcomes = apply(&mut replica.machine, index, &commands);
@@ -30,7 +40,7 @@ fn small_puts_in_batches_and_a_page_of_a_thousand_keys() {
         assert!(outcomes.iter().all(Result::is_ok));
         replica.index = index;
     }
-    let rate = OBJECTS as f64 / in_apply.as_secs_f64();
+    let rate = objects as f64 / in_apply.as_secs_f64();
     eprintln!(
         "apply: {rate:.0} puts/s in batches of {BATCH}, slowest batch {slowest:?}, {:?} in all",
         start.elapsed()
@@ -38,15 +48,15 @@ fn small_puts_in_batches_and_a_page_of_a_thousand_keys() {
 
     let begin = Instant::now();
     replica.machine.checkpoint(b"p").unwrap();
-    eprintln!("checkpoint of {OBJECTS} objects: {:?}", begin.elapsed());
+    eprintln!("checkpoint of {objects} objects: {:?}", begin.elapsed());
     let size = std::fs::metadata(replica.reader().path()).unwrap().len();
-    eprintln!("size: {} bytes per object", size / OBJECTS);
+    eprintln!("size: {} bytes per object", size / objects);
 
     let reader = replica.reader();
     for (what, prefix, delimiter, keys) in [
         ("flat page", "", None, 1000),
-        ("one directory", "dir100/", Some("/"), 500),
-        ("directories", "", Some("/"), 200),
+        ("one directory", "dir100/", Some("/"), (objects / DIRECTORIES).min(1000) as usize),
+        ("directories", "", Some("/"), DIRECTORIES as usize),
     ] {
         let query = ListQuery { prefix, delimiter, after: None, limit: 1000 };
         let mut times: Vec<_> = (0..21)
@@ -58,13 +68,14 @@ fn small_puts_in_batches_and_a_page_of_a_thousand_keys() {
             })
             .collect();
         times.sort();
-        eprintln!("list, {what}, {keys} items: {:?} median", times[10]);
+        eprintln!("list, {what}, {keys} items of {objects}: {:?} median", times[10]);
+        assert!(times[10].as_millis() < PAGE_MILLIS_MAX * BUSY, "{what}: {:?}", times[10]);
     }
     let mut times: Vec<_> = (0..1001u64)
         .map(|n| {
             let key = n * 97;
             let begin = Instant::now();
-            reader.get_object("b", &format!("dir{:03}/{key:08}", key % 200)).unwrap();
+            reader.get_object("b", &format!("dir{:03}/{key:08}", key % DIRECTORIES)).unwrap();
             begin.elapsed()
         })
         .collect();

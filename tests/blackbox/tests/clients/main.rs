@@ -1,7 +1,11 @@
 //! Real clients copy a real tree in, list it, and copy it back, with certificates verified; then boto3 checks
 //! the operations one by one on the same cluster.
 
-use std::{fs, process::Stdio, time::Duration};
+use std::{
+    fs,
+    process::Stdio,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, ensure};
 use holdfast_blackbox::{
@@ -41,6 +45,8 @@ async fn aws_rclone_s3cmd_and_boto3_copy_a_tree_and_every_operation_is_as_docume
 
 /// Small files, and how large each may be in bytes.
 const SMALL_FILES: usize = 2000;
+/// Another count of them: 50,000 for acceptance.
+const SMALL_FILES_WANTED: &str = "HOLDFAST_SMALL_FILES";
 const SMALL_SIZE_MAX: usize = 8 * 1024;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -51,7 +57,8 @@ async fn restic_and_rclone_lose_nothing_while_nodes_are_killed_and_come_back() -
     let scratch = spec.dir.join("scratch");
     let source = scratch.join("source");
     fs::create_dir_all(&source)?;
-    for number in 0..SMALL_FILES {
+    let files = std::env::var(SMALL_FILES_WANTED).map_or(Ok(SMALL_FILES), |count| count.parse())?;
+    for number in 0..files {
         let directory = source.join(format!("{:02}", number % 50));
         fs::create_dir_all(&directory)?;
         let size = number * 7919 % SMALL_SIZE_MAX;
@@ -77,9 +84,13 @@ async fn restic_and_rclone_lose_nothing_while_nodes_are_killed_and_come_back() -
 
     let rclone = Rclone::new(access);
     rclone.make_bucket("copies")?;
+    let begun = Instant::now();
     rclone.copy_in(&source, "copies", "tree")?;
+    println!("rclone: {files} files copied in {:.1} s", begun.elapsed().as_secs_f64());
     cluster.kill("n3")?;
+    let begun = Instant::now();
     rclone.check_all_data(&source, "copies", "tree")?;
+    println!("rclone: all of them checked in {:.1} s, a node killed", begun.elapsed().as_secs_f64());
     restic.keep_last()?;
     cluster.start("n3").await?;
     restic.check_all_data()?;
