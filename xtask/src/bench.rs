@@ -23,6 +23,7 @@ use crate::{
 /// The benchmarks that need no cluster.
 const DRIVE: &str = "drive";
 const CATALOG: &str = "catalog";
+const PROTECTION: &str = "protection";
 
 /// All rows of the S3 benchmark.
 const S3: &str = "s3";
@@ -31,7 +32,8 @@ const S3: &str = "s3";
 #[derive(Debug, Args)]
 pub struct Bench {
     /// Only rows whose name holds this word: put, get, delete, list, 4KiB, 64KiB, 1MiB, 64MiB; `s3`: all of them;
-    /// `drive`: one drive against fio; `catalog`: sealed files against plain ones, a million objects, three replicas
+    /// `drive`: one drive against fio; `catalog`: sealed files against plain ones, a million objects, three replicas;
+    /// `protection`: codes, degraded reads, rebuild
     name: Option<String>,
     /// Nodes of the cluster that is started
     #[arg(long, default_value_t = 1)]
@@ -75,6 +77,9 @@ impl Bench {
         }
         if self.name.as_deref() == Some(CATALOG) {
             return run(binaries::bench_catalog()?.arg("--dir").arg(paths::target().join("bench")));
+        }
+        if self.name.as_deref() == Some(PROTECTION) {
+            return run(binaries::bench_protection()?.arg("--dir").arg(paths::target().join("bench")));
         }
         let mut client = binaries::bench()?;
         client.arg("--seconds").arg(self.seconds.to_string()).arg("--payload").arg(&self.payload);

@@ -60,6 +60,15 @@ pub fn bench_catalog() -> Result<Command> {
     Ok(Command::new(paths::binaries().join("holdfast-bench-catalog")))
 }
 
+/// The benchmark of protection.
+///
+/// # Errors
+/// When the build fails.
+pub fn bench_protection() -> Result<Command> {
+    build("holdfast-bench")?;
+    Ok(Command::new(paths::binaries().join("holdfast-bench-protection")))
+}
+
 fn build(package: &str) -> Result<()> {
     run(cargo().args(["build", "--quiet", "--package", package]).current_dir(paths::workspace()))
 }

@@ -23,15 +23,19 @@ use holdfast_model::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    body::BodyRef,
+    body::{BodyRef, StripeRef},
     protect::{DefaultRetention, ObjectExtras, Retention},
     response::GarbageId,
     sealed::Sealed,
     settings::{DocumentKind, Quota, Versioning},
 };
 
-/// Version of the encoding, the first byte of every encoded command.
-pub const COMMAND_VERSION: u8 = 2;
+/// Version of the encoding, the first byte of every encoded command. Version 3 added
+/// [`Op::ReplaceStripes`] and its answers behind what version 2 had.
+pub const COMMAND_VERSION: u8 = 3;
+
+/// The oldest version whose bytes are still read.
+const COMMAND_VERSION_MIN: u8 = 2;
 
 /// Names one request of a client, so that a repeated proposal of it is known. Random.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -160,6 +164,8 @@ pub enum Op {
         /// In the order in which the answers come.
         items: Vec<LifecycleItem>,
     },
+    /// See [`ReplaceStripes`].
+    ReplaceStripes(ReplaceStripes),
 }
 
 /// One step of a lifecycle.
@@ -372,6 +378,21 @@ pub struct ShardMove {
     pub to: Place,
 }
 
+/// Puts other stripes in the place of those that hold a content: the same bytes, cut anew and sealed under
+/// another key. Who refers to the content goes on doing so; the old stripes become garbage. Repeated: the
+/// same answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplaceStripes {
+    /// Number of the content: [`crate::StripedContent::content`].
+    pub content: u64,
+    /// Its first stripe as the proposer read it. A content is replaced as a whole, so this names all of them.
+    pub expected: StripeId,
+    /// The new key, wrapped. Opaque here.
+    pub wrapped_key: Bytes,
+    /// The new stripes in the order of the content.
+    pub stripes: Vec<StripeRef>,
+}
+
 /// A stripe that drives hold and the catalog does not know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Orphan {
@@ -410,7 +431,10 @@ impl Command {
         if let Some(sealed) = Sealed::parse(encoded) {
             return sealed.ok().map(|sealed| sealed.partition);
         }
-        let (&COMMAND_VERSION, rest) = encoded.split_first()? else { return None };
+        let (version, rest) = encoded.split_first()?;
+        if !(COMMAND_VERSION_MIN..=COMMAND_VERSION).contains(version) {
+            return None;
+        }
         postcard::take_from_bytes(rest).ok().map(|(partition, _)| partition)
     }
 
@@ -431,7 +455,7 @@ pub(crate) fn encode<T: Serialize>(value: &T) -> Bytes {
 
 pub(crate) fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
     match bytes.split_first() {
-        Some((&COMMAND_VERSION, rest)) => match postcard::take_from_bytes(rest) {
+        Some(((COMMAND_VERSION_MIN..=COMMAND_VERSION), rest)) => match postcard::take_from_bytes(rest) {
             Ok((value, [])) => Ok(value),
             Ok((_, rest)) => Err(DecodeError::Malformed(format!("{} bytes too many", rest.len()))),
             Err(error) => Err(DecodeError::Malformed(error.to_string())),

@@ -37,8 +37,8 @@ pub use apply::{CONDEMNED_KEPT_MILLIS, REQUESTS_KEPT_MILLIS, SWEEP_MAX};
 pub use body::{BodyRef, INLINE_OVERHEAD_MAX, StripeRef};
 pub use command::{
     BucketChange, COMMAND_VERSION, Command, CompleteUpload, Condition, DecodeError, DeleteItem,
-    LifecycleItem, LifecycleStep, MoveShards, ObjectChange, Op, Orphan, PutObject, PutPart, RequestId,
-    SetObject, ShardMove, VersionSelector,
+    LifecycleItem, LifecycleStep, MoveShards, ObjectChange, Op, Orphan, PutObject, PutPart, ReplaceStripes,
+    RequestId, SetObject, ShardMove, VersionSelector,
 };
 pub use keys::{Held, KeyVersion, MetadataKeys, MetadataSeal};
 pub use lifecycle::{
@@ -53,10 +53,10 @@ pub use protect::{
     RetentionPeriod, TAGS_SIZE_MAX,
 };
 pub use reader::{
-    Bucket, CatalogReader, Digest, Document, GarbageCursor, GarbageRow, KnownStripe, ListPage, ListQuery,
-    ListedObject, ListedVersion, ObjectHead, ObjectPartRow, ObjectPartsPage, ObjectRow, PartContent, PartRow,
-    PartitionReader, ReadError, ShardOnDrive, UploadPage, UploadQuery, UploadRow, Usage, VersionMarker,
-    VersionPage, VersionQuery,
+    Bucket, CatalogReader, ContentBody, ContentCursor, Digest, Document, GarbageCursor, GarbageRow,
+    KnownStripe, ListPage, ListQuery, ListedObject, ListedVersion, ObjectHead, ObjectPartRow,
+    ObjectPartsPage, ObjectRow, PartContent, PartRow, PartitionReader, ReadError, ShardOnDrive,
+    StripedContent, UploadPage, UploadQuery, UploadRow, Usage, VersionMarker, VersionPage, VersionQuery,
 };
 pub use response::{
     BucketStateRule, CompletedUpload, Deleted, GarbageId, Outcome, Refusal, Response, VersionRef,

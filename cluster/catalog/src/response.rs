@@ -55,6 +55,8 @@ pub enum Response {
     Condemned(Vec<bool>),
     /// The entry was applied before a restart, and nobody waits for its answer any more.
     Replayed,
+    /// The content is in other stripes.
+    StripesReplaced,
 }
 
 /// A version as clients are told of it.
@@ -187,6 +189,9 @@ pub enum Refusal {
     /// The command contradicts itself: a mistake of the program that proposed it.
     #[error("invalid command: {0}")]
     Invalid(String),
+    /// The content is gone, or in other stripes than the proposer read.
+    #[error("the content is gone or in other stripes")]
+    ContentChanged,
 }
 
 /// A rule that ties a bucket's settings together.

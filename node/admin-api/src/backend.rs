@@ -10,11 +10,11 @@ use holdfast_model::{ByteCount, ClusterId, DriveId, Epoch, GroupId, Level, NodeI
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{AdminError, WorkStatus};
+use crate::{AdminError, ProtectionBackend, WorkStatus};
 
 /// What the admin API needs of a node. Every method may be called at any time and by many requests at once.
 #[async_trait]
-pub trait AdminBackend: Send + Sync + 'static {
+pub trait AdminBackend: ProtectionBackend + Send + Sync + 'static {
     /// The cluster as this node knows it. Answers without a quorum: it is asked most when there is none.
     async fn cluster(&self) -> Result<ClusterStatus, AdminError>;
 
@@ -274,6 +274,9 @@ pub struct DriveUsage {
     /// Taken by records.
     #[schema(value_type = u64)]
     pub used_bytes: ByteCount,
+    /// In live records: what is left once dead ones are reclaimed.
+    #[schema(value_type = u64)]
+    pub live_bytes: ByteCount,
     /// Free for new records.
     #[schema(value_type = u64)]
     pub free_bytes: ByteCount,

@@ -26,6 +26,7 @@ mod metrics;
 mod openapi;
 mod password;
 mod problem;
+mod protection;
 pub mod routes;
 mod server;
 mod session;
@@ -48,6 +49,10 @@ pub use error::AdminError;
 pub use metrics::serve_metrics;
 pub use openapi::document as openapi_document;
 pub use password::{HashPasswordError, hash_password};
+pub use protection::{
+    Audit, AuditLoss, AuditStatus, BucketLevels, LevelScope, ProtectionBackend, TenantLevels, WorkerChange,
+    WorkerHours, WorkerImpact, WorkerOrder,
+};
 pub use server::serve;
 pub use web::CONSOLE_INCLUDED;
 pub use workers::{LostShards, TenantDebt, WorkStatus, WorkerStatus};

@@ -11,7 +11,7 @@ use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{audit::Note, problem::Problem, state::AppState};
+use crate::{audit::Note, problem::Problem, protection::WorkerOrder, state::AppState};
 
 /// Redundancy owed, and who works on it.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
@@ -26,7 +26,9 @@ pub struct WorkStatus {
     pub complete: bool,
     /// Debt of each tenant that has some.
     pub tenants: Vec<TenantDebt>,
-    /// Workers of all nodes that have run since their node started.
+    /// What is asked of each kind of worker.
+    pub orders: Vec<WorkerOrder>,
+    /// Workers of all nodes, idle ones too.
     pub workers: Vec<WorkerStatus>,
 }
 
@@ -55,10 +57,12 @@ pub struct WorkerStatus {
     /// The node's number.
     #[schema(value_type = u64)]
     pub node: NodeId,
-    /// `rebuild`, `repair` or `scrub`.
+    /// `rebuild`, `smartfail`, `repair`, `scrub`, `level`, `rebalance`, `sweep` or `reclaim`.
     pub kind: String,
     /// Whether it is at work now; otherwise the figures are of its last run.
     pub working: bool,
+    /// Whether an order, or the hour, keeps it from taking up anything.
+    pub held: bool,
     /// Stripes, or shards for a scrub, dealt with in this run.
     pub done: u64,
     /// Those left.

@@ -180,6 +180,37 @@ async fn tenants_are_made_once_and_their_secrets_are_not_stored_by_browsers() {
 }
 
 #[tokio::test]
+async fn levels_and_orders_to_workers_are_checked_before_they_are_passed_on() {
+    let client = Client::new(Example::default());
+    let token = client.token("admin").await;
+    let post = |path: &'static str, body: Value| {
+        let (client, token) = (&client, &token);
+        async move {
+            let answer = client.call("POST", path, token, &body).await;
+            if answer.status == StatusCode::NO_CONTENT {
+                "done".to_owned()
+            } else {
+                answer.problem().to_owned()
+            }
+        }
+    };
+    assert_eq!(post("/api/v1/tenants/demo/level", json!({ "level": "+1n" })).await, "done");
+    assert_eq!(post("/api/v1/tenants/demo/level", json!({ "level": null })).await, "done");
+    assert_eq!(post("/api/v1/tenants/demo/level", json!({ "level": "+7n" })).await, "invalid-request");
+    assert_eq!(post("/api/v1/tenants/demo/level", json!({ "level": "8x" })).await, "conflict");
+    assert_eq!(post("/api/v1/tenants/demo/buckets/none/level", json!({ "level": "2x" })).await, "not-found");
+    assert_eq!(post("/api/v1/cluster/level", json!({ "level": null })).await, "invalid-request");
+
+    let order = json!({ "paused": true, "impact": "low", "hours": { "from": 22, "until": 6 } });
+    assert_eq!(post("/api/v1/work/rebuild", order).await, "done");
+    assert_eq!(post("/api/v1/work/rebuild", json!({ "impact": "huge" })).await, "invalid-request");
+    let late = json!({ "hours": { "from": 22, "until": 24 } });
+    assert_eq!(post("/api/v1/work/rebuild", late).await, "invalid-request");
+    assert_eq!(post("/api/v1/work/nothing", json!({})).await, "not-found");
+    assert_eq!(post("/api/v1/nodes/n9/drain", Value::Null).await, "not-found");
+}
+
+#[tokio::test]
 async fn join_tokens_live_as_long_as_asked_within_a_day() {
     let client = Client::new(Example::default());
     let token = client.token("admin").await;

@@ -1,6 +1,7 @@
-//! `holdfast`: commands for people, beside the node program. `drive inspect` looks at a drive offline.
+//! `holdfast`: commands for people, beside the node program. `drive inspect` looks at a drive offline,
+//! `level table` says what levels cost and survive.
 //!
-//! Links nothing of the node but the drive: it is there when a node does not start.
+//! Links nothing of the node but the drive and the model: it is there when a node does not start.
 
 #![forbid(unsafe_code)]
 
@@ -13,6 +14,7 @@ use std::{
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use holdfast_drive::inspect::{InspectedRecord, inspect_each};
+use holdfast_model::table::LevelTable;
 
 /// Exit code of a drive on which something is damaged or missing.
 const UNSOUND: u8 = 2;
@@ -27,10 +29,28 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Protection levels.
+    Level {
+        #[command(subcommand)]
+        command: LevelCommand,
+    },
     /// Look at a drive without a node.
     Drive {
         #[command(subcommand)]
         command: DriveCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum LevelCommand {
+    /// Print what every level costs and survives on so many nodes.
+    Table {
+        /// Nodes of the cluster, 1 to 252.
+        #[arg(long, value_parser = clap::value_parser!(u16).range(1..=252))]
+        nodes: u16,
+        /// Drives of each node, 1 to 64.
+        #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u16).range(1..=64))]
+        drives: u16,
     },
 }
 
@@ -48,14 +68,23 @@ enum DriveCommand {
 }
 
 fn main() -> ExitCode {
-    let Command::Drive { command: DriveCommand::Inspect { device, records } } = Arguments::parse().command;
-    match inspect(&device, records) {
+    let outcome = match Arguments::parse().command {
+        Command::Level { command: LevelCommand::Table { nodes, drives } } => level_table(nodes, drives),
+        Command::Drive { command: DriveCommand::Inspect { device, records } } => inspect(&device, records),
+    };
+    match outcome {
         Ok(code) => code,
         Err(error) => {
             eprintln!("holdfast: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn level_table(nodes: u16, drives: u16) -> Result<ExitCode> {
+    let table = LevelTable::new(usize::from(nodes), usize::from(drives));
+    write!(io::stdout(), "{table}").context("printing the table")?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn inspect(device: &Path, records: bool) -> Result<ExitCode> {

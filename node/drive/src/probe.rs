@@ -74,6 +74,21 @@ pub fn format(path: &Path, params: &FormatParams) -> Result<DriveId, FormatDrive
     Ok(params.drive)
 }
 
+/// Makes a drive of whatever `device` is, with segments of the given size: for simulations, whose devices are
+/// small and blank. Blocking.
+///
+/// # Errors
+/// `InvalidInput` when so many segments do not fit; what the device says.
+pub fn format_simulated<D: BlockDevice>(
+    device: &mut D,
+    params: &FormatParams,
+    segment_size: ByteCount,
+) -> io::Result<()> {
+    let layout = Layout::with_segment_size(device.capacity(), segment_size)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    format_device(device, params, layout)
+}
+
 fn own_pool() -> io::Result<BufferPool> {
     BufferPool::new(POOL_SIZE).map_err(io::Error::other)
 }

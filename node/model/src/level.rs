@@ -75,6 +75,11 @@ impl ParityLevel {
         (Self::Plus4n, "+4n"),
     ];
 
+    /// Every level, in the order of the published table.
+    pub fn every() -> impl Iterator<Item = Self> {
+        Self::ALL.iter().map(|(level, _)| *level)
+    }
+
     /// (drives survived = parity, nodes survived, shards per node)
     const fn numbers(self) -> (u8, u8, u8) {
         match self {

@@ -5,11 +5,14 @@
 
 #![forbid(unsafe_code)]
 
+pub mod balance;
 pub mod config;
+pub mod fit;
 pub mod ids;
 pub mod level;
 pub mod limits;
 pub mod placement;
+pub mod table;
 pub mod units;
 
 pub use ids::{

@@ -1,6 +1,6 @@
 //! Answers the admin API from the control state, the nodes' reports and consensus.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use holdfast_admin_api::{
     AccessKeyPair, AdminBackend, AdminError, AilingReplica, Capacity, ClusterStatus, CreatedTenant,
@@ -47,15 +47,15 @@ pub struct Admin {
     pub objects: Arc<ObjectService>,
 }
 
-fn internal(doing: &str, error: anyhow::Error) -> AdminError {
+pub(crate) fn internal(doing: &str, error: anyhow::Error) -> AdminError {
     AdminError::Internal { doing: doing.to_owned(), source: error.into() }
 }
 
-fn unavailable(error: &anyhow::Error) -> AdminError {
+pub(crate) fn unavailable(error: &anyhow::Error) -> AdminError {
     AdminError::Unavailable { what: format!("{error:#}"), retry_after: RETRY_AFTER }
 }
 
-fn refused(refusal: &Refusal) -> AdminError {
+pub(crate) fn refused(refusal: &Refusal) -> AdminError {
     match refusal {
         Refusal::NameTaken { .. } => AdminError::Conflict { what: refusal.to_string() },
         Refusal::NotFound { what, name } => AdminError::NotFound { what: format!("{what} {name:?}") },
@@ -79,8 +79,14 @@ fn check_tenant_name(name: &str) -> Result<(), AdminError> {
     })
 }
 
-/// A node may only leave when its drives hold no shards; one that does not answer cannot be asked.
-fn check_holds_nothing(name: &str, health: &Health, node: NodeId) -> Result<(), AdminError> {
+/// A node may only leave when its drives hold no shards, those that were emptied and have left aside: what is
+/// on them is dead, and the catalog's copies there have been replaced. One that does not answer cannot be asked.
+fn check_holds_nothing(
+    name: &str,
+    health: &Health,
+    node: NodeId,
+    left: &BTreeSet<DriveId>,
+) -> Result<(), AdminError> {
     let known = health.snapshot().into_iter().find(|(health, up)| *up && health.report.node == node);
     let Some((known, _)) = known else {
         return Err(AdminError::Conflict {
@@ -89,12 +95,14 @@ fn check_holds_nothing(name: &str, health: &Health, node: NodeId) -> Result<(), 
             ),
         });
     };
-    let shards: u64 = known.report.drives.iter().map(|drive| drive.shards).sum();
+    let members = known.report.drives.iter().filter(|drive| !left.contains(&drive.id));
+    let shards: u64 = members.map(|drive| drive.shards).sum();
     if shards > 0 {
         return Err(AdminError::Conflict {
             what: format!(
                 "the drives of {name} hold {shards} shards, which would be missing from their stripes; \
-                 force it only if the protection level allows for the loss"
+                 have them emptied first (POST /api/v1/nodes/{name}/drain), or force it if the protection level \
+                 allows for the loss"
             ),
         });
     }
@@ -102,7 +110,7 @@ fn check_holds_nothing(name: &str, health: &Health, node: NodeId) -> Result<(), 
 }
 
 impl Admin {
-    async fn view(&self) -> Result<ControlView, AdminError> {
+    pub(crate) async fn view(&self) -> Result<ControlView, AdminError> {
         self.control.view().await.map_err(|error| internal("reading the control state", error))
     }
 
@@ -138,6 +146,7 @@ impl Admin {
             capacity_bytes: record.capacity,
             usage: report.filter(|_| up).map(|report| DriveUsage {
                 used_bytes: ByteCount::new(report.used_bytes),
+                live_bytes: ByteCount::new(report.live_bytes),
                 free_bytes: ByteCount::new(report.free_bytes),
                 shards: report.shards,
                 errors: report.errors,
@@ -146,7 +155,7 @@ impl Admin {
     }
 }
 
-fn level_status(requested: Level, health: &Health, nodes: usize) -> LevelStatus {
+pub(crate) fn level_status(requested: Level, health: &Health, nodes: usize) -> LevelStatus {
     let candidates = health.candidates();
     let mut by_node: Vec<(NodeId, usize)> = Vec::new();
     for candidate in &candidates {
@@ -304,7 +313,9 @@ impl AdminBackend for Admin {
             .find(|node| node.name == name && node.state != holdfast_control::NodeState::Removed)
             .ok_or_else(|| AdminError::NotFound { what: format!("node {name:?}") })?;
         if !force && node.state != holdfast_control::NodeState::Leaving {
-            check_holds_nothing(name, &self.health, node.node)?;
+            let left = view.drives.values().filter(|drive| drive.state == StandingOfDrive::Removed);
+            let left: BTreeSet<DriveId> = left.map(|drive| drive.drive).collect();
+            check_holds_nothing(name, &self.health, node.node, &left)?;
         }
         self.control
             .propose(&Command::RetireNode(node.node))
@@ -397,7 +408,7 @@ impl AdminBackend for Admin {
 
     async fn work(&self) -> Result<WorkStatus, AdminError> {
         let view = self.view().await?;
-        Ok(work::status(&view, &self.health))
+        Ok(work::status(&view, &self.health, &self.objects.workers().orders()))
     }
 
     async fn scrub_now(&self) -> Result<(), AdminError> {

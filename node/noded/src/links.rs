@@ -13,12 +13,13 @@ use holdfast_drive::{Comparison, DriveState, DriveStatus};
 use holdfast_model::{DriveId, GroupId, NodeId, PartitionId};
 use holdfast_object::{
     ObjectService,
-    workers::{PartitionDebt, WorkerStatus},
+    workers::{BucketLevel, PartitionDebt, WorkerStatus},
 };
 use holdfast_peer::{Method, PeerClient, PeerError, PeerNode, Refusal, Reply, Service};
 use holdfast_ring::Buffer;
 use holdfast_store::{
-    DebtReport, DriveReport, DriveReportState, NodeReport, ShardService, Shards, WorkerReport,
+    BucketLevelReport, DebtReport, DriveReport, DriveReportState, LevelReport, NodeReport, ShardService,
+    Shards, WorkerReport,
 };
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,9 @@ use crate::{
     groups::{Ailment, Groups},
     orders::Orders,
 };
+
+/// Buckets named in the report of one partition at most.
+const LEVELS_REPORTED_MAX: usize = 64;
 
 /// Code of a refusal by a part that is not up yet.
 const STARTING: u16 = 10;
@@ -157,6 +161,7 @@ impl NodeService {
             drives: drives.iter().map(|drive| drive_report(&drive.status())).collect(),
             workers: self.objects.get().map(|objects| worker_reports(objects)).unwrap_or_default(),
             debts: self.objects.get().map(|objects| debt_reports(objects)).unwrap_or_default(),
+            levels: self.objects.get().map(|objects| level_reports(objects)).unwrap_or_default(),
         }
     }
 }
@@ -165,6 +170,7 @@ fn worker_reports(objects: &ObjectService) -> Vec<WorkerReport> {
     let report = |status: WorkerStatus| WorkerReport {
         kind: status.kind.name().to_owned(),
         working: status.working,
+        held: status.held,
         done: status.progress.done,
         left: status.progress.left,
         failed: status.progress.failed,
@@ -188,6 +194,29 @@ fn debt_reports(objects: &ObjectService) -> Vec<DebtReport> {
     objects.workers().debt().into_iter().map(report).collect()
 }
 
+fn level_reports(objects: &ObjectService) -> Vec<LevelReport> {
+    let bucket = |level: &BucketLevel| BucketLevelReport {
+        bucket: level.bucket.clone(),
+        requested: level.requested,
+        own: level.own,
+        actual: level.actual,
+        stripes: level.stripes,
+        pending: level.pending,
+    };
+    let report = |(partition, levels): (PartitionId, Vec<BucketLevel>)| LevelReport {
+        partition,
+        stripes: levels.iter().map(|level| level.stripes).sum(),
+        pending: levels.iter().map(|level| level.pending).sum(),
+        buckets: levels
+            .iter()
+            .filter(|level| level.pending > 0 || level.actual != Some(level.requested))
+            .take(LEVELS_REPORTED_MAX)
+            .map(bucket)
+            .collect(),
+    };
+    objects.workers().levels().into_iter().map(report).collect()
+}
+
 /// A drive's status as its node reports it.
 #[must_use]
 pub fn drive_report(status: &DriveStatus) -> DriveReport {
@@ -204,6 +233,7 @@ pub fn drive_report(status: &DriveStatus) -> DriveReport {
         },
         capacity_bytes: status.capacity.get(),
         used_bytes: status.used.get(),
+        live_bytes: status.live.get(),
         free_bytes: status.free.get(),
         shards: status.shards,
         errors: status.counters.errors(),

@@ -19,6 +19,7 @@ mod metrics;
 mod node;
 mod orders;
 mod poller;
+mod protection;
 mod readmission;
 mod recover;
 mod second_copy;

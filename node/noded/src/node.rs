@@ -28,7 +28,7 @@ use holdfast_model::{ByteCount, ClusterId, GroupId, NodeId, config::NodeConfig};
 use holdfast_object::{
     Directory, ObjectService, StripeIo,
     journal::{Journal, JournalParts, Owner},
-    sweeper, workers,
+    workers,
 };
 use holdfast_peer::{
     PeerClient, PeerServer,
@@ -421,7 +421,6 @@ impl Node {
         let day = Duration::from_secs(config.s3.day_seconds);
         let objects = ObjectService::new(directory, Arc::clone(&consensus), catalogs, stripes).with_day(day);
         let objects = Arc::new(objects);
-        tasks.spawn(sweeper::run(Arc::clone(&objects), own, stop.clone()));
         tasks.spawn(drains::run(
             control.clone(),
             Arc::clone(&consensus),

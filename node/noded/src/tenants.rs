@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     control::{Control, now},
     metadata_keys::seal_of,
+    work,
 };
 
 /// Name under which an access key's secret is sealed.
@@ -78,13 +79,18 @@ fn snapshot(view: &ControlView, keyring: &Keyring) -> DirectorySnapshot {
     let drives = view.drives.values().map(|record| KnownDrive {
         drive: record.drive,
         node: record.node,
+        since: record.registered,
         standing: match record.state {
             DriveState::Active => Standing::Active,
             DriveState::Draining => Standing::Draining,
             DriveState::Removed => Standing::Removed,
         },
     });
-    let mut snapshot = DirectorySnapshot { drives: drives.collect(), ..DirectorySnapshot::default() };
+    let mut snapshot = DirectorySnapshot {
+        drives: drives.collect(),
+        orders: Arc::new(work::orders(view, keyring)),
+        ..DirectorySnapshot::default()
+    };
     for tenant in view.tenants.values() {
         // One that does not open is told of below, or is not served anyhow.
         if let Ok(key) = keyring.tenant(tenant.tenant, &tenant.wrapped_key) {

@@ -2,15 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use holdfast_admin_api::{LostShards, TenantDebt, WorkStatus, WorkerStatus};
-use holdfast_control::{ControlView, TenantState};
+use holdfast_admin_api::{
+    LostShards, TenantDebt, WorkStatus, WorkerHours, WorkerImpact, WorkerOrder, WorkerStatus,
+};
+use holdfast_control::{Command, ControlView, TenantState};
+use holdfast_keyring::Keyring;
 use holdfast_model::{ByteCount, PartitionId, TenantId};
+use holdfast_object::workers::{Impact, Kind, Order, Orders};
 use holdfast_store::{Health, NodeReport, WorkerReport};
 
 /// Sums what the nodes that answer report. A partition whose leader does not answer is not in the sum, and
 /// the status then says that it is incomplete.
 #[must_use]
-pub fn status(view: &ControlView, health: &Health) -> WorkStatus {
+pub fn status(view: &ControlView, health: &Health, orders: &Orders) -> WorkStatus {
     let reports: Vec<NodeReport> =
         health.snapshot().into_iter().filter(|(_, up)| *up).map(|(health, _)| health.report).collect();
     let partitions: BTreeSet<PartitionId> = view
@@ -50,6 +54,7 @@ pub fn status(view: &ControlView, health: &Health) -> WorkStatus {
                     .collect(),
             })
             .collect(),
+        orders: Kind::ALL.into_iter().map(|kind| order(kind, orders.of(kind))).collect(),
         workers: reports.iter().flat_map(|report| report.workers.iter().map(|w| worker(report, w))).collect(),
     }
 }
@@ -59,6 +64,7 @@ fn worker(report: &NodeReport, worker: &WorkerReport) -> WorkerStatus {
         node: report.node,
         kind: worker.kind.clone(),
         working: worker.working,
+        held: worker.held,
         done: worker.done,
         left: worker.left,
         failed: worker.failed,
@@ -67,5 +73,47 @@ fn worker(report: &NodeReport, worker: &WorkerReport) -> WorkerStatus {
         elapsed_seconds: worker.elapsed_seconds,
         remaining_seconds: worker.remaining_seconds,
         trouble: worker.trouble.clone(),
+    }
+}
+
+/// Under which name what operators ask of workers is kept.
+const ORDERS: &str = "orders to workers";
+
+/// What operators ask of workers, as the control state has it.
+#[must_use]
+pub fn orders(view: &ControlView, keyring: &Keyring) -> Orders {
+    let Some(sealed) = view.secrets.get(ORDERS) else { return Orders::default() };
+    let opened = keyring.open_secret(ORDERS, sealed).map_err(anyhow::Error::from);
+    match opened.and_then(|text| Ok(serde_json::from_slice(&text)?)) {
+        Ok(orders) => orders,
+        Err(error) => {
+            tracing::error!(
+                error = format!("{error:#}"),
+                "orders to workers are not readable; they do as usual"
+            );
+            Orders::default()
+        }
+    }
+}
+
+/// The command that keeps them.
+///
+/// # Errors
+/// Never in practice: when they do not encode.
+pub fn keep_orders(orders: &Orders, keyring: &Keyring) -> anyhow::Result<Command> {
+    let text = serde_json::to_vec(orders)?;
+    Ok(Command::PutSecret { name: ORDERS.to_owned(), sealed: keyring.seal_secret(ORDERS, &text) })
+}
+
+fn order(kind: Kind, order: Order) -> WorkerOrder {
+    WorkerOrder {
+        kind: kind.name().to_owned(),
+        paused: order.paused,
+        impact: match order.impact {
+            Impact::Low => WorkerImpact::Low,
+            Impact::Medium => WorkerImpact::Medium,
+            Impact::High => WorkerImpact::High,
+        },
+        hours: order.hours.map(|hours| WorkerHours { from: hours.from, until: hours.until }),
     }
 }

@@ -3,13 +3,15 @@
 //! [`crate::ObjectService`] is the one of a node. Tests of gateways bring one that keeps bodies in memory
 //! and applies commands to a real catalog, so that what they see of versions and locks is what clients see.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use holdfast_catalog::{BodyRef, Op, Outcome, PartContent, PartitionReader, ReadError};
 use holdfast_crypt::{Outer, OuterKey};
-use holdfast_model::{BucketId, GroupId, PartitionId, TenantId};
+use holdfast_model::{BucketId, GroupId, Level, PartitionId, TenantId};
 
+pub use crate::draft::Draft;
 use crate::api::{Body, ObjectError, PutOptions};
 #[cfg(doc)]
 use crate::sealing::KeyRefusal;
@@ -30,6 +32,8 @@ pub struct WrittenBody {
     pub wrapped_key: Bytes,
     /// Where it is.
     pub body: BodyRef,
+    /// Cleans up after it, unless the catalog comes to refer to it.
+    pub draft: Draft,
 }
 
 /// An object by name, for its body.
@@ -43,7 +47,14 @@ pub struct BodyName<'a> {
     pub key: &'a str,
     /// A further key that the body's key is wrapped under.
     pub outer: Option<Outer<'a>>,
+    /// The bucket's own level, for what is written; the tenant's otherwise.
+    pub level: Option<Level>,
 }
+
+/// Asks the catalog anew where a range of the same version of an object is. Shards move, and contents are cut
+/// anew, while a slow client still reads: what it began with is swept half a minute later.
+pub type Lookup =
+    Arc<dyn Fn(Range<u64>) -> BoxFuture<'static, Result<Vec<PartContent>, ObjectError>> + Send + Sync>;
 
 /// See the module.
 #[async_trait::async_trait]
@@ -97,6 +108,7 @@ pub trait Backing: Send + Sync + 'static {
         name: BodyName<'_>,
         content: Vec<PartContent>,
         range: Range<u64>,
+        lookup: Option<Lookup>,
     ) -> Result<Body, ObjectError>;
 }
 

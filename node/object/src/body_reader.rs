@@ -8,12 +8,13 @@ use std::{ops::Range, sync::Arc};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use holdfast_catalog::{BodyRef, PartContent};
-use holdfast_crypt::{BodyKey, Outer, SealedBodyKey, TenantKey};
+use holdfast_crypt::{BodyKey, Outer, OuterKey, SealedBodyKey, TenantKey};
 use holdfast_model::{BucketId, ClusterId, TenantId};
-use holdfast_store::StoredStripe;
+use holdfast_store::{StoredStripe, StripeReader};
 
 use crate::{
     api::{Body, BodyError, ObjectError},
+    backing::Lookup,
     body_writer::open_inline,
     stripes::{StripeIo, read_stripe, stored},
 };
@@ -22,7 +23,7 @@ use crate::{
 const READ_AHEAD: usize = 3;
 
 /// Whose content it is, and the key that opens it.
-pub(crate) struct ContentOwner<'a> {
+pub(crate) struct ContentOwner {
     pub cluster: ClusterId,
     pub tenant: TenantId,
     pub tenant_key: Arc<TenantKey>,
@@ -30,10 +31,16 @@ pub(crate) struct ContentOwner<'a> {
     /// The object key (name).
     pub name: String,
     /// A further key that the body's keys are wrapped under.
-    pub outer: Option<Outer<'a>>,
+    pub outer: Option<(OuterKey, Vec<u8>)>,
 }
 
-enum Step {
+/// One piece of a plan, and which bytes of the object it brings.
+struct Step {
+    at: Range<u64>,
+    from: Source,
+}
+
+enum Source {
     Inline(Bytes),
     Stripe { key: Arc<BodyKey>, stripe: StoredStripe, range: Range<usize> },
 }
@@ -46,19 +53,26 @@ enum Step {
 /// are away.
 pub(crate) async fn open_body(
     io: &StripeIo,
-    owner: &ContentOwner<'_>,
+    owner: Arc<ContentOwner>,
     contents: Vec<PartContent>,
     range: Range<u64>,
+    lookup: Option<Lookup>,
 ) -> Result<Body, ObjectError> {
-    let steps = plan(owner, contents, range)?;
+    let steps = plan(&owner, contents, range)?;
     let reader = io.reader();
     let mut pieces = stream::iter(steps)
         .map(move |step| {
-            let reader = reader.clone();
+            let (reader, owner, lookup) = (reader.clone(), Arc::clone(&owner), lookup.clone());
             async move {
-                match step {
-                    Step::Inline(bytes) => Ok(vec![bytes]),
-                    Step::Stripe { key, stripe, range } => read_stripe(reader, key, stripe, range).await,
+                let at = step.at.clone();
+                match (read(reader.clone(), step).await, lookup) {
+                    (Err(ObjectError::Unavailable(why)), Some(lookup)) => {
+                        read_anew(reader, &owner, &lookup, at).await.map_err(|again| {
+                            tracing::debug!(%again, "not found where the catalog has it now either");
+                            ObjectError::Unavailable(why)
+                        })
+                    }
+                    (outcome, _) => outcome,
                 }
             }
         })
@@ -74,8 +88,29 @@ pub(crate) async fn open_body(
     Ok(Box::pin(all))
 }
 
+async fn read(reader: StripeReader, step: Step) -> Result<Vec<Bytes>, ObjectError> {
+    match step.from {
+        Source::Inline(bytes) => Ok(vec![bytes]),
+        Source::Stripe { key, stripe, range } => read_stripe(reader, key, stripe, range).await,
+    }
+}
+
+/// The same bytes from where the catalog says they are now.
+async fn read_anew(
+    reader: StripeReader,
+    owner: &ContentOwner,
+    lookup: &Lookup,
+    at: Range<u64>,
+) -> Result<Vec<Bytes>, ObjectError> {
+    let mut pieces = Vec::new();
+    for step in plan(owner, lookup(at.clone()).await?, at)? {
+        pieces.extend(read(reader.clone(), step).await?);
+    }
+    Ok(pieces)
+}
+
 fn plan(
-    owner: &ContentOwner<'_>,
+    owner: &ContentOwner,
     contents: Vec<PartContent>,
     range: Range<u64>,
 ) -> Result<Vec<Step>, ObjectError> {
@@ -90,7 +125,7 @@ fn plan(
             &owner.tenant_key,
             (owner.cluster, owner.tenant, owner.bucket),
             &owner.name,
-            owner.outer,
+            owner.outer.as_ref().map(|(key, context)| Outer { key, context }),
         )
         .map_err(|e| ObjectError::Damaged(e.to_string()))?;
         match content.body {
@@ -103,7 +138,8 @@ fn plan(
                         content.size
                     )));
                 }
-                steps.push(Step::Inline(bytes.slice(to_usize(here))));
+                let at = content.offset + here.start..content.offset + here.end;
+                steps.push(Step { at, from: Source::Inline(bytes.slice(to_usize(here))) });
             }
             BodyRef::Stripes(stripes) => {
                 let key = Arc::new(key);
@@ -111,12 +147,16 @@ fn plan(
                 for stripe in &stripes {
                     let len = u64::from(stripe.plain_len);
                     let within = overlap(at, len, &here);
+                    let first = content.offset + at;
                     at += len;
                     if !within.is_empty() {
-                        steps.push(Step::Stripe {
-                            key: Arc::clone(&key),
-                            stripe: stored(stripe, at == content.size),
-                            range: to_usize(within),
+                        steps.push(Step {
+                            at: first + within.start..first + within.end,
+                            from: Source::Stripe {
+                                key: Arc::clone(&key),
+                                stripe: stored(stripe, at == content.size),
+                                range: to_usize(within),
+                            },
                         });
                     }
                 }

@@ -38,6 +38,7 @@ use tokio::task::JoinHandle;
 use crate::{
     api::{BodyError, ObjectError},
     backing::WrittenBody,
+    draft::{Attempts, Draft},
     stripes::{Filling, StripeSink},
 };
 
@@ -45,7 +46,7 @@ use crate::{
 const STRIPES_IN_FLIGHT: usize = 3;
 
 /// A body that takes longer than this is refused: the sweeper takes shards that no catalog entry
-/// names after twice this time (see `sweeper`).
+/// names after twice this time (see `workers::sweep`).
 pub(crate) const BODY_AGE_MAX: Duration = Duration::from_secs(12 * 3600);
 
 /// Streams one body.
@@ -101,6 +102,11 @@ impl BodyWriter {
             size: 0,
             md5: Md5::new(),
         }
+    }
+
+    /// Every stripe begun, for whoever has to clean up.
+    pub(crate) fn attempts(&self) -> Attempts {
+        self.sink.attempts()
     }
 
     /// Takes the next bytes. Waits while memory or drives are behind.
@@ -197,7 +203,7 @@ impl BodyWriter {
             return Err(BodyError::Broken("it took more than 12 hours".to_owned()).into());
         }
         let wrapped_key = Bytes::copy_from_slice(self.sink.sealed_key().as_bytes());
-        Ok(WrittenBody { size: self.size, md5, wrapped_key, body })
+        Ok(WrittenBody { size: self.size, md5, wrapped_key, body, draft: Draft::none() })
     }
 }
 

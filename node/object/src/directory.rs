@@ -14,7 +14,7 @@ use parking_lot::RwLock;
 use crate::{
     api::{Credential, ObjectError},
     sealing::DEFAULT_NAMED_KEY,
-    workers::KnownDrive,
+    workers::{KnownDrive, Orders},
 };
 
 /// One tenant that may be served.
@@ -41,6 +41,8 @@ pub struct DirectorySnapshot {
     pub tenants: HashMap<TenantId, Arc<TenantEntry>>,
     /// All drives of the cluster.
     pub drives: Vec<KnownDrive>,
+    /// What operators ask of workers.
+    pub orders: Arc<Orders>,
     /// Access keys of those tenants.
     pub access_keys: HashMap<String, Credential>,
     /// What seals commands of every tenant whose key opens, active or not.

@@ -2,25 +2,27 @@
 //!
 //! A write streams its body into stripes, waits until every shard is durable, and only then has the
 //! catalog refer to it; a read asks the catalog first. What no catalog entry refers to is garbage, and
-//! [`sweeper`] removes it after asking the catalog.
+//! the sweep among the [`workers`] removes it after asking the catalog.
 
 #![forbid(unsafe_code)]
 
 pub mod api;
+mod audit;
 pub mod backing;
 mod body_reader;
 mod body_writer;
 mod directory;
+mod draft;
 pub mod journal;
 pub mod lifecycle;
 pub mod sealing;
 mod service;
 mod stripes;
-pub mod sweeper;
 mod tenant;
 pub mod versioned;
 pub mod workers;
 
+pub use audit::{AuditReport, LostObject};
 pub use directory::{Directory, DirectorySnapshot, TenantEntry};
 pub use service::ObjectService;
 pub use stripes::StripeIo;

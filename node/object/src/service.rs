@@ -5,25 +5,27 @@ use std::{collections::HashMap, ops::Range, sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures::StreamExt;
 use holdfast_catalog::{
-    CatalogReader, Command, Op, Outcome, PartContent, PartitionReader, ReadError, Refusal, RequestId,
-    decode_outcome,
+    BucketChange, CatalogReader, Command, DocumentKind, MetadataSeal, Op, Outcome, PartContent, PartitionReader,
+    ReadError, Refusal, RequestId, decode_outcome,
 };
 use holdfast_consensus::{Consensus, ProposeError};
 use holdfast_crypt::{BodyContext, OuterKey, random_array};
-use holdfast_model::{GroupId, TenantId, VersionId};
+use holdfast_model::{GroupId, Level, TenantId, VersionId};
 use tokio::sync::Notify;
 
 use crate::{
     api::{Body, Credential, ObjectError, ObjectGateway, PutOptions},
-    backing::{self, Backing, BodyName, Route, WrittenBody},
+    audit::Audits,
+    backing::{self, Backing, BodyName, Lookup, Route, WrittenBody},
     body_reader::{ContentOwner, open_body},
     body_writer::{BodyTarget, BodyWriter},
     directory::{Directory, TenantEntry},
+    draft::Draft,
     sealing::KeyRefusal,
     stripes::{StripeIo, now},
     tenant::TenantHandle,
     versioned::VersionedObjects,
-    workers::Board,
+    workers::{Board, read_level},
 };
 
 /// How long a catalog read waits for this replica to catch up.
@@ -46,6 +48,7 @@ pub struct ObjectService {
     pub(crate) workers: Board,
     pub(crate) scrub_asked: Notify,
     day: Duration,
+    pub(crate) audits: Audits,
 }
 
 impl ObjectService {
@@ -58,13 +61,14 @@ impl ObjectService {
         stripes: StripeIo,
     ) -> Self {
         Self {
+            workers: Board::new(Arc::clone(&directory)),
             directory,
             consensus,
             catalogs,
             stripes,
-            workers: Board::default(),
             scrub_asked: Notify::new(),
             day: DAY,
+            audits: Audits::default(),
         }
     }
 
@@ -97,23 +101,13 @@ impl ObjectService {
     /// Has a command decided and applied by the group that hosts the partition. Done once, also when its
     /// outcome was unknown at first and it is proposed again.
     pub(crate) async fn propose(&self, (partition, group): Route, op: Op) -> Result<Outcome, ObjectError> {
-        let request = Some(RequestId::from_bytes(random_array()));
-        // Sealed once: a repetition is the same bytes.
         let owner = self.catalogs.get(&group).and_then(|catalog| catalog.identity(partition));
         let owner = owner.ok_or_else(|| {
             // Its creation has not come through to this replica yet.
             ObjectError::Unavailable(ReadError::NoSuchPartition(partition).to_string())
         })?;
         let seal = self.directory.seal(owner.tenant)?;
-        let command = Command { partition, at: now(), request, op }.seal(&seal);
-        let mut retries = UNKNOWN_RETRIES;
-        let answer = loop {
-            match self.consensus.propose(group, command.clone()).await {
-                Err(ProposeError::Unknown { .. }) if retries > 0 => retries -= 1,
-                other => break other.map_err(|error| propose_error(&error))?,
-            }
-        };
-        decode_outcome(&answer).map_err(|e| ObjectError::Internal(e.to_string()))
+        propose(&self.consensus, &seal, (partition, group), op).await
     }
 
     /// Runs a read on this node's replica, once it has applied all that was committed before now.
@@ -152,6 +146,26 @@ impl ObjectService {
     pub(crate) fn tenant(&self, tenant: TenantId) -> Result<Arc<TenantEntry>, ObjectError> {
         self.directory.tenant(tenant)
     }
+}
+
+/// See [`ObjectService::propose`].
+pub(crate) async fn propose(
+    consensus: &Consensus,
+    seal: &MetadataSeal,
+    (partition, group): Route,
+    op: Op,
+) -> Result<Outcome, ObjectError> {
+    let request = Some(RequestId::from_bytes(random_array()));
+    // Sealed once: a repetition is the same bytes.
+    let command = Command { partition, at: now(), request, op }.seal(seal);
+    let mut retries = UNKNOWN_RETRIES;
+    let answer = loop {
+        match consensus.propose(group, command.clone()).await {
+            Err(ProposeError::Unknown { .. }) if retries > 0 => retries -= 1,
+            other => break other.map_err(|error| propose_error(&error))?,
+        }
+    };
+    decode_outcome(&answer).map_err(|e| ObjectError::Internal(e.to_string()))
 }
 
 fn propose_error(error: &ProposeError) -> ObjectError {
@@ -220,13 +234,18 @@ impl Backing for ObjectService {
             },
             tenant_key: Arc::clone(&entry.key),
             name: name.key.to_owned(),
-            level: entry.level,
+            level: name.level.unwrap_or(entry.level),
         };
         let mut writer = BodyWriter::begin(&self.stripes, target, options.length, name.outer);
+        let draft = Draft::new(
+            (Arc::clone(&self.consensus), self.directory.seal(name.tenant)?),
+            entry.partition()?,
+            writer.attempts(),
+        );
         while let Some(chunk) = body.next().await {
             writer.push(chunk?).await?;
         }
-        writer.finish(options.content_md5).await
+        Ok(WrittenBody { draft, ..writer.finish(options.content_md5).await? })
     }
 
     async fn open_body(
@@ -234,6 +253,7 @@ impl Backing for ObjectService {
         name: BodyName<'_>,
         content: Vec<PartContent>,
         range: Range<u64>,
+        lookup: Option<Lookup>,
     ) -> Result<Body, ObjectError> {
         let owner = ContentOwner {
             cluster: self.directory.cluster(),
@@ -241,9 +261,9 @@ impl Backing for ObjectService {
             tenant_key: Arc::clone(&self.tenant(name.tenant)?.key),
             bucket: name.bucket,
             name: name.key.to_owned(),
-            outer: name.outer,
+            outer: name.outer.map(|outer| (outer.key.clone(), outer.context.to_vec())),
         };
-        open_body(&self.stripes, &owner, content, range).await
+        open_body(&self.stripes, Arc::new(owner), content, range, lookup).await
     }
 }
 
@@ -270,4 +290,47 @@ pub(crate) fn to_opaque<T: serde::Serialize>(value: &T) -> Result<Bytes, ObjectE
 /// What [`to_opaque`] made.
 pub(crate) fn from_opaque<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, ObjectError> {
     postcard::from_bytes(bytes).map_err(|e| ObjectError::Damaged(format!("attributes in the catalog: {e}")))
+}
+
+impl ObjectService {
+    /// The buckets of a tenant by name, each with its own level if it has one.
+    ///
+    /// # Errors
+    /// When the tenant is not active, or its catalog cannot be read now.
+    pub async fn bucket_levels(&self, tenant: TenantId) -> Result<Vec<(String, Option<Level>)>, ObjectError> {
+        let route = self.tenant(tenant)?.partition()?;
+        self.read(route, ("", ""), |catalog| {
+            let mut levels = Vec::new();
+            for bucket in catalog.list_buckets()? {
+                let own = catalog.documents(&bucket.name, DocumentKind::Level)?;
+                let own = own.first().and_then(|document| read_level(&document.body));
+                levels.push((bucket.name, own));
+            }
+            Ok(levels)
+        })
+        .await
+    }
+
+    /// Asks for a level for a bucket, or with `None` for that of its tenant. What is written from now on has
+    /// it; what is there is cut anew in the background.
+    ///
+    /// # Errors
+    /// `NoSuchBucket`; when the tenant is not active or its catalog does not decide.
+    pub async fn set_bucket_level(
+        &self,
+        tenant: TenantId,
+        bucket: &str,
+        level: Option<Level>,
+    ) -> Result<(), ObjectError> {
+        let route = self.tenant(tenant)?.partition()?;
+        let asked = bucket.to_owned();
+        let id = self.read(route, (bucket, ""), move |catalog| catalog.get_bucket(&asked)).await?.id;
+        let change = BucketChange::Document {
+            kind: DocumentKind::Level,
+            id: String::new(),
+            body: level.map(|level| Bytes::from(level.to_string())),
+        };
+        let op = Op::SetBucket { bucket: id, change };
+        self.propose(route, op).await?.map(drop).map_err(|refusal| refused(refusal, bucket, ""))
+    }
 }

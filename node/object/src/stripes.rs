@@ -30,6 +30,7 @@ use zeroize::Zeroizing;
 use crate::{
     api::ObjectError,
     body_writer::{BodyTarget, draw, seal_inline},
+    draft::Attempts,
 };
 
 /// One stripe in this many has its parity computed a second time by an independent implementation
@@ -142,6 +143,7 @@ pub(crate) struct StripeSink {
     sealed_key: SealedBodyKey,
     numbers: AtomicU32,
     begun_bytes: AtomicU64,
+    attempts: Attempts,
 }
 
 impl StripeSink {
@@ -152,11 +154,23 @@ impl StripeSink {
         sealed_key: SealedBodyKey,
         numbers: AtomicU32,
     ) -> Self {
-        Self { io, target, key, sealed_key, numbers, begun_bytes: AtomicU64::new(0) }
+        Self {
+            io,
+            target,
+            key,
+            sealed_key,
+            numbers,
+            begun_bytes: AtomicU64::new(0),
+            attempts: Attempts::default(),
+        }
     }
 
     pub(crate) fn sealed_key(&self) -> &SealedBodyKey {
         &self.sealed_key
+    }
+
+    pub(crate) fn attempts(&self) -> Attempts {
+        self.attempts.clone()
     }
 
     pub(crate) fn begun_bytes(&self) -> u64 {
@@ -180,12 +194,18 @@ impl StripeSink {
         };
         let record = (SHARD_SIZE_MAX + SECTOR_SIZE) as u64;
         let seed = u64::from_le_bytes(random_array());
+        let placed = place(self.target.level, &candidates, members, record, seed);
+        // A slow drive is spared while that costs neither the level nor the width of the stripe.
+        let prompt = self.io.health.prompt(&candidates);
+        let spared = place(self.target.level, &prompt, members, record, seed);
+        let placed = match (placed, spared) {
+            (Ok((geometry, _)), Ok(spared)) if spared.0 == geometry => Ok(spared),
+            (placed, _) => placed,
+        };
         let (geometry, places) =
-            place(self.target.level, &candidates, members, record, seed).map_err(|refused| {
-                match place(self.target.level, &candidates, members, 0, seed) {
-                    Ok(_) => ObjectError::NoSpace(format!("{refused} with room for a shard")),
-                    Err(refused) => ObjectError::Unavailable(refused.to_string()),
-                }
+            placed.map_err(|refused| match place(self.target.level, &candidates, members, 0, seed) {
+                Ok(_) => ObjectError::NoSpace(format!("{refused} with room for a shard")),
+                Err(refused) => ObjectError::Unavailable(refused.to_string()),
             })?;
         debug_assert!(usize::from(geometry.data) <= DATA_SHARDS_MAX);
         let capacity = Layout::capacity(geometry.data);
@@ -278,6 +298,7 @@ impl StripeSink {
             generation,
             places: places.clone(),
         };
+        self.attempts.note(stripe.clone());
         let draft = StripeDraft {
             id,
             tenant: self.target.tenant(),

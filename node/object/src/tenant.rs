@@ -5,11 +5,11 @@ use std::{collections::BTreeMap, ops::Range, sync::Arc};
 use bytes::Bytes;
 use holdfast_catalog::{
     Bucket, Candidate, CompleteUpload, Condition, DocumentKind, Lifecycle, ListedObject, ObjectExtras,
-    ObjectHead, ObjectRow, Op, PartitionReader, PutObject, PutPart, ReadError, Response, VersionSelector,
-    Versioning,
+    ObjectHead, ObjectRow, Op, PartitionReader, PutObject, PutPart, ReadError, Response, VersionRef,
+    VersionSelector, Versioning,
 };
 use holdfast_crypt::{Outer, OuterKey, random_array};
-use holdfast_model::{TenantId, UnixMillis, UploadId, VersionId, limits::LIST_KEYS_MAX};
+use holdfast_model::{Level, TenantId, UnixMillis, UploadId, VersionId, limits::LIST_KEYS_MAX};
 use md5::{Digest, Md5};
 
 use crate::{
@@ -17,11 +17,12 @@ use crate::{
         Attributes, Body, BucketInfo, LateChecksums, ListPage, ListQuery, ObjectError, ObjectInfo, PartInfo,
         PutOptions, RangeChoice, TenantObjects, UploadInfo, WriteCondition,
     },
-    backing::{self, Backing, BodyName, Route},
+    backing::{self, Backing, BodyName, Lookup, Route},
     sealing::{CustomerKey, DefaultSealing, KeyRefusal, Sealed, Sealing},
     service::{from_opaque, refused, to_opaque},
     stripes::now,
     versioned::{Expiry, UploadListQuery, VersionedObjects, Written, decode_tags},
+    workers::read_level,
 };
 
 /// A tenant's handle.
@@ -38,6 +39,8 @@ pub(crate) struct Place {
     pub(crate) bucket: Bucket,
     default: DefaultSealing,
     rules: Option<Bytes>,
+    /// The bucket's own level.
+    level: Option<Level>,
 }
 
 /// A further key for one body, and what its wrapping is bound to.
@@ -144,16 +147,18 @@ impl TenantHandle {
         let query = move |catalog: &PartitionReader| {
             let bucket = catalog.get_bucket(&asked)?;
             let default = document(catalog, &asked, DocumentKind::Encryption)?;
-            Ok((bucket, default, document(catalog, &asked, DocumentKind::Lifecycle)?))
+            let level = document(catalog, &asked, DocumentKind::Level)?;
+            let level = level.and_then(|document| read_level(&document));
+            Ok((bucket, default, document(catalog, &asked, DocumentKind::Lifecycle)?, level))
         };
-        let (bucket, default, rules) = self.read(route, (name, ""), query).await?;
+        let (bucket, default, rules, level) = self.read(route, (name, ""), query).await?;
         let default = match default {
             None => DefaultSealing::default(),
             Some(document) => DefaultSealing::decode(&document).ok_or_else(|| {
                 ObjectError::Damaged(format!("default encryption of bucket {name:?} cannot be read"))
             })?,
         };
-        Ok(Place { bucket, default, rules })
+        Ok(Place { bucket, default, rules, level })
     }
 
     pub(crate) async fn head_row(
@@ -190,11 +195,34 @@ impl TenantHandle {
         let layer = self.layer(&Sealed::of(&from_opaque(&head.attributes)?))?;
         let range = range.resolve(head.size)?;
         let outer = layer.as_ref().map(Layer::outer);
-        let name = BodyName { tenant: self.tenant, bucket: head.bucket, key, outer };
-        let body = self.backing.open_body(name, content, range.clone()).await?;
+        let name = BodyName { tenant: self.tenant, bucket: head.bucket, key, outer, level: None };
+        let lookup = self.lookup(bucket, key, head.version);
+        let body = self.backing.open_body(name, content, range.clone(), Some(lookup)).await?;
         let rules = rules.filter(|_| version.is_none());
         let expiry = self.expiry(rules.as_ref(), (key, head.size), &head.tags, head.modified)?;
         Ok((head, expiry, range, body))
+    }
+
+    /// Finds ranges of one version of an object again, for a read that takes long.
+    fn lookup(&self, bucket: &str, key: &str, version: VersionRef) -> Lookup {
+        let (tenant, bucket, key) = (self.clone(), bucket.to_owned(), key.to_owned());
+        Arc::new(move |range| {
+            let (tenant, bucket, key) = (tenant.clone(), bucket.clone(), key.clone());
+            Box::pin(async move {
+                let selector =
+                    if version.null { VersionSelector::Null } else { VersionSelector::Id(version.id) };
+                let (asked_bucket, asked_key) = (bucket.clone(), key.clone());
+                let query = move |catalog: &PartitionReader| {
+                    catalog.get_object_range(&asked_bucket, &asked_key, Some(selector), |_| range)
+                };
+                let row = tenant.read(tenant.route()?, (&bucket, &key), query).await?;
+                if row.head.version.id == version.id {
+                    Ok(row.content)
+                } else {
+                    Err(ObjectError::NoSuchVersion(key))
+                }
+            })
+        })
     }
 
     pub(crate) async fn put_with(
@@ -211,8 +239,9 @@ impl TenantHandle {
         let found = &place.bucket;
         let (sealed, layer) = self.begin_sealing(&place)?;
         let outer = layer.as_ref().map(Layer::outer);
-        let name = BodyName { tenant: self.tenant, bucket: found.id, key, outer };
-        let written = self.backing.write_body(name, body, &options).await?;
+        let name = BodyName { tenant: self.tenant, bucket: found.id, key, outer, level: place.level };
+        let mut written = self.backing.write_body(name, body, &options).await?;
+        let stripes = written.body.stripes().to_vec();
         let mut attributes = options.attributes;
         sealed.note(&mut attributes);
         if let Some(late) = late {
@@ -234,6 +263,7 @@ impl TenantHandle {
         };
         match self.backing.propose(route, Op::PutObject(put)).await?.map_err(|r| refused(r, bucket, key))? {
             Response::ObjectPut { version, modified } => {
+                written.draft.keep(&stripes);
                 let size = written.size;
                 let expiry = self.expiry(place.rules.as_ref(), (key, size), &tags, modified)?;
                 let key = key.to_owned();
@@ -443,10 +473,12 @@ impl TenantObjects for TenantHandle {
             }
             other => other,
         })?;
-        let bucket_id = self.bucket(route, bucket).await?.id;
+        let place = self.place(route, bucket).await?;
+        let bucket_id = place.bucket.id;
         let outer = layer.as_ref().map(Layer::outer);
-        let name = BodyName { tenant: self.tenant, bucket: bucket_id, key, outer };
-        let written = self.backing.write_body(name, body, &options).await?;
+        let name = BodyName { tenant: self.tenant, bucket: bucket_id, key, outer, level: place.level };
+        let mut written = self.backing.write_body(name, body, &options).await?;
+        let stripes = written.body.stripes().to_vec();
         let mut checksums: BTreeMap<String, String> = options.attributes.checksums;
         if let Some(late) = late {
             checksums.extend(late());
@@ -464,6 +496,7 @@ impl TenantObjects for TenantHandle {
             body: written.body,
         };
         self.backing.propose(route, Op::PutPart(put)).await?.map_err(|r| refused(r, bucket, key))?;
+        written.draft.keep(&stripes);
         Ok(PartInfo { number, size: written.size, etag, modified: now(), checksums, sealed })
     }
 

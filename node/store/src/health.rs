@@ -75,6 +75,12 @@ impl Health {
         *self.closed.write() = drives;
     }
 
+    /// Drives that are to be emptied, or have left.
+    #[must_use]
+    pub fn closed(&self) -> BTreeSet<DriveId> {
+        self.closed.read().clone()
+    }
+
     /// Whether `drive` of `node` can be asked for something: the node answers and reports it usable.
     #[must_use]
     pub fn has_drive(&self, node: NodeId, drive: DriveId) -> bool {
@@ -116,6 +122,31 @@ impl Health {
         self.nodes.read().values().map(|health| (health.clone(), health.up(now))).collect()
     }
 
+    /// Of `candidates`, those that are not slow.
+    #[must_use]
+    pub fn prompt(&self, candidates: &[Candidate]) -> Vec<Candidate> {
+        let nodes = self.nodes.read();
+        let slow: BTreeSet<DriveId> = nodes
+            .values()
+            .flat_map(|health| &health.report.drives)
+            .filter(|drive| drive.state != DriveReportState::Live)
+            .map(|drive| drive.id)
+            .collect();
+        candidates.iter().copied().filter(|candidate| !slow.contains(&candidate.drive)).collect()
+    }
+
+    /// Part of the bytes of all drives that may take new shards now which is free.
+    #[must_use]
+    pub fn free_share(&self) -> f64 {
+        let now = Instant::now();
+        let nodes = self.nodes.read();
+        let drives = nodes.values().filter(|health| health.up(now)).flat_map(|health| &health.report.drives);
+        let (free, capacity) = drives
+            .filter(|drive| drive.state.writable())
+            .fold((0, 0), |(free, all), drive| (free + drive.free_bytes, all + drive.capacity_bytes));
+        if capacity == 0 { 0.0 } else { free as f64 / capacity as f64 }
+    }
+
     /// Drives that may take new shards now.
     #[must_use]
     pub fn candidates(&self) -> Vec<Candidate> {
@@ -154,6 +185,7 @@ mod tests {
                 state: *state,
                 capacity_bytes: 100,
                 used_bytes: 0,
+                live_bytes: 0,
                 free_bytes: 100,
                 shards: 0,
                 errors: 0,
@@ -168,6 +200,7 @@ mod tests {
             drives,
             workers: Vec::new(),
             debts: Vec::new(),
+            levels: Vec::new(),
         }
     }
 

@@ -34,9 +34,13 @@ const COST: i64 = 100;
 /// Hedges that may be saved up.
 const SAVED_MAX: i64 = 20 * COST;
 
+/// One read in so many goes to a drive that is slow, so that it is known when it no longer is.
+const PROBE_INTERVAL: u64 = 32;
+
 /// How long reads take, and how many may ask twice.
 #[derive(Debug)]
 pub(crate) struct Hedges {
+    probes: AtomicU64,
     typical_micros: AtomicU64,
     allowance: AtomicI64,
 }
@@ -44,7 +48,11 @@ pub(crate) struct Hedges {
 impl Default for Hedges {
     fn default() -> Self {
         let typical = u64::try_from(TYPICAL_AT_FIRST.as_micros()).expect("a few milliseconds");
-        Self { typical_micros: AtomicU64::new(typical), allowance: AtomicI64::new(SAVED_MAX) }
+        Self {
+            probes: AtomicU64::new(1),
+            typical_micros: AtomicU64::new(typical),
+            allowance: AtomicI64::new(SAVED_MAX),
+        }
     }
 }
 
@@ -56,6 +64,11 @@ impl Hedges {
         }
         let typical = Duration::from_micros(self.typical_micros.load(Ordering::Relaxed));
         (typical * LATE_FACTOR).clamp(PATIENCE_MIN, PATIENCE_MAX)
+    }
+
+    /// Whether a drive that is slow is asked all the same, this once.
+    pub(crate) fn is_probe(&self) -> bool {
+        self.probes.fetch_add(1, Ordering::Relaxed).is_multiple_of(PROBE_INTERVAL)
     }
 
     /// A read was answered after this long, or was given up on after it.

@@ -29,7 +29,9 @@ pub use reader::{ReadFailed, StoredStripe, StripeReader};
 pub use rebuilder::{Moved, RebuildFailed, Relocation, StripeRebuilder};
 pub use service::ShardService;
 pub use shards::{GET_TIMEOUT as READ_TIMEOUT, ShardError, Shards};
-pub use wire::{DebtReport, DriveReport, DriveReportState, NodeReport, WorkerReport};
+pub use wire::{
+    BucketLevelReport, DebtReport, DriveReport, DriveReportState, LevelReport, NodeReport, WorkerReport,
+};
 pub use writer::{StripeDraft, WriteFailed, Written, write_stripe};
 
 /// What the store has done since it started.

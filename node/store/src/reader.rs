@@ -157,8 +157,8 @@ impl StripeReader {
         Ok((layout, code))
     }
 
-    /// One span, opened: from its own shard, or rebuilt when that is bad or its node away; when it is late,
-    /// whichever comes first.
+    /// One span, opened: from its own shard, or rebuilt when that is bad, its drive slow or its node away; when
+    /// it is late, whichever comes first.
     async fn read_span(
         &self,
         stripe: &StoredStripe,
@@ -172,10 +172,15 @@ impl StripeReader {
             self.counters.degraded_reads.fetch_add(1, Ordering::Relaxed);
             self.rebuild_span(stripe, layout, code, key, span, 0)
         };
-        if !self.health.is_up(place.node) {
-            return degraded().await;
-        }
         let hedges = &self.shards.hedges;
+        let slow = self.health.is_slow(place.node, place.drive) && !hedges.is_probe();
+        if slow || !self.health.is_up(place.node) {
+            // Late is better than never, and a node may answer again that did not a moment ago.
+            return match degraded().await {
+                Err(failed) => self.direct_span(stripe, layout, key, span).await.ok_or(failed),
+                rebuilt => rebuilt,
+            };
+        }
         let began = Instant::now();
         let mut direct = pin!(self.direct_span(stripe, layout, key, span));
         let patience = hedges.patience(self.health.is_slow(place.node, place.drive));

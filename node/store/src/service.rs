@@ -9,8 +9,10 @@ use holdfast_ring::Buffer;
 use serde::de::DeserializeOwned;
 
 use crate::{
-    shards::{ShardError, Shards, delete_local, encode_refusal, get_local, get_whole_local, put_local},
-    wire::{DeleteShard, GetShard, GetWholeShard, PutShard},
+    shards::{
+        ShardError, Shards, delete_local, encode_refusal, get_local, get_whole_local, list_local, put_local,
+    },
+    wire::{DeleteShard, GetShard, GetWholeShard, ListShards, PutShard},
 };
 
 /// Code of a refusal that carries a [`ShardError`].
@@ -18,7 +20,7 @@ const SHARD_ERROR: u16 = 1;
 /// Code of a refusal of a request that makes no sense.
 const BAD_REQUEST: u16 = 2;
 
-/// Answers `ShardPut`, `ShardGet`, `ShardGetWhole` and `ShardDelete`.
+/// Answers `ShardPut`, `ShardGet`, `ShardGetWhole`, `ShardList` and `ShardDelete`.
 #[derive(Debug, Clone)]
 pub struct ShardService {
     shards: Arc<Shards>,
@@ -62,6 +64,14 @@ impl ShardService {
                 let (buffer, manifest) =
                     get_whole_local(&drive, get.id, get.generation).await.map_err(refusal)?;
                 Ok(Reply { body: Bytes::from(manifest), ..Reply::with_payload(buffer) })
+            }
+            Method::ShardList => {
+                let list: ListShards = decode(&body)?;
+                let drive = self.shards.local_drive(list.drive).map_err(refusal)?;
+                let listed = list_local(&drive, list.after, list.limit as usize).map_err(refusal)?;
+                let listed = postcard::to_stdvec(&listed)
+                    .map_err(|e| bad_request(&format!("the list does not encode: {e}")))?;
+                Ok(Reply::with_body(Bytes::from(listed)))
             }
             Method::ShardDelete => {
                 let delete: DeleteShard = decode(&body)?;

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use holdfast_drive::{DeleteError, Drive, GetError, PutError, ShardWrite};
+use holdfast_drive::{DeleteError, Drive, DriveState, GetError, PutError, ShardWrite};
 use holdfast_model::{DriveId, Generation, NodeId, ShardId, placement::Place};
 use holdfast_peer::{Answer, Method, PeerClient, PeerError};
 use holdfast_ring::Buffer;
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     health::Health,
     hedges::Hedges,
-    wire::{DeleteShard, GetShard, GetWholeShard, PutShard},
+    wire::{DeleteShard, GetShard, GetWholeShard, ListShards, Listed, PutShard},
 };
 
 /// How long a shard may take to become durable on another node.
@@ -25,6 +25,9 @@ pub const GET_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a whole shard may take that is read beside everything else.
 const WHOLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Shards of one list at most.
+const LIST_MAX: usize = 8192;
 
 /// How long a delete may take on another node.
 const DELETE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -106,13 +109,19 @@ impl Shards {
             .ok_or_else(|| ShardError::Drive { drive, what: format!("not a drive of {}", self.node) })
     }
 
+    /// A drive of this process, whatever node it is said to belong to; `None` when peers have to be asked.
+    fn here(&self, place: Place) -> Option<Result<Drive, ShardError>> {
+        let drive = self.local_drive(place.drive);
+        (drive.is_ok() || place.node == self.node).then_some(drive)
+    }
+
     /// Writes a shard; returns when it is durable.
     ///
     /// # Errors
     /// [`ShardError`].
     pub async fn put(&self, place: Place, write: ShardWrite) -> Result<(), ShardError> {
-        if place.node == self.node {
-            return put_local(&self.local_drive(place.drive)?, write).await;
+        if let Some(drive) = self.here(place) {
+            return put_local(&drive?, write).await;
         }
         let ShardWrite { id, generation, tenant, data, parity, manifest, payload } = write;
         let body = PutShard { drive: place.drive, id, generation, tenant, data, parity, manifest };
@@ -130,8 +139,8 @@ impl Shards {
         generation: Generation,
         range: Range<u32>,
     ) -> Result<Buffer, ShardError> {
-        if place.node == self.node {
-            return get_local(&self.local_drive(place.drive)?, id, generation, range).await;
+        if let Some(drive) = self.here(place) {
+            return get_local(&drive?, id, generation, range).await;
         }
         let length = range.len();
         let body = GetShard { drive: place.drive, id, generation, start: range.start, end: range.end };
@@ -154,8 +163,8 @@ impl Shards {
         id: ShardId,
         generation: Generation,
     ) -> Result<(Buffer, Vec<u8>), ShardError> {
-        if place.node == self.node {
-            return get_whole_local(&self.local_drive(place.drive)?, id, generation).await;
+        if let Some(drive) = self.here(place) {
+            return get_whole_local(&drive?, id, generation).await;
         }
         let body = GetWholeShard { drive: place.drive, id, generation };
         let reply = self.exchange(place.node, Method::ShardGetWhole, &body, None, WHOLE_TIMEOUT).await?;
@@ -165,13 +174,46 @@ impl Shards {
         }
     }
 
+    /// Up to `limit` shards of a drive with the generations of their records, in order, after the given one.
+    /// Fewer than `limit`: those were the last.
+    ///
+    /// # Errors
+    /// [`ShardError`].
+    pub async fn list(
+        &self,
+        place: Place,
+        after: Option<ShardId>,
+        limit: usize,
+    ) -> Result<Vec<Listed>, ShardError> {
+        let limit = limit.min(LIST_MAX);
+        if let Some(drive) = self.here(place) {
+            return list_local(&drive?, after, limit);
+        }
+        let limit = u32::try_from(limit).expect("LIST_MAX fits");
+        let body = ListShards { drive: place.drive, after, limit };
+        let reply = self.exchange(place.node, Method::ShardList, &body, None, WHOLE_TIMEOUT).await?;
+        postcard::from_bytes(&reply.body).map_err(|error| ShardError::Node {
+            node: place.node,
+            what: format!("its list does not parse: {error}"),
+        })
+    }
+
+    /// Whether a drive holds a shard now; `false` also when it cannot be asked.
+    pub async fn holds(&self, place: Place, id: ShardId) -> bool {
+        if let Some(drive) = self.here(place) {
+            return drive.is_ok_and(|drive| drive.holds(id));
+        }
+        // One byte of it: answered from the drive, not from what anybody remembers.
+        self.get(place, id, Generation::new(0), 0..1).await.is_ok()
+    }
+
     /// Deletes a shard durably. A shard that is not there is deleted.
     ///
     /// # Errors
     /// [`ShardError`].
     pub async fn delete(&self, place: Place, id: ShardId, generation: Generation) -> Result<(), ShardError> {
-        if place.node == self.node {
-            return delete_local(&self.local_drive(place.drive)?, id, generation).await;
+        if let Some(drive) = self.here(place) {
+            return delete_local(&drive?, id, generation).await;
         }
         let body = DeleteShard { drive: place.drive, id, generation };
         self.call(place.node, Method::ShardDelete, &body, None, DELETE_TIMEOUT).await.map(drop)
@@ -240,6 +282,19 @@ pub(crate) async fn get_local(
         got => got,
     };
     got.map_err(|error| unread(drive.id(), id, &error))
+}
+
+/// What the drive's index holds. A drive that is gone or closed holds nothing that anybody could read.
+pub(crate) fn list_local(
+    drive: &Drive,
+    after: Option<ShardId>,
+    limit: usize,
+) -> Result<Vec<Listed>, ShardError> {
+    let status = drive.status();
+    if matches!(status.state, DriveState::Gone | DriveState::Closed) {
+        return Err(ShardError::Drive { drive: drive.id(), what: status.reason });
+    }
+    Ok(drive.list(after, limit).into_iter().map(|shard| (shard.id, shard.generation)).collect())
 }
 
 pub(crate) async fn get_whole_local(

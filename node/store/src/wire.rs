@@ -1,6 +1,6 @@
 //! What nodes ask each other about shards. Bodies are postcard; payload bytes travel beside them.
 
-use holdfast_model::{DriveId, Generation, NodeId, PartitionId, ShardId, TenantId};
+use holdfast_model::{DriveId, Generation, Level, NodeId, PartitionId, ShardId, TenantId};
 use serde::{Deserialize, Serialize};
 
 /// Body of `ShardPut`; the payload is the shard.
@@ -33,6 +33,17 @@ pub(crate) struct GetWholeShard {
     pub generation: Generation,
 }
 
+/// Body of `ShardList`: shards after the given one, in order. The reply's body is a list of [`Listed`].
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ListShards {
+    pub drive: DriveId,
+    pub after: Option<ShardId>,
+    pub limit: u32,
+}
+
+/// A shard that a drive holds, and the generation of its record.
+pub(crate) type Listed = (ShardId, Generation);
+
 /// Body of `ShardDelete`.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct DeleteShard {
@@ -60,6 +71,8 @@ pub struct NodeReport {
     pub workers: Vec<WorkerReport>,
     /// Debt of the partitions whose groups it leads.
     pub debts: Vec<DebtReport>,
+    /// Levels in the partitions whose groups it leads.
+    pub levels: Vec<LevelReport>,
 }
 
 /// One worker of a node.
@@ -69,6 +82,8 @@ pub struct WorkerReport {
     pub kind: String,
     /// At work now.
     pub working: bool,
+    /// Kept from taking up anything.
+    pub held: bool,
     /// Dealt with in this run.
     pub done: u64,
     /// Left.
@@ -102,6 +117,36 @@ pub struct DebtReport {
     pub draining: u64,
 }
 
+/// Levels in one partition.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LevelReport {
+    /// The partition.
+    pub partition: PartitionId,
+    /// Stripes in it.
+    pub stripes: u64,
+    /// Stripes that are to be cut anew.
+    pub pending: u64,
+    /// Buckets of which something is pending, some of them when they are many.
+    pub buckets: Vec<BucketLevelReport>,
+}
+
+/// The level of one bucket's stripes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BucketLevelReport {
+    /// The bucket's name.
+    pub bucket: String,
+    /// What is asked for.
+    pub requested: Level,
+    /// It is the bucket's own, and not the tenant's.
+    pub own: bool,
+    /// What its weakest stripe has; `None` when losing one node loses it.
+    pub actual: Option<Level>,
+    /// Stripes it has.
+    pub stripes: u64,
+    /// Stripes that are to be cut anew.
+    pub pending: u64,
+}
+
 /// One drive, as its node sees it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct DriveReport {
@@ -115,6 +160,8 @@ pub struct DriveReport {
     pub capacity_bytes: u64,
     /// Bytes in use, headers and not yet reclaimed space included.
     pub used_bytes: u64,
+    /// Bytes in live records.
+    pub live_bytes: u64,
     /// Bytes that new shards may take.
     pub free_bytes: u64,
     /// Shards held.

@@ -157,6 +157,64 @@ impl Admin {
         self.call(Method::GET, "/api/v1/work", None).await
     }
 
+    /// Changes what is asked of a kind of worker.
+    ///
+    /// # Errors
+    /// When the node refuses.
+    pub async fn set_worker(&self, kind: &str, change: &Value) -> Result<()> {
+        self.call(Method::POST, &format!("/api/v1/work/{kind}"), Some(change)).await.map(drop)
+    }
+
+    /// Levels of a tenant and its buckets.
+    ///
+    /// # Errors
+    /// When the node refuses.
+    pub async fn levels(&self, tenant: &str) -> Result<Value> {
+        self.call(Method::GET, &format!("/api/v1/tenants/{tenant}/levels"), None).await
+    }
+
+    /// Asks for a level for a bucket, or with `None` for its tenant's.
+    ///
+    /// # Errors
+    /// When the node refuses.
+    pub async fn set_bucket_level(&self, tenant: &str, bucket: &str, level: Option<&str>) -> Result<()> {
+        let path = format!("/api/v1/tenants/{tenant}/buckets/{bucket}/level");
+        self.call(Method::POST, &path, Some(&json!({ "level": level }))).await.map(drop)
+    }
+
+    /// Asks for a level for a tenant, or with `None` for the cluster's.
+    ///
+    /// # Errors
+    /// When the node refuses.
+    pub async fn set_tenant_level(&self, tenant: &str, level: Option<&str>) -> Result<()> {
+        let path = format!("/api/v1/tenants/{tenant}/level");
+        self.call(Method::POST, &path, Some(&json!({ "level": level }))).await.map(drop)
+    }
+
+    /// Has all drives of a node emptied.
+    ///
+    /// # Errors
+    /// When the node refuses.
+    pub async fn drain_node(&self, name: &str) -> Result<()> {
+        self.call(Method::POST, &format!("/api/v1/nodes/{name}/drain"), None).await.map(drop)
+    }
+
+    /// Runs an audit on this node and returns what it found.
+    ///
+    /// # Errors
+    /// When the node refuses, or the audit was given up.
+    pub async fn audit(&self) -> Result<Value> {
+        self.call(Method::POST, "/api/v1/audit", None).await?;
+        loop {
+            let status = self.call(Method::GET, "/api/v1/audit", None).await?;
+            if status["running"] == false {
+                let last = &status["last"];
+                return if last.is_null() { bail!("the audit was given up") } else { Ok(last.clone()) };
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    }
+
     /// Has the drives of this node scrubbed.
     ///
     /// # Errors

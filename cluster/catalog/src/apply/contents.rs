@@ -55,7 +55,12 @@ impl Writer<'_> {
         Ok(content)
     }
 
-    fn insert_stripe(&mut self, content: i64, start: u64, stripe: &StripeRef) -> rusqlite::Result<()> {
+    pub(super) fn insert_stripe(
+        &mut self,
+        content: i64,
+        start: u64,
+        stripe: &StripeRef,
+    ) -> rusqlite::Result<()> {
         self.db
             .prepare_cached(
                 "INSERT INTO stripes (content, start, id, number, plain_len, data, parity, generation, places)

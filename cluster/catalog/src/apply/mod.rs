@@ -4,6 +4,7 @@ mod buckets;
 mod contents;
 mod lifecycle;
 mod objects;
+mod replace;
 mod requests;
 mod stripes;
 mod uploads;
@@ -74,6 +75,7 @@ fn apply_op(writer: &mut Writer<'_>, op: Op) -> rusqlite::Result<Outcome> {
         Op::MoveShards(moves) => stripes::move_shards(writer, &moves),
         Op::Condemn { stripes } => stripes::condemn(writer, &stripes),
         Op::Lifecycle { bucket, items } => lifecycle::apply(writer, bucket, &items),
+        Op::ReplaceStripes(replace) => replace::replace(writer, replace),
     }
 }
 

@@ -4,6 +4,7 @@
 //! partition ([`crate::sqlite::Pool`]), so a read waits when all are busy; it never waits for the writer.
 
 mod buckets;
+mod contents;
 mod list;
 mod objects;
 mod scan;
@@ -23,6 +24,7 @@ use parking_lot::RwLock;
 use rusqlite::{OptionalExtension, Transaction, params};
 
 pub use buckets::{Bucket, Document, Usage};
+pub use contents::{ContentBody, ContentCursor, StripedContent};
 pub use list::{ListPage, ListQuery, ListedObject};
 pub use objects::{ObjectHead, ObjectPartRow, ObjectPartsPage, ObjectRow, PartContent};
 pub use stripes::{GarbageCursor, GarbageRow, KnownStripe, ShardOnDrive};

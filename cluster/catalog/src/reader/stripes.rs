@@ -131,6 +131,20 @@ impl PartitionReader {
         })
     }
 
+    /// How many shards the catalog places on a drive, live or not.
+    ///
+    /// # Errors
+    /// [`ReadError::Storage`].
+    pub fn shards_on_drive(&self, drive: DriveId) -> Result<u64, ReadError> {
+        self.read(|db| {
+            Ok(db
+                .prepare_cached(
+                    "SELECT count(*) FROM places WHERE drive = (SELECT no FROM drives WHERE id = ?1)",
+                )?
+                .query_row(params![drive.as_bytes()], |row| count_from(row, 0))?)
+        })
+    }
+
     /// Shards that nothing needs any more: first whole stripes, those dead for longest first, then single
     /// shards. Also returns where the next page starts, when the page is full.
     ///

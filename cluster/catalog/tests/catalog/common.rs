@@ -13,7 +13,7 @@ use bytes::Bytes;
 use holdfast_catalog::{
     BodyRef, BucketChange, CatalogMachine, CatalogReader, Command, CompleteUpload, Condition, DeleteItem,
     Digest, GarbageCursor, GarbageRow, Held, KeyVersion, MetadataKeys, MetadataSeal, ObjectExtras, Op,
-    Outcome, PartitionReader, PutObject, PutPart, Response, StripeRef, VersionRef, VersionSelector,
+    Outcome, PartitionReader, PutObject, PutPart, ReplaceStripes, Response, StripeRef, VersionRef, VersionSelector,
     Versioning, decode_outcome,
 };
 use holdfast_consensus::{Applied, StateMachine};
@@ -200,6 +200,13 @@ pub fn stripe(n: u64, plain_len: u64) -> StripeRef {
 
 pub fn stripes(ids: std::ops::Range<u64>, plain_len: u64) -> BodyRef {
     BodyRef::Stripes(ids.map(|n| stripe(n, plain_len)).collect())
+}
+
+/// Puts other stripes in the place of a content whose first one is `expected`.
+pub fn replace(content: u64, expected: u64, body: BodyRef) -> Op {
+    let wrapped_key = Bytes::from(format!("key-of-{content}-anew"));
+    let stripes = body.stripes().to_vec();
+    Op::ReplaceStripes(ReplaceStripes { content, expected: stripe_id(expected), wrapped_key, stripes })
 }
 
 pub fn inline(text: &str) -> BodyRef {

@@ -74,6 +74,7 @@ fn commands() -> Vec<Command> {
             .map(|step| LifecycleItem { key: "k".into(), version: version(1), step })
             .to_vec(),
         },
+        replace(7, 1, stripes(4..6, 10)),
     ];
     ops.into_iter()
         .map(|op| Command {
@@ -100,6 +101,8 @@ fn outcomes() -> Vec<Outcome> {
         Ok(Response::Replayed),
         Err(Refusal::PartTooSmall { number: 1, size: 2, min: 3 }),
         Err(Refusal::Invalid("why".into())),
+        Ok(Response::StripesReplaced),
+        Err(Refusal::ContentChanged),
     ]
 }
 
@@ -120,19 +123,35 @@ fn unhex(line: &str) -> Vec<u8> {
     (0..line.len()).step_by(2).map(|i| u8::from_str_radix(&line[i..i + 2], 16).unwrap()).collect()
 }
 
+/// Version 2 had the first 23 kinds of commands and the first 8 of these outcomes.
 #[test]
-fn version_2_commands_stay_readable() {
+fn version_2_stays_readable() {
+    let (commands, outcomes) = (commands(), outcomes());
+    let golden = include_str!("../golden/commands_v2.hex");
+    assert_eq!(golden.lines().count(), 23);
+    for (line, command) in golden.lines().zip(&commands) {
+        assert_eq!(&Command::decode(&unhex(line)).unwrap(), command);
+    }
+    let golden = include_str!("../golden/outcomes_v2.hex");
+    assert_eq!(golden.lines().count(), 8);
+    for (line, outcome) in golden.lines().zip(&outcomes) {
+        assert_eq!(&decode_outcome(&unhex(line)).unwrap(), outcome);
+    }
+}
+
+#[test]
+fn version_3_commands_stay_readable() {
     let commands = commands();
-    let golden = check("commands_v2.hex", &commands.iter().map(Command::encode).collect::<Vec<_>>());
+    let golden = check("commands_v3.hex", &commands.iter().map(Command::encode).collect::<Vec<_>>());
     for (line, command) in golden.lines().zip(&commands) {
         assert_eq!(&Command::decode(&unhex(line)).unwrap(), command);
     }
 }
 
 #[test]
-fn version_2_outcomes_stay_readable() {
+fn version_3_outcomes_stay_readable() {
     let outcomes = outcomes();
-    let golden = check("outcomes_v2.hex", &outcomes.iter().map(encode_outcome).collect::<Vec<_>>());
+    let golden = check("outcomes_v3.hex", &outcomes.iter().map(encode_outcome).collect::<Vec<_>>());
     for (line, outcome) in golden.lines().zip(&outcomes) {
         assert_eq!(&decode_outcome(&unhex(line)).unwrap(), outcome);
     }

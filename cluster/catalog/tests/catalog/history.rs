@@ -37,6 +37,7 @@ enum Step {
     Move { stripe: usize, index: u8, to: u8, stale: bool, two: bool },
     Sweep { count: usize },
     Condemn { ahead: u64 },
+    Replace { which: usize, stripes: u64, stale: bool },
     Repeat { back: usize },
 }
 
@@ -65,6 +66,8 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(stripe, index, to, stale, two)| Step::Move { stripe, index, to, stale, two }),
         2 => (1..5usize).prop_map(|count| Step::Sweep { count }),
         1 => (0..6u64).prop_map(|ahead| Step::Condemn { ahead }),
+        3 => (any::<usize>(), 1..4u64, prop::bool::weighted(0.1))
+            .prop_map(|(which, stripes, stale)| Step::Replace { which, stripes, stale }),
         2 => (0..6usize).prop_map(|back| Step::Repeat { back }),
     ]
 }
@@ -228,6 +231,19 @@ impl Driver {
                 let shards = vec![(ShardIndex::new(0), place(3))];
                 Op::Condemn { stripes: vec![Orphan { stripe, generation: Generation::new(0), shards }] }
             }
+            Step::Replace { which, stripes, stale } => {
+                let (reader, mut contents) = (replica.reader(), Vec::new());
+                reader.visit_stripes(None, 1000, |owned, _| contents.push(owned.content)).ok()?;
+                let content = *contents.get(which.checked_rem(contents.len())?)?;
+                let size = reader.content_body(content).ok()??.size;
+                // Divisible by any count of stripes here: sizes are multiples of six.
+                let body = self.body(*stripes, size);
+                let expected = reader.first_stripe(content).ok()??;
+                let expected = if *stale { stripe_id(1_000_000) } else { expected };
+                let Op::ReplaceStripes(mut op) = replace(content, 0, body) else { unreachable!() };
+                op.expected = expected;
+                Op::ReplaceStripes(op)
+            }
             Step::Repeat { back } => {
                 let op = self.done.iter().rev().nth(*back)?.clone();
                 // A bucket deleted twice is refused the second time, which the model says as well.
@@ -383,6 +399,7 @@ fn random_histories_reach_every_answer() {
         "BucketNotEmpty",
         "BucketSet",
         "BucketState",
+        "ContentChanged",
         "DeleteMarker",
         "InvalidPart",
         "InvalidPartOrder",
@@ -403,6 +420,7 @@ fn random_histories_reach_every_answer() {
         "ShardsMoved",
         "StripeChanged",
         "StripeInUse",
+        "StripesReplaced",
         "UploadAborted",
         "UploadCompleted",
         "UploadCreated",

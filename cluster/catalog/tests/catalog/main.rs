@@ -13,6 +13,7 @@ mod model;
 mod multipart;
 mod objects;
 mod recovery;
+mod replace;
 mod sealing;
 mod stripes;
 mod versions;

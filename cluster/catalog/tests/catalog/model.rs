@@ -8,9 +8,9 @@ use bytes::Bytes;
 use holdfast_catalog::{
     BodyRef, BucketChange, BucketStateRule, CompleteUpload, CompletedUpload, DefaultRetention, DeleteItem,
     Deleted, DocumentKind, GarbageId, ListQuery, MoveShards, ObjectChange, ObjectExtras, Op, Orphan, Outcome,
-    PartitionReader, PutObject, PutPart, Quota, ReadError, Refusal, Response, Retention, RetentionMode,
-    RetentionPeriod, SetObject, StripeRef, Usage, VersionMarker, VersionQuery, VersionRef, VersionSelector,
-    Versioning,
+    PartitionReader, PutObject, PutPart, Quota, ReadError, Refusal, ReplaceStripes, Response, Retention,
+    RetentionMode, RetentionPeriod, SetObject, StripeRef, Usage, VersionMarker, VersionQuery, VersionRef,
+    VersionSelector, Versioning,
 };
 use holdfast_model::{
     BucketId, DriveId, Generation, ShardIndex, StripeId, UnixMillis, UploadId, VersionId,
@@ -177,7 +177,35 @@ impl Model {
             Op::Condemn { stripes } => {
                 Ok(Response::Condemned(stripes.iter().map(|orphan| self.condemn(orphan)).collect()))
             }
+            Op::ReplaceStripes(replace) => self.replace(replace),
         }
+    }
+
+    fn replace(&mut self, replace: &ReplaceStripes) -> Outcome {
+        let body = BodyRef::Stripes(replace.stripes.clone());
+        let begins =
+            |piece: &Piece, id: StripeId| piece.body.stripes().first().is_some_and(|stripe| stripe.id == id);
+        let objects = self.objects.values_mut().flatten().flat_map(|object| &mut object.pieces);
+        let pieces: Vec<&mut Piece> =
+            objects.chain(self.uploads.values_mut().flat_map(|upload| upload.parts.values_mut())).collect();
+        let new = replace.stripes[0].id;
+        if pieces.iter().any(|piece| begins(piece, new)) {
+            return Ok(Response::StripesReplaced);
+        }
+        let Some(at) = pieces.iter().position(|piece| begins(piece, replace.expected)) else {
+            return Err(Refusal::ContentChanged);
+        };
+        let old = pieces[at].clone();
+        self.admit(&body)?;
+        self.keep(&body);
+        self.release(&old);
+        let objects = self.objects.values_mut().flatten().flat_map(|object| &mut object.pieces);
+        let piece = objects
+            .chain(self.uploads.values_mut().flat_map(|upload| upload.parts.values_mut()))
+            .find(|piece| begins(piece, replace.expected))
+            .unwrap();
+        (piece.body, piece.wrapped_key) = (body, replace.wrapped_key.clone());
+        Ok(Response::StripesReplaced)
     }
 
     /// Which quota is exceeded by more than it was before.

@@ -9,10 +9,11 @@ use argon2::{Argon2, Params, PasswordHash, PasswordHasher as _};
 use async_trait::async_trait;
 use axum::{Router, body::Body, extract::ConnectInfo};
 use holdfast_admin_api::{
-    AccessKeyPair, AdminBackend, AdminError, Capacity, ClusterStatus, CreatedTenant, DriveState, DriveStatus,
-    DriveUsage, GroupStatus, JoinTokenInfo, LevelStatus, LostShards, NodeState, NodeStatus, OperatorRecord,
-    Readiness, Role, Secret, ServiceUrls, StripeShape, TenantDebt, TenantStatus, WorkStatus, WorkerStatus,
-    router,
+    AccessKeyPair, AdminBackend, AdminError, Audit, AuditLoss, AuditStatus, BucketLevels, Capacity,
+    ClusterStatus, CreatedTenant, DriveState, DriveStatus, DriveUsage, GroupStatus, JoinTokenInfo,
+    LevelScope, LevelStatus, LostShards, NodeState, NodeStatus, OperatorRecord, ProtectionBackend, Readiness,
+    Role, Secret, ServiceUrls, StripeShape, TenantDebt, TenantLevels, TenantStatus, WorkStatus, WorkerChange,
+    WorkerHours, WorkerImpact, WorkerOrder, WorkerStatus, router,
 };
 use holdfast_model::{ByteCount, ClusterId, DriveId, Epoch, GroupId, Level, NodeId, TenantId, UnixMillis};
 use http::{Request, Response, StatusCode};
@@ -61,6 +62,82 @@ impl Default for Example {
             cluster: Mutex::new(Box::new(healthy)),
             hangs: false,
         }
+    }
+}
+
+#[async_trait]
+impl ProtectionBackend for Example {
+    async fn levels(&self, _tenant: &str) -> Result<TenantLevels, AdminError> {
+        let bucket = |bucket: &str, own: Option<Level>, pending_stripes| BucketLevels {
+            bucket: bucket.to_owned(),
+            own,
+            requested: own.unwrap_or(Level::PLUS_2D_1N),
+            actual: Some(Level::PLUS_2D_1N),
+            pending_stripes,
+        };
+        Ok(TenantLevels {
+            own: None,
+            requested: Level::PLUS_2D_1N,
+            suggested: Level::PLUS_2D_1N,
+            stripe: Some(StripeShape { data: 4, parity: 2 }),
+            stripes: 4000,
+            pending_stripes: 120,
+            complete: true,
+            buckets: vec![bucket("mail", None, 0), bucket("vault", Some(Level::Mirror { copies: 3 }), 120)],
+        })
+    }
+
+    async fn set_level(&self, scope: LevelScope<'_>, level: Option<Level>) -> Result<(), AdminError> {
+        match (scope, level) {
+            (LevelScope::Bucket(_, "none"), _) => {
+                Err(AdminError::NotFound { what: "bucket \"none\"".to_owned() })
+            }
+            (_, Some(Level::Mirror { copies: 8 })) => {
+                Err(AdminError::Conflict { what: "level 8x cannot be kept on 3 nodes".to_owned() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn widen(&self) -> Result<(), AdminError> {
+        Ok(())
+    }
+
+    async fn set_worker(&self, kind: &str, _change: WorkerChange) -> Result<(), AdminError> {
+        if kind == "rebuild" {
+            return Ok(());
+        }
+        Err(AdminError::NotFound { what: format!("worker {kind:?}") })
+    }
+
+    async fn audit(&self) -> Result<AuditStatus, AdminError> {
+        let lost = AuditLoss {
+            tenant: TenantId::from_bytes([7; 16]),
+            bucket: "mail".to_owned(),
+            key: "2026/11/27".to_owned(),
+        };
+        let audit = Audit {
+            begun_unix_ms: UnixMillis::new(1_800_000_000_000),
+            ended_unix_ms: UnixMillis::new(1_800_000_060_000),
+            drives_listed: 11,
+            drives_unreadable: vec![DriveId::from_bytes([3; 16])],
+            shards: 24_000,
+            stripes: 4000,
+            debt_stripes: 12,
+            unreadable_stripes: 1,
+            lost_count: 1,
+            lost: vec![lost],
+        };
+        Ok(AuditStatus { running: false, last: Some(audit) })
+    }
+
+    async fn start_audit(&self) -> Result<(), AdminError> {
+        Ok(())
+    }
+
+    async fn drain_node(&self, name: &str, _draining: bool) -> Result<(), AdminError> {
+        let known = (self.cluster.lock())().nodes.iter().any(|node| node.name == name);
+        if known { Ok(()) } else { Err(AdminError::NotFound { what: format!("node {name:?}") }) }
     }
 }
 
@@ -141,10 +218,17 @@ impl AdminBackend for Example {
                 tenant: TenantId::from_bytes([7; 16]),
                 by_lost_shards: vec![LostShards { lost: 1, stripes: 12 }],
             }],
+            orders: vec![WorkerOrder {
+                kind: "rebuild".to_owned(),
+                paused: false,
+                impact: WorkerImpact::Medium,
+                hours: Some(WorkerHours { from: 22, until: 6 }),
+            }],
             workers: vec![WorkerStatus {
                 node: NodeId::new(1),
                 kind: "rebuild".to_owned(),
                 working: true,
+                held: false,
                 done: 30,
                 left: 12,
                 failed: 0,
@@ -195,6 +279,7 @@ fn drive(node: u8, index: u8, used: u64) -> DriveStatus {
         capacity_bytes: ByteCount::new(4 * TIB),
         usage: Some(DriveUsage {
             used_bytes: ByteCount::new(used),
+            live_bytes: ByteCount::new(used / 8 * 7),
             free_bytes: ByteCount::new(4 * TIB - used),
             shards: used / 400_000,
             errors: 0,

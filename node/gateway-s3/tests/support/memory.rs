@@ -26,7 +26,7 @@ use holdfast_model::{
 use holdfast_object::{
     TenantHandle,
     api::*,
-    backing::{Backing, BodyName, Route, WrittenBody},
+    backing::{Backing, BodyName, Draft, Lookup, Route, WrittenBody},
     sealing::{CustomerKey, DEFAULT_NAMED_KEY, KeyRefusal},
     versioned::VersionedObjects,
 };
@@ -229,7 +229,7 @@ impl Backing for Memory {
         } else {
             BodyRef::Stripes(vec![self.keep(content.into())])
         };
-        Ok(WrittenBody { size, md5, wrapped_key: Bytes::new(), body })
+        Ok(WrittenBody { size, md5, wrapped_key: Bytes::new(), body, draft: Draft::none() })
     }
 
     async fn open_body(
@@ -237,6 +237,7 @@ impl Backing for Memory {
         _: BodyName<'_>,
         content: Vec<PartContent>,
         range: Range<u64>,
+        _: Option<Lookup>,
     ) -> Result<Body, ObjectError> {
         let mut pieces: Vec<Result<Bytes, BodyError>> = Vec::new();
         for part in content {

@@ -5,7 +5,7 @@
 //! none. Every node, on its own drives, deletes what a base with a root there has made superfluous.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
@@ -88,12 +88,22 @@ struct DriveWatch {
 }
 
 impl DriveWatch {
-    /// Takes the drives that can be written at `now`; true when one has been away for too long.
-    fn lost(&mut self, now: Instant, present: impl IntoIterator<Item = DriveId>) -> bool {
-        self.seen.extend(present.into_iter().map(|drive| (drive, now)));
+    /// Takes the drives that can be written at `now`, and those that are to be emptied or have left; true when
+    /// one of these was seen before, or another has been away for too long.
+    fn lost(
+        &mut self,
+        now: Instant,
+        present: impl IntoIterator<Item = DriveId>,
+        leaving: &BTreeSet<DriveId>,
+    ) -> bool {
+        let before = self.seen.len();
+        self.seen.retain(|drive, _| !leaving.contains(drive));
+        let left = self.seen.len() < before;
+        let staying = present.into_iter().filter(|drive| !leaving.contains(drive));
+        self.seen.extend(staying.map(|drive| (drive, now)));
         let before = self.seen.len();
         self.seen.retain(|_, last| now.saturating_duration_since(*last) < AWAY_MAX);
-        self.seen.len() < before
+        left || self.seen.len() < before
     }
 }
 
@@ -122,8 +132,10 @@ impl BaseKeeper {
                 _ = look.tick() => {}
             }
             let present = self.parts.health.candidates().into_iter().map(|candidate| candidate.drive);
-            if self.drives.lost(Instant::now(), present) {
-                tracing::info!("a drive stays away: the catalog's second copy is made whole by new bases");
+            if self.drives.lost(Instant::now(), present, &self.parts.health.closed()) {
+                tracing::info!(
+                    "a drive stays away or is to be emptied: the catalog's second copy is made whole by new bases"
+                );
                 self.journal.groups.values().for_each(|pending| pending.set_broken());
             }
             let groups: Vec<Arc<Pending>> = self.journal.groups.values().cloned().collect();
@@ -373,11 +385,18 @@ mod tests {
         let drive = |number: u8| DriveId::from_bytes([number; 16]);
         let (begin, step) = (Instant::now(), AWAY_MAX / 2);
         let mut watch = DriveWatch::default();
-        assert!(!watch.lost(begin, [drive(1), drive(2), drive(3)]));
-        assert!(!watch.lost(begin + step, [drive(1), drive(2)]));
-        assert!(!watch.lost(begin + step + step / 2, [drive(1), drive(3)]), "the third is back in time");
-        assert!(!watch.lost(begin + step * 2, [drive(1), drive(3)]));
-        assert!(watch.lost(begin + step * 3, [drive(1), drive(3)]), "the second stays away");
-        assert!(!watch.lost(begin + step * 4, [drive(1), drive(3)]), "and is noticed once");
+        let none = BTreeSet::new();
+        assert!(!watch.lost(begin, [drive(1), drive(2), drive(3)], &none));
+        assert!(!watch.lost(begin + step, [drive(1), drive(2)], &none));
+        assert!(
+            !watch.lost(begin + step + step / 2, [drive(1), drive(3)], &none),
+            "the third is back in time"
+        );
+        assert!(!watch.lost(begin + step * 2, [drive(1), drive(3)], &none));
+        assert!(watch.lost(begin + step * 3, [drive(1), drive(3)], &none), "the second stays away");
+        assert!(!watch.lost(begin + step * 4, [drive(1), drive(3)], &none), "and is noticed once");
+        let leaving = BTreeSet::from([drive(3)]);
+        assert!(watch.lost(begin + step * 4, [drive(1), drive(3)], &leaving), "the third is to be emptied");
+        assert!(!watch.lost(begin + step * 4, [drive(1), drive(3)], &leaving));
     }
 }

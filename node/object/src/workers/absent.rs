@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use holdfast_model::{DriveId, NodeId};
+use holdfast_model::{DriveId, NodeId, UnixMillis};
 
 /// How long a drive may be unusable on a node that answers before it is rebuilt elsewhere.
 pub const DRIVE_GRACE: Duration = Duration::from_secs(30);
@@ -28,6 +28,8 @@ pub struct KnownDrive {
     pub node: NodeId,
     /// What the operator wants of it.
     pub standing: Standing,
+    /// Since when it is a member.
+    pub since: UnixMillis,
 }
 
 /// What the operator wants of a drive.
@@ -112,7 +114,12 @@ mod tests {
     use super::*;
 
     fn drive(id: u8, node: u64, standing: Standing) -> KnownDrive {
-        KnownDrive { drive: DriveId::from_bytes([id; 16]), node: NodeId::new(node), standing }
+        KnownDrive {
+            drive: DriveId::from_bytes([id; 16]),
+            node: NodeId::new(node),
+            standing,
+            since: UnixMillis::new(0),
+        }
     }
 
     fn reported(nodes: &[u64], drives: &[u8]) -> Reported {

@@ -1,39 +1,70 @@
-//! Background work that keeps the promises about what is stored: rebuild, repair, scrub; and lifecycle
-//! rules.
+//! Background work that keeps the promises about what is stored.
 //!
 //! ```text
-//! drives lost or to be emptied ──> rebuild ─┐
-//! reads and scrubs that find bad shards ──> repair ─┴─> relocate: copy or rebuild, read back, switch
+//! drives lost or to be emptied ──> rebuild, smartfail ─┐
+//! drives of unequal fill ────────> rebalance ──────────┼─> relocate: copy or rebuild, read back, switch
+//! reads and scrubs that find bad shards ──> repair ────┘
+//! stripes without their level ───> levels ─────────────> recut: read, cut, seal, write, read back, switch
+//! what nothing refers to ────────> sweep
 //! ```
 //!
 //! Each looks at the catalog and the drives anew, so any of them may be stopped at any point and started
-//! elsewhere. What they do and what debt they know of is on the [`Board`].
+//! elsewhere. What they do and what debt they know of is on the [`Board`]; what operators ask of them comes
+//! with the directory ([`Orders`]).
 
 mod absent;
 mod lifecycle;
+mod control;
+mod levels;
+mod rebalance;
 mod rebuild;
+mod reclaim;
+mod recut;
 mod relocate;
 mod repair;
 mod scrub;
 mod status;
+mod survey;
+mod sweep;
+mod worker;
 
 use std::sync::Arc;
 
-use holdfast_model::NodeId;
+use holdfast_model::{GroupId, NodeId, PartitionId};
 use holdfast_store::Found;
 use tokio_util::sync::CancellationToken;
 
 pub use absent::{DRIVE_GRACE, KnownDrive, NODE_GRACE, Standing};
+pub use control::{Hours, Impact, Order, Orders};
+pub use levels::BucketLevel;
+pub(crate) use levels::read_level;
 pub use status::{Board, Debt, Kind, PartitionDebt, Progress, WorkerStatus};
 
-use crate::service::ObjectService;
+use crate::{directory::TenantEntry, service::ObjectService};
 
 /// Runs all workers until cancelled.
 pub async fn run(service: Arc<ObjectService>, node: NodeId, found: Found, stop: CancellationToken) {
     tokio::join!(
-        rebuild::run(Arc::clone(&service), node, stop.clone()),
-        repair::run(Arc::clone(&service), found, stop.clone()),
         lifecycle::run(Arc::clone(&service), node, stop.clone()),
-        scrub::run(service, node, stop),
+        worker::run(rebuild::Rebuild::new(Arc::clone(&service), node), stop.clone()),
+        worker::run(repair::Repair::new(Arc::clone(&service), found), stop.clone()),
+        worker::run(scrub::Scrub::new(Arc::clone(&service), node), stop.clone()),
+        worker::run(levels::Levels::new(Arc::clone(&service), node), stop.clone()),
+        worker::run(rebalance::Rebalance::new(Arc::clone(&service), node), stop.clone()),
+        worker::run(sweep::Sweep::new(Arc::clone(&service), node), stop.clone()),
+        worker::run(reclaim::Reclaim::new(service), stop),
     );
+}
+
+/// A tenant's partition and the group that hosts it.
+type Route = (PartitionId, GroupId);
+
+/// Partitions whose groups this node leads.
+fn led(service: &ObjectService, node: NodeId) -> Vec<(Arc<TenantEntry>, Route)> {
+    let leads = |group| service.consensus.status(group).is_some_and(|status| status.leader == Some(node));
+    let snapshot = service.directory.snapshot();
+    let routes = snapshot.tenants.values().flat_map(|tenant| {
+        tenant.partitions.iter().map(|route| (Arc::clone(tenant), *route)).collect::<Vec<_>>()
+    });
+    routes.filter(|(_, route)| leads(route.1)).collect()
 }

@@ -13,14 +13,17 @@ use std::{
 };
 
 use futures::{StreamExt, stream};
-use holdfast_catalog::{PartitionReader, ReadError, StripeRef};
-use holdfast_model::{DriveId, GroupId, NodeId, PartitionId};
-use tokio_util::sync::CancellationToken;
+use holdfast_catalog::StripeRef;
+use holdfast_model::{DriveId, NodeId, PartitionId};
 
 use super::{
+    Route,
     absent::{Absences, KnownDrive, Reported, Standing, Verdict},
-    relocate::{Home, Leaving, Relocated, relocate},
-    status::{Debt, Kind, PartitionDebt},
+    led,
+    relocate::{Home, Leaving, Relocated, Targets, relocate},
+    status::Kind,
+    survey::{PLAN_MAX, Survey, debt_of, survey},
+    worker::Worker,
 };
 use crate::{api::ObjectError, directory::TenantEntry, service::ObjectService};
 
@@ -33,60 +36,52 @@ const RECOUNT_INTERVAL: Duration = Duration::from_secs(30);
 /// How long a node that starts waits for the first word of the others before it counts their drives as absent.
 const SETTLE: Duration = Duration::from_secs(10);
 
-/// Stripes planned at once; further ones are planned when these are done.
-const PLAN_MAX: usize = 8192;
-
-/// Stripes rebuilt at once. Their reads wait behind those of clients on each drive.
-const PARALLEL: usize = 4;
-
-/// Rows read from the catalog at once.
-const PAGE: usize = 1024;
-
-/// What is to be done about one partition.
-#[derive(Debug, Default)]
-struct Survey {
-    stripes: Debt,
-    unreadable: u64,
-    draining: u64,
-    /// Stripes to move shards of, by exposure.
-    plan: BTreeMap<u8, Vec<StripeRef>>,
-    /// Stripes that have shards to move, planned or not.
-    work: u64,
+pub(super) struct Rebuild {
+    service: Arc<ObjectService>,
+    node: NodeId,
+    absences: Absences,
+    started: Instant,
+    /// What was counted last, and when; `None` after work, which is followed by a recount.
+    last: Option<(Verdict, BTreeSet<PartitionId>, Instant)>,
 }
 
-/// Runs until cancelled.
-pub(super) async fn run(service: Arc<ObjectService>, node: NodeId, stop: CancellationToken) {
-    let mut absences = Absences::default();
-    let mut timer = tokio::time::interval(LOOK_INTERVAL);
-    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let started = Instant::now();
-    let mut last: Option<(Verdict, BTreeSet<PartitionId>, Instant)> = None;
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = timer.tick() => {}
-        }
+impl Rebuild {
+    pub(super) fn new(service: Arc<ObjectService>, node: NodeId) -> Self {
+        Self { service, node, absences: Absences::default(), started: Instant::now(), last: None }
+    }
+}
+
+#[async_trait::async_trait]
+impl Worker for Rebuild {
+    fn kind(&self) -> Kind {
+        Kind::Rebuild
+    }
+
+    async fn wait(&mut self) {
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+
+    async fn work(&mut self) {
+        let service = &self.service;
         let known = service.directory.snapshot().drives.clone();
         service.stripes.health.set_closed(closed(&known));
-        let reported = reported(&service);
-        if started.elapsed() < SETTLE && known.iter().any(|drive| !reported.nodes.contains(&drive.node)) {
-            continue;
+        let reported = reported(service);
+        let silent = known.iter().any(|drive| !reported.nodes.contains(&drive.node));
+        if self.started.elapsed() < SETTLE && silent {
+            return;
         }
-        let verdict = absences.judge(&known, &reported, Instant::now());
-        let led = led(&service, node);
+        let verdict = self.absences.judge(&known, &reported, Instant::now());
+        service.workers.set_verdict(verdict.clone());
+        let led = led(service, self.node);
         let partitions: BTreeSet<PartitionId> = led.iter().map(|(_, route)| route.0).collect();
-        let unchanged = last.as_ref().is_some_and(|(before, of, at)| {
+        let unchanged = self.last.as_ref().is_some_and(|(before, of, at)| {
             same(before, &verdict) && *of == partitions && at.elapsed() < RECOUNT_INTERVAL
         });
         if unchanged {
-            continue;
+            return;
         }
-        let work = tokio::select! {
-            () = stop.cancelled() => return,
-            work = pass(&service, &verdict, &led) => work,
-        };
-        // What was worked on is counted again at once.
-        last = (!work).then(|| (verdict, partitions, Instant::now()));
+        let worked = pass(service, &verdict, &led).await;
+        self.last = (!worked).then(|| (verdict, partitions, Instant::now()));
     }
 }
 
@@ -111,22 +106,8 @@ fn reported(service: &ObjectService) -> Reported {
     reported
 }
 
-/// Partitions whose groups this node leads.
-fn led(service: &ObjectService, node: NodeId) -> Vec<(Arc<TenantEntry>, (PartitionId, GroupId))> {
-    let leads = |group| service.consensus.status(group).is_some_and(|status| status.leader == Some(node));
-    let snapshot = service.directory.snapshot();
-    let routes = snapshot.tenants.values().flat_map(|tenant| {
-        tenant.partitions.iter().map(|route| (Arc::clone(tenant), *route)).collect::<Vec<_>>()
-    });
-    routes.filter(|(_, route)| leads(route.1)).collect()
-}
-
 /// Counts, and works on what was found. Whether there was anything to work on.
-async fn pass(
-    service: &Arc<ObjectService>,
-    verdict: &Verdict,
-    led: &[(Arc<TenantEntry>, (PartitionId, GroupId))],
-) -> bool {
+async fn pass(service: &Arc<ObjectService>, verdict: &Verdict, led: &[(Arc<TenantEntry>, Route)]) -> bool {
     let mut debts = BTreeMap::new();
     let mut plans = Vec::new();
     for (tenant, route) in led {
@@ -139,7 +120,7 @@ async fn pass(
             }
         };
         debts.insert(route.0, debt_of(tenant, &survey));
-        if survey.work > 0 {
+        if survey.rebuilds + survey.moves > 0 {
             plans.push((Arc::clone(tenant), *route, survey));
         }
     }
@@ -148,70 +129,20 @@ async fn pass(
     if plans.is_empty() {
         return false;
     }
-    board.begin(Kind::Rebuild, plans.iter().map(|(_, _, survey)| survey.work).sum());
+    let sum = |count: fn(&Survey) -> u64| plans.iter().map(|(_, _, survey)| count(survey)).sum::<u64>();
+    let totals = [(Kind::Rebuild, sum(|s| s.rebuilds)), (Kind::Smartfail, sum(|s| s.moves))];
+    for (kind, left) in totals.into_iter().filter(|(_, left)| *left > 0) {
+        board.begin(kind, left);
+    }
     let mut moved = 0;
     for (tenant, route, survey) in plans {
-        tracing::info!(tenant = tenant.name, partition = %route.0, stripes = survey.work, debt = ?survey.stripes, "rebuilding");
+        tracing::info!(tenant = tenant.name, partition = %route.0, rebuilds = survey.rebuilds, moves = survey.moves, debt = ?survey.stripes, "rebuilding");
         moved += work_on(service, verdict, &tenant, route, survey).await;
     }
-    board.end(Kind::Rebuild);
+    for (kind, _) in totals {
+        board.end(kind);
+    }
     moved > 0
-}
-
-fn debt_of(tenant: &TenantEntry, survey: &Survey) -> PartitionDebt {
-    PartitionDebt {
-        tenant: tenant.id,
-        stripes: survey.stripes.clone(),
-        unreadable: survey.unreadable,
-        draining: survey.draining,
-    }
-}
-
-/// Everything the catalog places on drives that are absent or leaving. One scan of each drive's range.
-fn survey(catalog: &PartitionReader, verdict: &Verdict) -> Result<Survey, ReadError> {
-    let leaving = verdict.leaving();
-    let concerned: BTreeSet<DriveId> = verdict.absent.union(&verdict.draining).copied().collect();
-    let mut survey = Survey::default();
-    for drive in &concerned {
-        let mut after = None;
-        loop {
-            let page = catalog.stripes_on_drive(*drive, after, PAGE)?;
-            let Some(end) = page.last() else { break };
-            after = Some(end.known.stripe.id);
-            for shard in page.into_iter().filter(|shard| shard.known.live) {
-                let stripe = shard.known.stripe;
-                let on = |drives: &BTreeSet<DriveId>| {
-                    stripe.places.iter().filter(|place| drives.contains(&place.drive)).count()
-                };
-                // A stripe is met once for each of these drives, and counted at the first.
-                let first =
-                    stripe.places.iter().map(|place| place.drive).filter(|d| concerned.contains(d)).min();
-                if first == Some(*drive) {
-                    let (exposed, to_move) = (on(&verdict.absent), on(&leaving));
-                    survey.draining += on(&verdict.draining) as u64;
-                    survey.note(stripe, exposed, to_move);
-                }
-            }
-        }
-    }
-    Ok(survey)
-}
-
-impl Survey {
-    fn note(&mut self, stripe: StripeRef, exposed: usize, to_move: usize) {
-        let level = u8::try_from(exposed).unwrap_or(u8::MAX);
-        if exposed > 0 {
-            *self.stripes.entry(level).or_default() += 1;
-            self.unreadable += u64::from(exposed > usize::from(stripe.parity));
-        }
-        if to_move > 0 && exposed <= usize::from(stripe.parity) {
-            self.work += 1;
-            let planned = self.plan.entry(level).or_default();
-            if planned.len() < PLAN_MAX {
-                planned.push(stripe);
-            }
-        }
-    }
 }
 
 /// Moves what the survey planned, most exposed first; returns how many stripes were moved.
@@ -219,7 +150,7 @@ async fn work_on(
     service: &Arc<ObjectService>,
     verdict: &Verdict,
     tenant: &TenantEntry,
-    route: (PartitionId, GroupId),
+    route: Route,
     survey: Survey,
 ) -> u64 {
     let board = &service.workers;
@@ -230,19 +161,19 @@ async fn work_on(
         .into_iter()
         .rev()
         .flat_map(|(level, stripes)| stripes.into_iter().map(move |stripe| (level, stripe)));
+    let orders = board.orders();
+    let parallel = orders.of(Kind::Rebuild).impact.max(orders.of(Kind::Smartfail).impact).parallel();
     let mut results = stream::iter(plan.take(PLAN_MAX))
-        .map(|(level, stripe)| async move {
-            let leaving = leaving_shards(&stripe, verdict);
-            (level, leaving.len(), stripe.id, relocate(service, home, &stripe, &leaving).await)
-        })
-        .buffer_unordered(PARALLEL);
+        .map(|(level, stripe)| async move { (level, move_one(service, verdict, home, &stripe).await) })
+        .buffer_unordered(parallel);
     let mut moved = 0;
-    while let Some((level, wanted, stripe, result)) = results.next().await {
-        board.update(Kind::Rebuild, |progress| progress.left = progress.left.saturating_sub(1));
+    while let Some((level, outcome)) = results.next().await {
+        let Some((kind, wanted, result)) = outcome else { continue };
+        board.update(kind, |progress| progress.left = progress.left.saturating_sub(1));
         match result {
-            Ok(Relocated::Done { shards, bytes }) => {
+            Ok(Relocated::Done { shards, bytes, .. }) => {
                 moved += 1;
-                board.update(Kind::Rebuild, |progress| {
+                board.update(kind, |progress| {
                     progress.done += 1;
                     progress.bytes += bytes;
                 });
@@ -253,30 +184,38 @@ async fn work_on(
             }
             Ok(Relocated::Overtaken) => {}
             Ok(Relocated::NoPlace) => {
-                board.update(Kind::Rebuild, |progress| progress.failed += 1);
+                board.update(kind, |progress| progress.failed += 1);
                 board.trouble(
-                    Kind::Rebuild,
-                    format!("no drive can take shards of some stripes without breaking level {}: add a drive or a node, or bring one back", tenant.level),
+                    kind,
+                    "no drive can take shards of some stripes without breaking their level: add a drive or a node, or bring one back",
                 );
             }
             Err(error) => {
-                board.update(Kind::Rebuild, |progress| progress.failed += 1);
-                board.trouble(Kind::Rebuild, error.to_string());
-                tracing::warn!(%stripe, %error, "stripe not rebuilt; will be tried again");
+                board.update(kind, |progress| progress.failed += 1);
+                board.trouble(kind, error.to_string());
+                tracing::warn!(%error, "stripe not rebuilt; will be tried again");
             }
         }
     }
     moved
 }
 
-impl PartitionDebt {
-    /// One stripe fewer of this exposure; the recount at the end of the run has the last word.
-    fn settle(&mut self, level: u8) {
-        if let Some(count) = self.stripes.get_mut(&level) {
-            *count = count.saturating_sub(1);
-        }
-        self.stripes.retain(|_, count| *count > 0);
+/// Moves what leaves of one stripe. `None` when its worker may not run now: counting goes on meanwhile.
+async fn move_one(
+    service: &Arc<ObjectService>,
+    verdict: &Verdict,
+    home: Home,
+    stripe: &StripeRef,
+) -> Option<(Kind, usize, Result<Relocated, ObjectError>)> {
+    let leaving = leaving_shards(stripe, verdict);
+    let kind = if leaving.iter().all(|shard| shard.readable) { Kind::Smartfail } else { Kind::Rebuild };
+    if !service.workers.may_run(kind) {
+        return None;
     }
+    let begun = Instant::now();
+    let result = relocate(service, home, stripe, &leaving, Targets::Any).await;
+    service.workers.rest(kind, begun.elapsed()).await;
+    Some((kind, leaving.len(), result))
 }
 
 fn leaving_shards(stripe: &StripeRef, verdict: &Verdict) -> Vec<Leaving> {
@@ -288,10 +227,10 @@ fn leaving_shards(stripe: &StripeRef, verdict: &Verdict) -> Vec<Leaving> {
     shards.collect()
 }
 
-/// Where stripes of `tenant` are kept, and under which rule.
-pub(super) fn home(service: &ObjectService, tenant: &TenantEntry, route: (PartitionId, GroupId)) -> Home {
-    let several = service.stripes.health.members().is_none_or(|members| members > 1);
-    Home { tenant: tenant.id, route, per_node_max: several.then(|| tenant.level.shards_per_node()) }
+/// Where stripes of `tenant` are kept.
+pub(super) fn home(service: &ObjectService, tenant: &TenantEntry, route: Route) -> Home {
+    let alone = service.stripes.health.members() == Some(1);
+    Home { tenant: tenant.id, route, alone }
 }
 
 impl ObjectService {

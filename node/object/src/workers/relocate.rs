@@ -8,13 +8,15 @@
 use holdfast_catalog::{KnownStripe, MoveShards, Op, Outcome as Decision, Refusal, ShardMove, StripeRef};
 use holdfast_crypt::random_array;
 use holdfast_model::{
-    DriveId, Generation, GroupId, PartitionId, ShardId, ShardIndex, TenantId,
+    DriveId, Generation, ShardId, ShardIndex, TenantId,
+    fit::per_node_max,
     limits::SECTOR_SIZE,
-    placement::{Place, replace},
+    placement::{Candidate, Place, replace},
 };
 use holdfast_store::{RebuildFailed, Relocation, StripeRebuilder};
 use holdfast_stripe::Layout;
 
+use super::Route;
 use crate::{api::ObjectError, service::ObjectService, stripes::stored};
 
 /// How often other drives are tried when the catalog finds that one still holds an unswept shard.
@@ -33,8 +35,8 @@ pub(super) struct Leaving {
 /// What came of a move.
 #[derive(Debug)]
 pub(super) enum Relocated {
-    /// So many shards have new places, and so many bytes were read and written for it.
-    Done { shards: usize, bytes: u64 },
+    /// So many shards have new places on these drives; so many bytes were read and written for it.
+    Done { shards: usize, bytes: u64, to: Vec<DriveId> },
     /// No drive may take any of them now.
     NoPlace,
     /// Nothing needs the stripe any more, or somebody else moved it meanwhile.
@@ -45,9 +47,18 @@ pub(super) enum Relocated {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Home {
     pub tenant: TenantId,
-    pub route: (PartitionId, GroupId),
-    /// Of the tenant's level; `None` in a cluster of one node.
-    pub per_node_max: Option<u8>,
+    pub route: Route,
+    /// The cluster has one node: its stripes span its drives.
+    pub alone: bool,
+}
+
+/// Which drives shards may go to.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Targets<'a> {
+    /// Any that take shards now, those with more room more often.
+    Any,
+    /// These only.
+    These(&'a [Candidate]),
 }
 
 pub(super) fn rebuilder(service: &ObjectService) -> StripeRebuilder {
@@ -65,10 +76,11 @@ pub(super) async fn relocate(
     home: Home,
     stripe: &StripeRef,
     leaving: &[Leaving],
+    targets: Targets<'_>,
 ) -> Result<Relocated, ObjectError> {
     let mut avoid: Vec<DriveId> = stripe.places.iter().map(|place| place.drive).collect();
     for _ in 0..ATTEMPTS {
-        let relocations = choose(service, home, stripe, leaving, &avoid)?;
+        let relocations = choose(service, home, stripe, leaving, (&avoid, targets))?;
         if relocations.is_empty() {
             return Ok(Relocated::NoPlace);
         }
@@ -85,7 +97,8 @@ pub(super) async fn relocate(
         match switch(service, home, stripe, &relocations).await? {
             Ok(_) => {
                 let bytes = moved.read_bytes + moved.written_bytes;
-                return Ok(Relocated::Done { shards: relocations.len(), bytes });
+                let to = relocations.iter().map(|relocation| relocation.to.drive).collect();
+                return Ok(Relocated::Done { shards: relocations.len(), bytes, to });
             }
             Err(refusal) => {
                 take_back(service, home, stripe, &relocations, generation).await;
@@ -120,7 +133,7 @@ fn choose(
     home: Home,
     stripe: &StripeRef,
     leaving: &[Leaving],
-    avoid: &[DriveId],
+    (avoid, targets): (&[DriveId], Targets<'_>),
 ) -> Result<Vec<Relocation>, ObjectError> {
     let layout = Layout::new(stripe.data, stripe.parity, stripe.plain_len as usize)
         .ok_or_else(|| ObjectError::Damaged(format!("stripe {} has no layout", stripe.id)))?;
@@ -130,11 +143,15 @@ fn choose(
     let kept: Vec<Place> =
         stripe.shards().filter(|(index, _)| !leaves(*index)).map(|(_, place)| place).collect();
     let bytes = (layout.shard_len() + SECTOR_SIZE) as u64;
+    let candidates = match targets {
+        Targets::Any => service.stripes.health.candidates(),
+        Targets::These(candidates) => candidates.to_vec(),
+    };
     let found = replace(
         &kept,
         leaving.len(),
-        home.per_node_max,
-        &service.stripes.health.candidates(),
+        (!home.alone).then(|| per_node_max(stripe.parity, &stripe.places)),
+        &candidates,
         avoid,
         bytes,
         u64::from_le_bytes(random_array()),

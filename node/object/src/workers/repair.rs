@@ -8,36 +8,53 @@ use std::{collections::HashSet, sync::Arc};
 use holdfast_catalog::KnownStripe;
 use holdfast_model::ShardId;
 use holdfast_store::{BadShard, Fault, Found, ShardError};
-use tokio_util::sync::CancellationToken;
 
 use super::{
     rebuild::home,
-    relocate::{Home, Leaving, Relocated, relocate},
+    relocate::{Home, Leaving, Relocated, Targets, relocate},
     status::Kind,
+    worker::Worker,
 };
 use crate::{api::ObjectError, service::ObjectService};
 
 /// Findings taken together: the same shard is often found by many reads at once.
 const BATCH: usize = 256;
 
-/// Runs until cancelled.
-pub(super) async fn run(service: Arc<ObjectService>, mut found: Found, stop: CancellationToken) {
-    let mut batch = Vec::new();
-    loop {
-        let count = tokio::select! {
-            () = stop.cancelled() => return,
-            count = found.recv_many(&mut batch, BATCH) => count,
-        };
-        if count == 0 {
-            return;
+pub(super) struct Repair {
+    service: Arc<ObjectService>,
+    found: Found,
+    batch: Vec<BadShard>,
+}
+
+impl Repair {
+    pub(super) fn new(service: Arc<ObjectService>, found: Found) -> Self {
+        Self { service, found, batch: Vec::new() }
+    }
+}
+
+#[async_trait::async_trait]
+impl Worker for Repair {
+    fn kind(&self) -> Kind {
+        Kind::Repair
+    }
+
+    async fn wait(&mut self) {
+        if self.found.recv_many(&mut self.batch, BATCH).await == 0 {
+            // Nobody is left who could find anything.
+            std::future::pending::<()>().await;
         }
-        let bad: HashSet<BadShard> = batch.drain(..).collect();
+    }
+
+    async fn work(&mut self) {
+        let service = &self.service;
+        let bad: HashSet<BadShard> = self.batch.drain(..).collect();
         service.workers.begin(Kind::Repair, bad.len() as u64);
         for shard in bad {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                result = repair(&service, shard) => note(&service, shard, result),
-            }
+            service.workers.leave(Kind::Repair).await;
+            let begun = std::time::Instant::now();
+            let result = repair(service, shard).await;
+            note(service, shard, result);
+            service.workers.rest(Kind::Repair, begun.elapsed()).await;
         }
         service.workers.end(Kind::Repair);
     }
@@ -87,7 +104,7 @@ async fn repair(service: &ObjectService, bad: BadShard) -> Result<Option<Relocat
         Err(_) => return Ok(None),
     }
     let leaving = [Leaving { index: bad.index, readable: false, in_place: true }];
-    relocate(service, home, &known.stripe, &leaving).await.map(Some)
+    relocate(service, home, &known.stripe, &leaving, Targets::Any).await.map(Some)
 }
 
 /// The stripe, and whose it is. A stripe's id does not say.

@@ -10,9 +10,8 @@ use holdfast_drive::{Drive, GetError};
 use holdfast_model::{NodeId, ShardId, placement::Place};
 use holdfast_store::{BadShard, Fault, Findings};
 use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::CancellationToken;
 
-use super::status::Kind;
+use super::{status::Kind, worker::Worker};
 use crate::{api::ObjectError, service::ObjectService};
 
 /// Between the starts of two scrubs.
@@ -24,20 +23,34 @@ const FIRST_AFTER: Duration = Duration::from_secs(3600);
 /// Shards read, or rows compared, at once.
 const BATCH: usize = 256;
 
-/// Runs until cancelled.
-pub(super) async fn run(service: Arc<ObjectService>, node: NodeId, stop: CancellationToken) {
-    let mut due = Instant::now() + FIRST_AFTER;
-    loop {
+pub(super) struct Scrub {
+    service: Arc<ObjectService>,
+    node: NodeId,
+    due: Instant,
+}
+
+impl Scrub {
+    pub(super) fn new(service: Arc<ObjectService>, node: NodeId) -> Self {
+        Self { service, node, due: Instant::now() + FIRST_AFTER }
+    }
+}
+
+#[async_trait::async_trait]
+impl Worker for Scrub {
+    fn kind(&self) -> Kind {
+        Kind::Scrub
+    }
+
+    async fn wait(&mut self) {
         tokio::select! {
-            () = stop.cancelled() => return,
-            () = sleep_until(due) => {}
-            () = service.scrub_asked.notified() => {}
+            () = sleep_until(self.due) => {}
+            () = self.service.scrub_asked.notified() => {}
         }
-        due = Instant::now() + INTERVAL;
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = scrub_all(&service, node) => {}
-        }
+    }
+
+    async fn work(&mut self) {
+        self.due = Instant::now() + INTERVAL;
+        scrub_all(&self.service, self.node).await;
     }
 }
 
@@ -65,6 +78,8 @@ async fn read_all(service: &ObjectService, node: NodeId, drive: &Drive) -> u64 {
     let mut damaged = 0;
     let mut after = None;
     loop {
+        service.workers.leave(Kind::Scrub).await;
+        let begun = Instant::now();
         let scrubbed = drive.scrub(after, BATCH).await;
         for finding in &scrubbed.findings {
             tracing::warn!(drive = %drive.id(), shard = %finding.id, error = %finding.error, "scrub: shard damaged");
@@ -79,6 +94,7 @@ async fn read_all(service: &ObjectService, node: NodeId, drive: &Drive) -> u64 {
             progress.failed += scrubbed.findings.len() as u64;
             progress.bytes += scrubbed.bytes;
         });
+        service.workers.rest(Kind::Scrub, begun.elapsed()).await;
         if scrubbed.finished || scrubbed.next == after {
             return damaged;
         }

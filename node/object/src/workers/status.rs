@@ -1,33 +1,72 @@
 //! What the workers of this node are doing, and what they know of debt: for the admin API and metrics.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use holdfast_model::{PartitionId, TenantId};
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use super::{absent::Verdict, control::Orders, levels::BucketLevel};
+use crate::directory::Directory;
 
 /// A kind of worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// Gives shards of lost drives, and of drives that are to be emptied, new places.
+    /// Gives shards of lost drives new places.
     Rebuild,
+    /// Moves shards off drives that are to be emptied.
+    Smartfail,
     /// Repairs single shards that reads and scrubs found bad.
     Repair,
     /// Reads everything on this node's drives and compares it with the catalog.
     Scrub,
+    /// Cuts anew what does not have its level, or was written while drives were away.
+    Level,
+    /// Moves shards from full drives to empty ones.
+    Rebalance,
+    /// Deletes shards that nothing refers to.
+    Sweep,
+    /// Gives back the segments of dead records; each drive does it for itself.
+    Reclaim,
 }
 
 impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 8] = [
+        Self::Rebuild,
+        Self::Smartfail,
+        Self::Repair,
+        Self::Scrub,
+        Self::Level,
+        Self::Rebalance,
+        Self::Sweep,
+        Self::Reclaim,
+    ];
+
     /// As the admin API and the metrics name it.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Rebuild => "rebuild",
+            Self::Smartfail => "smartfail",
             Self::Repair => "repair",
             Self::Scrub => "scrub",
+            Self::Level => "level",
+            Self::Rebalance => "rebalance",
+            Self::Sweep => "sweep",
+            Self::Reclaim => "reclaim",
         }
+    }
+
+    /// The kind of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 }
 
@@ -51,6 +90,8 @@ pub struct WorkerStatus {
     pub kind: Kind,
     /// Whether it is at work.
     pub working: bool,
+    /// Whether an operator, or the hour, keeps it from taking up anything.
+    pub held: bool,
     /// In this run, or the last one.
     pub progress: Progress,
     /// How long this run has taken so far, or the last one took.
@@ -110,13 +151,29 @@ struct Run {
 }
 
 /// All workers of this node.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Board {
+    directory: Arc<Directory>,
     runs: Mutex<BTreeMap<Kind, Run>>,
+    held: Mutex<BTreeSet<Kind>>,
     debt: Mutex<BTreeMap<PartitionId, PartitionDebt>>,
+    levels: Mutex<BTreeMap<PartitionId, Vec<BucketLevel>>>,
+    verdict: Mutex<Option<Verdict>>,
 }
 
 impl Board {
+    /// A board on which nothing has happened. What operators ask comes with `directory`.
+    pub(crate) fn new(directory: Arc<Directory>) -> Self {
+        Self {
+            directory,
+            runs: Mutex::default(),
+            held: Mutex::default(),
+            debt: Mutex::default(),
+            levels: Mutex::default(),
+            verdict: Mutex::default(),
+        }
+    }
+
     /// A run begins.
     pub(crate) fn begin(&self, kind: Kind, left: u64) {
         let progress = Progress { left, ..Progress::default() };
@@ -154,23 +211,70 @@ impl Board {
         self.debt.lock().insert(partition, debt);
     }
 
+    /// What operators ask of workers.
+    #[must_use]
+    pub fn orders(&self) -> Arc<Orders> {
+        Arc::clone(&self.directory.snapshot().orders)
+    }
+
+    pub(crate) fn set_held(&self, kind: Kind, held: bool) {
+        let mut kinds = self.held.lock();
+        if held {
+            kinds.insert(kind);
+        } else {
+            kinds.remove(&kind);
+        }
+    }
+
+    /// Sets which drives are away or given up, as the rebuild judged last.
+    pub(crate) fn set_verdict(&self, verdict: Verdict) {
+        *self.verdict.lock() = Some(verdict);
+    }
+
+    /// Which drives are away or given up; `None` until that was judged.
+    pub(crate) fn verdict(&self) -> Option<Verdict> {
+        self.verdict.lock().clone()
+    }
+
+    /// Sets what was found of the levels of a partition's buckets; with `None`, forgets it.
+    pub(crate) fn set_levels(&self, partition: PartitionId, found: Option<Vec<BucketLevel>>) {
+        match found {
+            Some(found) => self.levels.lock().insert(partition, found),
+            None => self.levels.lock().remove(&partition),
+        };
+    }
+
+    /// What this node found of the levels of buckets in the partitions whose groups it leads.
+    #[must_use]
+    pub fn levels(&self) -> BTreeMap<PartitionId, Vec<BucketLevel>> {
+        self.levels.lock().clone()
+    }
+
     /// What this node knows of debt: of the partitions whose groups it leads.
     #[must_use]
     pub fn debt(&self) -> BTreeMap<PartitionId, PartitionDebt> {
         self.debt.lock().clone()
     }
 
-    /// All workers that have run.
+    /// All workers, whether they have run or not.
     #[must_use]
     pub fn workers(&self) -> Vec<WorkerStatus> {
-        let status = |(kind, run): (&Kind, &Run)| WorkerStatus {
-            kind: *kind,
-            working: run.ended.is_none(),
-            progress: run.progress,
-            elapsed: run.ended.unwrap_or_else(Instant::now).duration_since(run.begun),
-            trouble: run.trouble.clone(),
+        let runs = self.runs.lock();
+        let held = self.held.lock();
+        let status = |kind: Kind| {
+            let run = runs.get(&kind);
+            WorkerStatus {
+                kind,
+                working: run.is_some_and(|run| run.ended.is_none()),
+                held: held.contains(&kind),
+                progress: run.map(|run| run.progress).unwrap_or_default(),
+                elapsed: run.map_or(Duration::ZERO, |run| {
+                    run.ended.unwrap_or_else(Instant::now).duration_since(run.begun)
+                }),
+                trouble: run.and_then(|run| run.trouble.clone()),
+            }
         };
-        self.runs.lock().iter().map(status).collect()
+        Kind::ALL.into_iter().map(status).collect()
     }
 }
 
@@ -183,6 +287,7 @@ mod tests {
         let mut status = WorkerStatus {
             kind: Kind::Rebuild,
             working: true,
+            held: false,
             progress: Progress { done: 10, left: 30, failed: 0, bytes: 40_000 },
             elapsed: Duration::from_secs(4),
             trouble: None,

@@ -16,6 +16,7 @@ mod load;
 mod multipart;
 mod names;
 mod outage;
+mod protection;
 mod ranges;
 mod rebuild;
 mod recovery;

@@ -19,13 +19,13 @@ use std::{
 
 use futures::{StreamExt, stream};
 use holdfast_catalog::{GarbageRow, Op, Orphan, Response};
-use holdfast_model::{DriveId, GroupId, NodeId, PartitionId, ShardId, StripeId, TenantId, placement::Place};
+use holdfast_model::{DriveId, NodeId, ShardId, StripeId, TenantId, placement::Place};
 use holdfast_store::ShardError;
-use tokio_util::sync::CancellationToken;
+use tokio::time::Interval;
 
+use super::{Route, absent::Standing, led, status::Kind, worker::Worker};
 use crate::{
-    api::ObjectError, body_writer::BODY_AGE_MAX, journal::CATALOG_OWNER, service::ObjectService,
-    stripes::now, workers::Standing,
+    api::ObjectError, body_writer::BODY_AGE_MAX, journal::CATALOG_OWNER, service::ObjectService, stripes::now,
 };
 
 /// How often garbage is looked for.
@@ -35,7 +35,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 const ORPHAN_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// How long content stays on drives after nothing refers to it.
-const GARBAGE_GRACE: Duration = Duration::from_secs(30);
+pub(super) const GARBAGE_GRACE: Duration = Duration::from_secs(30);
 
 /// Age from which a stripe that the catalog does not know may be condemned.
 const ORPHAN_AGE_MIN: Duration = Duration::from_secs(24 * 3600);
@@ -48,40 +48,83 @@ const PARALLEL: usize = 8;
 
 const _: () = assert!(ORPHAN_AGE_MIN.as_secs() >= 2 * BODY_AGE_MAX.as_secs());
 
-/// Runs until cancelled.
-pub async fn run(service: Arc<ObjectService>, node: NodeId, stop: CancellationToken) {
-    let mut garbage = tokio::time::interval(SWEEP_INTERVAL);
-    let mut orphans = tokio::time::interval(ORPHAN_INTERVAL);
-    for timer in [&mut garbage, &mut orphans] {
-        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+pub(super) struct Sweep {
+    service: Arc<ObjectService>,
+    node: NodeId,
+    garbage: Interval,
+    orphans: Interval,
+    orphans_due: bool,
+}
+
+impl Sweep {
+    pub(super) fn new(service: Arc<ObjectService>, node: NodeId) -> Self {
+        let every = |period| {
+            let mut timer = tokio::time::interval(period);
+            timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            timer
+        };
+        let (garbage, orphans) = (every(SWEEP_INTERVAL), every(ORPHAN_INTERVAL));
+        Self { service, node, garbage, orphans, orphans_due: false }
     }
-    loop {
+}
+
+#[async_trait::async_trait]
+impl Worker for Sweep {
+    fn kind(&self) -> Kind {
+        Kind::Sweep
+    }
+
+    async fn wait(&mut self) {
         tokio::select! {
-            () = stop.cancelled() => return,
-            _ = garbage.tick() => sweep_garbage(&service, node).await,
-            _ = orphans.tick() => sweep_orphans(&service, node).await,
+            _ = self.garbage.tick() => {}
+            _ = self.orphans.tick() => self.orphans_due = true,
+        }
+    }
+
+    async fn work(&mut self) {
+        self.service.workers.leave(Kind::Sweep).await;
+        if std::mem::take(&mut self.orphans_due) {
+            sweep_orphans(&self.service, self.node).await;
+        } else {
+            sweep_garbage(&self.service, self.node).await;
         }
     }
 }
 
 async fn sweep_garbage(service: &Arc<ObjectService>, node: NodeId) {
-    let snapshot = service.directory.snapshot();
-    for tenant in snapshot.tenants.values() {
-        for route in &tenant.partitions {
-            if service.consensus.status(route.1).is_none_or(|status| status.leader != Some(node)) {
-                continue;
-            }
-            if let Err(error) = sweep_partition(service, *route).await {
-                tracing::warn!(tenant = tenant.name, partition = %route.0, %error, "garbage not swept; will be tried again");
-            }
+    let mut run = Run { service, begun: false };
+    for (tenant, route) in led(service, node) {
+        if let Err(error) = sweep_partition(&mut run, route).await {
+            tracing::warn!(tenant = tenant.name, partition = %route.0, %error, "garbage not swept; will be tried again");
         }
+    }
+    if run.begun {
+        service.workers.end(Kind::Sweep);
     }
 }
 
-async fn sweep_partition(
-    service: &Arc<ObjectService>,
-    route: (PartitionId, GroupId),
-) -> Result<(), ObjectError> {
+/// A sweep that is shown from the first thing it finds.
+struct Run<'a> {
+    service: &'a Arc<ObjectService>,
+    begun: bool,
+}
+
+impl Run<'_> {
+    fn swept(&mut self, due: usize, swept: usize) {
+        let board = &self.service.workers;
+        if !self.begun {
+            board.begin(Kind::Sweep, 0);
+            self.begun = true;
+        }
+        board.update(Kind::Sweep, |progress| {
+            progress.done += swept as u64;
+            progress.failed += (due - swept) as u64;
+        });
+    }
+}
+
+async fn sweep_partition(run: &mut Run<'_>, route: Route) -> Result<(), ObjectError> {
+    let service = run.service;
     let until = now().get().saturating_sub(millis(GARBAGE_GRACE));
     let drives = service.directory.snapshot().drives.clone();
     let removed: BTreeSet<DriveId> =
@@ -92,12 +135,16 @@ async fn sweep_partition(
         let (rows, next) =
             service.read(route, ("", ""), move |catalog| catalog.garbage(after, BATCH)).await?;
         let due: Vec<GarbageRow> = rows.into_iter().filter(|row| row.since.get() <= until).collect();
+        let found = due.len();
         let swept: Vec<_> = stream::iter(due)
             .map(|row| async move { delete_shards(service, removed, &row).await.then_some(row.id) })
             .buffer_unordered(PARALLEL)
             .filter_map(|id| async move { id })
             .collect()
             .await;
+        if found > 0 {
+            run.swept(found, swept.len());
+        }
         if !swept.is_empty() {
             tracing::debug!(partition = %route.0, stripes = swept.len(), "garbage swept");
             service

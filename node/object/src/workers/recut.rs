@@ -1,0 +1,179 @@
+//! Cuts one content anew: reads it, seals it under a fresh key in stripes of the level it should have, reads
+//! that back, and switches the catalog in one command.
+//!
+//! A fresh key, because a cell's nonce is its address: content that is cut otherwise would put other bytes at
+//! the same addresses. The old stripes stay as they are, and readable, until the sweep.
+//!
+//! Invariants:
+//! - the switch names the content as it was read, and is refused when it was cut anew meanwhile;
+//! - it is proposed only after every cell of the new stripes was read from the drives, opened, and found to
+//!   have the digest of what was read from the old ones.
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use holdfast_catalog::{
+    BodyRef, ContentBody, Op, PartContent, Refusal, ReplaceStripes, Response, StripeRef, StripedContent,
+};
+use holdfast_crypt::{BodyContext, BodyKey, SealedBodyKey, random_array};
+use holdfast_model::{
+    VersionId,
+    fit::{Fit, Laid, Standard},
+};
+use md5::{Digest, Md5};
+
+use super::Route;
+use crate::{
+    api::ObjectError,
+    backing::WrittenBody,
+    body_reader::{ContentOwner, open_body},
+    body_writer::{BodyTarget, BodyWriter},
+    directory::TenantEntry,
+    draft::Draft,
+    service::ObjectService,
+    stripes::now,
+};
+
+/// What came of it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Recut {
+    /// The content is in stripes of its level; so many bytes of plaintext were read twice and written once.
+    Done { bytes: u64 },
+    /// Nothing refers to it any more, or it has its level already.
+    Overtaken,
+    /// Its key is wrapped under a customer's or a named key as well: it cannot be opened here.
+    Closed,
+    /// Drives went away while it was being written, so that it would be no better than before.
+    Worse,
+}
+
+/// How a stripe stands to a standard.
+pub(super) fn fit(standard: &Standard, stripe: &StripeRef) -> Fit {
+    standard.judge(Laid {
+        data: stripe.data,
+        parity: stripe.parity,
+        places: &stripe.places,
+        written: stripe.id.created(),
+    })
+}
+
+/// Cuts a content anew.
+pub(super) async fn recut(
+    service: &Arc<ObjectService>,
+    tenant: &TenantEntry,
+    route: Route,
+    owned: &StripedContent,
+    standard: &Standard,
+) -> Result<Recut, ObjectError> {
+    let content = owned.content;
+    let Some(old) = service.read(route, ("", ""), move |catalog| catalog.content_body(content)).await? else {
+        return Ok(Recut::Overtaken);
+    };
+    let Some(first) = old.stripes.first().map(|stripe| stripe.id) else { return Ok(Recut::Overtaken) };
+    if old.stripes.iter().all(|stripe| fit(standard, stripe) == Fit::Right) {
+        return Ok(Recut::Overtaken);
+    }
+    let owner = Arc::new(ContentOwner {
+        cluster: service.directory.cluster(),
+        tenant: tenant.id,
+        tenant_key: Arc::clone(&tenant.key),
+        bucket: owned.bucket,
+        name: owned.key.clone(),
+        outer: None,
+    });
+    if !opens(&owner, &old) {
+        return Ok(Recut::Closed);
+    }
+    let size = old.size;
+    let mut written = write(service, &owner, route, standard, old).await?;
+    let BodyRef::Stripes(stripes) = written.body.clone() else {
+        return Err(ObjectError::Internal(format!("{size} bytes in stripes came out as an inline body")));
+    };
+    if stripes.iter().any(|stripe| fit(standard, stripe) != Fit::Right) {
+        return Ok(Recut::Worse);
+    }
+    let copy = ContentBody { size, wrapped_key: written.wrapped_key.clone(), stripes: stripes.clone() };
+    let wrapped_key = copy.wrapped_key.clone();
+    if digest(service, &owner, copy).await? != written.md5 {
+        return Err(ObjectError::Damaged(format!(
+            "content {content} of partition {} did not read back as it was written",
+            route.0
+        )));
+    }
+    let op = ReplaceStripes { content, expected: first, wrapped_key, stripes: stripes.clone() };
+    match service.propose(route, Op::ReplaceStripes(op)).await? {
+        Ok(Response::StripesReplaced) => {
+            written.draft.keep(&stripes);
+            Ok(Recut::Done { bytes: size })
+        }
+        Ok(other) => Err(ObjectError::Internal(format!("the catalog answered {other:?}"))),
+        Err(Refusal::ContentChanged) => Ok(Recut::Overtaken),
+        Err(refusal) => Err(ObjectError::Internal(refusal.to_string())),
+    }
+}
+
+/// Whether the tenant's key alone opens the content's.
+fn opens(owner: &ContentOwner, content: &ContentBody) -> bool {
+    let sealed = SealedBodyKey::from_bytes(content.wrapped_key.to_vec());
+    let place = (owner.cluster, owner.tenant, owner.bucket);
+    BodyKey::unwrap(&sealed, &owner.tenant_key, place, &owner.name, None).is_ok()
+}
+
+async fn write(
+    service: &Arc<ObjectService>,
+    owner: &Arc<ContentOwner>,
+    route: Route,
+    standard: &Standard,
+    old: ContentBody,
+) -> Result<WrittenBody, ObjectError> {
+    let target = BodyTarget {
+        context: BodyContext {
+            cluster: owner.cluster,
+            tenant: owner.tenant,
+            bucket: owner.bucket,
+            content: VersionId::new(now(), random_array()),
+        },
+        tenant_key: Arc::clone(&owner.tenant_key),
+        name: owner.name.clone(),
+        level: standard.level(),
+    };
+    let size = old.size;
+    let mut writer = BodyWriter::begin(&service.stripes, target, Some(size), None);
+    let draft = Draft::new(
+        (Arc::clone(&service.consensus), service.directory.seal(owner.tenant)?),
+        route,
+        writer.attempts(),
+    );
+    let mut body = open_body(&service.stripes, Arc::clone(owner), vec![whole(old)], 0..size, None).await?;
+    while let Some(piece) = body.next().await {
+        writer.push(piece?).await?;
+    }
+    Ok(WrittenBody { draft, ..writer.finish(None).await? })
+}
+
+/// MD5 of what the drives give back: it tells a mistake, and nobody has reason to forge it here.
+async fn digest(
+    service: &ObjectService,
+    owner: &Arc<ContentOwner>,
+    content: ContentBody,
+) -> Result<[u8; 16], ObjectError> {
+    let size = content.size;
+    let mut body =
+        open_body(&service.stripes, Arc::clone(owner), vec![whole(content)], 0..size, None).await?;
+    let mut md5 = Md5::new();
+    while let Some(piece) = body.next().await {
+        md5.update(&piece?);
+    }
+    Ok(md5.finalize().into())
+}
+
+fn whole(content: ContentBody) -> PartContent {
+    PartContent {
+        number: 0,
+        offset: 0,
+        size: content.size,
+        wrapped_key: content.wrapped_key,
+        body: BodyRef::Stripes(content.stripes),
+        skipped: 0,
+    }
+}
