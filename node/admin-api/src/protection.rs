@@ -73,7 +73,8 @@ pub struct TenantLevels {
     pub stripes: u64,
     /// Stripes that are still to be cut anew for their level.
     pub pending_stripes: u64,
-    /// Whether its stripes have been looked through since the leader of its group began.
+    /// Whether its stripes have been looked through since the last change of a level; until then the other
+    /// figures are of before.
     pub complete: bool,
     /// Its buckets, by name.
     pub buckets: Vec<BucketLevels>,

@@ -13,7 +13,7 @@ use holdfast_drive::{Comparison, DriveState, DriveStatus};
 use holdfast_model::{DriveId, GroupId, NodeId, PartitionId};
 use holdfast_object::{
     ObjectService,
-    workers::{BucketLevel, PartitionDebt, WorkerStatus},
+    workers::{BucketLevel, PartitionDebt, PartitionLevels, WorkerStatus},
 };
 use holdfast_peer::{Method, PeerClient, PeerError, PeerNode, Refusal, Reply, Service};
 use holdfast_ring::Buffer;
@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// Buckets named in the report of one partition at most.
-const LEVELS_REPORTED_MAX: usize = 64;
+pub const LEVELS_REPORTED_MAX: usize = 256;
 
 /// Code of a refusal by a part that is not up yet.
 const STARTING: u16 = 10;
@@ -203,13 +203,15 @@ fn level_reports(objects: &ObjectService) -> Vec<LevelReport> {
         stripes: level.stripes,
         pending: level.pending,
     };
-    let report = |(partition, levels): (PartitionId, Vec<BucketLevel>)| LevelReport {
+    let report = |(partition, found): (PartitionId, PartitionLevels)| LevelReport {
         partition,
-        stripes: levels.iter().map(|level| level.stripes).sum(),
-        pending: levels.iter().map(|level| level.pending).sum(),
-        buckets: levels
+        requested: found.requested,
+        stripes: found.buckets.iter().map(|level| level.stripes).sum(),
+        pending: found.buckets.iter().map(|level| level.pending).sum(),
+        buckets: found
+            .buckets
             .iter()
-            .filter(|level| level.pending > 0 || level.actual != Some(level.requested))
+            .filter(|level| level.own || level.pending > 0 || level.actual != Some(level.requested))
             .take(LEVELS_REPORTED_MAX)
             .map(bucket)
             .collect(),

@@ -17,6 +17,7 @@ use holdfast_store::{BucketLevelReport, LevelReport};
 use crate::{
     admin::{Admin, internal, level_status, refused, unavailable},
     control::now,
+    links::LEVELS_REPORTED_MAX,
     work,
 };
 
@@ -117,11 +118,17 @@ impl ProtectionBackend for Admin {
             .collect();
         let own_levels =
             self.objects.bucket_levels(record.tenant).await.map_err(|error| unavailable(&error.into()))?;
+        // A leader that has not looked since a level was asked for says nothing about it yet.
+        let many = reports.iter().any(|report| report.buckets.len() >= LEVELS_REPORTED_MAX);
+        let mut complete = record.partitions.iter().all(|route| {
+            reports.iter().any(|report| report.partition == route.0 && report.requested == requested)
+        });
         let buckets = own_levels
             .into_iter()
             .map(|(bucket, own)| {
                 let requested = own.unwrap_or(requested);
-                let found = pending.get(bucket.as_str()).filter(|found| found.requested == requested);
+                let found = pending.get(bucket.as_str());
+                complete &= found.map_or(own.is_none() || many, |found| found.requested == requested);
                 BucketLevels {
                     own,
                     requested,
@@ -138,10 +145,7 @@ impl ProtectionBackend for Admin {
             stripe: status.stripe,
             stripes: reports.iter().map(|report| report.stripes).sum(),
             pending_stripes: reports.iter().map(|report| report.pending).sum(),
-            complete: record
-                .partitions
-                .iter()
-                .all(|route| reports.iter().any(|report| report.partition == route.0)),
+            complete,
             buckets,
         })
     }

@@ -122,11 +122,13 @@ pub struct DebtReport {
 pub struct LevelReport {
     /// The partition.
     pub partition: PartitionId,
+    /// What was asked for, when they were looked at, in buckets without a level of their own.
+    pub requested: Level,
     /// Stripes in it.
     pub stripes: u64,
     /// Stripes that are to be cut anew.
     pub pending: u64,
-    /// Buckets of which something is pending, some of them when they are many.
+    /// Buckets with a level of their own, or of which something is pending; some of them when they are many.
     pub buckets: Vec<BucketLevelReport>,
 }
 

@@ -209,6 +209,7 @@ fn report(places: &[Place], state: impl Fn(DriveId) -> DriveReportState) -> Node
         state: state(place.drive),
         capacity_bytes: 1 << 25,
         used_bytes: 0,
+        live_bytes: 0,
         free_bytes: 1 << 24,
         shards: 1,
         errors: 0,
@@ -222,5 +223,6 @@ fn report(places: &[Place], state: impl Fn(DriveId) -> DriveReportState) -> Node
         drives: places.iter().map(drive).collect(),
         workers: Vec::new(),
         debts: Vec::new(),
+        levels: Vec::new(),
     }
 }

@@ -64,6 +64,15 @@ pub struct BucketLevel {
     pub pending: u64,
 }
 
+/// Levels in one partition, as its leader found them when it looked last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartitionLevels {
+    /// What was asked for then in buckets without a level of their own.
+    pub requested: Level,
+    /// All buckets.
+    pub buckets: Vec<BucketLevel>,
+}
+
 /// Everything on which it depends what a stripe should look like.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Asked {
@@ -253,7 +262,7 @@ impl Found {
         }
     }
 
-    fn levels(&self, asked: &Asked) -> Vec<BucketLevel> {
+    fn levels(&self, asked: &Asked) -> PartitionLevels {
         let of = |(id, (name, own)): (&BucketId, &(String, Option<Level>))| {
             let requested = own.unwrap_or(asked.default);
             let counted = self.counts.get(id);
@@ -266,7 +275,7 @@ impl Found {
                 pending: counted.map_or(0, |counted| counted.pending),
             }
         };
-        asked.buckets.iter().map(of).collect()
+        PartitionLevels { requested: asked.default, buckets: asked.buckets.iter().map(of).collect() }
     }
 }
 
@@ -328,7 +337,7 @@ async fn pass(
                     progress.bytes += 3 * bytes;
                 });
                 if let Some((name, _)) = asked.buckets.get(&owned.bucket) {
-                    let bucket = levels.iter_mut().find(|level| level.bucket == *name);
+                    let bucket = levels.buckets.iter_mut().find(|level| level.bucket == *name);
                     if let Some(level) = bucket {
                         level.pending = level.pending.saturating_sub(stripes);
                     }
@@ -361,7 +370,7 @@ async fn pass(
     }
     board.end(Kind::Level);
     // What was cut anew is counted again: the numbers come from the catalog.
-    Ok(left || !levels.is_empty())
+    Ok(left || !levels.buckets.is_empty())
 }
 
 async fn one(

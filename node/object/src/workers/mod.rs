@@ -36,8 +36,8 @@ use tokio_util::sync::CancellationToken;
 
 pub use absent::{DRIVE_GRACE, KnownDrive, NODE_GRACE, Standing};
 pub use control::{Hours, Impact, Order, Orders};
-pub use levels::BucketLevel;
 pub(crate) use levels::read_level;
+pub use levels::{BucketLevel, PartitionLevels};
 pub use status::{Board, Debt, Kind, PartitionDebt, Progress, WorkerStatus};
 
 use crate::{directory::TenantEntry, service::ObjectService};

@@ -10,7 +10,7 @@ use holdfast_model::{PartitionId, TenantId};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::{absent::Verdict, control::Orders, levels::BucketLevel};
+use super::{absent::Verdict, control::Orders, levels::PartitionLevels};
 use crate::directory::Directory;
 
 /// A kind of worker.
@@ -157,7 +157,7 @@ pub struct Board {
     runs: Mutex<BTreeMap<Kind, Run>>,
     held: Mutex<BTreeSet<Kind>>,
     debt: Mutex<BTreeMap<PartitionId, PartitionDebt>>,
-    levels: Mutex<BTreeMap<PartitionId, Vec<BucketLevel>>>,
+    levels: Mutex<BTreeMap<PartitionId, PartitionLevels>>,
     verdict: Mutex<Option<Verdict>>,
 }
 
@@ -237,7 +237,7 @@ impl Board {
     }
 
     /// Sets what was found of the levels of a partition's buckets; with `None`, forgets it.
-    pub(crate) fn set_levels(&self, partition: PartitionId, found: Option<Vec<BucketLevel>>) {
+    pub(crate) fn set_levels(&self, partition: PartitionId, found: Option<PartitionLevels>) {
         match found {
             Some(found) => self.levels.lock().insert(partition, found),
             None => self.levels.lock().remove(&partition),
@@ -246,7 +246,7 @@ impl Board {
 
     /// What this node found of the levels of buckets in the partitions whose groups it leads.
     #[must_use]
-    pub fn levels(&self) -> BTreeMap<PartitionId, Vec<BucketLevel>> {
+    pub fn levels(&self) -> BTreeMap<PartitionId, PartitionLevels> {
         self.levels.lock().clone()
     }
 

@@ -206,13 +206,14 @@ async fn a_cluster_grows_changes_levels_and_gives_a_node_up_under_load() -> Resu
     ensure!(whole["debt_stripes"] == 0 && whole["lost_count"] == 0, "{whole}");
     lose_a_drive(&mut cluster).await?;
     let admin = cluster.file().admin(0).await?;
-    let work = until("the loss to be counted", async || {
-        let work = admin.work().await?;
-        Ok((work.complete && work.debt_stripes > 0).then_some(work))
+    // The node was away for a moment, and both are looking.
+    until("audit and workers to agree on the loss", async || {
+        let (work, audit) = (admin.work().await?, audited(&admin).await?);
+        let agree = audit["debt_stripes"] == work.debt_stripes && audit["drives_listed"] == 8;
+        ensure!(audit["lost_count"] == 0, "{audit}");
+        Ok((work.complete && work.debt_stripes > 0 && agree).then_some(()))
     })
     .await?;
-    let audit = audited(&admin).await?;
-    ensure!(audit["debt_stripes"] == work.debt_stripes && audit["lost_count"] == 0, "{audit} {work:?}");
     Ok(())
 }
 
