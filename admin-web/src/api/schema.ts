@@ -4,6 +4,30 @@
  */
 
 export interface paths {
+    "/api/v1/audit": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What the last audit on this node found: missing shards, and objects that cannot be read.
+         * @description Role: operator. Names objects that cannot be read, so that somebody can act; for those who can.
+         */
+        get: operations["audit"];
+        put?: never;
+        /**
+         * Has this node compare what all drives hold with what the catalog says.
+         * @description Role: operator. Takes time and memory of the node.
+         */
+        post: operations["start_audit"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/ca.pem": {
         parameters: {
             query?: never;
@@ -38,6 +62,26 @@ export interface paths {
         get: operations["cluster"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/cluster/level": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Asks for another level for tenants that have none of their own.
+         * @description Role: operator. Decides what is survived and what it costs; rewrites data.
+         */
+        post: operations["set_cluster_level"];
         delete?: never;
         options?: never;
         head?: never;
@@ -138,6 +182,46 @@ export interface paths {
         get: operations["nodes"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/nodes/{name}/drain": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Has all drives of a node emptied onto the others, so that it can be removed.
+         * @description Role: operator. Moves data and takes capacity away.
+         */
+        post: operations["drain_node"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/nodes/{name}/keep": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Keeps the drives of a node that were being emptied and have not left yet.
+         * @description Role: operator. Undoes what only an operator may do.
+         */
+        post: operations["keep_node"];
         delete?: never;
         options?: never;
         head?: never;
@@ -276,7 +360,7 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/v1/tenants/{name}/encryption-keys": {
+    "/api/v1/tenants/{name}/buckets/{bucket}/level": {
         parameters: {
             query?: never;
             header?: never;
@@ -286,10 +370,70 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Gives a tenant a named key, which its clients ask for as SSE-KMS key.
-         * @description Role: operator. Keys stay as long as the tenant does.
+         * Asks for another level for a bucket; its stripes are cut anew in the background.
+         * @description Role: operator. Decides what is survived and what it costs; rewrites data.
          */
-        post: operations["create_encryption_key"];
+        post: operations["set_bucket_level"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/tenants/{name}/level": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Asks for another level for a tenant; its stripes are cut anew in the background.
+         * @description Role: operator. Decides what is survived and what it costs; rewrites data.
+         */
+        post: operations["set_tenant_level"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/tenants/{name}/levels": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Requested, actual and suggested levels of a tenant and its buckets.
+         * @description Role: viewer. Names of buckets and no content: for every account, not for anyone.
+         */
+        get: operations["levels"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/widening": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Has stripes that are narrower than the drives allow now cut anew.
+         * @description Role: operator. Rewrites data: it takes time and saves space.
+         */
+        post: operations["widen"];
         delete?: never;
         options?: never;
         head?: never;
@@ -310,6 +454,26 @@ export interface paths {
         get: operations["work"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/work/{kind}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Pauses or resumes a kind of worker on all nodes, sets its impact and hours.
+         * @description Role: operator. Decides how soon the level holds again and what clients feel of it.
+         */
+        post: operations["set_worker"];
         delete?: never;
         options?: never;
         head?: never;
@@ -378,6 +542,84 @@ export interface components {
             node: number;
             /** @description What was found. */
             what: string;
+        };
+        /** @description What an audit found. */
+        Audit: {
+            /**
+             * Format: int64
+             * @description When it began.
+             */
+            begun_unix_ms: number;
+            /**
+             * Format: int64
+             * @description Of those, the ones that miss a shard: to be compared with the debt that the workers know of.
+             */
+            debt_stripes: number;
+            /**
+             * Format: int64
+             * @description Drives that told what they hold.
+             */
+            drives_listed: number;
+            /** @description Drives that did not: what they should hold counts as missing. */
+            drives_unreadable: string[];
+            /**
+             * Format: int64
+             * @description When it ended.
+             */
+            ended_unix_ms: number;
+            /** @description Their names, the first thousand. */
+            lost: components["schemas"]["AuditLoss"][];
+            /**
+             * Format: int64
+             * @description Objects that cannot be read.
+             */
+            lost_count: number;
+            /**
+             * Format: int64
+             * @description Shards on the drives that were listed.
+             */
+            shards: number;
+            /**
+             * Format: int64
+             * @description Stripes of objects, versions and parts of uploads.
+             */
+            stripes: number;
+            /**
+             * Format: int64
+             * @description Of those, the ones that miss more than can be rebuilt.
+             */
+            unreadable_stripes: number;
+        };
+        /** @description An object that cannot be read. */
+        AuditLoss: {
+            /** @description Its bucket. */
+            bucket: string;
+            /** @description Its key. */
+            key: string;
+            /** @description Its tenant, 32 hex digits. */
+            tenant: string;
+        };
+        /** @description Audits of the node that answers: what the drives hold against what the catalog says. */
+        AuditStatus: {
+            last: components["schemas"]["Audit"] | null;
+            /** @description One runs now. */
+            running: boolean;
+        };
+        /** @description Requested and actual level of a bucket. */
+        BucketLevels: {
+            /** @description What the weakest of its stripes has; null when losing one node may lose it. */
+            actual: string | null;
+            /** @description Its name. */
+            bucket: string;
+            /** @description Its own level; null when it follows the tenant's. */
+            own: string | null;
+            /**
+             * Format: int64
+             * @description Stripes that are still to be cut anew.
+             */
+            pending_stripes: number;
+            /** @description What its stripes are asked to have. */
+            requested: string;
         };
         /** @description Bytes on drives, before protection. */
         Capacity: {
@@ -499,6 +741,11 @@ export interface components {
             free_bytes: number;
             /**
              * Format: int64
+             * @description In live records: what is left once dead ones are reclaimed.
+             */
+            live_bytes: number;
+            /**
+             * Format: int64
              * @description Live shards.
              */
             shards: number;
@@ -507,11 +754,6 @@ export interface components {
              * @description Taken by records.
              */
             used_bytes: number;
-        };
-        /** @description A named key of a tenant. */
-        EncryptionKey: {
-            /** @description As clients name it: 1 to 200 printable characters of ASCII without spaces. */
-            id: string;
         };
         /** @description One Raft group. */
         GroupStatus: {
@@ -600,6 +842,15 @@ export interface components {
              * @description How long it works: 60 to 86400, 900 when absent.
              */
             valid_for_seconds?: number | null;
+        };
+        /** @description A level to ask for. */
+        NewLevel: {
+            /**
+             * @description `+1n`, `+2d:1n`, `+2n`, `+3d:1n`, `+3d:1n1d`, `+3n`, `+4d:1n`, `+4d:2n`, `+4n`, `2x` to `8x`; null follows
+             *     the tenant's or the cluster's.
+             * @example +2d:1n
+             */
+            level?: string | null;
         };
         /** @description A session just begun. */
         NewSession: {
@@ -757,6 +1008,39 @@ export interface components {
             /** @description The tenant. */
             tenant: string;
         };
+        /** @description Requested, actual and suggested levels of a tenant, side by side. */
+        TenantLevels: {
+            /** @description Its buckets, by name. */
+            buckets: components["schemas"]["BucketLevels"][];
+            /**
+             * @description Whether its stripes have been looked through since the last change of a level; until then the other
+             *     figures are of before.
+             */
+            complete: boolean;
+            /** @description Its own level; null when it follows the cluster's. */
+            own: string | null;
+            /**
+             * Format: int64
+             * @description Stripes that are still to be cut anew for their level.
+             */
+            pending_stripes: number;
+            /**
+             * @description What its new stripes are asked to have, where the bucket has no level of its own.
+             * @example +2d:1n
+             */
+            requested: string;
+            stripe: components["schemas"]["StripeShape"] | null;
+            /**
+             * Format: int64
+             * @description Its stripes, in all buckets.
+             */
+            stripes: number;
+            /**
+             * @description What suits a cluster of this size.
+             * @example +2d:1n
+             */
+            suggested: string;
+        };
         /** @description All tenants. */
         TenantList: {
             /** @description By name. */
@@ -789,6 +1073,8 @@ export interface components {
              * @description Shards on drives that are to be emptied.
              */
             draining_shards: number;
+            /** @description What is asked of each kind of worker. */
+            orders: components["schemas"]["WorkerOrder"][];
             /** @description Debt of each tenant that has some. */
             tenants: components["schemas"]["TenantDebt"][];
             /**
@@ -796,8 +1082,43 @@ export interface components {
              * @description Of those, the ones that cannot be read now at all.
              */
             unreadable_stripes: number;
-            /** @description Workers of all nodes that have run since their node started. */
+            /** @description Workers of all nodes, idle ones too. */
             workers: components["schemas"]["WorkerStatus"][];
+        };
+        /** @description What changes of what is asked of a kind of worker, on all nodes; what is absent stays. */
+        WorkerChange: {
+            hours?: components["schemas"]["WorkerHours"] | null;
+            impact?: components["schemas"]["WorkerImpact"] | null;
+            /** @description It takes up nothing new. */
+            paused?: boolean | null;
+        };
+        /** @description Hours of the day (UTC) in which a worker may run; equal ones are all day. */
+        WorkerHours: {
+            /**
+             * Format: int32
+             * @description The first hour, 0 to 23.
+             */
+            from: number;
+            /**
+             * Format: int32
+             * @description The hour before which it ends, 0 to 23.
+             */
+            until: number;
+        };
+        /**
+         * @description How much of the drives' and processors' time a worker may take.
+         * @enum {string}
+         */
+        WorkerImpact: "low" | "medium" | "high";
+        /** @description What is asked of a kind of worker. */
+        WorkerOrder: {
+            hours: components["schemas"]["WorkerHours"] | null;
+            /** @description How much it may take. */
+            impact: components["schemas"]["WorkerImpact"];
+            /** @description `rebuild`, `smartfail`, `repair`, `scrub`, `level`, `rebalance`, `sweep` or `reclaim`. */
+            kind: string;
+            /** @description It takes up nothing new. */
+            paused: boolean;
         };
         /** @description One worker of one node. */
         WorkerStatus: {
@@ -826,7 +1147,9 @@ export interface components {
              * @description Those that could not be dealt with; they are tried again.
              */
             failed: number;
-            /** @description `rebuild`, `repair` or `scrub`. */
+            /** @description Whether an order, or the hour, keeps it from taking up anything. */
+            held: boolean;
+            /** @description `rebuild`, `smartfail`, `repair`, `scrub`, `level`, `rebalance`, `sweep` or `reclaim`. */
             kind: string;
             /**
              * Format: int64
@@ -857,6 +1180,89 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
+    audit: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AuditStatus"];
+                };
+            };
+            /** @description No session, or one that is over. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Why it was not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    start_audit: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No session, or one that is over. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The account may not do this, or another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Why it was not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     ca: {
         parameters: {
             query?: never;
@@ -906,6 +1312,55 @@ export interface operations {
             };
             /** @description No session, or one that is over. */
             401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Why it was not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    set_cluster_level: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewLevel"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No session, or one that is over. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The account may not do this, or another site asked. */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -1127,6 +1582,100 @@ export interface operations {
             };
             /** @description No session, or one that is over. */
             401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Why it was not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    drain_node: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No session, or one that is over. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The account may not do this, or another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Why it was not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    keep_node: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No session, or one that is over. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The account may not do this, or another site asked. */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -1542,7 +2091,59 @@ export interface operations {
             };
         };
     };
-    create_encryption_key: {
+    set_bucket_level: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+                bucket: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewLevel"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No session, or one that is over. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The account may not do this, or another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Why it was not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    set_tenant_level: {
         parameters: {
             query?: never;
             header?: never;
@@ -1553,18 +2154,101 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["EncryptionKey"];
+                "application/json": components["schemas"]["NewLevel"];
             };
         };
         responses: {
             /** @description Done. */
-            201: {
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No session, or one that is over. */
+            401: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["EncryptionKey"];
+                    "application/problem+json": components["schemas"]["Problem"];
                 };
+            };
+            /** @description The account may not do this, or another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Why it was not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    levels: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TenantLevels"];
+                };
+            };
+            /** @description No session, or one that is over. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Why it was not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    widen: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             /** @description No session, or one that is over. */
             401: {
@@ -1615,6 +2299,57 @@ export interface operations {
             };
             /** @description No session, or one that is over. */
             401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Why it was not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    set_worker: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                kind: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["WorkerChange"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No session, or one that is over. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The account may not do this, or another site asked. */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
