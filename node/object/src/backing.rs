@@ -11,8 +11,8 @@ use holdfast_catalog::{BodyRef, Op, Outcome, PartContent, PartitionReader, ReadE
 use holdfast_crypt::{Outer, OuterKey};
 use holdfast_model::{BucketId, GroupId, Level, PartitionId, TenantId};
 
-pub use crate::draft::Draft;
 use crate::api::{Body, ObjectError, PutOptions};
+pub use crate::draft::Draft;
 #[cfg(doc)]
 use crate::sealing::KeyRefusal;
 

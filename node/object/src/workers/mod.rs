@@ -13,9 +13,9 @@
 //! with the directory ([`Orders`]).
 
 mod absent;
-mod lifecycle;
 mod control;
 mod levels;
+mod lifecycle;
 mod rebalance;
 mod rebuild;
 mod reclaim;
