@@ -88,7 +88,7 @@ describe('overview', () => {
 
 test('the drive table shows state, serial, capacity, use, shards and errors', async () => {
   start((fake) => {
-    const worn = drive('/dev/vdc', { usage: { used_bytes: 2 ** 41, free_bytes: 2 ** 41, shards: 5, errors: 3 } })
+    const worn = drive('/dev/vdc', { usage: { used_bytes: 2 ** 41, live_bytes: 2 ** 40, free_bytes: 2 ** 41, shards: 5, errors: 3 } })
     const lost = drive('/dev/vdd', { state: { kind: 'missing' }, usage: null })
     fake.cluster.nodes = [node(1, { drives: [worn, lost] })]
   })

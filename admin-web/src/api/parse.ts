@@ -42,7 +42,7 @@ const driveStatus = z.object({
   path: z.string(),
   state: driveState,
   capacity_bytes: count,
-  usage: z.object({ used_bytes: count, free_bytes: count, shards: count, errors: count }).nullable(),
+  usage: z.object({ used_bytes: count, live_bytes: count, free_bytes: count, shards: count, errors: count }).nullable(),
 }) satisfies z.ZodType<api.DriveStatus>
 
 const nodeState = z.discriminatedUnion('kind', [

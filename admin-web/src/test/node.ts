@@ -12,7 +12,7 @@ export function drive(path: string, change: Partial<DriveStatus> = {}): DriveSta
     path,
     state: { kind: 'healthy' },
     capacity_bytes: 4 * TIB,
-    usage: { used_bytes: TIB, free_bytes: 3 * TIB, shards: 1234, errors: 0 },
+    usage: { used_bytes: TIB, live_bytes: TIB, free_bytes: 3 * TIB, shards: 1234, errors: 0 },
     ...change,
   }
 }
