@@ -84,7 +84,12 @@ impl Drop for Draft {
     }
 }
 
-async fn condemn(consensus: &Consensus, seal: &MetadataSeal, route: Route, stripes: &[StripeRef]) -> Result<(), ObjectError> {
+async fn condemn(
+    consensus: &Consensus,
+    seal: &MetadataSeal,
+    route: Route,
+    stripes: &[StripeRef],
+) -> Result<(), ObjectError> {
     let orphan = |stripe: &StripeRef| Orphan {
         stripe: stripe.id,
         generation: stripe.generation,

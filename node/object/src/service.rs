@@ -5,8 +5,8 @@ use std::{collections::HashMap, ops::Range, sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures::StreamExt;
 use holdfast_catalog::{
-    BucketChange, CatalogReader, Command, DocumentKind, MetadataSeal, Op, Outcome, PartContent, PartitionReader,
-    ReadError, Refusal, RequestId, decode_outcome,
+    BucketChange, CatalogReader, Command, DocumentKind, MetadataSeal, Op, Outcome, PartContent,
+    PartitionReader, ReadError, Refusal, RequestId, decode_outcome,
 };
 use holdfast_consensus::{Consensus, ProposeError};
 use holdfast_crypt::{BodyContext, OuterKey, random_array};

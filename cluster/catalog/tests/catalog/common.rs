@@ -13,8 +13,8 @@ use bytes::Bytes;
 use holdfast_catalog::{
     BodyRef, BucketChange, CatalogMachine, CatalogReader, Command, CompleteUpload, Condition, DeleteItem,
     Digest, GarbageCursor, GarbageRow, Held, KeyVersion, MetadataKeys, MetadataSeal, ObjectExtras, Op,
-    Outcome, PartitionReader, PutObject, PutPart, ReplaceStripes, Response, StripeRef, VersionRef, VersionSelector,
-    Versioning, decode_outcome,
+    Outcome, PartitionReader, PutObject, PutPart, ReplaceStripes, Response, StripeRef, VersionRef,
+    VersionSelector, Versioning, decode_outcome,
 };
 use holdfast_consensus::{Applied, StateMachine};
 use holdfast_crypt::MetadataKey;
