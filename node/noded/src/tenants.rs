@@ -48,7 +48,7 @@ pub async fn add_named_key(
     id: &str,
 ) -> Result<Result<(), Refusal>> {
     let name = named_key_secret(tenant, id);
-    let sealed = keyring.seal_secret(&name, id.as_bytes());
+    let sealed = keyring.seal_secret(&name, id.as_bytes()).context("sealing a named key")?;
     Ok(control.propose(&Command::PutSecret { name, sealed }).await?.map(drop))
 }
 
@@ -60,16 +60,30 @@ pub async fn follow(
     stop: CancellationToken,
 ) {
     let mut changes = control.reader().changes();
+    let mut roots = keyring.changes();
     changes.mark_changed();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             changed = changes.changed() => if changed.is_err() { return },
+            changed = roots.changed() => if changed.is_err() { return },
         }
         match control.view().await {
-            Ok(view) => directory.update(snapshot(&view, &keyring)),
+            Ok(view) => {
+                learn(&view, &keyring);
+                directory.update(snapshot(&view, &keyring));
+            }
             Err(error) => tracing::error!(error = format!("{error:#}"), "tenants not refreshed"),
         }
+    }
+}
+
+/// Takes note of the current root and of the cluster key. A root that is new here is on its way.
+pub fn learn(view: &ControlView, keyring: &Keyring) {
+    keyring.retain_tenants(|tenant| view.tenants.contains_key(&tenant));
+    let Some(current) = view.keys.current() else { return };
+    if let Err(error) = keyring.learn(current.epoch, &view.keys.cluster_key) {
+        tracing::info!(%error, "the cluster key is not opened yet");
     }
 }
 
@@ -167,10 +181,12 @@ pub async fn create(
         tenant,
         name: name.to_owned(),
         database_id,
-        wrapped_key: keyring.wrap_tenant(tenant, &TenantKey::generate()),
+        wrapped_key: keyring.wrap_tenant(tenant, &TenantKey::generate()).context("wrapping its key")?,
         level,
         access_key: access_key.clone(),
-        sealed_secret: keyring.seal_secret(&secret_name(&access_key), secret.as_bytes()),
+        sealed_secret: keyring
+            .seal_secret(&secret_name(&access_key), secret.as_bytes())
+            .context("sealing the secret of its access key")?,
         at: now(),
     };
     match control.propose(&Command::CreateTenant(new)).await? {
@@ -224,7 +240,9 @@ pub async fn add_access_key(
     let command = Command::CreateAccessKey {
         tenant,
         access_key: access_key.clone(),
-        sealed_secret: keyring.seal_secret(&secret_name(&access_key), secret.as_bytes()),
+        sealed_secret: keyring
+            .seal_secret(&secret_name(&access_key), secret.as_bytes())
+            .context("sealing the secret of its access key")?,
         at: now(),
     };
     Ok(control.propose(&command).await?.map(|_| (access_key, secret)))
