@@ -13,17 +13,21 @@ use holdfast_blackbox::{
     dev::{DRIVE_SIZE, DevCluster, DevSpec},
     paths,
 };
-use holdfast_model::{ByteCount, config::S3Settings};
+use holdfast_model::{
+    ByteCount,
+    config::{S3Settings, Unlock},
+};
 
 use crate::{
     binaries,
-    run::{run, say},
+    run::{cargo, run, say},
 };
 
 /// The benchmarks that need no cluster.
 const DRIVE: &str = "drive";
 const CATALOG: &str = "catalog";
 const PROTECTION: &str = "protection";
+const SEAL: &str = "seal";
 
 /// All rows of the S3 benchmark.
 const S3: &str = "s3";
@@ -33,7 +37,8 @@ const S3: &str = "s3";
 pub struct Bench {
     /// Only rows whose name holds this word: put, get, delete, list, 4KiB, 64KiB, 1MiB, 64MiB; `s3`: all of them;
     /// `drive`: one drive against fio; `catalog`: sealed files against plain ones, a million objects, three replicas;
-    /// `protection`: codes, degraded reads, rebuild
+    /// `protection`: codes, degraded reads, rebuild;
+    /// `seal`: sealing against the bare cipher
     name: Option<String>,
     /// Nodes of the cluster that is started
     #[arg(long, default_value_t = 1)]
@@ -81,6 +86,11 @@ impl Bench {
         if self.name.as_deref() == Some(PROTECTION) {
             return run(binaries::bench_protection()?.arg("--dir").arg(paths::target().join("bench")));
         }
+        if self.name.as_deref() == Some(SEAL) {
+            let arguments =
+                ["bench", "--quiet", "--package", "holdfast-crypt", "--profile", "dev", "--bench", "seal"];
+            return run(cargo().args(arguments).current_dir(paths::workspace()));
+        }
         let mut client = binaries::bench()?;
         client.arg("--seconds").arg(self.seconds.to_string()).arg("--payload").arg(&self.payload);
         if let Some(name) = self.name.as_ref().filter(|name| *name != S3) {
@@ -101,6 +111,7 @@ impl Bench {
             cluster_name: "bench".into(),
             advertise: Vec::new(),
             s3: S3Settings::default(),
+            unlock: Unlock::default(),
             known_ports: false,
         };
         let mut cluster = DevCluster::create(&spec, &say).await?;

@@ -9,7 +9,10 @@ use holdfast_blackbox::{
     dev::{DRIVE_SIZE, DevCluster, DevSpec},
     paths,
 };
-use holdfast_model::{ByteCount, Level, config::S3Settings};
+use holdfast_model::{
+    ByteCount, Level,
+    config::{S3Settings, Unlock},
+};
 
 use crate::{
     binaries, follow,
@@ -17,6 +20,10 @@ use crate::{
 };
 
 const MIB_A_GIB: u64 = 1024;
+
+/// Recovery shares that are made for a new cluster, and how many of them are needed.
+const RECOVERY_SHARES: u8 = 5;
+const RECOVERY_THRESHOLD: u8 = 3;
 
 /// Arguments of `dev`.
 #[derive(Debug, Args)]
@@ -96,11 +103,13 @@ impl Dev {
             cluster_name: "dev".into(),
             advertise: Vec::new(),
             s3: S3Settings { day_seconds: self.day_seconds },
+            unlock: Unlock::default(),
         };
         let begun = Instant::now();
         let mut cluster = DevCluster::create(&spec, &say).await?.released()?;
         say(&format!("formed in {}", duration(begun.elapsed())));
         introduce(cluster.file(), &spec.dir);
+        print_recovery_shares(cluster.file()).await?;
         if self.detach {
             return Ok(());
         }
@@ -172,6 +181,23 @@ pub fn introduce(cluster: &ClusterFile, dir: &std::path::Path) {
             node.s3
         );
     }
+}
+
+/// Has recovery shares of the root key made, and prints them this one time.
+///
+/// # Errors
+/// When the cluster does not make them.
+pub async fn print_recovery_shares(cluster: &ClusterFile) -> Result<()> {
+    let wanted = serde_json::json!({ "threshold": RECOVERY_THRESHOLD, "shares": RECOVERY_SHARES });
+    let issued = cluster.admin(0).await?.post("/api/v1/keys/recovery-shares", &wanted).await?;
+    println!(
+        "  recovery   {RECOVERY_THRESHOLD} of these {RECOVERY_SHARES} shares give the root key; they are not shown again"
+    );
+    for share in issued["shares"].as_array().into_iter().flatten().filter_map(|share| share.as_str()) {
+        println!("             {share}");
+    }
+    println!();
+    Ok(())
 }
 
 /// `512M`, `2G`, or bytes.

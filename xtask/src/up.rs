@@ -22,7 +22,7 @@ use holdfast_blackbox::{
 };
 use holdfast_model::{
     ByteCount,
-    config::{Bootstrap, DriveSelection, Join, Listen, NodeConfig, S3Settings},
+    config::{Bootstrap, DriveSelection, Join, Listen, NodeConfig, S3Settings, Unlock},
 };
 use holdfast_qemu::{
     Accelerator, Boot, ClusterSpec, Command, Forward, NodeSpec, cluster_address, network, send,
@@ -30,7 +30,7 @@ use holdfast_qemu::{
 use tokio::time::sleep;
 
 use crate::{
-    dev::{introduce, refuse_second},
+    dev::{introduce, print_recovery_shares, refuse_second},
     follow, image,
     run::{duration, say},
 };
@@ -128,6 +128,7 @@ impl Up {
         };
         say(&format!("formed in {}", duration(begun.elapsed())));
         introduce(&cluster, &dir);
+        print_recovery_shares(&cluster).await?;
         if self.detach {
             return Ok(());
         }
@@ -279,6 +280,7 @@ fn write_seed(machine: &NodeSpec, bootstrap: Option<Bootstrap>, join: Option<Joi
         s3_domains: vec![dev::S3_DOMAIN.into()],
         s3: S3Settings::default(),
         buffer_memory: ByteCount::mib(128),
+        unlock: Unlock::default(),
         bootstrap,
         join,
         network: Some(network(machine.number)),

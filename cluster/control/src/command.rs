@@ -9,11 +9,15 @@ use holdfast_model::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::view::{DriveState, ServiceAddresses, TenantState};
+use crate::{
+    keys::KeyCommand,
+    view::{DriveState, ServiceAddresses, TenantState},
+};
 
 /// Version of the encoding. Any change of it, a new variant included, is a new version. Version 2 added
-/// [`Command::RetireNode`] and [`Command::CreateReplacementToken`] behind what version 1 had.
-pub const COMMAND_VERSION: u8 = 2;
+/// [`Command::RetireNode`] and [`Command::CreateReplacementToken`] behind what version 1 had, version 3
+/// [`Command::Keys`].
+pub const COMMAND_VERSION: u8 = 3;
 
 /// The oldest version whose bytes are still read.
 const COMMAND_VERSION_MIN: u8 = 1;
@@ -163,6 +167,8 @@ pub enum Command {
         /// Who is replaced.
         node: NodeId,
     },
+    /// A change of keys.
+    Keys(KeyCommand),
 }
 
 /// A node that asks to be registered.
@@ -274,6 +280,12 @@ pub enum Refusal {
     /// The command contradicts itself: a mistake of the program that proposed it.
     #[error("invalid command: {0}")]
     Invalid(String),
+    /// What the command replaces is not in force any more.
+    #[error("the {what} has changed meanwhile; try again")]
+    Stale {
+        /// What.
+        what: String,
+    },
 }
 
 /// What a command came to.

@@ -3,13 +3,14 @@
 //! Every node hosts a replica and reads it locally. Changes are [`Command`]s, decided where they are
 //! applied: two nodes that join under one name at once get one answer each, the same on every replica.
 //!
-//! Nothing secret is here in the clear: tenant keys, access keys' secrets and the CA's key are wrapped
-//! under the root key, join tokens are hashes, passwords argon2id.
+//! Nothing secret is here in the clear: tenant keys are wrapped under the root key, access keys' secrets and
+//! the CA's key under the cluster key, which the root wraps; join tokens are hashes, passwords argon2id.
 
 #![forbid(unsafe_code)]
 
 mod apply;
 mod command;
+mod keys;
 mod machine;
 mod reader;
 mod view;
@@ -17,6 +18,9 @@ mod view;
 pub use command::{
     CATALOG_GROUPS_MAX, COMMAND_VERSION, Command, DecodeError, DriveEntry, JOIN_TOKENS_MAX, NAME_SIZE_MAX,
     NewTenant, Outcome, ROLE_OPERATOR, Refusal, RegisterNode, Response, decode_outcome, encode_outcome,
+};
+pub use keys::{
+    HOLDERS_MAX, KeyCommand, KeysView, RECOVERY_SETS_MAX, RecoveryRecord, Rewrapped, RootRecord, Splitting,
 };
 pub use machine::{ControlMachine, FILE as CONTROL_FILE, IMAGE_KIND as CONTROL_IMAGE_KIND};
 pub use reader::ControlReader;

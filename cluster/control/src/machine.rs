@@ -29,6 +29,7 @@ pub const FILE: &str = "control.sqlite";
 const MIGRATIONS: &[Migration] = &[
     Migration { name: "0001_initial", up: include_str!("../migrations/0001_initial/up.sql") },
     Migration { name: "0002_replacement", up: include_str!("../migrations/0002_replacement/up.sql") },
+    Migration { name: "0003_keys", up: include_str!("../migrations/0003_keys/up.sql") },
 ];
 
 /// Kind of a control image (see the image's header).
@@ -46,6 +47,9 @@ const TABLES: &[&str] = &[
     "operators ORDER BY name",
     "join_tokens ORDER BY hash",
     "secrets ORDER BY name",
+    "roots ORDER BY epoch",
+    "keys ORDER BY one",
+    "recovery_sets ORDER BY at, set_tag",
 ];
 
 /// The machine.

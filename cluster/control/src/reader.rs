@@ -4,13 +4,15 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use holdfast_catalog::sqlite::{Form, Pool, copy_database, io_error};
 use holdfast_model::{
-    ByteCount, ClusterId, DatabaseId, DriveId, Epoch, GroupId, NodeId, PartitionId, TenantId, UnixMillis,
+    ByteCount, ClusterId, DatabaseId, DriveId, Epoch, GroupId, KeyId, NodeId, PartitionId, RootEpoch,
+    SplitId, TenantId, UnixMillis,
 };
 use parking_lot::RwLock;
 use rusqlite::{Connection, OptionalExtension, Row, types::Type};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
+use crate::keys::{KeysView, RecoveryRecord, RootRecord, Splitting};
 use crate::view::{
     AccessKeyRecord, ClusterRecord, ControlView, DriveRecord, JoinTokenRecord, NodeRecord, OperatorRecord,
     ServiceAddresses, TenantRecord,
@@ -200,6 +202,42 @@ fn read_view(db: &Connection) -> rusqlite::Result<ControlView> {
         secrets: rows(db, "SELECT name, sealed FROM secrets", |row| Ok((row.get(0)?, row.get(1)?)))?
             .into_iter()
             .collect(),
+        keys: read_keys(db)?,
+    })
+}
+
+fn read_keys(db: &Connection) -> rusqlite::Result<KeysView> {
+    let (cluster_key, threshold) = db
+        .query_row("SELECT cluster_key, threshold_wanted FROM keys", [], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?
+        .unwrap_or_default();
+    let roots = "SELECT epoch, key_id, split, threshold, holders, since FROM roots ORDER BY epoch";
+    let recovery = "SELECT at, set_tag, epoch, threshold, count FROM recovery_sets ORDER BY at, set_tag";
+    Ok(KeysView {
+        roots: rows(db, roots, |row| {
+            let holders = row.get::<_, String>(4)?;
+            Ok(RootRecord {
+                epoch: RootEpoch::new(row.get(0)?),
+                root: KeyId::from_bytes(row.get(1)?),
+                splitting: Splitting {
+                    split: SplitId::from_bytes(row.get(2)?),
+                    threshold: row.get(3)?,
+                    holders: serde_json::from_str(&holders).map_err(|e| malformed(4, e))?,
+                },
+                since: UnixMillis::new(unsigned(row, 5)?),
+            })
+        })?,
+        cluster_key,
+        threshold,
+        recovery: rows(db, recovery, |row| {
+            Ok(RecoveryRecord {
+                at: UnixMillis::new(unsigned(row, 0)?),
+                set: row.get(1)?,
+                epoch: RootEpoch::new(row.get(2)?),
+                threshold: row.get(3)?,
+                count: row.get(4)?,
+            })
+        })?,
     })
 }
 

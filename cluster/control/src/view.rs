@@ -12,6 +12,8 @@ use holdfast_model::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::keys::KeysView;
+
 /// Everything at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct ControlView {
@@ -37,6 +39,8 @@ pub struct ControlView {
     /// Secrets of the cluster by name, sealed.
     #[serde(skip)]
     pub secrets: BTreeMap<String, Vec<u8>>,
+    /// Roots and their splittings.
+    pub keys: KeysView,
 }
 
 /// The cluster itself.

@@ -10,7 +10,7 @@ use holdfast_model::{ByteCount, ClusterId, DriveId, Epoch, GroupId, Level, NodeI
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{AdminError, ProtectionBackend, WorkStatus};
+use crate::{AdminError, KeyAdmin, ProtectionBackend, WorkStatus};
 
 /// What the admin API needs of a node. Every method may be called at any time and by many requests at once.
 #[async_trait]
@@ -51,6 +51,9 @@ pub trait AdminBackend: ProtectionBackend + Send + Sync + 'static {
 
     /// Has a drive emptied, after which it leaves for good; or, with `draining` false, keeps it after all.
     async fn drain_drive(&self, drive: DriveId, draining: bool) -> Result<(), AdminError>;
+
+    /// Keys of the cluster.
+    fn keys(&self) -> &dyn KeyAdmin;
 
     /// The key that signs sessions: the same on every node of the cluster, and nowhere else.
     fn session_key(&self) -> [u8; 32];

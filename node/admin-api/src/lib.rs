@@ -5,7 +5,7 @@
 //!
 //! Invariants:
 //! - default deny: a route exists only as a row of the table in [`routes`], with the role it asks for and the
-//!   reason; nothing under `/api/` answers without a session except the login and the CA's certificate;
+//!   reason; nothing under `/api/` answers without a session except the login, the CA's certificate and the lock;
 //! - passwords are checked off the async threads, at most two at a time, with the same work for an unknown
 //!   user as for a wrong password;
 //! - a session is a signed token that every node can check; it ends at its time, and at once when the
@@ -21,6 +21,8 @@ mod backoff;
 mod error;
 mod guard;
 mod headers;
+mod keys;
+mod locked;
 mod login;
 mod metrics;
 mod openapi;
@@ -46,6 +48,11 @@ pub use backend::{
     Readiness, Role, Secret, ServiceUrls, StripeShape, TenantStatus,
 };
 pub use error::AdminError;
+pub use keys::{KeyAdmin, KeysStatus, RecoveryShares, RecoveryStatus, ShareHolder};
+pub use locked::{
+    LockState, LockStatus, LockedBackend, ShareText, UnlockError, UnlockRequest, locked_router,
+    locked_s3_router,
+};
 pub use metrics::serve_metrics;
 pub use openapi::document as openapi_document;
 pub use password::{HashPasswordError, hash_password};

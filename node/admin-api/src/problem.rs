@@ -67,6 +67,7 @@ kinds! {
     too_many_attempts = TOO_MANY_REQUESTS, "too-many-attempts", "Too many failed logins";
     internal = INTERNAL_SERVER_ERROR, "internal-error", "The node failed";
     unavailable = SERVICE_UNAVAILABLE, "unavailable", "The cluster cannot do this now";
+    locked = SERVICE_UNAVAILABLE, "locked", "The node does not have its keys";
     deadline = GATEWAY_TIMEOUT, "deadline-exceeded", "The cluster did not answer in time";
 }
 

@@ -9,7 +9,7 @@ use axum::{
 };
 
 use crate::{
-    AccessKeyPair, ClusterStatus, CreatedTenant, JoinTokenInfo, Role, guard, login,
+    AccessKeyPair, ClusterStatus, CreatedTenant, JoinTokenInfo, LockStatus, Role, guard, keys, login,
     openapi::{self, Shape, shape},
     protection,
     state::AppState,
@@ -420,6 +420,72 @@ pub static ROUTES: &[Route] = &[
     },
     Route {
         method: Method::Get,
+        path: "/api/v1/lock",
+        id: "lock",
+        summary: "Whether this node has its keys, and what it waits for if it has not.",
+        access: Access::Anyone,
+        reason: "A locked node cannot check sessions, and must say what it waits for all the same.",
+        request: None,
+        answer: Answer::Json(200, shape::<LockStatus>()),
+        handler: || routing::get(keys::lock),
+    },
+    Route {
+        method: Method::Get,
+        path: "/api/v1/keys",
+        id: "keys",
+        summary: "The root key's version, who holds shares of it, and recovery shares given out.",
+        access: VIEWER,
+        reason: "Says how the cluster is kept, gives no key away; changes nothing.",
+        request: None,
+        answer: Answer::Json(200, shape::<keys::KeysStatus>()),
+        handler: || routing::get(keys::show),
+    },
+    Route {
+        method: Method::Post,
+        path: "/api/v1/keys/threshold",
+        id: "set_threshold",
+        summary: "Sets how many nodes' shares give the root; the root is split anew.",
+        access: OPERATOR,
+        reason: "Decides how many stolen nodes are too many.",
+        request: Some(shape::<keys::NewThreshold>()),
+        answer: Answer::Nothing,
+        handler: || routing::post(keys::set_threshold),
+    },
+    Route {
+        method: Method::Post,
+        path: "/api/v1/keys/recovery-shares",
+        id: "issue_recovery",
+        summary: "Makes recovery shares for operators, shown this one time.",
+        access: OPERATOR,
+        reason: "Enough of them are the root key.",
+        request: Some(shape::<keys::NewRecovery>()),
+        answer: Answer::Json(201, shape::<keys::RecoveryShares>()),
+        handler: || routing::post(keys::issue_recovery),
+    },
+    Route {
+        method: Method::Post,
+        path: "/api/v1/keys/rotation",
+        id: "rotate_root",
+        summary: "Puts a new root key in the place of the current one; recovery shares lose their worth.",
+        access: OPERATOR,
+        reason: "Changes what everything is wrapped by.",
+        request: None,
+        answer: Answer::Nothing,
+        handler: || routing::post(keys::rotate_root),
+    },
+    Route {
+        method: Method::Post,
+        path: "/api/v1/tenants/{name}/key-rotation",
+        id: "rotate_tenant_key",
+        summary: "Adds a version to a tenant's key, which wraps from then on; nothing is rewritten.",
+        access: OPERATOR,
+        reason: "Changes what a tenant's new data is wrapped by.",
+        request: None,
+        answer: Answer::Nothing,
+        handler: || routing::post(keys::rotate_tenant),
+    },
+    Route {
+        method: Method::Get,
         path: "/api/v1/openapi.json",
         id: "openapi",
         summary: "This description.",
@@ -446,7 +512,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_row_gives_its_reason_and_only_four_are_open() {
+    fn every_row_gives_its_reason_and_only_five_are_open() {
         let mut ids = BTreeSet::new();
         for route in ROUTES {
             assert!(ids.insert(route.id), "{} twice", route.id);
@@ -454,7 +520,7 @@ mod tests {
         }
         let open: Vec<_> =
             ROUTES.iter().filter(|route| route.access == Access::Anyone).map(|r| r.id).collect();
-        assert_eq!(open, ["healthz", "readyz", "ca", "login"]);
+        assert_eq!(open, ["healthz", "readyz", "ca", "login", "lock"]);
     }
 
     #[test]

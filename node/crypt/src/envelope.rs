@@ -18,10 +18,10 @@ use aes_gcm::{
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use crate::{CryptError, derive::derive, secret::random_array};
+use crate::{CryptError, derive::derive, labels, secret::random_array};
 
 const VERSION: u8 = 1;
-const SALT_SIZE: usize = 24;
+pub(crate) const SALT_SIZE: usize = 24;
 const COMMITMENT_SIZE: usize = 32;
 const TAG_SIZE: usize = 16;
 const HEADER_SIZE: usize = 1 + SALT_SIZE + COMMITMENT_SIZE;
@@ -35,7 +35,7 @@ pub fn seal(key: &[u8; 32], purpose: &'static str, context: &[u8], secret: &[u8]
     seal_salted(key, purpose, context, secret, random_array())
 }
 
-fn seal_salted(
+pub(crate) fn seal_salted(
     key: &[u8; 32],
     purpose: &'static str,
     context: &[u8],
@@ -80,7 +80,7 @@ pub fn open(
 }
 
 fn derived(key: &[u8; 32], purpose: &'static str, salt: &[u8]) -> Zeroizing<[u8; 64]> {
-    derive(key, salt, &[b"holdfast envelope v1 ", purpose.as_bytes()])
+    derive(key, salt, &[labels::ENVELOPE, purpose.as_bytes()])
 }
 
 fn cipher(derived: &[u8; 64]) -> Aes256Gcm {

@@ -1,32 +1,48 @@
 //! Key hierarchy, AEAD envelopes and key wrapping. No other crate holds a cipher.
 //!
 //! ```text
-//! cluster root key (random)
-//!   wraps  tenant key (random, one a tenant)
+//! root key of an epoch (random; split over the nodes)
+//!   wraps  cluster key (random; seals the cluster's own secrets)
+//!   wraps  tenant key (random, one a tenant, in versions)
 //!            derives  metadata key  (HKDF, seals record manifests and commands of the catalog)
 //!                       wraps  file key  (random, one a database file; seals its pages)
-//!            wraps    object key    (random, one a body: an object's content or one part)
+//!            wraps    body key      (random, one a body: an object's content or one part)
 //!                       (inside: under an outer key, a customer's or a named one, where one was asked for)
 //!                       seals  cells of that body, nonce = (stripe, cell) counted under a key used once
 //! ```
 //!
 //! AES-256-GCM throughout (NIST SP 800-38D); HKDF-SHA-256 for derivation (RFC 5869). Bulk sealing runs on
 //! `ring`; wrapping runs on `aes-gcm`, and each checks the other in tests (`docs/decisions/0001-crypto.md`).
+//! Every label, layout and limit stands in one table in `docs/keys.md`; golden vectors and a second
+//! implementation in Python hold them fast.
 
 #![forbid(unsafe_code)]
 
 mod body;
 mod derive;
 mod envelope;
+mod labels;
 mod metadata;
 mod outer;
+mod passphrase;
+mod root;
 mod secret;
+mod shamir;
+mod tenant;
+#[cfg(test)]
+mod vectors;
+#[cfg(test)]
+mod wycheproof_tests;
 
-pub use body::{BodyContext, BodyKey, CellAddress, SealedBodyKey};
+pub use body::{BodyContext, BodyKey, BodySealer, CellAddress, SealedBodyKey, StripeSealer};
 pub use envelope::{OVERHEAD as ENVELOPE_OVERHEAD, open, seal};
 pub use metadata::{CommandCipher, FileKey, PAGE_RESERVE, PageAddress, PageSealer};
 pub use outer::{KEY_CHECK_SIZE, KeyCheck, Outer, OuterKey};
-pub use secret::{MetadataKey, RootKey, TenantKey, random_array};
+pub use passphrase::PassphraseKey;
+pub use root::{Root, epoch_of};
+pub use secret::{ClusterKey, MetadataKey, RootKey, random_array};
+pub use shamir::{SECRET_SIZE, Share, combine, split};
+pub use tenant::{TENANT_KEY_VERSIONS_MAX, TenantKey};
 
 /// A refusal to open something. Says what was refused, never why in cryptographic detail.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -37,7 +53,7 @@ pub enum CryptError {
     /// Too short, or of a version this release does not know.
     #[error("{0} is not an envelope this release knows")]
     Malformed(&'static str),
-    /// A counter under this key is used up.
-    #[error("{0} is past its limit under one key")]
+    /// A counter under this key is used up, or a number is out of range.
+    #[error("{0} is past its limit")]
     Limit(&'static str),
 }

@@ -68,7 +68,7 @@ impl TenantKey {
     /// The tenant's named key `id`. Whether there is one of that name is decided above.
     #[must_use]
     pub fn named(&self, id: &str) -> OuterKey {
-        OuterKey(derive(self.expose(), b"", &[b"holdfast named key v1 ", id.as_bytes()]))
+        OuterKey(derive(self.first(), b"", &[b"holdfast named key v1 ", id.as_bytes()]))
     }
 }
 

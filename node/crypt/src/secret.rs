@@ -2,7 +2,10 @@
 
 use std::fmt;
 
+use holdfast_model::KeyId;
 use zeroize::Zeroizing;
+
+use crate::{derive::derive, labels};
 
 /// Fresh bytes from the kernel (getrandom(2)).
 ///
@@ -17,7 +20,7 @@ pub fn random_array<const N: usize>() -> [u8; N] {
 }
 
 macro_rules! key {
-    ($(#[$doc:meta])* $name:ident) => {
+    ($(#[$doc:meta])* $name:ident, $kind:literal) => {
         $(#[$doc])*
         #[derive(Clone)]
         pub struct $name(Zeroizing<[u8; 32]>);
@@ -40,6 +43,12 @@ macro_rules! key {
             pub fn expose(&self) -> &[u8; 32] {
                 &self.0
             }
+
+            /// The public name of this key.
+            #[must_use]
+            pub fn id(&self) -> KeyId {
+                KeyId::from_bytes(*derive(&self.0, b"", &[labels::KEY_ID, $kind]))
+            }
         }
 
         impl fmt::Debug for $name {
@@ -51,16 +60,19 @@ macro_rules! key {
 }
 
 key!(
-    /// The cluster's root key. Wraps tenant keys and the cluster's own secrets.
-    RootKey
+    /// The bytes of a root key. What it does, it does as a [`Root`](crate::Root).
+    RootKey,
+    b"root"
 );
 key!(
-    /// One tenant's key. Destroying it destroys the tenant.
-    TenantKey
+    /// Seals the cluster's own secrets; wrapped by the root, so that a new root re-wraps one key.
+    ClusterKey,
+    b"cluster"
 );
 key!(
     /// What seals a tenant's metadata; derived from the tenant's key.
-    MetadataKey
+    MetadataKey,
+    b"metadata"
 );
 
 #[cfg(test)]
@@ -71,5 +83,13 @@ mod tests {
     fn keys_do_not_print_themselves() {
         let key = RootKey::from_bytes([0xab; 32]);
         assert_eq!(format!("{key:?}"), "RootKey(..)");
+    }
+
+    #[test]
+    fn names_tell_keys_and_kinds_apart() {
+        let id = RootKey::from_bytes([1; 32]).id();
+        assert_eq!(id, RootKey::from_bytes([1; 32]).id());
+        assert_ne!(id, RootKey::from_bytes([2; 32]).id());
+        assert_ne!(id, ClusterKey::from_bytes([1; 32]).id());
     }
 }

@@ -37,6 +37,9 @@ pub struct NodeConfig {
     /// Memory for payload buffers.
     #[serde(default = "default_buffer_memory")]
     pub buffer_memory: ByteCount,
+    /// What keeps this node's share of the root key from whoever holds its disk.
+    #[serde(default, skip_serializing_if = "Unlock::is_default")]
+    pub unlock: Unlock,
     /// Found a cluster with this node as its first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bootstrap: Option<Bootstrap>,
@@ -62,6 +65,28 @@ const DAY_SECONDS: u64 = 24 * 3600;
 impl Default for S3Settings {
     fn default() -> Self {
         Self { day_seconds: DAY_SECONDS }
+    }
+}
+
+/// What protects a node's share of the root key on its state disk. Chosen when the node founds or joins.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unlock {
+    /// The mode of its file, 0600. Whoever holds the disk holds the share; in a cluster of one node that is
+    /// the whole root.
+    #[default]
+    File,
+    /// A passphrase, by argon2id.
+    Passphrase {
+        /// Where it is read when the node starts. When nothing is there, an operator enters it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        file: Option<PathBuf>,
+    },
+}
+
+impl Unlock {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
     }
 }
 

@@ -145,6 +145,14 @@ id_128!(
     /// One multipart upload. Time-ordered.
     UploadId, "upload"
 );
+id_128!(
+    /// One splitting of a root key into shares. Shares of different splittings do not fit together.
+    SplitId, "split"
+);
+id_128!(
+    /// The public name of a key: tells keys apart and gives nothing away about them.
+    KeyId, "key"
+);
 id_time_ordered!(StripeId);
 id_time_ordered!(VersionId);
 id_time_ordered!(UploadId);
@@ -200,6 +208,10 @@ id_number!(
 id_number!(
     /// A version of the cluster's membership.
     Epoch, u64, "e"
+);
+id_number!(
+    /// A version of the cluster's root key.
+    RootEpoch, u32, "root"
 );
 id_number!(
     /// A version of a shard's place: counts up each time the shard is written anew.

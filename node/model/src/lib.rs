@@ -16,8 +16,8 @@ pub mod table;
 pub mod units;
 
 pub use ids::{
-    BucketId, ClusterId, DatabaseId, DriveId, Epoch, Generation, GroupId, NodeId, PartitionId, ShardId,
-    ShardIndex, StripeId, TenantId, UploadId, VersionId,
+    BucketId, ClusterId, DatabaseId, DriveId, Epoch, Generation, GroupId, KeyId, NodeId, PartitionId,
+    RootEpoch, ShardId, ShardIndex, SplitId, StripeId, TenantId, UploadId, VersionId,
 };
 pub use level::{Geometry, Level};
 pub use units::{ByteCount, UnixMillis};

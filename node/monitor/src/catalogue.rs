@@ -45,6 +45,7 @@ pub fn catalogue() -> Vec<Metric> {
         reading::RaftLogReading::METRICS,
         reading::PeerReading::METRICS,
         reading::BufferReading::METRICS,
+        reading::KeyReading::METRICS,
     ]
     .concat();
     all.sort_by_key(|metric| metric.name);

@@ -28,7 +28,7 @@ use prometheus::{Registry, TextEncoder, proto::MetricFamily};
 pub use catalogue::{Kind, Metric, catalogue};
 pub use reading::{
     BufferReading, CatalogCopyReading, DebtReading, DriveErrors, DriveLabels, DriveReading, DriveState,
-    PeerReading, RaftGroupReading, RaftLogReading, StripeReading,
+    KeyReading, PeerReading, RaftGroupReading, RaftLogReading, StripeReading,
 };
 pub use s3::{S3Metrics, S3Request};
 pub use sample::Sample;
@@ -143,6 +143,7 @@ mod tests {
             sample.raft_log(&RaftLogReading { flushes: 11, ..RaftLogReading::default() });
             sample.peer(NodeId::new(2), &PeerReading { connected: true, ..PeerReading::default() });
             sample.buffers(&BufferReading { budget_bytes: 256, available_bytes: 128 });
+            sample.keys(&KeyReading { root_epoch: 1, roots: 1, ..KeyReading::default() });
         });
         monitor
     }

@@ -237,3 +237,14 @@ reading! {
         available_bytes: u64 = Gauge "holdfast_buffer_available_bytes", "Part of the budget not in use. At 0 new requests wait.";
     }
 }
+
+reading! {
+    /// The keys of this node.
+    KeyReading, labels &[], {
+        locked: bool = Gauge "holdfast_keys_locked", "1 while this node does not have the root key: it serves shards and votes, and answers clients 503. The admin service says what it waits for.";
+        root_epoch: u64 = Gauge "holdfast_keys_root_epoch", "Version of the root key that wraps on this node, 0 while it is locked.";
+        roots: u64 = Gauge "holdfast_keys_roots", "Roots in memory. More than 1 while one takes the place of another.";
+        shares: u64 = Gauge "holdfast_keys_shares", "Shares of the root that were gathered last.";
+        shares_needed: u64 = Gauge "holdfast_keys_shares_needed", "Shares that give the root, 0 while none was seen.";
+    }
+}

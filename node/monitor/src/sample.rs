@@ -10,7 +10,8 @@ use crate::{
     catalogue::{Kind, Metric},
     reading::{
         BufferReading, CatalogCopyReading, DRIVE_STATE_AND_ERRORS, DebtReading, DriveErrors, DriveLabels,
-        DriveReading, DriveState, Figure, PeerReading, RaftGroupReading, RaftLogReading, StripeReading,
+        DriveReading, DriveState, Figure, KeyReading, PeerReading, RaftGroupReading, RaftLogReading,
+        StripeReading,
     },
 };
 
@@ -95,6 +96,11 @@ impl Sample {
     /// The payload buffers. Call once.
     pub fn buffers(&mut self, reading: &BufferReading) {
         self.add_all(BufferReading::METRICS, &[], &reading.figures());
+    }
+
+    /// The keys of this node. Call once.
+    pub fn keys(&mut self, reading: &KeyReading) {
+        self.add_all(KeyReading::METRICS, &[], &reading.figures());
     }
 
     pub(crate) fn build(&mut self, build: &BuildInfo) {

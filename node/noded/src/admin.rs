@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use holdfast_admin_api::{
     AccessKeyPair, AdminBackend, AdminError, AilingReplica, Capacity, ClusterStatus, CreatedTenant,
-    DriveState, DriveStatus, DriveUsage, GroupStatus, JoinTokenInfo, LevelStatus, NodeState, NodeStatus,
-    OperatorRecord, Readiness, Role, Secret, ServiceUrls, StripeShape, TenantStatus, WorkStatus,
+    DriveState, DriveStatus, DriveUsage, GroupStatus, JoinTokenInfo, KeyAdmin, LevelStatus, NodeState,
+    NodeStatus, OperatorRecord, Readiness, Role, Secret, ServiceUrls, StripeShape, TenantStatus, WorkStatus,
 };
 use holdfast_consensus::Consensus;
 use holdfast_control::{Command, ControlView, DriveState as StandingOfDrive, Refusal, TenantState};
@@ -18,11 +18,12 @@ use holdfast_store::{DriveReport, DriveReportState, Health};
 use crate::{
     control::{Control, now},
     groups::Ward,
+    key_admin::Keys,
     tenants, work,
 };
 
 /// What an operator is told to wait when there is no quorum.
-const RETRY_AFTER: Duration = Duration::from_secs(2);
+pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// The admin API's view of this node.
 #[derive(Debug)]
@@ -45,6 +46,8 @@ pub struct Admin {
     pub session_key: [u8; 32],
     /// Objects, for their workers.
     pub objects: Arc<ObjectService>,
+    /// Keys of the cluster.
+    pub keys: Keys,
 }
 
 pub(crate) fn internal(doing: &str, error: anyhow::Error) -> AdminError {
@@ -392,6 +395,10 @@ impl AdminBackend for Admin {
             .await
             .map_err(|error| unavailable(&error))?
             .map_err(|refusal| refused(&refusal))
+    }
+
+    fn keys(&self) -> &dyn KeyAdmin {
+        &self.keys
     }
 
     fn session_key(&self) -> [u8; 32] {

@@ -1,11 +1,10 @@
-//! Lets nodes in: judges a join request by its token, gives it a number, a certificate and the root key.
+//! Lets nodes in: judges a join request by its token, gives it a number and a certificate. The root it then
+//! unlocks as every member does, from the members' shares.
 
 use std::{sync::Arc, time::SystemTime};
 
 use anyhow::{Context, Result};
 use holdfast_control::{Command, NodeState, RegisterNode, Response, ServiceAddresses};
-use holdfast_crypt::RootKey;
-use holdfast_keyring::Keyring;
 use holdfast_model::{ClusterId, NodeId, UnixMillis};
 use holdfast_peer::{
     Refusal,
@@ -14,7 +13,6 @@ use holdfast_peer::{
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use zeroize::Zeroizing;
 
 use crate::control::{Control, now};
 
@@ -24,7 +22,6 @@ const REPLACEMENT_TOKEN_MILLIS: u64 = 10 * 60 * 1000;
 /// What a node is given beside its certificate. Travels inside the TLS session of its admission.
 #[derive(Serialize, Deserialize)]
 pub struct GrantExtras {
-    root_key: [u8; 32],
     /// Catalog groups of the cluster.
     pub catalog_groups: u32,
 }
@@ -34,11 +31,8 @@ impl GrantExtras {
     ///
     /// # Errors
     /// When the peer is of another release.
-    pub fn parse(bytes: &[u8]) -> Result<(RootKey, u32)> {
-        let extras: Self = postcard::from_bytes(bytes)
-            .context("the grant does not parse; is the peer of another release?")?;
-        let key = Zeroizing::new(extras.root_key);
-        Ok((RootKey::from_bytes(*key), extras.catalog_groups))
+    pub fn parse(bytes: &[u8]) -> Result<Self> {
+        postcard::from_bytes(bytes).context("the grant does not parse; is the peer of another release?")
     }
 }
 
@@ -47,15 +41,14 @@ impl GrantExtras {
 pub struct Admission {
     cluster: ClusterId,
     control: Control,
-    keyring: Arc<Keyring>,
     ca: Arc<Ca>,
 }
 
 impl Admission {
     /// Signs with `ca` and asks the control group about tokens.
     #[must_use]
-    pub fn new(cluster: ClusterId, control: Control, keyring: Arc<Keyring>, ca: Arc<Ca>) -> Self {
-        Self { cluster, control, keyring, ca }
+    pub fn new(cluster: ClusterId, control: Control, ca: Arc<Ca>) -> Self {
+        Self { cluster, control, ca }
     }
 
     /// A join token for the node that takes the place of `node`, which lost its log.
@@ -97,7 +90,7 @@ impl Admission {
             .context("signing its certificate")?;
         let view = self.control.view().await?;
         let catalog_groups = view.cluster.as_ref().map(|c| c.catalog_groups).context("no cluster yet")?;
-        let extras = GrantExtras { root_key: *self.keyring.root().expose(), catalog_groups };
+        let extras = GrantExtras { catalog_groups };
         tracing::info!(target: "audit", %node, name = request.name, peer = %request.advertise_peer, "node admitted");
         Ok(Ok(JoinGrant {
             cluster: self.cluster,

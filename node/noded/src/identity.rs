@@ -4,9 +4,10 @@
 //! ```text
 //! state_dir/
 //!   identity.json      written last: a node with it belongs to a cluster
-//!   identity/          ca.der, and peer.pair: certificate and key in one file, so that they change together
+//!   identity/          ca.der; peer.pair and service.pair: certificate and key in one file, so that they
+//!                      change together
 //!   ca.pem             the cluster's CA for clients
-//!   keys/root.key      see holdfast-keyring
+//!   keys/shares        see holdfast-keyring
 //!   log/ catalog/ control/ snapshots/
 //! ```
 //!

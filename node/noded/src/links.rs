@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     comparison::{self, GroupDigest},
     groups::{Ailment, Groups},
+    keys::{Holder, KeyWord},
     orders::Orders,
 };
 
@@ -66,6 +67,8 @@ pub struct Word {
     pub ailments: Vec<Ailment>,
     /// The states of its replicas.
     pub digests: Vec<GroupDigest>,
+    /// Its shares of the root.
+    pub keys: KeyWord,
 }
 
 /// Answers peers. Parts are put in as they come up; until then their callers are told to come back.
@@ -81,12 +84,13 @@ pub struct NodeService {
     objects: OnceLock<Arc<ObjectService>>,
     comparison: Mutex<Comparison>,
     catalogs: OnceLock<HashMap<GroupId, CatalogReader>>,
+    holder: Arc<Holder>,
 }
 
 impl NodeService {
     /// A service with no part up yet.
     #[must_use]
-    pub fn new(node: NodeId, name: String, orders: Arc<Orders>) -> Self {
+    pub fn new(node: NodeId, name: String, orders: Arc<Orders>, holder: Arc<Holder>) -> Self {
         Self {
             name,
             node,
@@ -98,6 +102,7 @@ impl NodeService {
             objects: OnceLock::new(),
             comparison: Mutex::default(),
             catalogs: OnceLock::new(),
+            holder,
         }
     }
 
@@ -118,7 +123,7 @@ impl NodeService {
     pub fn word(&self) -> Word {
         let ailments = self.groups.get().map(|groups| groups.ailments()).unwrap_or_default();
         let digests = self.catalogs.get().map(comparison::digests).unwrap_or_default();
-        Word { report: self.report(), ailments, digests }
+        Word { report: self.report(), ailments, digests, keys: self.holder.word() }
     }
 
     /// Drives are up.

@@ -11,6 +11,9 @@ mod drains;
 mod drives;
 mod groups;
 mod identity;
+mod key_admin;
+mod keys;
+mod keys_cli;
 mod leaders;
 mod links;
 mod membership;
@@ -52,6 +55,11 @@ enum Command {
     },
     /// Rebuild the catalog of nodes that lost their state from the drives alone. No node may run.
     Recover(recover::Recover),
+    /// Try recovery shares, away from any node.
+    Keys {
+        #[command(subcommand)]
+        command: keys_cli::Keys,
+    },
 }
 
 fn main() -> ExitCode {
@@ -61,6 +69,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Node { config } => run_node(&config),
         Command::Recover(recover) => run_recover(recover),
+        Command::Keys { command } => command.run(),
     };
     match outcome {
         Ok(code) => code,

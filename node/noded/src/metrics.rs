@@ -8,13 +8,13 @@ use holdfast_gateway_s3::{Observer, RequestRecord};
 use holdfast_model::NodeId;
 use holdfast_monitor::{
     BufferReading, BuildInfo, CatalogCopyReading, DebtReading, DriveErrors, DriveLabels, DriveReading,
-    Monitor, PeerReading, RaftGroupReading, RaftLogReading, Sample, StripeReading,
+    KeyReading, Monitor, PeerReading, RaftGroupReading, RaftLogReading, Sample, StripeReading,
 };
 use holdfast_object::{ObjectService, journal::Journal};
 use holdfast_peer::PeerClient;
 use holdfast_store::Counters;
 
-use crate::{groups::Groups, node::Pools};
+use crate::{groups::Groups, keys::Unlocker, node::Pools};
 
 /// What is measured.
 #[derive(Debug)]
@@ -35,16 +35,30 @@ pub struct Parts {
     pub pools: Pools,
     /// Objects, for their workers.
     pub objects: Arc<ObjectService>,
+    /// The way to the root.
+    pub unlocker: Arc<Unlocker>,
+}
+
+const BUILD: BuildInfo = BuildInfo {
+    version: env!("CARGO_PKG_VERSION"),
+    revision: match option_env!("HOLDFAST_REVISION") {
+        Some(revision) => revision,
+        None => "unknown",
+    },
+};
+
+/// The monitor of a locked node: that it is, and what it waits for.
+#[must_use]
+pub fn of_locked(unlocker: Arc<Unlocker>) -> Arc<Monitor> {
+    let monitor = Arc::new(Monitor::new(BUILD));
+    monitor.register_source(move |sample| keys(&unlocker, sample));
+    monitor
 }
 
 /// A monitor over `parts`.
 #[must_use]
 pub fn monitor(parts: Parts) -> Arc<Monitor> {
-    let build = BuildInfo {
-        version: env!("CARGO_PKG_VERSION"),
-        revision: option_env!("HOLDFAST_REVISION").unwrap_or("unknown"),
-    };
-    let monitor = Arc::new(Monitor::new(build));
+    let monitor = Arc::new(Monitor::new(BUILD));
     monitor.register_source(move |sample| {
         drives(&parts, sample);
         groups(&parts, sample);
@@ -53,6 +67,7 @@ pub fn monitor(parts: Parts) -> Arc<Monitor> {
         catalog_copy(&parts, sample);
         debts(&parts, sample);
         buffers(&parts, sample);
+        keys(&parts.unlocker, sample);
     });
     monitor
 }
@@ -174,6 +189,17 @@ fn debts(parts: &Parts, sample: &mut Sample) {
         };
         sample.debt(partition, &reading);
     }
+}
+
+fn keys(unlocker: &Unlocker, sample: &mut Sample) {
+    let (status, keyring) = (unlocker.status(), &unlocker.holder.keyring);
+    sample.keys(&KeyReading {
+        locked: keyring.is_locked(),
+        root_epoch: keyring.current().map_or(0, |root| u64::from(root.epoch().get())),
+        roots: keyring.epochs().len() as u64,
+        shares: u64::from(status.shares),
+        shares_needed: u64::from(status.shares_needed.unwrap_or(0)),
+    });
 }
 
 fn buffers(parts: &Parts, sample: &mut Sample) {

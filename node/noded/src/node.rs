@@ -1,12 +1,12 @@
 //! A node from its configuration to serving, and back down in order.
 //!
 //! ```text
-//! identity (load, bootstrap or join) -> peer links -> consensus, groups -> drives -> store -> objects
-//!   -> certificate -> admin, metrics, S3
+//! identity (load, bootstrap or join) -> peer links -> consensus, groups -> drives -> store
+//!   -> unlocked -> objects -> certificate -> admin, metrics, S3
 //! ```
 //!
-//! Order matters: links come first so that peers find this node while it starts; gateways come last, when
-//! what they need answers.
+//! Order matters: links come first so that peers find this node while it starts; whatever needs no key
+//! comes before the root is waited for; gateways come last, when what they need answers.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -19,12 +19,17 @@ use std::{
 use anyhow::{Context, Result, bail};
 use holdfast_catalog::{CatalogMachine, CatalogReader, MetadataKeys};
 use holdfast_consensus::{Consensus, ConsensusError, ConsensusOptions, LogError};
-use holdfast_control::{Command, ControlMachine, DriveEntry, RegisterNode, Response, ServiceAddresses};
-use holdfast_crypt::{RootKey, random_array};
+use holdfast_control::{
+    Command, ControlMachine, DriveEntry, KeyCommand, RegisterNode, Response, ServiceAddresses, Splitting,
+};
+use holdfast_crypt::{ClusterKey, Root, random_array};
 use holdfast_drive::{Drive, DriveOptions};
 use holdfast_gateway_s3::S3Gateway;
-use holdfast_keyring::Keyring;
-use holdfast_model::{ByteCount, ClusterId, GroupId, NodeId, config::NodeConfig};
+use holdfast_keyring::{Keyring, ShareStore, deal};
+use holdfast_model::{
+    ByteCount, ClusterId, GroupId, NodeId, RootEpoch, SplitId,
+    config::{NodeConfig, Unlock},
+};
 use holdfast_object::{
     Directory, ObjectService, StripeIo,
     journal::{Journal, JournalParts, Owner},
@@ -38,7 +43,7 @@ use holdfast_peer::{
 use holdfast_ring::BufferPool;
 use holdfast_store::{Counters, Findings, Health, ReadMemory, Shards};
 use parking_lot::Mutex;
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{net::TcpListener, sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -50,6 +55,8 @@ use crate::{
     drives::open_drives,
     groups::{Groups, LostLog, Ward},
     identity::{Credentials, Identity, write_durably},
+    key_admin::Keys,
+    keys::{Front, Holder, KeySteward, KeyWatch, Retirement, Unlocker, passphrase_of},
     leaders::Leaders,
     links::{NodeService, RaftTransport},
     membership::Steward,
@@ -70,6 +77,12 @@ const CA_KEY: &str = "ca key";
 
 /// Name under which the session key is sealed in the control state.
 const SESSION_KEY: &str = "session key";
+
+/// The first root's epoch.
+const FIRST_ROOT: RootEpoch = RootEpoch::new(1);
+
+/// How long a node waits for its keys in silence, before it answers clients that it is locked.
+const LOCKED_AFTER: Duration = Duration::from_secs(1);
 
 /// The node that founds a cluster.
 const FIRST_NODE: NodeId = NodeId::new(1);
@@ -107,7 +120,7 @@ pub async fn run(config: NodeConfig) -> Result<()> {
     let stop = CancellationToken::new();
     let signals = tokio::spawn(stop_on_signal(stop.clone()));
     let mut founding = match Credentials::load(&config.state_dir)? {
-        Some(credentials) => Founding { credentials, keyring: None, members: Vec::new() },
+        Some(credentials) => Founding { credentials, root: None, members: Vec::new() },
         None => found_or_join(&config, &stop).await?,
     };
     let outcome = loop {
@@ -166,8 +179,8 @@ async fn stop_on_signal(stop: CancellationToken) {
 /// What a node starts from.
 struct Founding {
     credentials: Credentials,
-    /// Present when it was just made or received.
-    keyring: Option<Keyring>,
+    /// Present when it was just made.
+    root: Option<Root>,
     /// Members a joiner was told of: it must be able to answer them before it has their state.
     members: Vec<(NodeId, SocketAddr)>,
 }
@@ -188,7 +201,7 @@ async fn found_or_join(config: &NodeConfig, stop: &CancellationToken) -> Result<
     Ok(founding)
 }
 
-/// Joins by `peers`; what was granted is not stored yet, except the root key.
+/// Joins by `peers`; what was granted is not stored yet.
 async fn join_with(
     config: &NodeConfig,
     peers: &[SocketAddr],
@@ -208,15 +221,13 @@ async fn join_with(
         () = stop.cancelled() => bail!("stopped while joining"),
         granted = join(peers, token, applicant, JOIN_PATIENCE) => granted.context("joining")?,
     };
-    let (root, catalog_groups) = GrantExtras::parse(&grant.extras)?;
-    let keyring = Keyring::new(grant.cluster, root);
-    keyring.store(&config.state_dir)?;
+    let GrantExtras { catalog_groups } = GrantExtras::parse(&grant.extras)?;
     let identity =
         Identity { cluster: grant.cluster, node: grant.node, name: config.name.clone(), catalog_groups };
     let credentials =
         Credentials { identity, ca: grant.ca, certificate: grant.certificate, key: proven.key().clone() };
     tracing::info!(cluster = %grant.cluster, node = %grant.node, "admitted");
-    Ok(Founding { credentials, keyring: Some(keyring), members: grant.members })
+    Ok(Founding { credentials, root: None, members: grant.members })
 }
 
 /// The first node makes the cluster's id, CA and root key.
@@ -227,16 +238,35 @@ fn bootstrap_identity(config: &NodeConfig, catalog_groups: u32, cluster_name: &s
     let key = NodeKey::generate().context("making a peer key")?;
     let certificate =
         ca.issue_peer(key.request(), FIRST_NODE, now).context("signing the peer certificate")?;
-    let keyring = Keyring::new(cluster, RootKey::generate());
-    keyring.store(&config.state_dir)?;
+    // Until others join the only share is the root itself; what protects it, the configuration says.
+    let root = Root::generate(cluster, FIRST_ROOT);
+    let store = open_shares(config, cluster, true)?;
+    let [share] = deal(&root, SplitId::from_bytes(random_array()), None, 1, 1)?
+        .try_into()
+        .map_err(|_| anyhow::anyhow!("one share was to be dealt"))?;
+    store.add(share).context("keeping the first share of the root")?;
     // The CA's key must outlive a crash before the control group has it.
-    write_durably(&sealed_ca_path(&config.state_dir), &keyring.seal_secret(CA_KEY, ca.key().der()), 0o600)?;
+    write_durably(&sealed_ca_path(&config.state_dir), &root.seal_record(CA_KEY, ca.key().der()), 0o600)?;
     let identity = Identity { cluster, node: FIRST_NODE, name: config.name.clone(), catalog_groups };
     let credentials =
         Credentials { identity, ca: ca.certificate().clone(), certificate, key: key.private_key().clone() };
     credentials.store(&config.state_dir)?;
     tracing::info!(%cluster, name = cluster_name, "founding a cluster");
-    Ok(Founding { credentials, keyring: Some(keyring), members: Vec::new() })
+    Ok(Founding { credentials, root: Some(root), members: Vec::new() })
+}
+
+/// This node's shares. `begins`: it founds or joins now, so what is to protect them must be at hand.
+fn open_shares(config: &NodeConfig, cluster: ClusterId, begins: bool) -> Result<ShareStore> {
+    let passphrase = passphrase_of(&config.unlock)?;
+    let is_new = begins && !ShareStore::exists(&config.state_dir);
+    if is_new && passphrase.is_none() && config.unlock != Unlock::File {
+        bail!(
+            "this node's share of the root is to be sealed under a passphrase, and the file that the \
+             configuration names for it is not there: it is needed once, when the node founds or joins"
+        );
+    }
+    let passphrase = passphrase.as_ref().map(|passphrase| passphrase.as_slice());
+    ShareStore::open(&config.state_dir, cluster, passphrase).context("this node's shares of the root")
 }
 
 fn sealed_ca_path(state_dir: &Path) -> PathBuf {
@@ -255,21 +285,27 @@ struct Node {
 
 impl Node {
     async fn start(config: NodeConfig, founding: Founding, stop: &CancellationToken) -> Result<Self> {
-        let Founding { credentials, keyring, members } = founding;
+        let Founding { credentials, root, members } = founding;
         let identity = credentials.identity.clone();
         let (cluster, own) = (identity.cluster, identity.node);
         tracing::info!(%cluster, node = %own, name = identity.name, version = env!("CARGO_PKG_VERSION"), "starting");
-        let keyring = match keyring {
-            Some(keyring) => keyring,
-            None => Keyring::load(&config.state_dir, cluster)?,
+        let keyring = Arc::new(Keyring::locked(cluster));
+        if let Some(root) = root {
+            keyring.add_root(root);
+        }
+        let store = {
+            let (config, begins) = (config.clone(), !members.is_empty());
+            // argon2id takes its time.
+            tokio::task::spawn_blocking(move || open_shares(&config, cluster, begins)).await??
         };
-        let keyring = Arc::new(keyring);
+        let holder = Arc::new(Holder { store: Arc::new(store), keyring: Arc::clone(&keyring) });
         let pools = Pools::new(config.buffer_memory)?;
         let mut tasks = JoinSet::new();
 
         // Peer links.
-        let orders = Arc::new(Orders::default());
-        let service = Arc::new(NodeService::new(own, identity.name.clone(), Arc::clone(&orders)));
+        let orders = Arc::new(Orders::new(Arc::clone(&holder)));
+        let service =
+            Arc::new(NodeService::new(own, identity.name.clone(), Arc::clone(&orders), Arc::clone(&holder)));
         let peer_identity = PeerIdentity::new(
             credentials.ca.clone(),
             credentials.certificate.clone(),
@@ -288,8 +324,8 @@ impl Node {
         .with_context(|| format!("listening for peers on {}", config.listen.peer))?;
         let server = Arc::new(server);
         let peers = PeerClient::new(peer_identity, pools.drive.clone());
-        for (node, address) in members.into_iter().filter(|(node, _)| *node != own) {
-            peers.set_address(node, address);
+        for (node, address) in members.iter().filter(|(node, _)| *node != own) {
+            peers.set_address(*node, *address);
         }
 
         // Consensus and its groups.
@@ -320,16 +356,28 @@ impl Node {
         let control = Control::new(Arc::clone(&consensus), control_reader.clone());
         let (health, ward) = (Arc::new(Health::default()), Arc::new(Ward::default()));
         let comparison = Arc::new(Comparison::default());
+        let watch = KeyWatch::default();
         let poller = Poller {
             peers: peers.clone(),
             server: Arc::clone(&server),
             health: Arc::clone(&health),
             ward: Arc::clone(&ward),
             comparison: Arc::clone(&comparison),
+            keys: watch.clone(),
             service: Arc::clone(&service),
         };
         poller.cut_off_removed(&control.view().await?);
         tasks.spawn(poller.run(control_reader.clone(), stop.clone()));
+        let unlocker = Arc::new(Unlocker {
+            holder: Arc::clone(&holder),
+            peers: peers.clone(),
+            control: control_reader.clone(),
+            members: members.iter().map(|(node, _)| *node).collect(),
+            own,
+            name: identity.name.clone(),
+            state: Mutex::default(),
+            wake: Notify::new(),
+        });
         let groups = Arc::new(Groups::new(Arc::clone(&consensus)));
         let metadata_keys = LiveMetadataKeys::new(Arc::clone(&keyring), control_reader.clone());
         let closing = (Arc::clone(&metadata_keys), stop.clone());
@@ -342,31 +390,17 @@ impl Node {
             journal.keep(GroupId::CONTROL, control_machine, |_| Some(Owner::Cluster), control_files);
         let started = async {
             groups.start(GroupId::CONTROL, control_machine).await?;
-            // Catalogs may have to wait for keys that the control group still has to learn of.
             service.serve_consensus(Arc::clone(&consensus), Arc::clone(&groups));
-            let count = identity.catalog_groups;
-            start_catalogs(&groups, &journal, &config.state_dir, count, metadata_keys as _).await
+            anyhow::Ok(())
         };
-        let catalogs = match started.await {
-            Ok(catalogs) => catalogs,
-            Err(error) => {
-                tasks.shutdown().await;
-                server.shutdown().await;
-                // The first error is the one to tell.
-                let _ = consensus.shutdown().await;
-                return Err(error);
-            }
-        };
-        tasks.spawn(Arc::clone(&groups).watch(stop.clone()));
-        service.serve_catalogs(catalogs.clone());
-        let (node_groups, readers) = (Arc::clone(&groups), catalogs.clone());
-        tasks.spawn(comparison.run(own, Arc::clone(&consensus), node_groups, readers, stop.clone()));
-        let control_runs = consensus.status(GroupId::CONTROL).is_some();
-        if own == FIRST_NODE && config.bootstrap.is_some() && control_runs {
-            found(&config, &identity, &consensus, &control, &keyring)
-                .await
-                .context("founding the cluster")?;
+        if let Err(error) = started.await {
+            tasks.shutdown().await;
+            server.shutdown().await;
+            // The first error is the one to tell.
+            let _ = consensus.shutdown().await;
+            return Err(error);
         }
+        tasks.spawn(Arc::clone(&groups).watch(stop.clone()));
 
         // Drives.
         let drives = {
@@ -377,11 +411,42 @@ impl Node {
         service.serve_shards(Arc::clone(&shards));
         health.heard(service.report(), Instant::now());
 
+        // Keys. Peers have been served since their parts came up; clients hear that this node is locked.
+        tasks.spawn(Arc::clone(&unlocker).run(stop.clone()));
+        if tokio::time::timeout(LOCKED_AFTER, unlocker.unlocked(stop)).await.is_err() {
+            tracing::warn!(waits_for = unlocker.status().detail, "this node is locked");
+            let certificate = tls::last_shown(&credentials, &config.state_dir)?;
+            let front =
+                Front::open(&unlocker, &config.listen, &Arc::new(certificate.server_config())).await?;
+            let unlocked = unlocker.unlocked(stop).await;
+            front.close().await;
+            unlocked?;
+        }
+
+        // Catalogs: their files open with tenants' keys.
+        let count = identity.catalog_groups;
+        let catalogs =
+            match start_catalogs(&groups, &journal, &config.state_dir, count, metadata_keys as _).await {
+                Ok(catalogs) => catalogs,
+                Err(error) => {
+                    tasks.shutdown().await;
+                    server.shutdown().await;
+                    let _ = consensus.shutdown().await;
+                    return Err(error);
+                }
+            };
+        service.serve_catalogs(catalogs.clone());
+        let (node_groups, readers) = (Arc::clone(&groups), catalogs.clone());
+        tasks.spawn(comparison.run(own, Arc::clone(&consensus), node_groups, readers, stop.clone()));
+        let control_runs = consensus.status(GroupId::CONTROL).is_some();
+        if own == FIRST_NODE && config.bootstrap.is_some() && control_runs {
+            found(&config, &identity, &consensus, &control, &holder).await.context("founding the cluster")?;
+        }
+
         // What needs the control state: wait until this replica has it.
         let ca = Arc::new(wait_for_cluster(&control, &keyring, &credentials.ca, stop).await?);
         let session_key = open_session_key(&control, &keyring).await?;
-        let admission =
-            Arc::new(Admission::new(cluster, control.clone(), Arc::clone(&keyring), Arc::clone(&ca)));
+        let admission = Arc::new(Admission::new(cluster, control.clone(), Arc::clone(&ca)));
         orders.serve_admission(Arc::clone(&admission));
         server.set_join_authority(admission);
         tasks.spawn(leave_when_told(orders, config.state_dir.clone(), own, stop.clone()));
@@ -448,6 +513,17 @@ impl Node {
             own,
         };
         tasks.spawn(leaders.run(stop.clone()));
+        let key_steward = Arc::new(KeySteward {
+            control: control.clone(),
+            consensus: Arc::clone(&consensus),
+            health: Arc::clone(&health),
+            watch: watch.clone(),
+            peers: peers.clone(),
+            holder,
+            retirement: Retirement { control: control.clone(), watch, journal: Arc::clone(&journal) },
+            own,
+        });
+        tasks.spawn(Arc::clone(&key_steward).run(stop.clone()));
 
         // Gateways.
         let names = service_names(&config);
@@ -459,9 +535,15 @@ impl Node {
             ca: Arc::clone(&ca),
         };
         tasks.spawn(peer_certificate.keep_fresh(stop.clone()));
-        let certificate = tls::issue(&ca, &names)?;
+        let certificate = tls::issue(&ca, &names, &config.state_dir)?;
         let tls_config = Arc::new(certificate.server_config());
-        tasks.spawn(tls::keep_fresh(certificate, Arc::clone(&ca), names, stop.clone()));
+        tasks.spawn(tls::keep_fresh(
+            certificate,
+            Arc::clone(&ca),
+            names,
+            config.state_dir.clone(),
+            stop.clone(),
+        ));
         let monitor = metrics::monitor(metrics::Parts {
             drives: drives.clone(),
             consensus: Arc::clone(&consensus),
@@ -471,17 +553,19 @@ impl Node {
             counters,
             pools: pools.clone(),
             objects: Arc::clone(&objects),
+            unlocker: Arc::clone(&unlocker),
         });
         let admin = Arc::new(Admin {
             name: identity.name.clone(),
             control,
             consensus: Arc::clone(&consensus),
-            health,
+            health: Arc::clone(&health),
             ward,
             keyring,
             ca,
             session_key,
             objects: Arc::clone(&objects),
+            keys: Keys { steward: key_steward, unlocker, health },
         });
         let admin_listener = listen(config.listen.admin, "admin").await?;
         let metrics_listener = listen(config.listen.metrics, "metrics").await?;
@@ -557,7 +641,7 @@ impl Pools {
     }
 }
 
-async fn listen(address: std::net::SocketAddr, what: &str) -> Result<TcpListener> {
+pub(crate) async fn listen(address: std::net::SocketAddr, what: &str) -> Result<TcpListener> {
     when_free(|| TcpListener::bind(address))
         .await
         .with_context(|| format!("listening for {what} on {address}"))
@@ -621,7 +705,7 @@ async fn leave_when_told(orders: Arc<Orders>, state_dir: PathBuf, own: NodeId, s
         () = stop.cancelled() => return,
         () = orders.farewell.notified() => {}
     }
-    match readmission::note_removed(&state_dir, own) {
+    match readmission::note_removed(&state_dir, own).and_then(|()| Ok(ShareStore::remove(&state_dir)?)) {
         Ok(()) => stop.cancel(),
         Err(error) => tracing::error!(error = format!("{error:#}"), "removed, and it could not be noted"),
     }
@@ -633,8 +717,9 @@ async fn found(
     identity: &Identity,
     consensus: &Consensus,
     control: &Control,
-    keyring: &Keyring,
+    holder: &Holder,
 ) -> Result<()> {
+    let keyring = &holder.keyring;
     let Some(bootstrap) = &config.bootstrap else { return Ok(()) };
     let done = control.view().await?.secrets.contains_key(SESSION_KEY);
     if done {
@@ -645,6 +730,7 @@ async fn found(
         consensus.initialize(GroupId::new(group), own.clone()).await.context("starting a group")?;
     }
     let sealed_ca = std::fs::read(sealed_ca_path(&config.state_dir)).context("reading the sealed CA key")?;
+    let ca_key = keyring.open_record(CA_KEY, &sealed_ca).context("the CA's key")?;
     let init = Command::InitCluster {
         cluster: identity.cluster,
         name: bootstrap.cluster_name.clone(),
@@ -665,14 +751,30 @@ async fn found(
         password_hash: bootstrap.operator_password_hash.clone(),
         role: "operator".to_owned(),
     };
-    let ca_key = Command::PutSecret { name: CA_KEY.to_owned(), sealed: sealed_ca };
+    let root = keyring.current().context("the first root")?;
+    let share = holder.store.shares().context("the first share of the root")?;
+    let split = share.shares().first().context("the first share of the root is not there")?.split;
+    let keys = Command::Keys(KeyCommand::Found {
+        epoch: root.epoch(),
+        root: root.id(),
+        splitting: Splitting { split, threshold: 1, holders: [(FIRST_NODE, 1)].into() },
+        cluster_key: root.wrap_cluster_key(&ClusterKey::generate()),
+        at: now(),
+    });
+    decide(control, &[init, operator, keys]).await?;
+    // The cluster key that was decided on: this may not be the first attempt.
+    tenants::learn(&control.view().await?, keyring);
     let session: [u8; 32] = random_array();
-    let session_key = Command::PutSecret {
-        name: SESSION_KEY.to_owned(),
-        sealed: keyring.seal_secret(SESSION_KEY, &session),
+    let secret = |name: &str, bytes: &[u8]| -> Result<Command> {
+        let sealed = keyring.seal_secret(name, bytes).with_context(|| format!("sealing the {name}"))?;
+        Ok(Command::PutSecret { name: name.to_owned(), sealed })
     };
-    for command in [init, operator, ca_key, session_key] {
-        match control.propose(&command).await? {
+    decide(control, &[secret(CA_KEY, &ca_key)?, secret(SESSION_KEY, &session)?]).await
+}
+
+async fn decide(control: &Control, commands: &[Command]) -> Result<()> {
+    for command in commands {
+        match control.propose(command).await? {
             Ok(Response::Done | Response::Registered(_)) => {}
             other => bail!("the control group answered {other:?}"),
         }
@@ -699,8 +801,10 @@ async fn wait_for_cluster(
     word.tick().await;
     loop {
         let view = control.view().await?;
+        tenants::learn(&view, keyring);
         if let Some(sealed) = view.secrets.get(CA_KEY)
             && view.secrets.contains_key(SESSION_KEY)
+            && keyring.cluster_key().is_ok()
         {
             let key = keyring.open_secret(CA_KEY, sealed).context("the CA's key")?;
             return Ca::from_der(certificate.clone(), PrivateKey::from_der(key)).context("the CA's key");

@@ -1,22 +1,24 @@
-//! What nodes ask of each other about membership, beside consensus itself.
+//! What nodes ask of each other about membership and keys, beside consensus itself.
 //!
 //! The leader of the control group tells a node to begin a group anew or that it has left the cluster; a
-//! node that lost its log asks any member for a token with which it takes its own place.
+//! node that lost its log asks any member for a token with which it takes its own place. A node that unlocks
+//! asks for shares of the root, and whoever splits it anew deals them.
 
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
+use holdfast_keyring::HeldShare;
 use holdfast_model::{GroupId, NodeId};
 use holdfast_peer::{Method, PeerClient, Refusal};
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use crate::{admission::Admission, groups::Groups};
+use crate::{admission::Admission, groups::Groups, keys::Holder};
 
 /// Version of the encoding, its first byte. Any change of it is a new version.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// How long an order may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,6 +40,10 @@ pub enum Order {
     Farewell,
     /// The sender lost its log: a token to take its own place with.
     ReplaceMe,
+    /// The sender unlocks: the receiver's shares of the root.
+    ShareWanted,
+    /// A share of a new splitting, to be kept durably.
+    TakeShare(HeldShare),
 }
 
 /// What is answered.
@@ -49,6 +55,8 @@ pub enum Answer {
     Nothing,
     /// A join token. Secret: travels inside TLS only.
     Token(String),
+    /// Shares of the root. Secret: travel inside TLS only.
+    Shares(Vec<HeldShare>),
 }
 
 /// Gives an order and waits for the answer.
@@ -70,8 +78,9 @@ fn decode<T: for<'a> Deserialize<'a>>(bytes: &[u8]) -> Result<T> {
 }
 
 /// Carries orders out. Parts are put in as they come up.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Orders {
+    holder: Arc<Holder>,
     groups: RwLock<Option<Arc<Groups>>>,
     admission: RwLock<Option<Arc<Admission>>>,
     /// Told when this node has left the cluster.
@@ -79,6 +88,12 @@ pub struct Orders {
 }
 
 impl Orders {
+    /// Orders about shares can be carried out from the start.
+    #[must_use]
+    pub fn new(holder: Arc<Holder>) -> Self {
+        Self { holder, groups: RwLock::default(), admission: RwLock::default(), farewell: Notify::new() }
+    }
+
     /// The groups are up.
     pub fn serve_groups(&self, groups: Arc<Groups>) {
         *self.groups.write() = Some(groups);
@@ -117,6 +132,13 @@ impl Orders {
             Order::ReplaceMe => {
                 let admission = self.admission.read().clone().context("admissions cannot be made yet")?;
                 Ok(Answer::Token(admission.replacement_token(from).await?))
+            }
+            Order::ShareWanted => Ok(Answer::Shares(self.holder.hand_out(from)?)),
+            Order::TakeShare(share) => {
+                let holder = Arc::clone(&self.holder);
+                // It is flushed before it is answered.
+                tokio::task::spawn_blocking(move || holder.take(from, share)).await??;
+                Ok(Answer::Done)
             }
         }
     }

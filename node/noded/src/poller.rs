@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     comparison::Comparison,
     groups::Ward,
+    keys::KeyWatch,
     links::{NodeService, Word},
 };
 
@@ -44,6 +45,8 @@ pub struct Poller {
     pub ward: Arc<Ward>,
     /// Which states the replicas have.
     pub comparison: Arc<Comparison>,
+    /// Where words about shares go.
+    pub keys: KeyWatch,
     /// This node's own word.
     pub service: Arc<NodeService>,
 }
@@ -97,6 +100,7 @@ impl Poller {
     }
 
     fn hear(&self, word: Word, leaves: bool) {
+        self.keys.heard(word.report.node, word.keys);
         self.ward.heard(word.report.node, word.ailments);
         self.comparison.heard(word.report.node, word.digests);
         // Whoever leaves takes no new shards.
@@ -130,6 +134,7 @@ impl Poller {
                     self.health.forget(*node);
                     self.ward.forget(*node);
                     self.comparison.forget(*node);
+                    self.keys.forget(*node);
                     if record.state == NodeState::Removed {
                         self.peers.remove(*node);
                     } else {

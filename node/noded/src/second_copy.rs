@@ -21,7 +21,7 @@ fn secret_name(id: &StripeId) -> String {
 
 /// Seals for the journal of a running node.
 pub struct LiveKeys {
-    /// The root.
+    /// The roots.
     pub keyring: Arc<Keyring>,
     /// Tenants' keys.
     pub directory: Arc<Directory>,
@@ -30,14 +30,14 @@ pub struct LiveKeys {
 impl CatalogKeys for LiveKeys {
     fn has(&self, owner: Owner) -> bool {
         match owner {
-            Owner::Cluster => true,
+            Owner::Cluster => !self.keyring.is_locked(),
             Owner::Tenant(tenant) => self.directory.snapshot().tenants.contains_key(&tenant),
         }
     }
 
     fn seal(&self, owner: Owner, id: &StripeId, plain: &[u8]) -> Option<Vec<u8>> {
         match owner {
-            Owner::Cluster => Some(self.keyring.seal_secret(&secret_name(id), plain)),
+            Owner::Cluster => self.keyring.seal_record(&secret_name(id), plain).ok(),
             Owner::Tenant(tenant) => {
                 Some(self.directory.snapshot().tenants.get(&tenant)?.key.seal_manifest(id, plain))
             }
@@ -168,7 +168,7 @@ pub fn copies(directory: &Directory, members: usize) -> usize {
 }
 
 fn open_own(keyring: &Keyring, id: &StripeId, sealed: &[u8]) -> Result<Vec<u8>, String> {
-    keyring.open_secret(&secret_name(id), sealed).map_err(|error| error.to_string())
+    keyring.open_record(&secret_name(id), sealed).map_err(|error| error.to_string())
 }
 
 fn open_for(key: Option<&Arc<TenantKey>>, id: &StripeId, sealed: &[u8]) -> Result<Vec<u8>, String> {

@@ -49,7 +49,7 @@ pub async fn add_named_key(
     id: &str,
 ) -> Result<Result<(), Refusal>> {
     let name = named_key_secret(tenant, id);
-    let sealed = keyring.seal_secret(&name, id.as_bytes());
+    let sealed = keyring.seal_secret(&name, id.as_bytes()).context("sealing a named key")?;
     Ok(control.propose(&Command::PutSecret { name, sealed }).await?.map(drop))
 }
 
@@ -61,16 +61,30 @@ pub async fn follow(
     stop: CancellationToken,
 ) {
     let mut changes = control.reader().changes();
+    let mut roots = keyring.changes();
     changes.mark_changed();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             changed = changes.changed() => if changed.is_err() { return },
+            changed = roots.changed() => if changed.is_err() { return },
         }
         match control.view().await {
-            Ok(view) => directory.update(snapshot(&view, &keyring)),
+            Ok(view) => {
+                learn(&view, &keyring);
+                directory.update(snapshot(&view, &keyring));
+            }
             Err(error) => tracing::error!(error = format!("{error:#}"), "tenants not refreshed"),
         }
+    }
+}
+
+/// Takes note of the current root and of the cluster key. A root that is new here is on its way.
+pub fn learn(view: &ControlView, keyring: &Keyring) {
+    keyring.retain_tenants(|tenant| view.tenants.contains_key(&tenant));
+    let Some(current) = view.keys.current() else { return };
+    if let Err(error) = keyring.learn(current.epoch, &view.keys.cluster_key) {
+        tracing::info!(%error, "the cluster key is not opened yet");
     }
 }
 
@@ -173,10 +187,12 @@ pub async fn create(
         tenant,
         name: name.to_owned(),
         database_id,
-        wrapped_key: keyring.wrap_tenant(tenant, &TenantKey::generate()),
+        wrapped_key: keyring.wrap_tenant(tenant, &TenantKey::generate()).context("wrapping its key")?,
         level,
         access_key: access_key.clone(),
-        sealed_secret: keyring.seal_secret(&secret_name(&access_key), secret.as_bytes()),
+        sealed_secret: keyring
+            .seal_secret(&secret_name(&access_key), secret.as_bytes())
+            .context("sealing the secret of its access key")?,
         at: now(),
     };
     match control.propose(&Command::CreateTenant(new)).await? {
@@ -230,7 +246,9 @@ pub async fn add_access_key(
     let command = Command::CreateAccessKey {
         tenant,
         access_key: access_key.clone(),
-        sealed_secret: keyring.seal_secret(&secret_name(&access_key), secret.as_bytes()),
+        sealed_secret: keyring
+            .seal_secret(&secret_name(&access_key), secret.as_bytes())
+            .context("sealing the secret of its access key")?,
         at: now(),
     };
     Ok(control.propose(&command).await?.map(|_| (access_key, secret)))

@@ -3,7 +3,7 @@
 //! restart.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -11,11 +11,15 @@ use std::{
 use anyhow::{Context, Result};
 use holdfast_peer::{
     PeerClient, PeerServer,
-    pki::{Ca, Certificate, NodeKey, PeerIdentity, ServiceCertificate},
+    pki::{Ca, Certificate, NodeKey, PeerIdentity, PrivateKey, ServiceCertificate},
 };
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
-use crate::identity::Credentials;
+use crate::identity::{Credentials, write_durably};
+
+/// Certificate and private key (PKCS#8) that this node's services showed last, DER each, as a postcard pair.
+const SERVICE_FILE: &str = "identity/service.pair";
 
 /// How often certificates are looked at. Service certificates live 30 days and are renewed each time.
 const RENEWAL_INTERVAL: Duration = Duration::from_secs(24 * 3600);
@@ -23,13 +27,37 @@ const RENEWAL_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 /// A peer certificate (90 days) is renewed when it has less than this left.
 const PEER_RENEWAL_BEFORE: Duration = Duration::from_secs(45 * 24 * 3600);
 
-/// Issues the first certificate for `names` (DNS names and IP addresses).
+/// Issues the first certificate for `names` (DNS names and IP addresses) and keeps it in `state_dir`.
 ///
 /// # Errors
 /// When the CA cannot sign for these names.
-pub fn issue(ca: &Ca, names: &[String]) -> Result<ServiceCertificate> {
+pub fn issue(ca: &Ca, names: &[String], state_dir: &Path) -> Result<ServiceCertificate> {
     let (certificate, key) = fresh(ca, names)?;
+    keep(state_dir, &certificate, &key)?;
     ServiceCertificate::new(&certificate, key.private_key()).context("service certificate")
+}
+
+/// The certificate this node's services showed last, for when the CA's key is locked; before they showed
+/// any, the peer certificate.
+///
+/// # Errors
+/// When neither can be used.
+pub fn last_shown(credentials: &Credentials, state_dir: &Path) -> Result<ServiceCertificate> {
+    let kept = std::fs::read(state_dir.join(SERVICE_FILE)).map(Zeroizing::new).ok();
+    let pair: Option<(Vec<u8>, Vec<u8>)> = kept.and_then(|bytes| postcard::from_bytes(&bytes).ok());
+    let service = pair.and_then(|(certificate, key)| {
+        ServiceCertificate::new(&Certificate::from_der(certificate), &PrivateKey::from_der(key)).ok()
+    });
+    match service {
+        Some(service) => Ok(service),
+        None => ServiceCertificate::new(&credentials.certificate, &credentials.key)
+            .context("the peer certificate as a service certificate"),
+    }
+}
+
+fn keep(state_dir: &Path, certificate: &Certificate, key: &NodeKey) -> Result<()> {
+    let pair = Zeroizing::new(postcard::to_stdvec(&(certificate.der(), key.private_key().der()))?);
+    write_durably(&state_dir.join(SERVICE_FILE), &pair, 0o600)
 }
 
 /// Renews until cancelled.
@@ -37,6 +65,7 @@ pub async fn keep_fresh(
     current: ServiceCertificate,
     ca: Arc<Ca>,
     names: Vec<String>,
+    state_dir: PathBuf,
     stop: CancellationToken,
 ) {
     loop {
@@ -45,6 +74,7 @@ pub async fn keep_fresh(
             () = tokio::time::sleep(RENEWAL_INTERVAL) => {}
         }
         let renewed = fresh(&ca, &names).and_then(|(certificate, key)| {
+            keep(&state_dir, &certificate, &key)?;
             current.replace(&certificate, key.private_key()).context("service certificate")
         });
         if let Err(error) = renewed {

@@ -11,23 +11,20 @@
 //! their place in a shard buffer.
 //!
 //! Invariants:
-//! - a (body key, stripe number) pair seals one plaintext: numbers are drawn from a counter and a
-//!   stripe that is cut anew takes new ones;
+//! - a (body key, stripe number) pair seals one plaintext: the [`BodySealer`] deals each number out once,
+//!   and a stripe that is cut anew takes new ones;
 //! - nothing refers to a body before [`BodyWriter::finish`] returned; what an abandoned one wrote is
 //!   garbage for the sweeper.
 
 use std::{
     collections::VecDeque,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use holdfast_catalog::{BodyRef, StripeRef};
-use holdfast_crypt::{BodyContext, BodyKey, CellAddress, Outer, TenantKey};
+use holdfast_crypt::{BodyContext, BodyKey, BodySealer, CellAddress, Outer, StripeSealer, TenantKey};
 use holdfast_model::{
     Level, TenantId,
     limits::{CELL_TAG_SIZE, INLINE_BODY_MAX},
@@ -48,6 +45,9 @@ const STRIPES_IN_FLIGHT: usize = 3;
 /// A body that takes longer than this is refused: the sweeper takes shards that no catalog entry
 /// names after twice this time (see `workers::sweep`).
 pub(crate) const BODY_AGE_MAX: Duration = Duration::from_secs(12 * 3600);
+
+/// Where the one cell of a small body is.
+const INLINE: CellAddress = CellAddress { stripe: 0, cell: 0, last: true };
 
 /// Streams one body.
 pub(crate) struct BodyWriter {
@@ -87,9 +87,9 @@ impl BodyWriter {
         declared: Option<u64>,
         outer: Option<Outer<'_>>,
     ) -> Self {
-        let key = BodyKey::generate(target.context);
-        let sealed_key = key.wrap(&target.tenant_key, &target.name, outer);
-        let sink = StripeSink::new(stripes.clone(), target, key, sealed_key, AtomicU32::new(0));
+        let sealer = BodySealer::begin(target.context);
+        let sealed_key = sealer.wrap(&target.tenant_key, &target.name, outer);
+        let sink = StripeSink::new(stripes.clone(), target, sealer, sealed_key);
         Self {
             sink: Arc::new(sink),
             declared,
@@ -189,7 +189,7 @@ impl BodyWriter {
             return Err(BodyError::Mismatch("Content-MD5").into());
         }
         let body = if self.in_head() {
-            BodyRef::Inline(self.sink.seal_inline(std::mem::take(&mut self.head)).into())
+            BodyRef::Inline(self.sink.seal_inline(std::mem::take(&mut self.head))?.into())
         } else {
             if let Some(rest) = self.full.take().or(self.filling.take()) {
                 self.send(rest, true).await?;
@@ -207,25 +207,24 @@ impl BodyWriter {
     }
 }
 
-/// Seals a small body as one cell.
-pub(crate) fn seal_inline(key: &BodyKey, number: u32, mut plain: Vec<u8>) -> Vec<u8> {
+/// Seals a small body as one cell of its first stripe.
+pub(crate) fn seal_inline(sealer: &BodySealer, mut plain: Vec<u8>) -> Result<Vec<u8>, ObjectError> {
     plain.resize(plain.len() + CELL_TAG_SIZE, 0);
-    key.seal_cell(CellAddress { stripe: number, cell: 0, last: true }, &mut plain);
-    plain
+    let at = next_stripe(sealer)?.seal_next(true, &mut plain);
+    if at != INLINE {
+        return Err(ObjectError::Internal(format!("a small body was sealed at {at:?}")));
+    }
+    Ok(plain)
 }
 
-/// Opens what [`seal_inline`] made; the number of an inline body is 0.
+/// Opens what [`seal_inline`] made.
 pub(crate) fn open_inline(key: &BodyKey, mut sealed: Vec<u8>) -> Result<Bytes, ObjectError> {
-    let len = key
-        .open_cell(CellAddress { stripe: 0, cell: 0, last: true }, &mut sealed)
-        .map_err(|e| ObjectError::Damaged(e.to_string()))?
-        .len();
+    let len = key.open_cell(INLINE, &mut sealed).map_err(|e| ObjectError::Damaged(e.to_string()))?.len();
     sealed.truncate(len);
     Ok(Bytes::from(sealed))
 }
 
-/// Draws the next stripe number.
-pub(crate) fn draw(numbers: &AtomicU32) -> Result<u32, ObjectError> {
-    let number = numbers.fetch_add(1, Ordering::Relaxed);
-    if number == u32::MAX { Err(ObjectError::TooLarge(u64::MAX)) } else { Ok(number) }
+/// Draws the next stripe.
+pub(crate) fn next_stripe(sealer: &BodySealer) -> Result<StripeSealer<'_>, ObjectError> {
+    sealer.stripe().map_err(|_| ObjectError::TooLarge(u64::MAX))
 }

@@ -5,13 +5,13 @@ use std::{
     ops::Range,
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
 };
 
 use bytes::Bytes;
 use holdfast_catalog::StripeRef;
-use holdfast_crypt::{BodyKey, SealedBodyKey, random_array};
+use holdfast_crypt::{BodyKey, BodySealer, SealedBodyKey, random_array};
 use holdfast_erasure::Code;
 use holdfast_model::{
     Generation, Geometry, StripeId, UnixMillis,
@@ -29,7 +29,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     api::ObjectError,
-    body_writer::{BodyTarget, draw, seal_inline},
+    body_writer::{BodyTarget, next_stripe, seal_inline},
     draft::Attempts,
 };
 
@@ -139,9 +139,8 @@ impl Filling {
 pub(crate) struct StripeSink {
     io: StripeIo,
     target: BodyTarget,
-    key: BodyKey,
+    sealer: BodySealer,
     sealed_key: SealedBodyKey,
-    numbers: AtomicU32,
     begun_bytes: AtomicU64,
     attempts: Attempts,
 }
@@ -150,16 +149,14 @@ impl StripeSink {
     pub(crate) fn new(
         io: StripeIo,
         target: BodyTarget,
-        key: BodyKey,
+        sealer: BodySealer,
         sealed_key: SealedBodyKey,
-        numbers: AtomicU32,
     ) -> Self {
         Self {
             io,
             target,
-            key,
+            sealer,
             sealed_key,
-            numbers,
             begun_bytes: AtomicU64::new(0),
             attempts: Attempts::default(),
         }
@@ -181,8 +178,8 @@ impl StripeSink {
         self.begun_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    pub(crate) fn seal_inline(&self, plain: Vec<u8>) -> Vec<u8> {
-        seal_inline(&self.key, 0, plain)
+    pub(crate) fn seal_inline(&self, plain: Vec<u8>) -> Result<Vec<u8>, ObjectError> {
+        seal_inline(&self.sealer, plain)
     }
 
     /// A place for the next stripe on the drives that can be written now, and memory for it. `left` is
@@ -268,14 +265,15 @@ impl StripeSink {
         last: bool,
     ) -> Result<Result<StripeRef, (StripeRef, WriteFailed)>, ObjectError> {
         let Filling { layout, geometry, places, shards, filled } = self.fitted(filling).await?.sealed_tail();
-        let number = draw(&self.numbers)?;
+        let sealer = next_stripe(&self.sealer)?;
+        let number = sealer.number();
         let id = StripeId::new(now(), random_array());
         let generation = Generation::new(1);
         let code =
             Code::of(geometry.data, geometry.parity).map_err(|e| ObjectError::Internal(e.to_string()))?;
         let mut shards = shards;
         let mut slices: Vec<&mut [u8]> = shards.iter_mut().map(|shard| &mut shard[..]).collect();
-        seal_and_encode(&layout, &code, &self.key, number, last, &mut slices)
+        seal_and_encode(&layout, &code, sealer, last, &mut slices)
             .map_err(|e| ObjectError::Internal(e.to_string()))?;
         self.check_parity(&code, &layout, &shards)?;
         let len = u32::try_from(filled).expect("a stripe is at most 8 MiB");
@@ -362,7 +360,7 @@ impl StripeSink {
         let range = 0..stripe.plain_len as usize;
         self.io
             .reader()
-            .read(&stored(stripe, last), &self.key, range)
+            .read(&stored(stripe, last), self.sealer.key(), range)
             .await
             .map_err(|e| ObjectError::Unavailable(format!("{failed}; reading it back: {e}")))
     }

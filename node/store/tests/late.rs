@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use holdfast_crypt::{BodyContext, BodyKey};
+use holdfast_crypt::{BodyContext, BodySealer};
 use holdfast_drive::{Drive, DriveOptions};
 use holdfast_erasure::Code;
 use holdfast_fault::{Fault, FaultDisk, Manners};
@@ -39,7 +39,7 @@ struct Node {
     disks: Vec<FaultDisk>,
     reader: StripeReader,
     stripe: StoredStripe,
-    key: BodyKey,
+    key: BodySealer,
     content: Vec<u8>,
     _found: Found,
 }
@@ -70,7 +70,7 @@ impl Node {
             findings,
         };
 
-        let key = BodyKey::generate(BodyContext {
+        let key = BodySealer::begin(BodyContext {
             cluster: CLUSTER,
             tenant: TenantId::from_bytes([7; 16]),
             bucket: BucketId::from_bytes([8; 16]),
@@ -87,7 +87,7 @@ impl Node {
             bytes[cell.shard][cell.sealed.start..][..plain.len()].copy_from_slice(plain);
         }
         let code = Code::of(GEOMETRY.data, GEOMETRY.parity).unwrap();
-        seal_and_encode(&layout, &code, &key, 0, true, &mut bytes).unwrap();
+        seal_and_encode(&layout, &code, key.stripe().unwrap(), true, &mut bytes).unwrap();
         let id = StripeId::from_bytes([5; 16]);
         let draft = StripeDraft {
             id,
@@ -114,7 +114,7 @@ impl Node {
     }
 
     async fn assert_reads_back(&self) {
-        let pieces = self.reader.read(&self.stripe, &self.key, 0..CONTENT).await.unwrap();
+        let pieces = self.reader.read(&self.stripe, self.key.key(), 0..CONTENT).await.unwrap();
         assert_eq!(pieces.concat(), self.content);
     }
 
@@ -150,7 +150,7 @@ async fn a_late_shard_that_cannot_be_rebuilt_is_waited_for() {
     }
     node.disks[0].arrange(Fault::Slow(Duration::from_millis(600)));
     let spans = 0..100_000;
-    let pieces = node.reader.read(&node.stripe, &node.key, spans.clone()).await.unwrap();
+    let pieces = node.reader.read(&node.stripe, node.key.key(), spans.clone()).await.unwrap();
     assert_eq!(pieces.concat(), node.content[spans]);
     let (hedged, won, _) = node.counts();
     assert!(hedged >= 1 && won == 0, "{hedged} {won}");
@@ -168,7 +168,7 @@ async fn drives_reported_as_slow_are_the_last_to_rebuild_from() {
     node.disks[0].arrange(Fault::ReadFails(0, 5));
     node.disks[2].arrange(Fault::Hangs(0));
     let range = 0..60_000;
-    let pieces = node.reader.read(&node.stripe, &node.key, range.clone()).await.unwrap();
+    let pieces = node.reader.read(&node.stripe, node.key.key(), range.clone()).await.unwrap();
     assert_eq!(pieces.concat(), node.content[range]);
     let (_, _, degraded) = node.counts();
     assert_eq!(degraded, 1);

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use holdfast_crypt::{BodyKey, CellAddress, CryptError};
+use holdfast_crypt::{BodyKey, CellAddress, CryptError, StripeSealer};
 use holdfast_erasure::{Code, ErasureError};
 
 use crate::layout::{CellSpan, Layout};
@@ -22,23 +22,22 @@ pub enum StripeError {
 ///
 /// `shards` are `data` shards with the plaintext already at its [`Layout::slot`]s and zeros behind the
 /// last cell, then `parity` shards that receive the parity; each [`Layout::shard_len`] bytes.
-/// `stripe` is the stripe's number in the body, `last` whether it ends the body.
+/// `sealer` is spent on this stripe; `last` says whether it ends the body.
 ///
 /// # Errors
 /// `Erasure` when the shards do not fit the layout.
 pub fn seal_and_encode(
     layout: &Layout,
     code: &Code,
-    key: &BodyKey,
-    stripe: u32,
+    mut sealer: StripeSealer<'_>,
     last: bool,
     shards: &mut [&mut [u8]],
 ) -> Result<(), StripeError> {
     let cells = layout.cells();
     for number in 0..cells {
         let span = layout.cell(number);
-        let at = CellAddress { stripe, cell: span.cell, last: last && number + 1 == cells };
-        key.seal_cell(at, &mut shards[span.shard][span.sealed]);
+        let at = sealer.seal_next(last && number + 1 == cells, &mut shards[span.shard][span.sealed]);
+        debug_assert_eq!(at.cell, span.cell, "cells are sealed in their order");
     }
     let (data, parity) = shards.split_at_mut(layout.data());
     let data: Vec<&[u8]> = data.iter().map(|shard| &**shard).collect();
@@ -85,19 +84,28 @@ pub fn rebuild_range(
 
 #[cfg(test)]
 mod tests {
-    use holdfast_crypt::BodyContext;
+    use holdfast_crypt::{BodyContext, BodySealer};
     use holdfast_model::{BucketId, ClusterId, TenantId, VersionId};
     use proptest::prelude::*;
 
     use super::*;
 
-    fn key() -> BodyKey {
-        BodyKey::generate(BodyContext {
+    fn body() -> BodySealer {
+        BodySealer::begin(BodyContext {
             cluster: ClusterId::from_bytes([1; 16]),
             tenant: TenantId::from_bytes([2; 16]),
             bucket: BucketId::from_bytes([3; 16]),
             content: VersionId::from_bytes([4; 16]),
         })
+    }
+
+    /// The sealer of stripe `number`, in a body of which nothing was sealed yet.
+    fn nth(body: &BodySealer, number: u32) -> StripeSealer<'_> {
+        let mut drawn = body.stripe().unwrap();
+        while drawn.number() < number {
+            drawn = body.stripe().unwrap();
+        }
+        drawn
     }
 
     fn write(layout: &Layout, content: &[u8]) -> Vec<Vec<u8>> {
@@ -131,9 +139,10 @@ mod tests {
             let len = layout.len();
             let content: Vec<u8> = (0..len).map(|i| (i * 131 + i / 251) as u8).collect();
             let code = Code::of(k, m).unwrap();
-            let key = key();
+            let body = body();
+            let key = body.key();
             let mut shards = write(&layout, &content);
-            seal_and_encode(&layout, &code, &key, stripe, last, &mut refs(&mut shards)).unwrap();
+            seal_and_encode(&layout, &code, nth(&body, stripe), last, &mut refs(&mut shards)).unwrap();
 
             let n = usize::from(k + m);
             let mut lost: Vec<usize> = Vec::new();
@@ -154,7 +163,7 @@ mod tests {
                         (0..n).map(|i| (!lost.contains(&i)).then(|| &shards[i][span.bytes.clone()])).collect();
                     rebuild_range(&code, &present, span.shard, &mut bytes).unwrap();
                 }
-                open_cells(&layout, &key, stripe, last, &span.cells, span.bytes.start, &mut bytes).unwrap();
+                open_cells(&layout, key, stripe, last, &span.cells, span.bytes.start, &mut bytes).unwrap();
                 for cell in &span.cells {
                     let from = cell.sealed.start - span.bytes.start;
                     read.extend_from_slice(&bytes[from..from + cell.content.len()]);
@@ -169,14 +178,15 @@ mod tests {
     fn a_cut_or_moved_stripe_does_not_open() {
         let layout = Layout::new(4, 2, 300_000).unwrap();
         let code = Code::of(4, 2).unwrap();
-        let key = key();
+        let body = body();
+        let key = body.key();
         let mut shards = write(&layout, &vec![7; 300_000]);
-        seal_and_encode(&layout, &code, &key, 1, true, &mut refs(&mut shards)).unwrap();
+        seal_and_encode(&layout, &code, nth(&body, 1), true, &mut refs(&mut shards)).unwrap();
         let spans = layout.plan(0..300_000);
         let tail = spans.last().unwrap();
         for (stripe, last, fits) in [(1, true, true), (2, true, false), (1, false, false)] {
             let mut bytes = shards[tail.shard][tail.bytes.clone()].to_vec();
-            let opened = open_cells(&layout, &key, stripe, last, &tail.cells, tail.bytes.start, &mut bytes);
+            let opened = open_cells(&layout, key, stripe, last, &tail.cells, tail.bytes.start, &mut bytes);
             assert_eq!(opened.is_ok(), fits, "stripe {stripe} last {last}");
         }
     }

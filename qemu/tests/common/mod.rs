@@ -125,6 +125,7 @@ fn seed_of(number: u8) -> NodeConfig {
         s3_domains: Vec::new(),
         s3: holdfast_model::config::S3Settings::default(),
         buffer_memory: holdfast_model::ByteCount::mib(64),
+        unlock: holdfast_model::config::Unlock::default(),
         bootstrap: None,
         join: None,
         network: Some(network(number)),

@@ -15,7 +15,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use holdfast_crypt::{BodyContext, BodyKey};
+use holdfast_crypt::{BodyContext, BodySealer};
 use holdfast_erasure::Code;
 use holdfast_model::{BucketId, ClusterId, TenantId, VersionId};
 use holdfast_stripe::{Layout, open_cells, seal_and_encode};
@@ -100,7 +100,7 @@ fn per_gb(bytes: usize, mut work: impl FnMut()) -> f64 {
 type Shards = Vec<Vec<u8>>;
 
 fn stripes(content: &[u8]) -> Result<(f64, f64, Shards)> {
-    let key = BodyKey::generate(BodyContext {
+    let body = BodySealer::begin(BodyContext {
         cluster: ClusterId::from_bytes([1; 16]),
         tenant: TenantId::from_bytes([2; 16]),
         bucket: BucketId::from_bytes([3; 16]),
@@ -110,23 +110,23 @@ fn stripes(content: &[u8]) -> Result<(f64, f64, Shards)> {
     let layout = Layout::new(DATA, PARITY, len).context("a layout")?;
     let code = Code::of(DATA, PARITY)?;
     let mut shards = vec![vec![0; layout.shard_len()]; usize::from(DATA + PARITY)];
-    let mut number = 0;
-    let seal = |shards: &mut Shards, number: u32| {
+    let seal = |shards: &mut Shards| {
+        let sealer = body.stripe().expect("far fewer than 2^32 stripes");
+        let number = sealer.number();
         let mut slices: Vec<&mut [u8]> = shards.iter_mut().map(Vec::as_mut_slice).collect();
-        seal_and_encode(&layout, &code, &key, number, false, &mut slices)
+        seal_and_encode(&layout, &code, sealer, false, &mut slices).map(|()| number)
     };
     let sealing = per_gb(len, || {
-        seal(&mut shards, number).expect("shards fit their layout");
-        number += 1;
+        seal(&mut shards).expect("shards fit their layout");
     });
-    // A cell that was sealed as number 0 opens once; the copy that is opened each time is part of the figure.
+    // A sealed cell opens once; the copy that is opened each time is part of the figure.
     let mut sealed = vec![vec![0; layout.shard_len()]; usize::from(DATA + PARITY)];
-    seal(&mut sealed, 0)?;
+    let number = seal(&mut sealed)?;
     let spans = layout.plan(0..len);
     let opening = per_gb(len, || {
         for span in &spans {
             let mut bytes = sealed[span.shard][span.bytes.clone()].to_vec();
-            open_cells(&layout, &key, 0, false, &span.cells, span.bytes.start, &mut bytes)
+            open_cells(&layout, body.key(), number, false, &span.cells, span.bytes.start, &mut bytes)
                 .expect("what was sealed opens");
         }
     });

@@ -239,6 +239,22 @@ impl Admin {
         members(&self.cluster().await?)
     }
 
+    /// Any document of the API.
+    ///
+    /// # Errors
+    /// When the node refuses.
+    pub async fn get(&self, path: &str) -> Result<Value> {
+        self.call(Method::GET, path, None).await
+    }
+
+    /// Any action of the API.
+    ///
+    /// # Errors
+    /// When the node refuses; the answer says why.
+    pub async fn post(&self, path: &str, body: &Value) -> Result<Value> {
+        self.call(Method::POST, path, Some(body)).await
+    }
+
     async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
         call(&self.https, method, path, Some(&self.token), body).await
     }
@@ -262,6 +278,22 @@ pub async fn fetch_ca(url: &str) -> Result<String> {
         bail!("{url}/api/v1/ca.pem: {} {}", answer.status, answer.text());
     }
     Ok(answer.text())
+}
+
+/// A document that needs no session.
+///
+/// # Errors
+/// When the node does not answer or refuses.
+pub async fn open_get(url: &str, trust: Trust, path: &str) -> Result<Value> {
+    call(&Https::new(url, trust)?, Method::GET, path, None, None).await
+}
+
+/// An action that needs no session.
+///
+/// # Errors
+/// When the node does not answer or refuses; the answer says why.
+pub async fn open_post(url: &str, trust: Trust, path: &str, body: &Value) -> Result<Value> {
+    call(&Https::new(url, trust)?, Method::POST, path, None, Some(body)).await
 }
 
 async fn plain_get(url: &str, trust: Trust, path: &str) -> Result<Answer> {

@@ -124,6 +124,7 @@ async fn run(arguments: &Arguments) -> Result<Report> {
         buffer_memory: ByteCount::mib(64),
         level: None,
         cluster_name: "nemesis".to_owned(),
+        unlock: holdfast_model::config::Unlock::default(),
         advertise: links.addresses(),
         s3: holdfast_model::config::S3Settings::default(),
         known_ports: false,

@@ -100,6 +100,7 @@ fn steps(scope: Scope) -> Vec<Step> {
     ];
     if scope == Scope::Full {
         steps.push(command("black box: aws, rclone, s3cmd, boto3, restic", || blackbox("clients")));
+        steps.push(command("formats: second implementation", || blackbox("formats")));
         steps.push(command("virtual machines: harness", || {
             Ok(with(&[
                 "test",
@@ -127,8 +128,8 @@ fn one_check() -> (Count, String) {
 }
 
 /// Features that bring in every test of the black box.
-const ALL_TESTS: &str =
-    "holdfast-blackbox/cluster,holdfast-blackbox/clients,holdfast-blackbox/machines,holdfast-qemu/machines";
+const ALL_TESTS: &str = "holdfast-blackbox/cluster,holdfast-blackbox/clients,holdfast-blackbox/formats,\
+     holdfast-blackbox/machines,holdfast-qemu/machines";
 
 fn with(arguments: &[&str]) -> std::process::Command {
     let mut command = cargo();

@@ -1,5 +1,6 @@
 //! What each command does to the tables. Decides first, then writes: a refusal writes nothing.
 
+mod keys;
 mod membership;
 mod tenants;
 
@@ -51,6 +52,7 @@ pub(crate) fn apply(db: &Connection, command: &Command) -> Applied {
         }
         Command::SetOperator { name, password_hash, role } => set_operator(db, name, password_hash, role),
         Command::DeleteOperator { name } => delete_operator(db, name),
+        Command::Keys(command) => keys::apply(db, command),
         Command::PutSecret { name, sealed } => {
             if let Err(refusal) = check_name("secret", name) {
                 return Ok(Err(refusal));

@@ -28,6 +28,9 @@ pub(super) fn create(db: &Connection, new: &NewTenant) -> Applied {
     if exists(db, "SELECT 1 FROM tenants WHERE name = ?1", [&new.name])? {
         return Ok(Err(Refusal::NameTaken { what: "tenant".to_owned(), name: new.name.clone() }));
     }
+    if !super::keys::may_wrap(db, &new.wrapped_key)? {
+        return Ok(Err(super::keys::stale("root")));
+    }
     if let Some(refusal) = insert_access_key(db, new.tenant, &new.access_key, &new.sealed_secret, new.at)? {
         return Ok(Err(refusal));
     }

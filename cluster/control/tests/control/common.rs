@@ -4,10 +4,13 @@ use std::path::Path;
 
 use holdfast_consensus::{Applied, StateMachine};
 use holdfast_control::{
-    Command, ControlMachine, ControlReader, DriveEntry, NewTenant, Outcome, RegisterNode, Response,
-    ServiceAddresses, decode_outcome,
+    Command, ControlMachine, ControlReader, DriveEntry, KeyCommand, NewTenant, Outcome, RegisterNode,
+    Response, Rewrapped, ServiceAddresses, Splitting, decode_outcome,
 };
-use holdfast_model::{ByteCount, ClusterId, DatabaseId, DriveId, GroupId, NodeId, TenantId, UnixMillis};
+use holdfast_model::{
+    ByteCount, ClusterId, DatabaseId, DriveId, GroupId, KeyId, NodeId, RootEpoch, SplitId, TenantId,
+    UnixMillis,
+};
 
 pub const NOW: UnixMillis = UnixMillis::new(1_000);
 pub const LATER: UnixMillis = UnixMillis::new(9_999);
@@ -121,6 +124,38 @@ pub fn voters(group: u32, nodes: &[u64]) -> Command {
 
 pub fn operator(name: &str, role: &str) -> Command {
     Command::SetOperator { name: name.into(), password_hash: "$argon2id$".into(), role: role.into() }
+}
+
+pub fn split_id(n: u8) -> SplitId {
+    SplitId::from_bytes([n; 16])
+}
+
+pub fn splitting(n: u8, threshold: u8, nodes: &[u64]) -> Splitting {
+    Splitting {
+        split: split_id(n),
+        threshold,
+        holders: (1..).zip(nodes).map(|(x, n)| (node(*n), x)).collect(),
+    }
+}
+
+/// The root of `epoch`, split as `n`, in place of the one before: tenants with what was and what is.
+pub fn roll(epoch: u32, n: u8, tenants: &[(u8, Vec<u8>, Vec<u8>)]) -> Command {
+    Command::Keys(KeyCommand::Roll {
+        epoch: RootEpoch::new(epoch),
+        root: KeyId::from_bytes([n; 16]),
+        splitting: splitting(n, 2, &[1, 2]),
+        cluster_key: wrapped(epoch, n),
+        tenants: tenants
+            .iter()
+            .map(|(seed, was, now)| (tenant_id(*seed), Rewrapped { was: was.clone(), now: now.clone() }))
+            .collect(),
+        at: NOW,
+    })
+}
+
+/// Something wrapped by the root of `epoch`.
+pub fn wrapped(epoch: u32, what: u8) -> Vec<u8> {
+    [epoch.to_be_bytes().as_slice(), &[what]].concat()
 }
 
 /// A small cluster: two nodes, a drive, two tenants, an operator.

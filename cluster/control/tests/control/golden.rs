@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 use holdfast_control::{
-    Command, DriveState, Outcome, Refusal, Response, ServiceAddresses, TenantState, decode_outcome,
-    encode_outcome,
+    Command, DriveState, KeyCommand, Outcome, RecoveryRecord, Refusal, Response, Rewrapped, ServiceAddresses,
+    TenantState, decode_outcome, encode_outcome,
 };
-use holdfast_model::{ClusterId, GroupId, PartitionId};
+use holdfast_model::{ClusterId, GroupId, KeyId, PartitionId, RootEpoch};
 
 use crate::common::*;
 
@@ -41,6 +41,32 @@ fn commands() -> Vec<Command> {
         Command::DeleteOperator { name: "admin".into() },
         Command::RetireNode(node(300)),
         Command::CreateReplacementToken { hash: [9; 32], expires: LATER, node: node(2) },
+        Command::Keys(KeyCommand::Found {
+            epoch: RootEpoch::new(1),
+            root: KeyId::from_bytes([5; 16]),
+            splitting: splitting(1, 1, &[1]),
+            cluster_key: vec![0, 0, 0, 1, 9],
+            at: NOW,
+        }),
+        Command::Keys(KeyCommand::Split {
+            epoch: RootEpoch::new(1),
+            replaces: split_id(1),
+            splitting: splitting(2, 2, &[1, 2, 300]),
+        }),
+        Command::Keys(KeyCommand::SetThreshold(Some(2))),
+        Command::Keys(KeyCommand::NoteRecovery(RecoveryRecord {
+            at: NOW,
+            set: [1, 2, 3, 4],
+            epoch: RootEpoch::new(1),
+            threshold: 3,
+            count: 5,
+        })),
+        roll(2, 3, &[(1, vec![0, 0, 0, 1], vec![0, 0, 0, 2])]),
+        Command::Keys(KeyCommand::Retire { epoch: RootEpoch::new(2) }),
+        Command::Keys(KeyCommand::SetTenantKey {
+            tenant: tenant_id(1),
+            key: Rewrapped { was: vec![1], now: vec![2, 3] },
+        }),
     ]
 }
 
@@ -61,6 +87,7 @@ fn outcomes() -> Vec<Outcome> {
         Err(Refusal::Removed { what: "node".into(), name: "n2".into() }),
         Err(Refusal::Last { what: "operator".into(), name: "admin".into() }),
         Err(Refusal::Invalid("why".into())),
+        Err(Refusal::Stale { what: "root".into() }),
     ]
 }
 
@@ -89,9 +116,9 @@ fn published(name: &str) -> Vec<Vec<u8>> {
 #[test]
 fn commands_and_outcomes_of_every_version_stay_readable() {
     let (commands, outcomes) = (commands(), outcomes());
-    check("commands_v2.hex", &commands.iter().map(Command::encode).collect::<Vec<_>>());
-    check("outcomes_v2.hex", &outcomes.iter().map(encode_outcome).collect::<Vec<_>>());
-    for (version, known) in [("v1", commands.len() - 2), ("v2", commands.len())] {
+    check("commands_v3.hex", &commands.iter().map(Command::encode).collect::<Vec<_>>());
+    check("outcomes_v3.hex", &outcomes.iter().map(encode_outcome).collect::<Vec<_>>());
+    for (version, known) in [("v1", 18), ("v2", 20), ("v3", commands.len())] {
         let lines = published(&format!("commands_{version}.hex"));
         assert_eq!(lines.len(), known, "{version}");
         for (line, command) in lines.iter().zip(&commands) {

@@ -5,5 +5,6 @@
 mod common;
 mod golden;
 mod history;
+mod keys;
 mod recovery;
 mod rules;

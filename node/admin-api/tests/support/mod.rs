@@ -10,12 +10,15 @@ use async_trait::async_trait;
 use axum::{Router, body::Body, extract::ConnectInfo};
 use holdfast_admin_api::{
     AccessKeyPair, AdminBackend, AdminError, Audit, AuditLoss, AuditStatus, BucketLevels, Capacity,
-    ClusterStatus, CreatedTenant, DriveState, DriveStatus, DriveUsage, GroupStatus, JoinTokenInfo,
-    LevelScope, LevelStatus, LostShards, NodeState, NodeStatus, OperatorRecord, ProtectionBackend, Readiness,
-    Role, Secret, ServiceUrls, StripeShape, TenantDebt, TenantLevels, TenantStatus, WorkStatus, WorkerChange,
-    WorkerHours, WorkerImpact, WorkerOrder, WorkerStatus, router,
+    ClusterStatus, CreatedTenant, DriveState, DriveStatus, DriveUsage, GroupStatus, JoinTokenInfo, KeyAdmin,
+    KeysStatus, LevelScope, LevelStatus, LockState, LockStatus, LostShards, NodeState, NodeStatus,
+    OperatorRecord, ProtectionBackend, Readiness, RecoveryShares, Role, Secret, ServiceUrls, ShareHolder,
+    StripeShape, TenantDebt, TenantLevels, TenantStatus, WorkStatus, WorkerChange, WorkerHours, WorkerImpact,
+    WorkerOrder, WorkerStatus, router,
 };
-use holdfast_model::{ByteCount, ClusterId, DriveId, Epoch, GroupId, Level, NodeId, TenantId, UnixMillis};
+use holdfast_model::{
+    ByteCount, ClusterId, DriveId, Epoch, GroupId, KeyId, Level, NodeId, TenantId, UnixMillis,
+};
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use parking_lot::Mutex;
@@ -62,6 +65,64 @@ impl Default for Example {
             cluster: Mutex::new(Box::new(healthy)),
             hangs: false,
         }
+    }
+}
+
+#[async_trait]
+impl KeyAdmin for Example {
+    fn lock(&self) -> LockStatus {
+        LockStatus {
+            node: self.node.into(),
+            state: LockState::Unlocked,
+            passphrase_wanted: false,
+            shares: 2,
+            shares_needed: Some(2),
+            detail: "Unlocked.".into(),
+        }
+    }
+
+    async fn status(&self) -> Result<KeysStatus, AdminError> {
+        let holder = |node: &str, locked| ShareHolder {
+            node: node.into(),
+            has_share: Some(true),
+            protection: Some("file".into()),
+            locked: Some(locked),
+        };
+        Ok(KeysStatus {
+            root_epoch: 1,
+            root_id: KeyId::from_bytes([9; 16]),
+            since_unix_ms: UnixMillis::new(1_800_000_000_000),
+            retiring: Vec::new(),
+            threshold: 2,
+            threshold_wanted: None,
+            nodes: vec![holder("n1", false), holder("n2", false), holder("n3", true)],
+            recovery: None,
+        })
+    }
+
+    async fn set_threshold(&self, threshold: Option<u8>) -> Result<(), AdminError> {
+        match threshold {
+            Some(4..) => Err(AdminError::Conflict { what: "The cluster has 3 nodes.".into() }),
+            _ => Ok(()),
+        }
+    }
+
+    async fn issue_recovery(&self, threshold: u8, shares: u8) -> Result<RecoveryShares, AdminError> {
+        Ok(RecoveryShares {
+            threshold,
+            root_epoch: 1,
+            root_id: KeyId::from_bytes([9; 16]),
+            shares: (0..shares).map(|n| Secret::new(format!("HFR1-EXAMPLE{n}"))).collect(),
+        })
+    }
+
+    async fn rotate_root(&self) -> Result<(), AdminError> {
+        Ok(())
+    }
+
+    async fn rotate_tenant(&self, tenant: &str) -> Result<(), AdminError> {
+        let known = self.tenants.lock().iter().any(|known| known.name == tenant);
+        if known { Ok(()) } else { Err(AdminError::NotFound { what: format!("tenant \"{tenant}\"") }) }
     }
 }
 
@@ -206,6 +267,10 @@ impl AdminBackend for Example {
             true => Ok(()),
             false => Err(AdminError::NotFound { what: format!("tenant \"{tenant}\"") }),
         }
+    }
+
+    fn keys(&self) -> &dyn KeyAdmin {
+        self
     }
 
     async fn work(&self) -> Result<WorkStatus, AdminError> {

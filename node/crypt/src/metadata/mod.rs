@@ -18,13 +18,3 @@ mod xaes;
 pub use command::CommandCipher;
 pub use file_key::FileKey;
 pub use page::{PAGE_RESERVE, PageAddress, PageSealer};
-
-use crate::{TenantKey, derive::derive, secret::MetadataKey};
-
-impl TenantKey {
-    /// The key that seals the tenant's metadata: names, attributes, tags, the catalog's files and log.
-    #[must_use]
-    pub fn metadata_key(&self) -> MetadataKey {
-        MetadataKey::from_bytes(*derive(self.expose(), b"", &[b"holdfast tenant metadata v1"]))
-    }
-}

@@ -31,17 +31,19 @@ use holdfast_consensus::{Applied, StateMachine, Transport, TransportError};
 use holdfast_control::{ControlMachine, ControlView};
 use holdfast_crypt::random_array;
 use holdfast_drive::{Drive, DriveOptions};
-use holdfast_keyring::Keyring;
+use holdfast_keyring::{Gathering, Keyring, ShareStore, recovery};
 use holdfast_model::{
     ByteCount, ClusterId, GroupId, NodeId,
     config::{DriveSelection, NodeConfig},
 };
 use holdfast_object::journal::FoundRecords;
 use holdfast_ring::BufferPool;
+use zeroize::Zeroizing;
 
 use crate::{
     drives::open_existing,
     identity::{Credentials, Identity},
+    keys::passphrase_of,
     second_copy::RecoveryKeys,
 };
 use state::{Restored, install, restore};
@@ -68,6 +70,9 @@ pub struct Recover {
     /// Further drives, of nodes that are gone for example
     #[arg(long = "drive")]
     drives: Vec<PathBuf>,
+    /// A file with operators' recovery shares, one a line, when the nodes named hold too few shares of the root
+    #[arg(long)]
+    recovery_shares: Option<PathBuf>,
     /// Say what would be recovered and write no node's state
     #[arg(long)]
     dry_run: bool,
@@ -88,7 +93,7 @@ impl Recover {
                 refuse_living(&node.config)?;
             }
         }
-        let keyring = Arc::new(Keyring::load(&first.config.state_dir, cluster)?);
+        let keyring = Arc::new(unlock(&nodes, cluster, self.recovery_shares.as_deref())?);
         let (drives, unopened) = self.open_drives(&nodes, cluster).await?;
         println!("drives     {} open, {} not", drives.len(), unopened.len());
         let work = first.config.state_dir.join(WORK_DIR);
@@ -183,6 +188,40 @@ impl Recover {
         })
         .await?
     }
+}
+
+/// The roots that the shares of the nodes named give, or operators' shares.
+fn unlock(nodes: &[LostNode], cluster: ClusterId, recovery_shares: Option<&Path>) -> Result<Keyring> {
+    let keyring = Keyring::locked(cluster);
+    if let Some(path) = recovery_shares {
+        let text = std::fs::read_to_string(path).map(Zeroizing::new);
+        let text = text.with_context(|| format!("reading {}", path.display()))?;
+        let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        keyring.add_root(recovery::recover(cluster, &lines)?);
+    }
+    let mut gathering = Gathering::default();
+    for node in nodes {
+        let passphrase = passphrase_of(&node.config.unlock)?;
+        let passphrase = passphrase.as_ref().map(|passphrase| passphrase.as_slice());
+        let store = ShareStore::open(&node.config.state_dir, cluster, passphrase)
+            .with_context(|| format!("shares of {}", node.identity.name))?;
+        match store.shares() {
+            Ok(shares) => shares.shares().iter().for_each(|share| gathering.add(share.clone())),
+            Err(error) => println!("shares     of {}: {error}", node.identity.name),
+        }
+    }
+    gathering.roots(cluster).into_iter().for_each(|root| keyring.add_root(root));
+    if keyring.is_locked() {
+        let found = gathering.progress().map_or_else(
+            || "none is there".to_owned(),
+            |progress| format!("{} of {} are there", progress.have, progress.need),
+        );
+        bail!(
+            "the nodes named do not hold enough shares of the root key ({found}): name more nodes, or a file \
+             with operators' recovery shares (--recovery-shares)"
+        );
+    }
+    Ok(keyring)
 }
 
 fn lost_node(path: &Path) -> Result<LostNode> {

@@ -185,6 +185,20 @@ impl Journal {
         }
     }
 
+    /// Asks for a new base of a group, should this node lead it: what is on the drives of it is no longer to
+    /// be relied on.
+    pub fn renew(&self, group: GroupId) {
+        if let Some(pending) = self.groups.get(&group) {
+            pending.set_broken();
+        }
+    }
+
+    /// Whether no new base of a group is asked for.
+    #[must_use]
+    pub fn is_renewed(&self, group: GroupId) -> bool {
+        self.groups.get(&group).is_none_or(|pending| !pending.since_base().is_broken())
+    }
+
     async fn write_group(self: Arc<Self>, pending: Arc<Pending>, parts: JournalParts) {
         let writer = parts.writer(self.node);
         loop {

@@ -111,6 +111,7 @@ impl NodeLayout {
             buffer_memory: spec.buffer_memory,
             bootstrap,
             join,
+            unlock: spec.unlock.clone(),
             network: None,
         };
         let path = self.config_file();

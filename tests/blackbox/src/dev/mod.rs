@@ -18,7 +18,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use holdfast_model::{
     ByteCount, Level,
-    config::{Join, NodeConfig, S3Settings},
+    config::{Join, NodeConfig, S3Settings, Unlock},
 };
 use tokio::time::sleep;
 
@@ -67,6 +67,8 @@ pub struct DevSpec {
     pub advertise: Vec<SocketAddr>,
     /// Settings of the S3 gateways.
     pub s3: S3Settings,
+    /// What protects each node's share of the root key.
+    pub unlock: Unlock,
     /// Use 9443, 8443, 9100 ... when they are free (people), or any ports (tests).
     pub known_ports: bool,
 }
@@ -90,6 +92,7 @@ impl DevSpec {
             cluster_name: name.to_owned(),
             advertise: Vec::new(),
             s3: S3Settings::default(),
+            unlock: Unlock::default(),
             known_ports: false,
         })
     }
@@ -287,6 +290,7 @@ impl DevCluster {
             cluster_name: String::new(),
             advertise: Vec::new(),
             s3: self.config_of(self.file.node_at(through)?)?.s3,
+            unlock: Unlock::default(),
             known_ports,
         };
         let layout = NodeLayout::create(&spec, number, &mut Ports::default())?;

@@ -1,6 +1,9 @@
 //! Makes one replica's state differ, as a bug or a rotten memory would: behind the back of a node that is down.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::{Context, Result, ensure};
 use holdfast_catalog::{
@@ -8,7 +11,7 @@ use holdfast_catalog::{
 };
 use holdfast_consensus::{Applied, StateMachine};
 use holdfast_control::ControlMachine;
-use holdfast_keyring::Keyring;
+use holdfast_keyring::{Gathering, Keyring, ShareStore};
 use holdfast_model::{BucketId, ClusterId, TenantId, UnixMillis};
 
 /// A bucket that only the replica knows that was made to differ.
@@ -33,11 +36,12 @@ impl MetadataKeys for OneKey {
     }
 }
 
-/// Applies a command that no log holds to the first tenant's partition in the state directory of a node.
-pub fn plant(state: &Path) -> Result<()> {
+/// Applies a command that no log holds to the first tenant's partition in the state directory of a node, with
+/// keys from the shares in the state directories of `all`.
+pub fn plant(state: &Path, all: &[PathBuf]) -> Result<()> {
     let identity: serde_json::Value = serde_json::from_slice(&std::fs::read(state.join("identity.json"))?)?;
     let cluster: ClusterId = serde_json::from_value(identity["cluster"].clone())?;
-    let keyring = Keyring::load(state, cluster)?;
+    let keyring = unlocked(cluster, all)?;
     let view = ControlMachine::open(&state.join("control"), [0; 16])?.1.view()?;
     let tenant = view.tenants.values().next().context("no tenant")?;
     let (partition, group) = *tenant.partitions.first().context("no partition")?;
@@ -55,4 +59,16 @@ pub fn plant(state: &Path) -> Result<()> {
     let answers = machine.apply(&[Applied { index, commands: &commands }])?;
     ensure!(decode_outcome(&answers[0][0])?.is_ok(), "the bucket was not made");
     Ok(())
+}
+
+fn unlocked(cluster: ClusterId, states: &[PathBuf]) -> Result<Keyring> {
+    let mut gathering = Gathering::default();
+    for state in states {
+        let shares = ShareStore::open(state, cluster, None)?.shares()?;
+        shares.shares().iter().for_each(|share| gathering.add(share.clone()));
+    }
+    let keyring = Keyring::locked(cluster);
+    gathering.roots(cluster).into_iter().for_each(|root| keyring.add_root(root));
+    ensure!(!keyring.is_locked(), "too few shares of the root");
+    Ok(keyring)
 }

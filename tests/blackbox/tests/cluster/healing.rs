@@ -57,7 +57,8 @@ async fn rotten_entries_a_state_that_differs_and_a_lost_log_heal_without_an_oper
 
     // A state that differs, on one.
     cluster.kill("n2")?;
-    divergence::plant(&cluster.state_dir("n2"))?;
+    let states: Vec<_> = ["n1", "n2", "n3"].map(|name| cluster.state_dir(name)).into();
+    divergence::plant(&cluster.state_dir("n2"), &states)?;
     cluster.start("n2").await?;
     let before = cluster.s3(1)?.expect(Call::new(Method::GET, "", ""), Bytes::new()).await?;
     ensure!(before.text().contains(divergence::BUCKET), "n2 shows what only it has: {}", before.text());

@@ -10,6 +10,7 @@ mod errors;
 mod growth;
 mod healing;
 mod histories;
+mod keys;
 mod lifecycle;
 mod listing;
 mod load;

@@ -1,0 +1,361 @@
+//! The file of a node's shares: `keys/shares` in its state directory.
+//!
+//! | offset | size | field     | meaning                                                |
+//! |-------:|-----:|-----------|--------------------------------------------------------|
+//! |      0 |    7 | magic     | `HFSHARE`                                              |
+//! |      7 |    1 | version   | 1                                                      |
+//! |      8 |    1 | protector | 1: file mode alone, 2: passphrase                      |
+//! |      9 |    3 | reserved  | zero, verified                                         |
+//! |     12 |   16 | cluster   | whose shares                                           |
+//! |     28 |    n | shares    | postcard; sealed by the protector over bytes 0..28     |
+//! |   28+n |    4 | checksum  | CRC-32C of all before, little-endian                   |
+//!
+//! Invariants: the file is whole or absent (written beside, flushed, renamed), mode 0600; a damaged one is
+//! refused, never replaced; a share is durable before it is acknowledged to whoever dealt it.
+
+use std::{
+    fmt,
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use holdfast_crypt::{CryptError, PassphraseKey};
+use holdfast_model::{ClusterId, SplitId};
+use parking_lot::Mutex;
+use zeroize::Zeroizing;
+
+use crate::shares::{HeldShare, ShareSet};
+
+const MAGIC: &[u8; 7] = b"HFSHARE";
+const VERSION: u8 = 1;
+const HEADER_SIZE: usize = 28;
+const CHECKSUM_SIZE: usize = 4;
+/// Larger files are foreign.
+const FILE_SIZE_MAX: u64 = 64 * 1024;
+
+/// What keeps a node's shares from whoever holds its state disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protection {
+    /// The file's mode only: who holds the disk holds this node's share.
+    File,
+    /// A passphrase, by argon2id.
+    Passphrase,
+}
+
+impl Protection {
+    const fn code(self) -> u8 {
+        match self {
+            Self::File => 1,
+            Self::Passphrase => 2,
+        }
+    }
+
+    /// As people read it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Passphrase => "passphrase",
+        }
+    }
+}
+
+/// Why the shares of a node are not to be had.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The file cannot be read or written.
+    #[error("share file {path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The file is not what this program wrote.
+    #[error("share file {0} is damaged or foreign: move it away, and this node unlocks from its peers")]
+    Damaged(PathBuf),
+    /// The file belongs to another cluster.
+    #[error("share file {path} belongs to cluster {found}, this node is in {expected}")]
+    OtherCluster {
+        /// The file.
+        path: PathBuf,
+        /// Cluster named in the file.
+        found: ClusterId,
+        /// Cluster of the node.
+        expected: ClusterId,
+    },
+    /// The passphrase is not there yet.
+    #[error("the shares of this node are sealed under its passphrase, which has not been entered")]
+    Sealed,
+    /// The passphrase is wrong.
+    #[error("this is not the passphrase of this node's shares")]
+    WrongPassphrase,
+    /// Anything else about the seal.
+    #[error(transparent)]
+    Crypt(#[from] CryptError),
+}
+
+/// A node's shares, on disk and in memory.
+pub struct ShareStore {
+    path: PathBuf,
+    cluster: ClusterId,
+    inner: Mutex<Inner>,
+}
+
+enum Inner {
+    Sealed,
+    Open { shares: ShareSet, key: Option<PassphraseKey> },
+}
+
+impl fmt::Debug for ShareStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ShareStore").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl ShareStore {
+    /// Opens what is in `state_dir`, as far as that goes without a passphrase. With nothing there the store
+    /// is new and empty, protected by `passphrase` when there is one, and written with its first share.
+    ///
+    /// # Errors
+    /// `Io`, `Damaged`, `OtherCluster`; a passphrase that is still wanted is no error.
+    pub fn open(state_dir: &Path, cluster: ClusterId, passphrase: Option<&[u8]>) -> Result<Self, StoreError> {
+        let path = path_in(state_dir);
+        let store = Self { path, cluster, inner: Mutex::new(Inner::Sealed) };
+        match store.read()? {
+            None => {
+                let key = passphrase.map(PassphraseKey::fresh).transpose()?;
+                *store.inner.lock() = Inner::Open { shares: ShareSet::default(), key };
+            }
+            Some((Protection::File, header, body)) => {
+                drop(header);
+                let shares =
+                    postcard::from_bytes(&body).map_err(|_| StoreError::Damaged(store.path.clone()))?;
+                *store.inner.lock() = Inner::Open { shares, key: None };
+            }
+            Some((Protection::Passphrase, ..)) => {
+                if let Some(passphrase) = passphrase {
+                    store.unseal(passphrase)?;
+                }
+            }
+        }
+        Ok(store)
+    }
+
+    /// Whether shares were kept in `state_dir`.
+    #[must_use]
+    pub fn exists(state_dir: &Path) -> bool {
+        path_in(state_dir).exists()
+    }
+
+    /// Removes the shares from `state_dir`: the node has left the cluster.
+    ///
+    /// # Errors
+    /// I/O; nothing there is no error.
+    pub fn remove(state_dir: &Path) -> io::Result<()> {
+        match fs::remove_file(path_in(state_dir)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Opens sealed shares with the passphrase. Takes a while, on purpose.
+    ///
+    /// # Errors
+    /// `WrongPassphrase`, `Io`, `Damaged`.
+    pub fn unseal(&self, passphrase: &[u8]) -> Result<(), StoreError> {
+        let Some((Protection::Passphrase, header, body)) = self.read()? else { return Ok(()) };
+        let (key, plain) = PassphraseKey::open(passphrase, &header, &body).map_err(|error| match error {
+            CryptError::Refused(_) => StoreError::WrongPassphrase,
+            other => other.into(),
+        })?;
+        let shares = postcard::from_bytes(&plain).map_err(|_| StoreError::Damaged(self.path.clone()))?;
+        *self.inner.lock() = Inner::Open { shares, key: Some(key) };
+        Ok(())
+    }
+
+    /// What protects the shares.
+    #[must_use]
+    pub fn protection(&self) -> Protection {
+        match &*self.inner.lock() {
+            Inner::Open { key: None, .. } => Protection::File,
+            Inner::Open { key: Some(_), .. } | Inner::Sealed => Protection::Passphrase,
+        }
+    }
+
+    /// Whether a passphrase is wanted before the shares can be used.
+    #[must_use]
+    pub fn is_sealed(&self) -> bool {
+        matches!(&*self.inner.lock(), Inner::Sealed)
+    }
+
+    /// The shares.
+    ///
+    /// # Errors
+    /// `Sealed`.
+    pub fn shares(&self) -> Result<ShareSet, StoreError> {
+        match &*self.inner.lock() {
+            Inner::Open { shares, .. } => Ok(shares.clone()),
+            Inner::Sealed => Err(StoreError::Sealed),
+        }
+    }
+
+    /// Takes a share in; it is durable when this returns.
+    ///
+    /// # Errors
+    /// `Sealed` or `Io`; then nothing changed.
+    pub fn add(&self, share: HeldShare) -> Result<(), StoreError> {
+        self.change(|shares| {
+            shares.add(share);
+            true
+        })
+    }
+
+    /// Lets go of what was replaced, see [`ShareSet::settle`].
+    ///
+    /// # Errors
+    /// `Sealed` or `Io`; then nothing changed.
+    pub fn settle(&self, in_force: &[SplitId]) -> Result<(), StoreError> {
+        self.change(|shares| shares.settle(in_force))
+    }
+
+    fn change(&self, change: impl FnOnce(&mut ShareSet) -> bool) -> Result<(), StoreError> {
+        let mut inner = self.inner.lock();
+        let Inner::Open { shares, key } = &mut *inner else { return Err(StoreError::Sealed) };
+        let mut next = shares.clone();
+        if change(&mut next) {
+            self.write(&next, key.as_ref()).map_err(|source| self.io(source))?;
+            *shares = next;
+        }
+        Ok(())
+    }
+
+    fn io(&self, source: io::Error) -> StoreError {
+        StoreError::Io { path: self.path.clone(), source }
+    }
+
+    fn header(&self, protection: Protection) -> [u8; HEADER_SIZE] {
+        let mut header = [0; HEADER_SIZE];
+        header[..7].copy_from_slice(MAGIC);
+        header[7] = VERSION;
+        header[8] = protection.code();
+        header[12..].copy_from_slice(self.cluster.as_bytes());
+        header
+    }
+
+    fn read(&self) -> Result<Option<(Protection, Vec<u8>, Zeroizing<Vec<u8>>)>, StoreError> {
+        let damaged = || StoreError::Damaged(self.path.clone());
+        match fs::metadata(&self.path) {
+            Ok(found) if found.len() > FILE_SIZE_MAX => return Err(damaged()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            _ => {}
+        }
+        let bytes = Zeroizing::new(fs::read(&self.path).map_err(|source| self.io(source))?);
+        let (whole, checksum) = bytes.split_last_chunk::<CHECKSUM_SIZE>().ok_or_else(damaged)?;
+        if whole.len() < HEADER_SIZE || crc32c::crc32c(whole).to_le_bytes() != *checksum {
+            return Err(damaged());
+        }
+        let (header, body) = whole.split_at(HEADER_SIZE);
+        let protection = [Protection::File, Protection::Passphrase]
+            .into_iter()
+            .find(|protection| protection.code() == header[8])
+            .ok_or_else(damaged)?;
+        let mut cluster = [0; 16];
+        cluster.copy_from_slice(&header[12..]);
+        let found = ClusterId::from_bytes(cluster);
+        if header[..12] != self.header(protection)[..12] {
+            return Err(damaged());
+        }
+        if found != self.cluster {
+            return Err(StoreError::OtherCluster { path: self.path.clone(), found, expected: self.cluster });
+        }
+        Ok(Some((protection, header.to_vec(), Zeroizing::new(body.to_vec()))))
+    }
+
+    fn write(&self, shares: &ShareSet, key: Option<&PassphraseKey>) -> io::Result<()> {
+        let plain = Zeroizing::new(postcard::to_stdvec(shares).map_err(io::Error::other)?);
+        let protection = if key.is_some() { Protection::Passphrase } else { Protection::File };
+        let header = self.header(protection);
+        let mut bytes = Zeroizing::new(header.to_vec());
+        match key {
+            Some(key) => bytes.extend(key.seal(&header, &plain)),
+            None => bytes.extend_from_slice(&plain),
+        }
+        let checksum = crc32c::crc32c(&bytes).to_le_bytes();
+        bytes.extend_from_slice(&checksum);
+        let dir = self.path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+        fs::create_dir_all(dir)?;
+        let beside = self.path.with_extension("new");
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+        fs::rename(&beside, &self.path)?;
+        File::open(dir)?.sync_all()
+    }
+}
+
+fn path_in(state_dir: &Path) -> PathBuf {
+    state_dir.join("keys").join("shares")
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_crypt::Root;
+    use holdfast_model::RootEpoch;
+
+    use super::*;
+    use crate::shares::deal;
+
+    const CLUSTER: ClusterId = ClusterId::from_bytes([1; 16]);
+
+    fn share() -> HeldShare {
+        let root = Root::generate(CLUSTER, RootEpoch::new(1));
+        deal(&root, SplitId::from_bytes([4; 16]), None, 2, 3).unwrap().remove(0)
+    }
+
+    #[test]
+    fn shares_outlive_the_process_and_never_stand_open_under_a_passphrase() {
+        for passphrase in [None, Some(b"correct horse".as_slice())] {
+            let dir = tempfile::tempdir().unwrap();
+            let store = ShareStore::open(dir.path(), CLUSTER, passphrase).unwrap();
+            assert!(store.shares().unwrap().shares().is_empty());
+            let share = share();
+            store.add(share.clone()).unwrap();
+            let bytes = fs::read(dir.path().join("keys/shares")).unwrap();
+            let in_clear = bytes.windows(32).any(|window| window == share.y.as_slice());
+            assert_eq!(in_clear, passphrase.is_none());
+            let again = ShareStore::open(dir.path(), CLUSTER, None).unwrap();
+            assert_eq!(again.is_sealed(), passphrase.is_some());
+            if let Some(passphrase) = passphrase {
+                assert!(matches!(again.shares(), Err(StoreError::Sealed)));
+                assert!(matches!(again.add(share.clone()), Err(StoreError::Sealed)));
+                assert!(matches!(again.unseal(b"wrong"), Err(StoreError::WrongPassphrase)));
+                again.unseal(passphrase).unwrap();
+            }
+            assert_eq!(again.shares().unwrap().shares(), [share.clone()]);
+            again.settle(&[share.split]).unwrap();
+            assert!(again.shares().unwrap().has(share.split));
+        }
+    }
+
+    #[test]
+    fn damage_and_foreign_files_are_refused_and_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        ShareStore::open(dir.path(), CLUSTER, None).unwrap().add(share()).unwrap();
+        let other = ClusterId::from_bytes([9; 16]);
+        assert!(matches!(ShareStore::open(dir.path(), other, None), Err(StoreError::OtherCluster { .. })));
+        let path = dir.path().join("keys/shares");
+        let whole = fs::read(&path).unwrap();
+        for i in 0..whole.len() {
+            let mut changed = whole.clone();
+            changed[i] ^= 0x10;
+            fs::write(&path, &changed).unwrap();
+            let opened = ShareStore::open(dir.path(), CLUSTER, None);
+            assert!(matches!(opened, Err(StoreError::Damaged(_))), "byte {i}");
+        }
+        assert!(path.exists());
+    }
+}

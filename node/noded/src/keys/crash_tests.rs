@@ -1,0 +1,233 @@
+//! Rotation and new splittings cut off between any two steps, on three nodes' real share files and a real
+//! control state: afterwards any two nodes open every tenant, and the same change goes through.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+use holdfast_consensus::{Applied, StateMachine};
+use holdfast_control::{
+    Command, ControlMachine, ControlReader, ControlView, KeyCommand, NewTenant, Outcome, RegisterNode,
+    ServiceAddresses, Splitting, decode_outcome,
+};
+use holdfast_crypt::{ClusterKey, Root, TenantKey, random_array};
+use holdfast_keyring::{Gathering, HeldShare, Keyring, ShareStore, deal};
+use holdfast_model::{ClusterId, DatabaseId, NodeId, RootEpoch, SplitId, TenantId, UnixMillis};
+
+use super::{
+    Holder,
+    roll::command_for,
+    unlock::{let_go, named_roots},
+};
+use crate::tenants::learn;
+
+const CLUSTER: ClusterId = ClusterId::from_bytes([1; 16]);
+const NODES: u8 = 3;
+const THRESHOLD: u8 = 2;
+const TENANTS: u8 = 4;
+
+/// Three nodes' disks and the state they agree on.
+struct World {
+    _dir: tempfile::TempDir,
+    state: std::path::PathBuf,
+    machine: ControlMachine,
+    reader: ControlReader,
+    index: u64,
+    keys: BTreeMap<TenantId, TenantKey>,
+}
+
+impl World {
+    fn founded() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().to_path_buf();
+        let (machine, reader) = ControlMachine::open(&state.join("control"), [7; 16]).unwrap();
+        let mut world = Self { _dir: dir, state, machine, reader, index: 0, keys: BTreeMap::new() };
+        world.decide(&Command::InitCluster {
+            cluster: CLUSTER,
+            name: "test".into(),
+            region: "us-east-1".into(),
+            level: "+2d:1n".parse().unwrap(),
+            catalog_groups: 1,
+            first: RegisterNode {
+                request: [1; 16],
+                name: "n1".into(),
+                peer: "127.0.0.1:1".parse().unwrap(),
+                services: ServiceAddresses::default(),
+                token_hash: [0; 32],
+                at: UnixMillis::new(1),
+            },
+        });
+        let root = Root::generate(CLUSTER, RootEpoch::new(1));
+        let (splitting, shares) = dealt(&root, None);
+        for (node, share) in (0..NODES).zip(shares) {
+            world.store(node).add(share).unwrap();
+        }
+        world.decide(&Command::Keys(KeyCommand::Found {
+            epoch: root.epoch(),
+            root: root.id(),
+            splitting,
+            cluster_key: root.wrap_cluster_key(&ClusterKey::generate()),
+            at: UnixMillis::new(1),
+        }));
+        for seed in 1..=TENANTS {
+            let (tenant, key) = (TenantId::from_bytes([seed; 16]), TenantKey::generate());
+            world.decide(&Command::CreateTenant(NewTenant {
+                tenant,
+                name: format!("tenant-{seed}"),
+                database_id: DatabaseId::from_bytes([seed; 16]),
+                wrapped_key: root.wrap_tenant(tenant, &key),
+                level: None,
+                access_key: format!("KEY{seed}"),
+                sealed_secret: vec![seed],
+                at: UnixMillis::new(1),
+            }));
+            world.keys.insert(tenant, key);
+        }
+        world
+    }
+
+    fn decide(&mut self, command: &Command) {
+        self.index += 1;
+        let commands: [Bytes; 1] = [command.encode()];
+        let answers = self.machine.apply(&[Applied { index: self.index, commands: &commands }]).unwrap();
+        let outcome: Outcome = decode_outcome(&answers[0][0]).unwrap();
+        outcome.unwrap();
+    }
+
+    fn view(&self) -> ControlView {
+        self.reader.view().unwrap()
+    }
+
+    /// A node's shares as they are on its disk.
+    fn store(&self, node: u8) -> ShareStore {
+        ShareStore::open(&self.state.join(format!("n{node}")), CLUSTER, None).unwrap()
+    }
+
+    /// A node as it starts: its own shares and those of `others`.
+    fn started(&self, node: u8, others: &[u8]) -> Holder {
+        let mut gathering = Gathering::default();
+        for member in others.iter().chain([&node]) {
+            for share in self.store(*member).shares().unwrap().shares() {
+                gathering.add(share.clone());
+            }
+        }
+        let (keyring, view) = (Arc::new(Keyring::locked(CLUSTER)), self.view());
+        named_roots(&gathering, &view, CLUSTER).into_iter().for_each(|root| keyring.add_root(root));
+        learn(&view, &keyring);
+        Holder { store: Arc::new(self.store(node)), keyring }
+    }
+
+    /// Any two nodes open everything; one alone opens nothing.
+    fn check(&self, moment: &str) {
+        for node in 0..NODES {
+            assert!(self.started(node, &[]).keyring.is_locked(), "{moment}: n{node} alone");
+            for other in (0..NODES).filter(|other| *other != node) {
+                let holder = self.started(node, &[other]);
+                assert!(holder.keyring.cluster_key().is_ok(), "{moment}: n{node} with n{other}");
+                for record in self.view().tenants.values() {
+                    let opened = holder.keyring.tenant(record.tenant, &record.wrapped_key);
+                    let opened = opened.unwrap_or_else(|e| panic!("{moment}: n{node} with n{other}: {e}"));
+                    assert_eq!(opened.to_bytes(), self.keys[&record.tenant].to_bytes());
+                }
+            }
+        }
+    }
+}
+
+fn dealt(root: &Root, replaces: Option<SplitId>) -> (Splitting, Vec<HeldShare>) {
+    let split = SplitId::from_bytes(random_array());
+    let shares = deal(root, split, replaces, THRESHOLD, NODES).unwrap();
+    let holders = (0..NODES).zip(&shares).map(|(n, share)| (NodeId::new(u64::from(n) + 1), share.x()));
+    (Splitting { split, threshold: THRESHOLD, holders: holders.collect() }, shares)
+}
+
+/// Rotates the root and stops before step `cut`; whether it came to its end.
+fn rotate(world: &mut World, cut: usize) -> bool {
+    let mut step = 0;
+    let mut goes_on = || {
+        step += 1;
+        step <= cut
+    };
+    let leader = world.started(0, &[1]);
+    let view = world.view();
+    let current = view.keys.current().unwrap();
+    if view.keys.roots.len() == 1 {
+        let root = Root::generate(CLUSTER, RootEpoch::new(current.epoch.get() + 1));
+        let (splitting, shares) = dealt(&root, Some(current.splitting.split));
+        for (node, share) in (0..NODES).zip(shares) {
+            if !goes_on() {
+                return false;
+            }
+            world.store(node).add(share).unwrap();
+        }
+        let command = command_for(&view, &leader.keyring, &root, splitting).unwrap();
+        if !goes_on() {
+            return false;
+        }
+        world.decide(&Command::Keys(command));
+    }
+    // Each node hears of it and lets go, before and after the old root is retired.
+    for retired in [false, true] {
+        if retired {
+            if !goes_on() {
+                return false;
+            }
+            let epoch = world.view().keys.current().unwrap().epoch;
+            world.decide(&Command::Keys(KeyCommand::Retire { epoch }));
+        }
+        for node in 0..NODES {
+            if !goes_on() {
+                return false;
+            }
+            let holder = world.started(node, &[(node + 1) % NODES]);
+            let_go(&holder, &world.view()).unwrap();
+        }
+    }
+    true
+}
+
+#[test]
+fn a_rotation_cut_off_between_any_two_steps_strands_nothing_and_goes_through_afterwards() {
+    let mut cuts = 0;
+    loop {
+        let mut world = World::founded();
+        let complete = rotate(&mut world, cuts);
+        world.check(&format!("cut before step {}", cuts + 1));
+        assert!(rotate(&mut world, usize::MAX));
+        world.check(&format!("again after a cut before step {}", cuts + 1));
+        let view = world.view();
+        assert_eq!(view.keys.roots.len(), 1, "the old root is gone");
+        for node in 0..NODES {
+            let held = world.store(node).shares().unwrap();
+            assert_eq!(held.shares().len(), 1, "old shares are gone from n{node}: {held:?}");
+        }
+        if complete {
+            break;
+        }
+        cuts += 1;
+    }
+    assert_eq!(cuts, 11, "three deals, the command, three nodes, the retirement, three nodes");
+}
+
+#[test]
+fn a_new_splitting_cut_off_between_any_two_steps_leaves_one_that_opens() {
+    for cut in 0..=7 {
+        let mut world = World::founded();
+        let leader = world.started(0, &[1]);
+        let view = world.view();
+        let current = view.keys.current().unwrap();
+        let root = leader.keyring.root(current.epoch).unwrap();
+        let (splitting, shares) = dealt(&root, Some(current.splitting.split));
+        let command =
+            KeyCommand::Split { epoch: current.epoch, replaces: current.splitting.split, splitting };
+        for (node, share) in (0..NODES).zip(shares).take(cut) {
+            world.store(node).add(share).unwrap();
+        }
+        if cut > 3 {
+            world.decide(&Command::Keys(command));
+        }
+        for node in 0..u8::try_from(cut.saturating_sub(4)).unwrap() {
+            let_go(&world.started(node, &[(node + 1) % NODES]), &world.view()).unwrap();
+        }
+        world.check(&format!("cut after step {cut}"));
+    }
+}

@@ -1,0 +1,339 @@
+//! Puts roots together from shares: this node's own, its peers', or an operator's word.
+//!
+//! Runs for as long as the node does. A locked node asks all members again and again; one that is unlocked
+//! asks when the control state names a root it does not have. Afterwards it lets go of shares and roots that
+//! the control state has replaced.
+
+use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use futures::future::join_all;
+use holdfast_admin_api::{LockState, LockStatus, UnlockError, UnlockRequest};
+use holdfast_control::{ControlReader, ControlView, NodeState};
+use holdfast_crypt::Root;
+use holdfast_keyring::{Gathering, StoreError, recovery};
+use holdfast_model::{ClusterId, NodeId, config::Unlock};
+use holdfast_peer::PeerClient;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
+
+use super::Holder;
+use crate::orders::{self, Answer, Order};
+
+/// Pause after the first round of asking; it doubles with each, up to [`PAUSE_MAX`].
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Longest pause between two rounds of asking.
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// How often a locked node says in its log what it waits for.
+const WORD: Duration = Duration::from_secs(10);
+
+/// Longest passphrase file, in bytes.
+const PASSPHRASE_SIZE_MAX: u64 = 4096;
+
+/// The passphrase that the configuration leads to, if it is there now.
+///
+/// # Errors
+/// When its file is there and cannot be used.
+pub fn passphrase_of(unlock: &Unlock) -> Result<Option<Zeroizing<Vec<u8>>>> {
+    let Unlock::Passphrase { file: Some(file) } = unlock else { return Ok(None) };
+    read_passphrase(file).with_context(|| format!("passphrase file {}", file.display()))
+}
+
+fn read_passphrase(file: &Path) -> Result<Option<Zeroizing<Vec<u8>>>> {
+    let found = match std::fs::metadata(file) {
+        Ok(found) => found,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    if found.len() > PASSPHRASE_SIZE_MAX {
+        bail!("longer than {PASSPHRASE_SIZE_MAX} bytes");
+    }
+    let mut text = Zeroizing::new(std::fs::read(file)?);
+    while text.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
+        text.pop();
+    }
+    if text.is_empty() {
+        bail!("empty");
+    }
+    Ok(Some(text))
+}
+
+/// Unlocks this node.
+#[derive(Debug)]
+pub struct Unlocker {
+    /// Shares and keys.
+    pub holder: Arc<Holder>,
+    /// Links to the others.
+    pub peers: PeerClient,
+    /// Who they are.
+    pub control: ControlReader,
+    /// Members a joiner was told of, before it has the control state.
+    pub members: Vec<NodeId>,
+    /// This node.
+    pub own: NodeId,
+    /// This node's name.
+    pub name: String,
+    /// What is known of the way to the root.
+    pub state: Mutex<Waiting>,
+    /// Told to try at once.
+    pub wake: Notify,
+}
+
+/// What a locked node has and what it waits for.
+#[derive(Debug, Clone, Default)]
+pub struct Waiting {
+    have: u8,
+    need: Option<u8>,
+    silent: Vec<String>,
+}
+
+impl Unlocker {
+    /// Asks and lets go until cancelled.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let mut changes = self.control.changes();
+        changes.mark_changed();
+        let mut word = tokio::time::interval(WORD);
+        word.tick().await;
+        let mut pause = PAUSE;
+        loop {
+            let complete = match self.round().await {
+                Ok(complete) => complete,
+                Err(error) => {
+                    tracing::warn!(error = format!("{error:#}"), "unlocking; will be tried again");
+                    false
+                }
+            };
+            if complete {
+                pause = PAUSE;
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.wake.notified() => {}
+                changed = changes.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(pause), if !complete => pause = PAUSE_MAX.min(pause * 2),
+                _ = word.tick(), if !complete => {
+                    tracing::warn!(waits_for = self.status().detail, "this node is locked");
+                }
+            }
+        }
+    }
+
+    /// Waits until a root is here.
+    ///
+    /// # Errors
+    /// When stopped.
+    pub async fn unlocked(&self, stop: &CancellationToken) -> Result<()> {
+        let mut changes = self.holder.keyring.changes();
+        loop {
+            if !self.holder.keyring.is_locked() {
+                return Ok(());
+            }
+            tokio::select! {
+                () = stop.cancelled() => bail!("stopped while locked"),
+                changed = changes.changed() => changed.context("the keyring is gone")?,
+            }
+        }
+    }
+
+    /// One round: whether nothing is missing now.
+    async fn round(&self) -> Result<bool> {
+        let reader = self.control.clone();
+        let view =
+            tokio::task::spawn_blocking(move || reader.view()).await?.context("reading the control state")?;
+        let keyring = &self.holder.keyring;
+        let missing = |view: &ControlView| {
+            keyring.is_locked() || view.keys.roots.iter().any(|root| !keyring.has(root.epoch, root.root))
+        };
+        if missing(&view) {
+            let was_locked = keyring.is_locked();
+            self.gather(&view).await;
+            if was_locked && !keyring.is_locked() {
+                tracing::info!(target: "audit", epochs = ?keyring.epochs(), "unlocked");
+            }
+        }
+        self.let_go(&view)?;
+        Ok(!missing(&view))
+    }
+
+    async fn gather(&self, view: &ControlView) {
+        let mut gathering = Gathering::default();
+        if let Ok(own) = self.holder.store.shares() {
+            own.shares().iter().for_each(|share| gathering.add(share.clone()));
+        }
+        self.add_roots(&gathering, view);
+        let wanted = |view: &ControlView| {
+            let keyring = &self.holder.keyring;
+            keyring.is_locked() || view.keys.roots.iter().any(|root| !keyring.has(root.epoch, root.root))
+        };
+        let mut silent = Vec::new();
+        if wanted(view) {
+            let others = view.nodes.values().filter(|node| node.state != NodeState::Removed);
+            let others: BTreeSet<NodeId> =
+                others.map(|node| node.node).chain(self.members.iter().copied()).collect();
+            let asked = others.into_iter().filter(|node| *node != self.own).map(|node| async move {
+                (node, orders::give(&self.peers, node, &Order::ShareWanted).await)
+            });
+            for (node, answer) in join_all(asked).await {
+                match answer {
+                    Ok(Answer::Shares(shares)) => shares.into_iter().for_each(|share| gathering.add(share)),
+                    other => {
+                        tracing::debug!(%node, ?other, "no share");
+                        let name = view.nodes.get(&node).map(|record| record.name.clone());
+                        silent.push(name.unwrap_or_else(|| node.to_string()));
+                    }
+                }
+            }
+            self.add_roots(&gathering, view);
+        }
+        let progress = gathering.progress();
+        *self.state.lock() = Waiting {
+            have: progress.map_or(0, |progress| progress.have),
+            need: progress.map(|progress| progress.need),
+            silent,
+        };
+    }
+
+    fn add_roots(&self, gathering: &Gathering, view: &ControlView) {
+        let keyring = &self.holder.keyring;
+        for root in named_roots(gathering, view, keyring.cluster()) {
+            if !keyring.has(root.epoch(), root.id()) {
+                keyring.add_root(root);
+            }
+        }
+    }
+
+    fn let_go(&self, view: &ControlView) -> Result<()> {
+        let_go(&self.holder, view)
+    }
+
+    /// What this node has and what it waits for.
+    #[must_use]
+    pub fn status(&self) -> LockStatus {
+        let waiting = self.state.lock().clone();
+        let sealed = self.holder.store.is_sealed();
+        let locked = self.holder.keyring.is_locked();
+        let detail = if !locked {
+            "Unlocked.".to_owned()
+        } else if sealed {
+            "Waits for this node's passphrase, for enough other nodes, or for operators' recovery shares."
+                .to_owned()
+        } else {
+            let need = waiting.need.map_or_else(|| "enough".to_owned(), |need| need.to_string());
+            let silent = if waiting.silent.is_empty() {
+                String::new()
+            } else {
+                format!(" No share from {}.", waiting.silent.join(", "))
+            };
+            format!(
+                "Has {} of {need} shares of the root key; waits for other nodes to start, or for operators' \
+                 recovery shares.{silent}",
+                waiting.have
+            )
+        };
+        LockStatus {
+            node: self.name.clone(),
+            state: if locked { LockState::Locked } else { LockState::Unlocked },
+            passphrase_wanted: locked && sealed,
+            shares: waiting.have,
+            shares_needed: waiting.need,
+            detail,
+        }
+    }
+
+    /// Unlocks with what an operator knows.
+    ///
+    /// # Errors
+    /// When it does not unlock.
+    pub async fn unlock_with(self: Arc<Self>, request: UnlockRequest) -> Result<LockStatus, UnlockError> {
+        let this = Arc::clone(&self);
+        // argon2id takes its time.
+        let tried = tokio::task::spawn_blocking(move || this.try_with(&request)).await;
+        let refused = tried.map_err(|error| UnlockError::Failed(error.to_string()))?;
+        if let Err(error) = &refused {
+            tracing::warn!(target: "audit", %error, "unlocking by an operator was refused");
+        }
+        refused?;
+        tracing::info!(target: "audit", "an operator's passphrase or recovery shares were accepted");
+        self.wake.notify_one();
+        Ok(self.status())
+    }
+
+    fn try_with(&self, request: &UnlockRequest) -> Result<(), UnlockError> {
+        match request {
+            UnlockRequest::Passphrase(passphrase) => {
+                self.holder.store.unseal(passphrase.as_bytes()).map_err(|error| match error {
+                    StoreError::WrongPassphrase => UnlockError::Refused(error.to_string()),
+                    other => UnlockError::Failed(other.to_string()),
+                })
+            }
+            UnlockRequest::RecoveryShares(shares) => {
+                let refused = |what: String| UnlockError::Refused(what);
+                let root = recovery::recover(self.holder.keyring.cluster(), shares)
+                    .map_err(|error| refused(error.to_string()))?;
+                let view = self.control.view().map_err(|error| UnlockError::Failed(error.to_string()))?;
+                let fits = view
+                    .keys
+                    .roots
+                    .iter()
+                    .any(|known| (known.epoch, known.root) == (root.epoch(), root.id()));
+                if !fits {
+                    return Err(refused(format!(
+                        "these are shares of root {} of epoch {}, which is not in force here",
+                        root.id(),
+                        root.epoch().get()
+                    )));
+                }
+                self.holder.keyring.add_root(root);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The roots that shares give and the control state names; without that state, all they give.
+pub(super) fn named_roots(gathering: &Gathering, view: &ControlView, cluster: ClusterId) -> Vec<Root> {
+    let mut roots = gathering.roots(cluster);
+    if !view.keys.roots.is_empty() {
+        roots.retain(|root| {
+            view.keys.roots.iter().any(|known| (known.epoch, known.root) == (root.epoch(), root.id()))
+        });
+    }
+    roots
+}
+
+/// Lets go of what the control state has replaced. A root newer than any it names is on its way.
+pub(super) fn let_go(holder: &Holder, view: &ControlView) -> Result<()> {
+    let Some(current) = view.keys.current() else { return Ok(()) };
+    if !holder.keyring.has(current.epoch, current.root) {
+        return Ok(());
+    }
+    match holder.store.settle(&view.keys.splits()) {
+        Ok(()) | Err(StoreError::Sealed) => {}
+        Err(error) => return Err(error).context("letting old shares go"),
+    }
+    let named: BTreeSet<_> = view.keys.roots.iter().map(|root| root.epoch).collect();
+    holder.keyring.retain_roots(|epoch| named.contains(&epoch) || epoch > current.epoch);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_passphrase_file_is_read_without_its_line_end_and_may_be_absent() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("passphrase");
+        let unlock = Unlock::Passphrase { file: Some(file.clone()) };
+        assert!(passphrase_of(&unlock).unwrap().is_none());
+        assert!(passphrase_of(&Unlock::File).unwrap().is_none());
+        std::fs::write(&file, "correct horse\r\n").unwrap();
+        assert_eq!(passphrase_of(&unlock).unwrap().unwrap().as_slice(), b"correct horse");
+        std::fs::write(&file, "\n").unwrap();
+        assert!(passphrase_of(&unlock).is_err());
+    }
+}
