@@ -276,6 +276,30 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/tenants/{name}/accounts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Accounts of a tenant, with the ids by which they grant each other access.
+         * @description Role: viewer. Names and ids, and no secret: for every account, not for anyone.
+         */
+        get: operations["accounts"];
+        put?: never;
+        /**
+         * Makes an account in a tenant; returns the secret of its access key this one time.
+         * @description Role: operator. Gives access to a tenant's names.
+         */
+        post: operations["create_account"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/tenants/{name}/encryption-keys": {
         parameters: {
             query?: never;
@@ -367,6 +391,27 @@ export interface components {
             /** @description Its secret. */
             secret_key: components["schemas"]["Secret"];
         };
+        /** @description All accounts of a tenant. */
+        AccountList: {
+            /** @description The tenant's first account first, then by name. */
+            accounts: components["schemas"]["AccountStatus"][];
+        };
+        /** @description An account of a tenant. */
+        AccountStatus: {
+            /** @description Its e-mail address. */
+            email: string;
+            /** @description Canonical id, 64 hex digits, as in access control lists. */
+            id: string;
+            /**
+             * Format: int64
+             * @description Users, groups, roles and policies in it.
+             */
+            identities: number;
+            /** @description Its name. */
+            name: string;
+            /** @description 12 digits, as in ARNs. */
+            number: string;
+        };
         /** @description A replica of a group that does not run on its node. */
         AilingReplica: {
             /** @description Whether it is being taken out and filled from the others, by itself. */
@@ -421,6 +466,21 @@ export interface components {
              * @description Tenants.
              */
             tenants: number;
+        };
+        /** @description An account just made, with the only showing of its secret. */
+        CreatedAccount: {
+            /** @description Id of its root user's access key. */
+            access_key: string;
+            /** @description Its e-mail address. */
+            email: string;
+            /** @description Canonical id, 64 hex digits, as in access control lists. */
+            id: string;
+            /** @description Its name. */
+            name: string;
+            /** @description 12 digits, as in ARNs. */
+            number: string;
+            /** @description The secret of that key. */
+            secret_key: components["schemas"]["Secret"];
         };
         /** @description A tenant just made, with the only showing of its secret. */
         CreatedTenant: {
@@ -592,6 +652,13 @@ export interface components {
              * @description Stripes.
              */
             stripes: number;
+        };
+        /** @description An account to make. */
+        NewAccount: {
+            /** @description Another way to name it in a grant. Unique in the tenant. */
+            email: string;
+            /** @description Shown beside its canonical id. Unique in the tenant. */
+            name: string;
         };
         /** @description A join token to make. */
         NewJoinToken: {
@@ -1511,6 +1578,99 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["AccessKeyPair"];
+                };
+            };
+            /** @description No session, or one that is over. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The account may not do this, or another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Why it was not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    accounts: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AccountList"];
+                };
+            };
+            /** @description No session, or one that is over. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Why it was not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    create_account: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewAccount"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CreatedAccount"];
                 };
             };
             /** @description No session, or one that is over. */

@@ -9,11 +9,15 @@ use holdfast_model::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::view::{DriveState, ServiceAddresses, TenantState};
+use crate::{
+    identity::{IdentityChange, NewAccount},
+    view::{DriveState, ServiceAddresses, TenantState},
+};
 
 /// Version of the encoding. Any change of it, a new variant included, is a new version. Version 2 added
-/// [`Command::RetireNode`] and [`Command::CreateReplacementToken`] behind what version 1 had.
-pub const COMMAND_VERSION: u8 = 2;
+/// [`Command::RetireNode`] and [`Command::CreateReplacementToken`] behind what version 1 had, version 3
+/// [`Command::CreateAccount`] and [`Command::ChangeIdentities`].
+pub const COMMAND_VERSION: u8 = 3;
 
 /// The oldest version whose bytes are still read.
 const COMMAND_VERSION_MIN: u8 = 1;
@@ -163,6 +167,10 @@ pub enum Command {
         /// Who is replaced.
         node: NodeId,
     },
+    /// Adds an account to a tenant.
+    CreateAccount(NewAccount),
+    /// Changes users, groups, roles, policies and their keys.
+    ChangeIdentities(IdentityChange),
 }
 
 /// A node that asks to be registered.
@@ -274,6 +282,15 @@ pub enum Refusal {
     /// The command contradicts itself: a mistake of the program that proposed it.
     #[error("invalid command: {0}")]
     Invalid(String),
+    /// What the change was decided on was written meanwhile; decide again.
+    #[error("{0:?} was changed meanwhile")]
+    Changed(String),
+    /// More than is kept.
+    #[error("more than the {limit} that are kept")]
+    TooLarge {
+        /// How much is.
+        limit: u64,
+    },
 }
 
 /// What a command came to.

@@ -1,4 +1,4 @@
-//! What the object layer knows of tenants and access keys: a snapshot of the control group's state with
+//! What the object layer knows of tenants: a snapshot of the control group's state with
 //! keys opened, exchanged whole whenever that state changes.
 
 use std::{
@@ -11,11 +11,7 @@ use holdfast_crypt::{OuterKey, TenantKey};
 use holdfast_model::{ClusterId, GroupId, Level, PartitionId, TenantId};
 use parking_lot::RwLock;
 
-use crate::{
-    api::{Credential, ObjectError},
-    sealing::DEFAULT_NAMED_KEY,
-    workers::KnownDrive,
-};
+use crate::{api::ObjectError, sealing::DEFAULT_NAMED_KEY, workers::KnownDrive};
 
 /// One tenant that may be served.
 #[derive(Debug, Clone)]
@@ -41,8 +37,6 @@ pub struct DirectorySnapshot {
     pub tenants: HashMap<TenantId, Arc<TenantEntry>>,
     /// All drives of the cluster.
     pub drives: Vec<KnownDrive>,
-    /// Access keys of those tenants.
-    pub access_keys: HashMap<String, Credential>,
     /// What seals commands of every tenant whose key opens, active or not.
     pub seals: HashMap<TenantId, Arc<MetadataSeal>>,
 }

@@ -13,6 +13,7 @@ mod body_writer;
 mod directory;
 pub mod journal;
 pub mod lifecycle;
+pub mod ownership;
 pub mod sealing;
 mod service;
 mod stripes;

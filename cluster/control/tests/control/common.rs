@@ -4,8 +4,8 @@ use std::path::Path;
 
 use holdfast_consensus::{Applied, StateMachine};
 use holdfast_control::{
-    Command, ControlMachine, ControlReader, DriveEntry, NewTenant, Outcome, RegisterNode, Response,
-    ServiceAddresses, decode_outcome,
+    Command, ControlMachine, ControlReader, DriveEntry, NewAccount, NewTenant, Outcome, RegisterNode,
+    Response, ServiceAddresses, decode_outcome,
 };
 use holdfast_model::{ByteCount, ClusterId, DatabaseId, DriveId, GroupId, NodeId, TenantId, UnixMillis};
 
@@ -102,6 +102,19 @@ pub fn tenant(seed: u8, name: &str) -> Command {
         level: None,
         access_key: format!("KEY{seed}"),
         sealed_secret: vec![seed],
+        at: NOW,
+    })
+}
+
+pub fn account(seed: u8, number: u64, name: &str) -> Command {
+    Command::CreateAccount(NewAccount {
+        tenant: tenant_id(seed),
+        account: number,
+        canonical: [u8::try_from(number).unwrap_or(u8::MAX); 32],
+        name: name.to_owned(),
+        email: format!("{name}@example.com"),
+        first: false,
+        access_key: Some((format!("KEY-{number}"), vec![seed])),
         at: NOW,
     })
 }

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use holdfast_control::{
-    Command, DriveState, Outcome, Refusal, Response, ServiceAddresses, TenantState, decode_outcome,
-    encode_outcome,
+    Command, DriveState, IdentityChange, IdentityWrite, KeyWrite, Outcome, Refusal, Response,
+    ServiceAddresses, TenantState, Then, decode_outcome, encode_outcome,
 };
 use holdfast_model::{ClusterId, GroupId, PartitionId};
 
@@ -41,6 +41,27 @@ fn commands() -> Vec<Command> {
         Command::DeleteOperator { name: "admin".into() },
         Command::RetireNode(node(300)),
         Command::CreateReplacementToken { hash: [9; 32], expires: LATER, node: node(2) },
+        account(1, 7, "second"),
+        Command::ChangeIdentities(IdentityChange {
+            tenant: tenant_id(1),
+            account: 7,
+            rows: vec![
+                IdentityWrite {
+                    kind: 0,
+                    name: "ann".into(),
+                    expected: None,
+                    then: Then::Put { version: 300, body: vec![1] },
+                },
+                IdentityWrite { kind: 1, name: "group".into(), expected: Some(5), then: Then::Keep },
+                IdentityWrite { kind: 2, name: "role".into(), expected: Some(6), then: Then::Delete },
+            ],
+            keys: vec![
+                KeyWrite::Create { access_key: "K".into(), user: Some("ann".into()), sealed_secret: vec![2] },
+                KeyWrite::SetActive { access_key: "L".into(), active: false },
+                KeyWrite::Delete { access_key: "M".into() },
+            ],
+            at: NOW,
+        }),
     ]
 }
 
@@ -61,6 +82,8 @@ fn outcomes() -> Vec<Outcome> {
         Err(Refusal::Removed { what: "node".into(), name: "n2".into() }),
         Err(Refusal::Last { what: "operator".into(), name: "admin".into() }),
         Err(Refusal::Invalid("why".into())),
+        Err(Refusal::Changed("ann".into())),
+        Err(Refusal::TooLarge { limit: 300 }),
     ]
 }
 
@@ -89,9 +112,10 @@ fn published(name: &str) -> Vec<Vec<u8>> {
 #[test]
 fn commands_and_outcomes_of_every_version_stay_readable() {
     let (commands, outcomes) = (commands(), outcomes());
-    check("commands_v2.hex", &commands.iter().map(Command::encode).collect::<Vec<_>>());
-    check("outcomes_v2.hex", &outcomes.iter().map(encode_outcome).collect::<Vec<_>>());
-    for (version, known) in [("v1", commands.len() - 2), ("v2", commands.len())] {
+    check("commands_v3.hex", &commands.iter().map(Command::encode).collect::<Vec<_>>());
+    check("outcomes_v3.hex", &outcomes.iter().map(encode_outcome).collect::<Vec<_>>());
+    let known = [("v1", commands.len() - 4), ("v2", commands.len() - 2), ("v3", commands.len())];
+    for (version, known) in known {
         let lines = published(&format!("commands_{version}.hex"));
         assert_eq!(lines.len(), known, "{version}");
         for (line, command) in lines.iter().zip(&commands) {

@@ -5,5 +5,6 @@
 mod common;
 mod golden;
 mod history;
+mod identities;
 mod recovery;
 mod rules;

@@ -9,10 +9,10 @@ use argon2::{Argon2, Params, PasswordHash, PasswordHasher as _};
 use async_trait::async_trait;
 use axum::{Router, body::Body, extract::ConnectInfo};
 use holdfast_admin_api::{
-    AccessKeyPair, AdminBackend, AdminError, Capacity, ClusterStatus, CreatedTenant, DriveState, DriveStatus,
-    DriveUsage, GroupStatus, JoinTokenInfo, LevelStatus, LostShards, NodeState, NodeStatus, OperatorRecord,
-    Readiness, Role, Secret, ServiceUrls, StripeShape, TenantDebt, TenantStatus, WorkStatus, WorkerStatus,
-    router,
+    AccessKeyPair, AccountStatus, AdminBackend, AdminError, Capacity, ClusterStatus, CreatedAccount,
+    CreatedTenant, DriveState, DriveStatus, DriveUsage, GroupStatus, JoinTokenInfo, LevelStatus, LostShards,
+    NodeState, NodeStatus, OperatorRecord, Readiness, Role, Secret, ServiceUrls, StripeShape, TenantDebt,
+    TenantStatus, WorkStatus, WorkerStatus, router,
 };
 use holdfast_model::{ByteCount, ClusterId, DriveId, Epoch, GroupId, Level, NodeId, TenantId, UnixMillis};
 use http::{Request, Response, StatusCode};
@@ -129,6 +129,35 @@ impl AdminBackend for Example {
             true => Ok(()),
             false => Err(AdminError::NotFound { what: format!("tenant \"{tenant}\"") }),
         }
+    }
+
+    async fn accounts(&self, tenant: &str) -> Result<Vec<AccountStatus>, AdminError> {
+        Ok(vec![AccountStatus {
+            number: "000000000007".into(),
+            id: "07".repeat(32),
+            name: tenant.to_owned(),
+            email: format!("root@{tenant}.invalid"),
+            identities: 3,
+        }])
+    }
+
+    async fn create_account(
+        &self,
+        tenant: &str,
+        name: &str,
+        email: &str,
+    ) -> Result<CreatedAccount, AdminError> {
+        if !self.tenants.lock().iter().any(|known| known.name == tenant) {
+            return Err(AdminError::NotFound { what: format!("tenant \"{tenant}\"") });
+        }
+        Ok(CreatedAccount {
+            number: "000000000008".into(),
+            id: "08".repeat(32),
+            name: name.to_owned(),
+            email: email.to_owned(),
+            access_key: "HFACCOUNT0000000".into(),
+            secret_key: Secret::new("account-secret-shown-once".into()),
+        })
     }
 
     async fn work(&self) -> Result<WorkStatus, AdminError> {
