@@ -220,8 +220,8 @@ pub fn decide(
     // An object that somebody else owns is that account's: the bucket's owner has no say in who reads it.
     let foreign = object.filter(|acl| lists_count && acl.owner != bucket.owner);
     let concerns_content = matches!(by_list, ByList::Object(_));
-    let policy_counts = !(foreign.is_some() && concerns_content)
-        && (is_owner || !bucket.block.restrict || !bucket.policy.as_ref().is_some_and(|p| p.is_public()));
+    let restricted = bucket.block.restrict && bucket.policy.as_ref().is_some_and(|policy| policy.is_public());
+    let policy_counts = !(foreign.is_some() && concerns_content) && (is_owner || !restricted);
     let by_policy = of_bucket.filter(|_| policy_counts).map_or(Matched::No, |effects| effects.allowed);
     let granted = match by_list {
         ByList::No => false,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use holdfast_access::{
     iam::Change,
-    identity::{Account, Caller, Snapshot},
+    identity::{Caller, Snapshot, Who},
     policy::Policy,
     text::AccountNumber,
 };
@@ -138,9 +138,8 @@ pub fn signer(identities: &dyn Identities, access_key: &str, token: Option<&str>
     match token {
         Some(token) => session_signer(identities, &snapshot, access_key, token),
         None => {
-            let (account, caller) = long_lived(&snapshot, access_key).ok_or_else(|| unknown(access_key))?;
+            let caller = long_lived(&snapshot, access_key).ok_or_else(|| unknown(access_key))?;
             let key = &snapshot.keys[access_key];
-            let _ = account;
             Ok(Signer {
                 tenant: key.tenant,
                 secret: key.secret.clone(),
@@ -151,15 +150,14 @@ pub fn signer(identities: &dyn Identities, access_key: &str, token: Option<&str>
     }
 }
 
-/// The account and user of a key that works.
-fn long_lived<'a>(snapshot: &'a Snapshot, access_key: &str) -> Option<(&'a Account, Caller)> {
+/// Whoever a key that works is of.
+fn long_lived(snapshot: &Snapshot, access_key: &str) -> Option<Caller> {
     let key = snapshot.keys.get(access_key).filter(|key| key.active)?;
     let account = snapshot.account(key.tenant, key.account)?;
-    let caller = match &key.user {
-        None => Caller::of(Arc::clone(&account.info), holdfast_access::identity::Who::Root),
-        Some(user) => Caller::user(account, user)?,
-    };
-    Some((account, caller))
+    match &key.user {
+        None => Some(Caller::of(Arc::clone(&account.info), Who::Root)),
+        Some(user) => Caller::user(account, user),
+    }
 }
 
 fn session_signer(
@@ -177,7 +175,7 @@ fn session_signer(
         return Err(Refusal::new("ExpiredToken").with("Token-0", token));
     }
     // Revoked with the key that made it, or with its role.
-    let (_, parent) = long_lived(snapshot, &session.parent).ok_or_else(invalid)?;
+    let parent = long_lived(snapshot, &session.parent).ok_or_else(invalid)?;
     let mut caller = match &session.role {
         None => parent,
         Some((role, name)) => {
