@@ -87,13 +87,8 @@ pub fn check(headers: &HeaderMap) -> Result<(), Refusal> {
 }
 
 fn refusal(name: &str) -> Refusal {
-    match name {
-        _ => Refusal::because(
-            "NotImplemented",
-            format!("A header you provided implies functionality that is not implemented: {name}."),
-        )
-        .with("Header", name),
-    }
+    let said = format!("A header you provided implies functionality that is not implemented: {name}.");
+    Refusal::because("NotImplemented", said).with("Header", name)
 }
 
 #[cfg(test)]
