@@ -169,6 +169,10 @@ pub fn introduce(cluster: &ClusterFile, dir: &std::path::Path) {
     for tenant in &cluster.tenants {
         println!("  tenant     {} (region {})", tenant.name, tenant.region);
         println!("  access key {}\n  secret key {}", tenant.access_key, tenant.secret_key);
+        for account in &tenant.accounts {
+            println!("  account    {}", account.name);
+            println!("  access key {}\n  secret key {}", account.access_key, account.secret_key);
+        }
     }
     println!("  CA         {}", cluster.ca.display());
     println!("  all of it  {}", dir.join("cluster.json").display());

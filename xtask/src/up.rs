@@ -225,7 +225,7 @@ async fn form(spec: &ClusterSpec, supervisor: &Supervisor) -> Result<ClusterFile
     }
     say("waiting until every node votes");
     cluster.wait_whole(0, BOOT_LIMIT).await?;
-    cluster.tenants.push(session.create_tenant("demo").await?);
+    cluster.tenants = session.create_usual_tenants().await?;
     cluster.save(&spec.dir)?;
     Ok(cluster)
 }

@@ -166,6 +166,18 @@ pub enum Op {
     },
     /// See [`ReplaceStripes`].
     ReplaceStripes(ReplaceStripes),
+    /// As [`Op::CreateBucket`], with documents that the bucket has from its first moment: who owns it, what
+    /// is public. Repeated with the same id: the same answer.
+    CreateBucketWith {
+        /// Fresh id of the bucket.
+        bucket: BucketId,
+        /// Its name, already checked against the rules of S3.
+        name: String,
+        /// Objects in it may be locked. Versioning is enabled then, for good.
+        object_lock: bool,
+        /// Documents with an empty id.
+        documents: Vec<(DocumentKind, Bytes)>,
+    },
 }
 
 /// One step of a lifecycle.

@@ -76,11 +76,13 @@ pub enum DocumentKind {
     RequestPayment,
     /// Settings of the bucket's protection level.
     Level,
+    /// The account that owns the bucket. Given when the bucket is created, and stays.
+    Owner,
 }
 
 impl DocumentKind {
     /// Every kind.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Lifecycle,
         Self::Policy,
         Self::Cors,
@@ -95,6 +97,7 @@ impl DocumentKind {
         Self::Inventory,
         Self::RequestPayment,
         Self::Level,
+        Self::Owner,
     ];
 
     /// Largest document of this kind in bytes.
@@ -105,7 +108,9 @@ impl DocumentKind {
             Self::Cors | Self::Website | Self::Notification => 128 * KIB,
             Self::Policy | Self::Acl | Self::Inventory => 64 * KIB,
             Self::Tags | Self::Encryption | Self::Logging => 32 * KIB,
-            Self::PublicAccess | Self::Ownership | Self::RequestPayment | Self::Level => 4 * KIB,
+            Self::PublicAccess | Self::Ownership | Self::RequestPayment | Self::Level | Self::Owner => {
+                4 * KIB
+            }
         }
     }
 

@@ -10,13 +10,14 @@ use holdfast_model::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
+    identity::{IdentityChange, NewAccount},
     keys::KeyCommand,
     view::{DriveState, ServiceAddresses, TenantState},
 };
 
 /// Version of the encoding. Any change of it, a new variant included, is a new version. Version 2 added
 /// [`Command::RetireNode`] and [`Command::CreateReplacementToken`] behind what version 1 had, version 3
-/// [`Command::Keys`].
+/// [`Command::Keys`], [`Command::CreateAccount`] and [`Command::ChangeIdentities`].
 pub const COMMAND_VERSION: u8 = 3;
 
 /// The oldest version whose bytes are still read.
@@ -169,6 +170,10 @@ pub enum Command {
     },
     /// A change of keys.
     Keys(KeyCommand),
+    /// Adds an account to a tenant.
+    CreateAccount(NewAccount),
+    /// Changes users, groups, roles, policies and their keys.
+    ChangeIdentities(IdentityChange),
 }
 
 /// A node that asks to be registered.
@@ -285,6 +290,15 @@ pub enum Refusal {
     Stale {
         /// What.
         what: String,
+    },
+    /// What the change was decided on was written meanwhile; decide again.
+    #[error("{0:?} was changed meanwhile")]
+    Changed(String),
+    /// More than is kept.
+    #[error("more than the {limit} that are kept")]
+    TooLarge {
+        /// How much is.
+        limit: u64,
     },
 }
 

@@ -10,6 +10,7 @@
 
 mod apply;
 mod command;
+mod identity;
 mod keys;
 mod machine;
 mod reader;
@@ -19,12 +20,16 @@ pub use command::{
     CATALOG_GROUPS_MAX, COMMAND_VERSION, Command, DecodeError, DriveEntry, JOIN_TOKENS_MAX, NAME_SIZE_MAX,
     NewTenant, Outcome, ROLE_OPERATOR, Refusal, RegisterNode, Response, decode_outcome, encode_outcome,
 };
+pub use identity::{
+    ACCOUNT_NUMBER_LIMIT, ACCOUNTS_MAX, CHANGE_ROWS_MAX, IDENTITIES_MAX, IDENTITY_SIZE_MAX, IdentityChange,
+    IdentityWrite, KeyWrite, NewAccount, Then,
+};
 pub use keys::{
     HOLDERS_MAX, KeyCommand, KeysView, RECOVERY_SETS_MAX, RecoveryRecord, Rewrapped, RootRecord, Splitting,
 };
 pub use machine::{ControlMachine, FILE as CONTROL_FILE, IMAGE_KIND as CONTROL_IMAGE_KIND};
 pub use reader::ControlReader;
 pub use view::{
-    AccessKeyRecord, ClusterRecord, ControlView, DriveRecord, DriveState, JoinTokenRecord, NodeRecord,
-    NodeState, OperatorRecord, ServiceAddresses, TenantRecord, TenantState,
+    AccessKeyRecord, AccountRecord, ClusterRecord, ControlView, DriveRecord, DriveState, IdentityRecord,
+    JoinTokenRecord, NodeRecord, NodeState, OperatorRecord, ServiceAddresses, TenantRecord, TenantState,
 };

@@ -30,6 +30,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { name: "0001_initial", up: include_str!("../migrations/0001_initial/up.sql") },
     Migration { name: "0002_replacement", up: include_str!("../migrations/0002_replacement/up.sql") },
     Migration { name: "0003_keys", up: include_str!("../migrations/0003_keys/up.sql") },
+    Migration { name: "0004_identities", up: include_str!("../migrations/0004_identities/up.sql") },
 ];
 
 /// Kind of a control image (see the image's header).
@@ -43,6 +44,8 @@ const TABLES: &[&str] = &[
     "drives ORDER BY drive",
     "tenants ORDER BY tenant",
     "partitions ORDER BY partition_no",
+    "accounts ORDER BY account",
+    "identities ORDER BY account, kind, name",
     "access_keys ORDER BY access_key",
     "operators ORDER BY name",
     "join_tokens ORDER BY hash",

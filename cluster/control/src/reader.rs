@@ -14,8 +14,8 @@ use tokio::sync::watch;
 
 use crate::keys::{KeysView, RecoveryRecord, RootRecord, Splitting};
 use crate::view::{
-    AccessKeyRecord, ClusterRecord, ControlView, DriveRecord, JoinTokenRecord, NodeRecord, OperatorRecord,
-    ServiceAddresses, TenantRecord,
+    AccessKeyRecord, AccountRecord, ClusterRecord, ControlView, DriveRecord, IdentityRecord, JoinTokenRecord,
+    NodeRecord, OperatorRecord, ServiceAddresses, TenantRecord,
 };
 
 /// The file that readers read: another one after a snapshot was installed.
@@ -171,14 +171,44 @@ fn read_view(db: &Connection) -> rusqlite::Result<ControlView> {
         )?
         .into_iter()
         .collect(),
-        access_keys: rows(db, "SELECT access_key, tenant, sealed_secret, created FROM access_keys", |row| {
-            let record = AccessKeyRecord {
-                tenant: TenantId::from_bytes(row.get(1)?),
-                sealed_secret: row.get(2)?,
-                created: UnixMillis::new(unsigned(row, 3)?),
-            };
-            Ok((row.get(0)?, record))
+        accounts: rows(
+            db,
+            "SELECT account, tenant, canonical, name, email, first, created FROM accounts",
+            |row| {
+                let record = AccountRecord {
+                    tenant: TenantId::from_bytes(row.get(1)?),
+                    canonical: row.get(2)?,
+                    name: row.get(3)?,
+                    email: row.get(4)?,
+                    first: row.get(5)?,
+                    created: UnixMillis::new(unsigned(row, 6)?),
+                };
+                Ok((unsigned(row, 0)?, record))
+            },
+        )?
+        .into_iter()
+        .collect(),
+        identities: rows(db, "SELECT account, kind, name, version, body FROM identities", |row| {
+            let record = IdentityRecord { version: unsigned(row, 3)?, body: row.get(4)? };
+            Ok(((unsigned(row, 0)?, row.get(1)?, row.get(2)?), record))
         })?
+        .into_iter()
+        .collect(),
+        access_keys: rows(
+            db,
+            "SELECT access_key, tenant, sealed_secret, created, account, user, active FROM access_keys",
+            |row| {
+                let record = AccessKeyRecord {
+                    tenant: TenantId::from_bytes(row.get(1)?),
+                    sealed_secret: row.get(2)?,
+                    created: UnixMillis::new(unsigned(row, 3)?),
+                    account: row.get::<_, Option<i64>>(4)?.map(i64::cast_unsigned),
+                    user: row.get(5)?,
+                    active: row.get(6)?,
+                };
+                Ok((row.get(0)?, record))
+            },
+        )?
         .into_iter()
         .collect(),
         operators: rows(db, "SELECT name, password_hash, role FROM operators", |row| {

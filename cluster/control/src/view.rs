@@ -29,6 +29,11 @@ pub struct ControlView {
     pub drives: BTreeMap<DriveId, DriveRecord>,
     /// All tenants.
     pub tenants: BTreeMap<TenantId, TenantRecord>,
+    /// Accounts of tenants, by number.
+    pub accounts: BTreeMap<u64, AccountRecord>,
+    /// Users, groups, roles and policies: by account, kind and name.
+    #[serde(skip)]
+    pub identities: BTreeMap<(u64, u8, String), IdentityRecord>,
     /// Access keys of tenants.
     pub access_keys: BTreeMap<String, AccessKeyRecord>,
     /// Operators by name.
@@ -142,6 +147,27 @@ pub enum TenantState {
     Suspended,
 }
 
+/// An account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[allow(missing_docs)]
+pub struct AccountRecord {
+    pub tenant: TenantId,
+    pub canonical: [u8; 32],
+    pub name: String,
+    pub email: String,
+    /// Owns what the tenant had before accounts were.
+    pub first: bool,
+    pub created: UnixMillis,
+}
+
+/// A user, group, role or policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct IdentityRecord {
+    pub version: u64,
+    pub body: Vec<u8>,
+}
+
 /// An access key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[allow(missing_docs)]
@@ -150,6 +176,11 @@ pub struct AccessKeyRecord {
     #[serde(skip)]
     pub sealed_secret: Vec<u8>,
     pub created: UnixMillis,
+    /// `None`: the tenant's first.
+    pub account: Option<u64>,
+    /// `None`: the account's root user.
+    pub user: Option<String>,
+    pub active: bool,
 }
 
 /// An operator's account.

@@ -42,6 +42,16 @@ pub trait AdminBackend: ProtectionBackend + Send + Sync + 'static {
 
     /// A named key for a tenant's encryption; done already when it has one of that name.
     async fn create_encryption_key(&self, tenant: &str, id: &str) -> Result<(), AdminError>;
+    /// Accounts of a tenant: the first one first, then by name.
+    async fn accounts(&self, tenant: &str) -> Result<Vec<AccountStatus>, AdminError>;
+
+    /// A new account in a tenant, with an access key of its root user.
+    async fn create_account(
+        &self,
+        tenant: &str,
+        name: &str,
+        email: &str,
+    ) -> Result<CreatedAccount, AdminError>;
 
     /// Debt and background work of the whole cluster.
     async fn work(&self) -> Result<WorkStatus, AdminError>;
@@ -374,6 +384,38 @@ pub struct CreatedTenant {
     /// Region its clients sign for.
     pub region: String,
     /// Id of its first access key.
+    pub access_key: String,
+    /// The secret of that key.
+    pub secret_key: Secret,
+}
+
+/// An account of a tenant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct AccountStatus {
+    /// 12 digits, as in ARNs.
+    pub number: String,
+    /// Canonical id, 64 hex digits, as in access control lists.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Its e-mail address.
+    pub email: String,
+    /// Users, groups, roles and policies in it.
+    pub identities: u64,
+}
+
+/// An account just made, with the only showing of its secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct CreatedAccount {
+    /// 12 digits, as in ARNs.
+    pub number: String,
+    /// Canonical id, 64 hex digits, as in access control lists.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Its e-mail address.
+    pub email: String,
+    /// Id of its root user's access key.
     pub access_key: String,
     /// The secret of that key.
     pub secret_key: Secret,

@@ -15,6 +15,7 @@
 
 #![forbid(unsafe_code)]
 
+mod accounts;
 mod audit;
 mod backend;
 mod backoff;
@@ -43,9 +44,9 @@ use std::sync::Arc;
 use axum::{Router, extract::DefaultBodyLimit, middleware};
 
 pub use backend::{
-    AccessKeyPair, AdminBackend, AilingReplica, Capacity, ClusterStatus, CreatedTenant, DriveState,
-    DriveStatus, DriveUsage, GroupStatus, JoinTokenInfo, LevelStatus, NodeState, NodeStatus, OperatorRecord,
-    Readiness, Role, Secret, ServiceUrls, StripeShape, TenantStatus,
+    AccessKeyPair, AccountStatus, AdminBackend, AilingReplica, Capacity, ClusterStatus, CreatedAccount,
+    CreatedTenant, DriveState, DriveStatus, DriveUsage, GroupStatus, JoinTokenInfo, LevelStatus, NodeState,
+    NodeStatus, OperatorRecord, Readiness, Role, Secret, ServiceUrls, StripeShape, TenantStatus,
 };
 pub use error::AdminError;
 pub use keys::{KeyAdmin, KeysStatus, RecoveryShares, RecoveryStatus, ShareHolder};

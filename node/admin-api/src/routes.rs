@@ -9,7 +9,8 @@ use axum::{
 };
 
 use crate::{
-    AccessKeyPair, ClusterStatus, CreatedTenant, JoinTokenInfo, LockStatus, Role, guard, keys, login,
+    AccessKeyPair, ClusterStatus, CreatedAccount, CreatedTenant, JoinTokenInfo, LockStatus, Role, accounts,
+    guard, keys, login,
     openapi::{self, Shape, shape},
     protection,
     state::AppState,
@@ -483,6 +484,28 @@ pub static ROUTES: &[Route] = &[
         request: None,
         answer: Answer::Nothing,
         handler: || routing::post(keys::rotate_tenant),
+    },
+    Route {
+        method: Method::Get,
+        path: "/api/v1/tenants/{name}/accounts",
+        id: "accounts",
+        summary: "Accounts of a tenant, with the ids by which they grant each other access.",
+        access: VIEWER,
+        reason: "Names and ids, and no secret: for every account, not for anyone.",
+        request: None,
+        answer: Answer::Json(200, shape::<accounts::AccountList>()),
+        handler: || routing::get(accounts::list),
+    },
+    Route {
+        method: Method::Post,
+        path: "/api/v1/tenants/{name}/accounts",
+        id: "create_account",
+        summary: "Makes an account in a tenant; returns the secret of its access key this one time.",
+        access: OPERATOR,
+        reason: "Gives access to a tenant's names.",
+        request: Some(shape::<accounts::NewAccount>()),
+        answer: Answer::Json(201, shape::<CreatedAccount>()),
+        handler: || routing::post(accounts::create),
     },
     Route {
         method: Method::Get,

@@ -174,6 +174,13 @@ async fn tenants_are_made_once_and_their_secrets_are_not_stored_by_browsers() {
     assert_eq!(post(keys, key("backups")).await.status, StatusCode::CREATED);
     assert_eq!(post(keys, key("with a space")).await.problem(), "invalid-request");
     assert_eq!(post("/api/v1/tenants/none/encryption-keys", key("k")).await.problem(), "not-found");
+    let account = serde_json::json!({ "name": "alt", "email": "alt@example.com" });
+    let made = post("/api/v1/tenants/acme/accounts", account.clone()).await;
+    assert_eq!(made.status, StatusCode::CREATED);
+    assert_eq!(made.json["id"].as_str().map(str::len), Some(64));
+    assert_eq!(post("/api/v1/tenants/none/accounts", account).await.problem(), "not-found");
+    let nameless = serde_json::json!({ "name": "", "email": "alt@example.com" });
+    assert_eq!(post("/api/v1/tenants/acme/accounts", nameless).await.problem(), "invalid-request");
     let list = client.call("GET", "/api/v1/tenants", &token, &Value::Null).await;
     assert_eq!(list.json["tenants"][1]["access_keys"].as_array().unwrap().len(), 2);
     assert!(!list.text.contains("secret"), "{}", list.text);

@@ -24,7 +24,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let tls =
         ServerConfig::builder().with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key)?;
     let objects = memory::MemoryGateway::new(&[("demo", "demosecret"), ("other", "othersecret")]);
-    let gateway = S3Gateway::new(objects, vec!["s3.localhost".to_owned()], Arc::new(()));
+    let gateway = S3Gateway::new(
+        objects.clone(),
+        objects.identities.clone(),
+        vec!["s3.localhost".to_owned()],
+        Arc::new(()),
+    );
     let listener = tokio::net::TcpListener::bind(&address).await?;
     println!("https://{address} with {certificate}");
     gateway.serve(listener, Arc::new(tls), std::future::pending()).await;

@@ -1,13 +1,17 @@
 //! One request's context: what is known about it before and beside the protocol library's types.
 
-use std::sync::{Arc, OnceLock, atomic::AtomicBool};
+use std::{
+    net::IpAddr,
+    sync::{Arc, OnceLock, atomic::AtomicBool},
+};
 
-use holdfast_object::api::Credential;
 use http::HeaderMap;
 use parking_lot::Mutex;
 
 use crate::{
+    authorize::Access,
     errors::Refusal,
+    identities::Signer,
     intake::{Intake, Outcome, Source, plan::Plan},
     operations::Operation,
     sigv4::{ChunkSigner, Signed},
@@ -27,8 +31,10 @@ pub struct Call {
     pub operation: &'static Operation,
     /// On what.
     pub target: Target,
-    /// The signature's claims, verified by the time a handler runs.
-    pub signed: Signed,
+    /// The signature's claims, verified by the time a handler runs. `None`: anonymous.
+    pub signed: Option<Signed>,
+    /// Address of the connection's other end.
+    pub peer: IpAddr,
     /// `x-amz-date`, for chunk signatures.
     pub date: String,
     /// Headers as they were sent.
@@ -42,7 +48,9 @@ pub struct Call {
     /// What became of the body.
     pub outcome: Arc<Outcome>,
     /// Whose access key it is; set when the secret was looked up.
-    pub credential: OnceLock<Credential>,
+    pub signer: OnceLock<Signer>,
+    /// What was decided about it, and on what; set before a handler runs.
+    pub(crate) access: OnceLock<Access>,
     /// Why it was refused, if it was.
     pub refusal: Mutex<Option<Refusal>>,
     /// Whether the signature was verified.
@@ -59,17 +67,21 @@ impl std::fmt::Debug for Call {
 }
 
 impl Call {
-    /// Whose access key it is.
-    pub(crate) fn credential(&self) -> Result<&Credential, Refusal> {
-        self.credential.get().ok_or_else(|| Refusal::new("AccessDenied"))
+    /// What was decided before the handler was called.
+    pub(crate) fn access(&self) -> Result<&Access, Refusal> {
+        self.access.get().ok_or_else(|| Refusal::new("AccessDenied"))
     }
 
     /// The body, verified as it is read. Once: a second call finds nothing.
     pub(crate) fn take_content(&self) -> Result<Intake, Refusal> {
         let source = self.content.lock().take();
         let source = source.ok_or_else(|| Refusal::because("InternalError", "content was already taken"))?;
-        let secret = &self.credential()?.secret;
-        let signer = ChunkSigner::new(secret, &self.date, &self.signed.scope, &self.signed.signature);
-        Ok(Intake::new(source, &self.plan, Some(signer), Arc::clone(&self.outcome)))
+        let signer = match (self.signer.get(), &self.signed) {
+            (Some(signer), Some(signed)) => {
+                Some(ChunkSigner::new(&signer.secret, &self.date, &signed.scope, &signed.signature))
+            }
+            _ => None,
+        };
+        Ok(Intake::new(source, &self.plan, signer, Arc::clone(&self.outcome)))
     }
 }

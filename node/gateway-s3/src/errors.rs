@@ -55,6 +55,7 @@ pub const TABLE: &[(&str, u16, &str)] = &[
     ("BucketNotEmpty", 409, "The bucket you tried to delete is not empty"),
     ("EntityTooLarge", 400, "Your proposed upload exceeds the maximum allowed size"),
     ("EntityTooSmall", 400, "Your proposed upload is smaller than the minimum allowed size"),
+    ("ExpiredToken", 400, "The provided token has expired."),
     ("IllegalVersioningConfigurationException", 400, "The Versioning element must be specified"),
     (
         "IncompleteBody",
@@ -65,6 +66,11 @@ pub const TABLE: &[(&str, u16, &str)] = &[
     ("InternalError", 500, "We encountered an internal error. Please try again."),
     ("InvalidAccessKeyId", 403, "The AWS Access Key Id you provided does not exist in our records."),
     ("InvalidArgument", 400, "Invalid Argument"),
+    (
+        "InvalidBucketAclWithObjectOwnership",
+        400,
+        "Bucket cannot have ACLs set with ObjectOwnership's BucketOwnerEnforced setting",
+    ),
     ("InvalidBucketName", 400, "The specified bucket is not valid."),
     ("InvalidBucketState", 409, "The request is not valid with the current state of the bucket."),
     ("InvalidDigest", 400, "The Content-MD5 you specified was invalid."),
@@ -81,6 +87,11 @@ pub const TABLE: &[(&str, u16, &str)] = &[
         400,
         "The list of parts was not in ascending order. Parts must be ordered by part number.",
     ),
+    (
+        "InvalidPolicyDocument",
+        400,
+        "The content of the form does not meet the conditions specified in the policy document.",
+    ),
     ("InvalidRange", 416, "The requested range is not satisfiable"),
     (
         "InvalidRedirectLocation",
@@ -95,7 +106,13 @@ pub const TABLE: &[(&str, u16, &str)] = &[
     ("InvalidURI", 400, "Couldn't parse the specified URI."),
     ("KMS.NotFoundException", 400, "The key does not exist."),
     ("KeyTooLongError", 400, "Your key is too long"),
+    (
+        "MalformedACLError",
+        400,
+        "The XML you provided was not well-formed or did not validate against our published schema",
+    ),
     ("MalformedPOSTRequest", 400, "The body of your POST request is not well-formed multipart/form-data."),
+    ("MalformedPolicy", 400, "Policy has invalid syntax."),
     (
         "MalformedTrailerError",
         400,
@@ -107,6 +124,11 @@ pub const TABLE: &[(&str, u16, &str)] = &[
         "The XML you provided was not well-formed or did not validate against our published schema",
     ),
     ("MaxMessageLengthExceeded", 400, "Your request was too big."),
+    (
+        "MaxPostPreDataLengthExceeded",
+        400,
+        "Your POST request fields preceding the upload file were too large.",
+    ),
     ("MetadataTooLarge", 400, "Your metadata headers exceed the maximum allowed metadata size"),
     ("MethodNotAllowed", 405, "The specified method is not allowed against this resource."),
     ("MissingContentLength", 411, "You must provide the Content-Length HTTP header."),
@@ -118,6 +140,7 @@ pub const TABLE: &[(&str, u16, &str)] = &[
     ("NoSuchKey", 404, "The specified key does not exist."),
     ("NoSuchLifecycleConfiguration", 404, "The lifecycle configuration does not exist"),
     ("NoSuchObjectLockConfiguration", 404, "The specified object does not have a ObjectLock configuration"),
+    ("NoSuchPublicAccessBlockConfiguration", 404, "The public access block configuration was not found"),
     ("NoSuchTagSet", 404, "The TagSet does not exist"),
     (
         "NoSuchUpload",
@@ -129,6 +152,7 @@ pub const TABLE: &[(&str, u16, &str)] = &[
     ("NotImplemented", 501, "A header or query you provided implies functionality that is not implemented."),
     ("NotModified", 304, "Not Modified"),
     ("ObjectLockConfigurationNotFoundError", 404, "Object Lock configuration does not exist for this bucket"),
+    ("OwnershipControlsNotFoundError", 404, "The bucket ownership controls were not found"),
     ("PreconditionFailed", 412, "At least one of the pre-conditions you specified did not hold"),
     ("QuotaExceeded", 403, "The quota of the bucket or of its owner is used up."),
     ("ReplicationConfigurationNotFoundError", 404, "The replication configuration was not found"),
@@ -150,6 +174,12 @@ pub const TABLE: &[(&str, u16, &str)] = &[
         "The request signature we calculated does not match the signature you provided. Check your key and signing method.",
     ),
     ("SlowDown", 503, "Please reduce your request rate."),
+    ("UnexpectedContent", 400, "This request does not support content"),
+    (
+        "UnresolvableGrantByEmailAddress",
+        400,
+        "The email address you provided does not match any account on record.",
+    ),
     (
         "UserKeyMustBeSpecified",
         400,
@@ -350,6 +380,9 @@ impl From<&Fault> for Refusal {
             Fault::TooSlow => Self::new("RequestTimeout"),
             Fault::Broken(_) => Self::new("IncompleteBody"),
             Fault::Storage(_) => Self::new("InternalError"),
+            Fault::FileTooLarge(max) => Self::new("EntityTooLarge").with("MaxSizeAllowed", max.to_string()),
+            Fault::FileTooSmall(min) => Self::new("EntityTooSmall").with("MinSizeAllowed", min.to_string()),
+            Fault::Form(_) => Self::new("MalformedPOSTRequest"),
         }
     }
 }

@@ -7,6 +7,7 @@
 
 use std::{
     convert::Infallible,
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -27,28 +28,90 @@ use tokio::sync::Semaphore;
 
 use crate::{
     answer::{self, CountedBody, Ledger},
+    authorize, browser,
     call::{CALL, Call},
     errors::Refusal,
+    forms, headers,
+    identities::Identities,
     intake::{
         Fault, Outcome, Source,
         checksum::Algorithm,
         plan::{self, Plan},
     },
     limits::{DRAIN_SIZE_MAX, DRAIN_TIMEOUT, REQUESTS_MAX, XML_BODY_SIZE_MAX},
+    normal,
     observer::{Observer, RequestRecord},
-    operations,
+    operations, query_api,
     sigv4::Signed,
-    target::Domains,
+    target::{Domains, Target},
     watch::Watch,
 };
 
 /// Serves requests of all connections.
 pub(crate) struct Front {
     library: S3Service,
+    /// The library's second pass, for what is not verified by its first.
+    second: Arc<S3Service>,
     objects: Arc<dyn ObjectGateway>,
+    identities: Arc<dyn Identities>,
     domains: Domains,
     observer: Arc<dyn Observer>,
     requests: Arc<Semaphore>,
+}
+
+/// A form on its way in.
+struct FormRequest<'a> {
+    parts: &'a Parts,
+    bucket: String,
+    boundary: String,
+    peer: IpAddr,
+    path: &'a str,
+    id: &'a str,
+}
+
+fn is_form(content_type: &http::HeaderValue) -> bool {
+    content_type.as_bytes().to_ascii_lowercase().starts_with(b"multipart/form-data")
+}
+
+/// The PUT that a form describes.
+fn form_call(
+    parts: &Parts,
+    bucket: &str,
+    asked: &forms::Asked,
+    peer: IpAddr,
+    id: &str,
+) -> Result<Call, Refusal> {
+    let target = Target::Object(bucket.to_owned(), asked.key.clone());
+    let operation = operations::recognise(&Method::PUT, &target, &[], false)?;
+    let mut headers = asked.headers.clone();
+    for name in [header::USER_AGENT, header::REFERER, header::ORIGIN, header::EXPECT] {
+        if let Some(value) = parts.headers.get(&name) {
+            headers.insert(name, value.clone());
+        }
+    }
+    let plan = Plan::parse(&headers, true)?;
+    let call = Call {
+        id: id.to_owned(),
+        operation,
+        target,
+        signed: asked.signed.as_ref().map(|(signed, _)| signed.clone()),
+        peer,
+        date: String::new(),
+        headers,
+        query: Vec::new(),
+        plan,
+        content: Mutex::new(None),
+        outcome: Arc::new(Outcome::default()),
+        signer: std::sync::OnceLock::new(),
+        access: std::sync::OnceLock::new(),
+        refusal: Mutex::new(None),
+        verified: AtomicBool::new(false),
+    };
+    if let Some((_, signer)) = &asked.signed {
+        // Fresh: nobody set it before.
+        let _ = call.signer.set(signer.clone());
+    }
+    Ok(call)
 }
 
 /// A request that was refused before it became a call.
@@ -65,18 +128,21 @@ impl From<Refusal> for Turned {
 
 impl Front {
     pub(crate) fn new(
-        library: S3Service,
+        (library, second): (S3Service, Arc<S3Service>),
         objects: Arc<dyn ObjectGateway>,
+        identities: Arc<dyn Identities>,
         domains: Domains,
         observer: Arc<dyn Observer>,
     ) -> Self {
-        Self { library, objects, domains, observer, requests: Arc::new(Semaphore::new(REQUESTS_MAX)) }
+        let requests = Arc::new(Semaphore::new(REQUESTS_MAX));
+        Self { library, second, objects, identities, domains, observer, requests }
     }
 
     /// Answers one request.
     pub(crate) async fn answer(
         &self,
         request: Request<Incoming>,
+        peer: IpAddr,
         watch: &Arc<Watch>,
     ) -> Result<Response<CountedBody>, Infallible> {
         let started = Instant::now();
@@ -102,26 +168,7 @@ impl Front {
         let mut response = if permit.is_none() {
             answer::error(&Refusal::new("SlowDown"), &path, &id, None)
         } else {
-            let (mut parts, body) = request.into_parts();
-            match self.read_head(&mut parts, &body, &id) {
-                Ok(mut call) => {
-                    ledger.record.operation = call.operation.name;
-                    *call.content.get_mut() = Some(source(body));
-                    let request = Request::from_parts(parts, s3s::Body::empty());
-                    let call = Arc::new(call);
-                    ledger.call = Some(Arc::clone(&call));
-                    let response = self.serve(request, &call, &path).await;
-                    if call.verified.load(Ordering::Relaxed) {
-                        ledger.record.tenant = call.credential.get().map(|credential| credential.tenant);
-                    }
-                    response
-                }
-                Err(turned) => {
-                    ledger.record.operation = turned.operation;
-                    drain(source(body), &parts.headers).await;
-                    answer::error(&turned.refusal, &path, &id, None)
-                }
-            }
+            self.dispatch(request, peer, &path, &id, &mut ledger).await
         };
         if head_only || response.status() == StatusCode::NOT_MODIFIED {
             answer::strip_body(&mut response);
@@ -133,29 +180,194 @@ impl Front {
         Ok(response.map(|body| CountedBody::new(body, length, ledger, progress, (busy, permit))))
     }
 
-    /// Everything about a request that can be told from its head.
-    fn read_head(&self, parts: &mut Parts, body: &Incoming, id: &str) -> Result<Call, Turned> {
+    /// To what a request is for: a preflight, a form, IAM and STS, or an operation of S3.
+    async fn dispatch(
+        &self,
+        request: Request<Incoming>,
+        peer: IpAddr,
+        path: &str,
+        id: &str,
+        ledger: &mut Ledger,
+    ) -> Response<s3s::Body> {
+        let (mut parts, body) = request.into_parts();
         if parts.method == Method::OPTIONS {
-            return Err(Refusal::new("AccessForbidden").into());
+            ledger.record.operation = "Preflight";
+            let answered = self.preflight(&parts).await;
+            return answered.unwrap_or_else(|refusal| answer::error(&refusal, path, id, None));
         }
+        if query_api::is_for(&parts)
+            && self
+                .domains
+                .target(host(&parts).as_deref(), parts.uri.path())
+                .is_ok_and(|target| target == Target::Service)
+        {
+            let request = query_api::Request { parts: &parts, peer, id };
+            let answered = query_api::answer(request, source(body), &*self.objects, &self.identities).await;
+            ledger.record.operation = answered.operation;
+            ledger.record.tenant = answered.tenant;
+            return answered.response;
+        }
+        let content_type = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        if parts.method == Method::POST
+            && let Some(boundary) = content_type.and_then(forms::boundary)
+            && let Ok(Target::Bucket(bucket)) = self.domains.target(host(&parts).as_deref(), parts.uri.path())
+        {
+            ledger.record.operation = "PostObject";
+            let form = FormRequest { parts: &parts, bucket, boundary, peer, path, id };
+            return self.form(form, source(body), ledger).await;
+        }
+        match self.read_head(&mut parts, &body, peer, id) {
+            Ok(mut call) => {
+                ledger.record.operation = call.operation.name;
+                *call.content.get_mut() = Some(source(body));
+                let request = Request::from_parts(parts, s3s::Body::empty());
+                let call = Arc::new(call);
+                ledger.call = Some(Arc::clone(&call));
+                let mut response = self.serve(request, &call, path).await;
+                if call.verified.load(Ordering::Relaxed) {
+                    ledger.record.tenant = call.signer.get().map(|signer| signer.tenant);
+                }
+                self.let_pages_read(&call, &mut response).await;
+                response
+            }
+            Err(turned) => {
+                ledger.record.operation = turned.operation;
+                drain(source(body), &parts.headers).await;
+                answer::error(&turned.refusal, path, id, None)
+            }
+        }
+    }
+
+    /// Answers a preflight by the rules of the bucket it is about. Nobody signs a preflight.
+    async fn preflight(&self, parts: &Parts) -> Result<Response<s3s::Body>, Refusal> {
+        let target = self.domains.target(host(parts).as_deref(), parts.uri.path())?;
+        let bucket = target.bucket().ok_or_else(|| Refusal::new("AccessForbidden"))?;
+        let snapshot = self.identities.snapshot();
+        let found = authorize::tenant_of_bucket(&*self.objects, &snapshot, bucket).await;
+        let cors = match found {
+            Ok((_, access)) => access.cors,
+            Err(refusal) if refusal.code == "NoSuchBucket" => {
+                return Err(Refusal::because("AccessForbidden", "CORSResponse: Bucket not found"));
+            }
+            Err(refusal) => return Err(refusal),
+        };
+        browser::preflight(&parts.headers, cors.as_ref())
+    }
+
+    /// Lets a page of another origin read the answer, refusals as well, if the bucket's rules do.
+    async fn let_pages_read(&self, call: &Call, response: &mut Response<s3s::Body>) {
+        let Some(bucket) = call.target.bucket().filter(|_| call.headers.contains_key(header::ORIGIN)) else {
+            return;
+        };
+        let loaded;
+        let cors = match call.access.get() {
+            Some(access) => access.bucket.as_ref().and_then(|bucket| bucket.cors.as_ref()),
+            None => {
+                let snapshot = self.identities.snapshot();
+                loaded = authorize::find_bucket(call, &*self.objects, &snapshot, bucket).await.ok();
+                loaded.as_ref().and_then(|(_, bucket)| bucket.cors.as_ref())
+            }
+        };
+        browser::allow(&call.headers, call.operation.method.as_str(), cors, response.headers_mut());
+    }
+
+    /// Stores the file of a form, as a PUT that its fields describe.
+    async fn form(
+        &self,
+        form: FormRequest<'_>,
+        mut body: Source,
+        ledger: &mut Ledger,
+    ) -> Response<s3s::Body> {
+        let FormRequest { parts, bucket, boundary, peer, path, id } = form;
+        let opened = forms::open(&mut body, &boundary).await;
+        let prepared = opened.and_then(|(fields, first)| {
+            let asked = forms::read(&fields, &bucket, &self.objects.region(), &*self.identities)?;
+            Ok((asked, first))
+        });
+        let (asked, first) = match prepared {
+            Ok(prepared) => prepared,
+            Err(refusal) => {
+                drain(body, &parts.headers).await;
+                return answer::error(&refusal, path, id, None);
+            }
+        };
+        let file = forms::File::new(first, body, &boundary);
+        let content = forms::bounded(file, asked.length);
+        let call = match form_call(parts, &bucket, &asked, peer, id) {
+            Ok(call) => call,
+            Err(refusal) => {
+                drain(content, &parts.headers).await;
+                return answer::error(&refusal, path, id, None);
+            }
+        };
+        *call.content.lock() = Some(content);
+        let call = Arc::new(call);
+        ledger.call = Some(Arc::clone(&call));
+        ledger.record.tenant = call.signer.get().map(|signer| signer.tenant);
+        let mut response = match self.put_of_form(&call).await {
+            Ok(response) => self.settled(response, &call, path).await,
+            Err(refusal) => {
+                let unread = call.content.lock().take();
+                if let Some(unread) = unread {
+                    drain(unread, &call.headers).await;
+                }
+                answer::error(&refusal, path, id, Some(&call))
+            }
+        };
+        if response.status().is_success() {
+            let host = host(parts).unwrap_or_default();
+            let key = urlencoding::encode(&asked.key);
+            let location = match self.domains.bucket_of(&host) {
+                Some(_) => format!("https://{host}/{key}"),
+                None => format!("https://{host}/{bucket}/{key}"),
+            };
+            response = asked.answer(response.headers(), &bucket, &location);
+        }
+        self.let_pages_read(&call, &mut response).await;
+        response
+    }
+
+    /// Decides on the PUT of a form and hands it to the second pass.
+    async fn put_of_form(&self, call: &Arc<Call>) -> Result<Response<s3s::Body>, Refusal> {
+        call.verified.store(true, Ordering::Relaxed);
+        headers::check(&call.headers)?;
+        authorize::authorize(call, &*self.objects, &*self.identities).await?;
+        let mut request = Request::new(s3s::Body::empty());
+        *request.method_mut() = Method::PUT;
+        let (bucket, key) = (call.target.bucket().unwrap_or_default(), call.target.key().unwrap_or_default());
+        let path = format!("/{bucket}/{}", urlencoding::encode(key));
+        *request.uri_mut() = path.parse().map_err(|_| Refusal::new("InvalidURI"))?;
+        *request.headers_mut() = normal::headers(call.headers.clone());
+        CALL.scope(Arc::clone(call), self.second.call(request)).await.map_err(|error| {
+            tracing::error!(operation = call.operation.name, ?error, "protocol library failed");
+            Refusal::new("InternalError")
+        })
+    }
+
+    /// Everything about a request that can be told from its head.
+    fn read_head(&self, parts: &mut Parts, body: &Incoming, peer: IpAddr, id: &str) -> Result<Call, Turned> {
         let host = host(parts);
         let target = self.domains.target(host.as_deref(), parts.uri.path())?;
         let query = query(parts.uri.query().unwrap_or(""))?;
-        let signed = Signed::parse(&parts.headers, &query)?.ok_or_else(|| Refusal::new("AccessDenied"))?;
-        signed.check_region(&self.objects.region())?;
-        signed.check_signed_headers(&parts.headers)?;
-        if signed.presigned {
-            unhoist(&mut parts.headers, &query);
+        let signed = Signed::parse(&parts.headers, &query)?;
+        if let Some(signed) = &signed {
+            signed.check_region(&self.objects.region())?;
+            signed.check_signed_headers(&parts.headers)?;
+            if signed.presigned {
+                unhoist(&mut parts.headers, &query);
+            }
         }
         let copies = parts.headers.contains_key("x-amz-copy-source");
         let operation = operations::recognise(&parts.method, &target, &query, copies)?;
         let turned = |refusal| Turned { refusal, operation: operation.name };
-        let is_form = |value: &http::HeaderValue| value.as_bytes().starts_with(b"multipart/form-data");
-        if operation.name == "PostObject"
-            || parts.headers.get(header::CONTENT_TYPE).is_some_and(is_form) && parts.method == Method::POST
-        {
-            // The library would gather the form's file in memory before anything else is checked.
-            return Err(turned(Refusal::not_implemented("PostObject")));
+        if operation.name == "PostObject" || parts.headers.get(header::CONTENT_TYPE).is_some_and(is_form) {
+            // A form is read before the library; one that came here is not of its form.
+            let said = "Bucket POST must be of the enclosure-type multipart/form-data";
+            return Err(turned(Refusal::because("PreconditionFailed", said)));
+        }
+        if signed.is_none() && Plan::is_signed(&parts.headers) {
+            // Nobody's secret made those signatures.
+            return Err(turned(Refusal::new("AccessDenied")));
         }
         let body_checksums = operation.name != "CompleteMultipartUpload";
         let mut plan = Plan::parse(&parts.headers, body_checksums).map_err(turned)?;
@@ -181,13 +393,15 @@ impl Front {
             operation,
             target,
             signed,
+            peer,
             date,
             headers: parts.headers.clone(),
             query,
             plan,
             content: Mutex::new(None),
             outcome: Arc::new(Outcome::default()),
-            credential: std::sync::OnceLock::new(),
+            signer: std::sync::OnceLock::new(),
+            access: std::sync::OnceLock::new(),
             refusal: Mutex::new(None),
             verified: AtomicBool::new(false),
         })
@@ -200,6 +414,16 @@ impl Front {
             tracing::error!(operation = call.operation.name, error = ?error, "protocol library failed");
             answer::error(&Refusal::new("InternalError"), path, &call.id, Some(call))
         });
+        self.settled(response, call, path).await
+    }
+
+    /// An answer of the library with its error in our words.
+    async fn settled(
+        &self,
+        response: Response<s3s::Body>,
+        call: &Arc<Call>,
+        path: &str,
+    ) -> Response<s3s::Body> {
         if !response.status().is_client_error()
             && !response.status().is_server_error()
             && response.status() != StatusCode::NOT_MODIFIED
@@ -211,7 +435,17 @@ impl Front {
             drain(unread, &call.headers).await;
         }
         match refusal_of(call, &response) {
-            Some(refusal) => {
+            Some(mut refusal) => {
+                // Who may not list must not learn which keys there are.
+                let hidden = refusal.code == "NoSuchKey"
+                    && call
+                        .access
+                        .get()
+                        .zip(call.target.bucket())
+                        .is_some_and(|(a, bucket)| !a.may_list(bucket));
+                if hidden {
+                    refusal = Refusal::new("AccessDenied");
+                }
                 tracing::debug!(operation = call.operation.name, code = refusal.code, id = %call.id, "refused");
                 answer::error(&refusal, path, &call.id, Some(call))
             }

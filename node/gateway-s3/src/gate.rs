@@ -19,33 +19,38 @@ use s3s::{
 };
 
 use crate::{
+    authorize,
     call::{CALL, Call},
     errors::Refusal,
-    headers, normal,
+    headers,
+    identities::{self, Identities},
+    normal,
     operations::Support,
     ops::attributes,
 };
 
 /// First pass: looks secrets up.
-pub(crate) struct Secrets(pub Arc<dyn ObjectGateway>);
+pub(crate) struct Secrets(pub Arc<dyn Identities>);
 
 #[async_trait::async_trait]
 impl S3Auth for Secrets {
     async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
-        let found = self.0.credential(access_key).await.map_err(Refusal::from)?;
-        let credential =
-            found.ok_or_else(|| Refusal::new("InvalidAccessKeyId").with("AWSAccessKeyId", access_key))?;
-        let secret = SecretKey::from(credential.secret.as_str());
-        CALL.with(|call| {
-            // Twice only if the library asks twice for one request; the first answer stands.
-            let _ = call.credential.set(credential);
-        });
+        let call = CALL.with(Arc::clone);
+        let token = call.signed.as_ref().and_then(|signed| signed.token.as_deref());
+        let signer = identities::signer(&*self.0, access_key, token)?;
+        let secret = SecretKey::from(signer.secret.as_str());
+        // Twice only if the library asks twice for one request; the first answer stands.
+        let _ = call.signer.set(signer);
         Ok(secret)
     }
 }
 
 /// First pass: takes every request whose signature was verified, and hands it to the second.
-pub(crate) struct Verified(pub S3Service);
+pub(crate) struct Verified {
+    pub second: Arc<S3Service>,
+    pub objects: Arc<dyn ObjectGateway>,
+    pub identities: Arc<dyn Identities>,
+}
 
 #[async_trait::async_trait]
 impl S3Route for Verified {
@@ -55,13 +60,16 @@ impl S3Route for Verified {
 
     async fn check_access(&self, request: &mut S3Request<Body>) -> S3Result<()> {
         let call = CALL.with(Arc::clone);
-        if request.credentials.as_ref().is_none_or(|verified| verified.access_key != call.signed.access_key) {
+        // Signed and verified by the same key, or neither.
+        let claimed = call.signed.as_ref().map(|signed| signed.access_key.as_str());
+        if request.credentials.as_ref().map(|verified| verified.access_key.as_str()) != claimed {
             return Err(Refusal::new("AccessDenied").into());
         }
         call.verified.store(true, Ordering::Relaxed);
         is_served(&call)?;
         call.operation.check_parameters(&call.query)?;
-        headers::check(&request.headers, &owner_id(call.credential()?.tenant))?;
+        headers::check(&request.headers)?;
+        authorize::authorize(&call, &*self.objects, &*self.identities).await?;
         Ok(())
     }
 
@@ -74,7 +82,7 @@ impl S3Route for Verified {
         *normal.method_mut() = request.method;
         *normal.uri_mut() = normal::uri(&request.uri)?;
         *normal.headers_mut() = normal::headers(request.headers);
-        let answer = self.0.call(normal).await.map_err(|error| {
+        let answer = self.second.call(normal).await.map_err(|error| {
             tracing::error!(operation = call.operation.name, ?error, "protocol library failed");
             Refusal::new("InternalError")
         })?;
@@ -93,11 +101,6 @@ impl S3Route for Verified {
         answer.extensions = parts.extensions;
         Ok(answer)
     }
-}
-
-/// The canonical owner id that answers show: 64 hex digits, as AWS has them.
-pub(crate) fn owner_id(tenant: holdfast_model::TenantId) -> String {
-    format!("{tenant}{tenant}")
 }
 
 fn is_served(call: &Call) -> Result<(), Refusal> {
@@ -127,7 +130,7 @@ pub(crate) struct Gate;
 impl S3Access for Gate {
     async fn check(&self, cx: &mut S3AccessContext<'_>) -> S3Result<()> {
         let call = CALL.with(Arc::clone);
-        if !call.verified.load(Ordering::Relaxed) {
+        if !call.verified.load(Ordering::Relaxed) || call.access.get().is_none() {
             return Err(Refusal::new("AccessDenied").into());
         }
         // Our table and the library's router must agree, or one would serve what the other refused.

@@ -7,6 +7,14 @@ use crate::errors::Refusal;
 
 /// Headers acted on, or harmless by their meaning.
 const KNOWN: &[&str] = &[
+    "x-amz-acl",
+    "x-amz-grant-full-control",
+    "x-amz-grant-read",
+    "x-amz-grant-read-acp",
+    "x-amz-grant-write",
+    "x-amz-grant-write-acp",
+    "x-amz-object-ownership",
+    "x-amz-security-token",
     "x-amz-bypass-governance-retention",
     "x-amz-checksum-algorithm",
     "x-amz-checksum-mode",
@@ -54,15 +62,12 @@ const KNOWN: &[&str] = &[
 ];
 
 /// Headers whose given value asks for what is the case anyway.
-const HARMLESS_VALUES: &[(&str, &[&str])] = &[
-    ("x-amz-acl", &["private", "bucket-owner-full-control"]),
-    ("x-amz-bucket-object-lock-enabled", &["false", "true", "False", "True"]),
-    ("x-amz-object-ownership", &["BucketOwnerEnforced"]),
-];
+const HARMLESS_VALUES: &[(&str, &[&str])] =
+    &[("x-amz-bucket-object-lock-enabled", &["false", "true", "False", "True"])];
 
 /// # Errors
 /// What AWS answers when a header asks for something a bucket cannot do.
-pub fn check(headers: &HeaderMap, owner: &str) -> Result<(), Refusal> {
+pub fn check(headers: &HeaderMap) -> Result<(), Refusal> {
     for (name, value) in headers {
         let name = name.as_str();
         if !name.starts_with("x-amz-") || name.starts_with("x-amz-meta-") || KNOWN.contains(&name) {
@@ -78,25 +83,12 @@ pub fn check(headers: &HeaderMap, owner: &str) -> Result<(), Refusal> {
         }
         return Err(refusal(name));
     }
-    for name in ["x-amz-expected-bucket-owner", "x-amz-source-expected-bucket-owner"] {
-        if headers.get(name).is_some_and(|value| value.as_bytes() != owner.as_bytes()) {
-            return Err(Refusal::new("AccessDenied"));
-        }
-    }
     Ok(())
 }
 
 fn refusal(name: &str) -> Refusal {
-    match name {
-        "x-amz-acl" => Refusal::new("AccessControlListNotSupported"),
-        name if name.starts_with("x-amz-grant-") => Refusal::new("AccessControlListNotSupported"),
-        "x-amz-security-token" => Refusal::new("InvalidToken"),
-        _ => Refusal::because(
-            "NotImplemented",
-            format!("A header you provided implies functionality that is not implemented: {name}."),
-        )
-        .with("Header", name),
-    }
+    let said = format!("A header you provided implies functionality that is not implemented: {name}.");
+    Refusal::because("NotImplemented", said).with("Header", name)
 }
 
 #[cfg(test)]
@@ -106,18 +98,16 @@ mod tests {
     fn code(name: &'static str, value: &str) -> Option<&'static str> {
         let mut headers = HeaderMap::new();
         headers.insert(name, value.parse().unwrap());
-        check(&headers, "owner").err().map(|refusal| refusal.code)
+        check(&headers).err().map(|refusal| refusal.code)
     }
 
     #[test]
     fn what_is_the_case_anyway_is_accepted() {
         for (name, value) in [
-            ("x-amz-acl", "private"),
             ("x-amz-server-side-encryption", "AES256"),
             ("x-amz-storage-class", "STANDARD"),
             ("x-amz-meta-anything", "x"),
             ("x-amz-checksum-sha256", "x"),
-            ("x-amz-expected-bucket-owner", "owner"),
         ] {
             assert_eq!(code(name, value), None, "{name}");
         }
@@ -126,13 +116,9 @@ mod tests {
     #[test]
     fn what_is_not_there_is_refused_and_never_ignored() {
         for (name, value, expected) in [
-            ("x-amz-acl", "public-read", "AccessControlListNotSupported"),
-            ("x-amz-grant-read", "id=1", "AccessControlListNotSupported"),
             ("x-amz-bucket-object-lock-enabled", "perhaps", "NotImplemented"),
             ("x-amz-write-offset-bytes", "10", "NotImplemented"),
-            ("x-amz-security-token", "t", "InvalidToken"),
             ("x-amz-a-header-of-next-year", "1", "NotImplemented"),
-            ("x-amz-expected-bucket-owner", "somebody", "AccessDenied"),
         ] {
             assert_eq!(code(name, value), Some(expected), "{name}: {value}");
         }

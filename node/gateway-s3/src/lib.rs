@@ -9,18 +9,26 @@
 //! `NotImplemented`. Left out on purpose: everything that decides (conditions, placement, durability) is the
 //! object layer's; this crate holds no state beyond a request.
 
+mod actions;
 mod answer;
+mod authorize;
+mod browser;
 mod call;
+mod conditions;
 mod errors;
+mod forms;
 mod front;
 mod gate;
 mod headers;
+pub mod identities;
 pub mod intake;
 pub mod limits;
+mod lists;
 mod normal;
 pub mod observer;
 pub mod operations;
 mod ops;
+mod query_api;
 mod server;
 mod service;
 pub mod sigv4;
@@ -42,7 +50,7 @@ pub use crate::{
     errors::Refusal,
     observer::{Cut, Observer, RequestRecord},
 };
-use crate::{front::Front, target::Domains};
+use crate::{front::Front, identities::Identities, target::Domains};
 
 /// The first pass only verifies signatures.
 struct NoOperations;
@@ -65,7 +73,12 @@ impl std::fmt::Debug for S3Gateway {
 impl S3Gateway {
     /// `domains` are those below which `bucket.DOMAIN` names a bucket; any other host is path style.
     #[must_use]
-    pub fn new(objects: Arc<dyn ObjectGateway>, domains: Vec<String>, observer: Arc<dyn Observer>) -> Self {
+    pub fn new(
+        objects: Arc<dyn ObjectGateway>,
+        identities: Arc<dyn Identities>,
+        domains: Vec<String>,
+        observer: Arc<dyn Observer>,
+    ) -> Self {
         let domains = Domains::new(domains);
         let mut config = S3Config::default();
         // The intake refuses what is longer, and says so better.
@@ -86,11 +99,16 @@ impl S3Gateway {
         second.set_config(config.clone());
 
         let mut first = S3ServiceBuilder::new(NoOperations);
-        first.set_auth(gate::Secrets(Arc::clone(&objects)));
-        first.set_route(gate::Verified(second.build()));
+        first.set_auth(gate::Secrets(Arc::clone(&identities)));
+        let second = Arc::new(second.build());
+        first.set_route(gate::Verified {
+            second: Arc::clone(&second),
+            objects: Arc::clone(&objects),
+            identities: Arc::clone(&identities),
+        });
         first.set_host(domains.clone());
         first.set_config(config);
-        let front = Front::new(first.build(), objects, domains, Arc::clone(&observer));
+        let front = Front::new((first.build(), second), objects, identities, domains, Arc::clone(&observer));
         Self { front: Arc::new(front), observer }
     }
 

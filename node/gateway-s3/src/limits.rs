@@ -68,3 +68,12 @@ pub const PRESIGNED_LIFE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 const _: () = assert!(CHUNK_LINE_SIZE_MAX < TRAILERS_SIZE_MAX);
 const _: () = assert!(TRAILERS_SIZE_MAX < SOCKET_BUFFER_SIZE);
 const _: () = assert!(REQUESTS_MAX <= CONNECTIONS_MAX);
+
+/// Fields of a form before its file, in bytes (AWS: 20 KB without the policy).
+pub const FORM_FIELDS_SIZE_MAX: usize = 96 * 1024;
+
+/// Fields of a form before its file.
+pub const FORM_FIELDS_MAX: usize = 256;
+
+/// Largest body of a call to IAM or STS, in bytes: a policy of 10,240 bytes, encoded, fits.
+pub const QUERY_BODY_SIZE_MAX: usize = 128 * 1024;

@@ -82,14 +82,10 @@ const RESPONSE: &[&str] = &[
 const VERSION: &[&str] = &["versionId"];
 const NONE: &[&str] = &[];
 
-const POLICY: Support = Support::No("bucket policies are not there yet");
-const CORS: Support = Support::No("CORS is not there yet");
 const ENCRYPTION: Support = Support::No("what an object is sealed under changes with a copy onto itself");
 const WEBSITE: Support = Support::No("static websites are not there yet");
 const REPLICATION: Support = Support::No("replication between clusters is not there yet");
 const INVENTORY: Support = Support::No("inventory is not there yet");
-const ACCESS: Support =
-    Support::No("nothing is public and the bucket's owner owns every object; there is nothing to choose");
 const AWS_ONLY: Support = Support::No("a service of AWS without a counterpart here");
 
 /// The table. Rows with more markers stand before those with fewer; the row without markers comes last.
@@ -115,7 +111,7 @@ pub static OPERATIONS: &[Operation] = &[
         &["continuation-token"],
         AWS_ONLY,
     ),
-    row("GetBucketCors", Method::GET, On::Bucket, &["cors"], NONE, Support::Absent),
+    row("GetBucketCors", Method::GET, On::Bucket, &["cors"], NONE, Support::Yes),
     row("GetBucketEncryption", Method::GET, On::Bucket, &["encryption"], NONE, Support::Yes),
     row(
         "GetBucketIntelligentTieringConfiguration",
@@ -172,8 +168,8 @@ pub static OPERATIONS: &[Operation] = &[
         Support::Absent,
     ),
     row("GetBucketOwnershipControls", Method::GET, On::Bucket, &["ownershipControls"], NONE, Support::Yes),
-    row("GetBucketPolicy", Method::GET, On::Bucket, &["policy"], NONE, Support::Absent),
-    row("GetBucketPolicyStatus", Method::GET, On::Bucket, &["policyStatus"], NONE, Support::Absent),
+    row("GetBucketPolicy", Method::GET, On::Bucket, &["policy"], NONE, Support::Yes),
+    row("GetBucketPolicyStatus", Method::GET, On::Bucket, &["policyStatus"], NONE, Support::Yes),
     row("GetBucketReplication", Method::GET, On::Bucket, &["replication"], NONE, Support::Absent),
     row("GetBucketRequestPayment", Method::GET, On::Bucket, &["requestPayment"], NONE, Support::Yes),
     row("GetBucketTagging", Method::GET, On::Bucket, &["tagging"], NONE, Support::Yes),
@@ -228,7 +224,7 @@ pub static OPERATIONS: &[Operation] = &[
     row("PutBucketAccelerateConfiguration", Method::PUT, On::Bucket, &["accelerate"], NONE, Support::Absent),
     row("PutBucketAcl", Method::PUT, On::Bucket, &["acl"], NONE, Support::Yes),
     row("PutBucketAnalyticsConfiguration", Method::PUT, On::Bucket, &["analytics"], &["id"], AWS_ONLY),
-    row("PutBucketCors", Method::PUT, On::Bucket, &["cors"], NONE, CORS),
+    row("PutBucketCors", Method::PUT, On::Bucket, &["cors"], NONE, Support::Yes),
     row("PutBucketEncryption", Method::PUT, On::Bucket, &["encryption"], NONE, Support::Yes),
     row(
         "PutBucketIntelligentTieringConfiguration",
@@ -266,18 +262,18 @@ pub static OPERATIONS: &[Operation] = &[
         NONE,
         Support::Absent,
     ),
-    row("PutBucketOwnershipControls", Method::PUT, On::Bucket, &["ownershipControls"], NONE, ACCESS),
-    row("PutBucketPolicy", Method::PUT, On::Bucket, &["policy"], NONE, POLICY),
+    row("PutBucketOwnershipControls", Method::PUT, On::Bucket, &["ownershipControls"], NONE, Support::Yes),
+    row("PutBucketPolicy", Method::PUT, On::Bucket, &["policy"], NONE, Support::Yes),
     row("PutBucketReplication", Method::PUT, On::Bucket, &["replication"], NONE, REPLICATION),
     row("PutBucketRequestPayment", Method::PUT, On::Bucket, &["requestPayment"], NONE, Support::Absent),
     row("PutBucketTagging", Method::PUT, On::Bucket, &["tagging"], NONE, Support::Yes),
     row("PutBucketVersioning", Method::PUT, On::Bucket, &["versioning"], NONE, Support::Yes),
     row("PutBucketWebsite", Method::PUT, On::Bucket, &["website"], NONE, WEBSITE),
     row("PutObjectLockConfiguration", Method::PUT, On::Bucket, &["object-lock"], NONE, Support::Yes),
-    row("PutPublicAccessBlock", Method::PUT, On::Bucket, &["publicAccessBlock"], NONE, ACCESS),
+    row("PutPublicAccessBlock", Method::PUT, On::Bucket, &["publicAccessBlock"], NONE, Support::Yes),
     row("CreateBucket", Method::PUT, On::Bucket, NONE, NONE, Support::Yes),
     row("DeleteBucketAnalyticsConfiguration", Method::DELETE, On::Bucket, &["analytics"], &["id"], AWS_ONLY),
-    row("DeleteBucketCors", Method::DELETE, On::Bucket, &["cors"], NONE, Support::Absent),
+    row("DeleteBucketCors", Method::DELETE, On::Bucket, &["cors"], NONE, Support::Yes),
     row("DeleteBucketEncryption", Method::DELETE, On::Bucket, &["encryption"], NONE, Support::Yes),
     row(
         "DeleteBucketIntelligentTieringConfiguration",
@@ -306,12 +302,19 @@ pub static OPERATIONS: &[Operation] = &[
         AWS_ONLY,
     ),
     row("DeleteBucketMetricsConfiguration", Method::DELETE, On::Bucket, &["metrics"], &["id"], AWS_ONLY),
-    row("DeleteBucketOwnershipControls", Method::DELETE, On::Bucket, &["ownershipControls"], NONE, ACCESS),
-    row("DeleteBucketPolicy", Method::DELETE, On::Bucket, &["policy"], NONE, Support::Absent),
+    row(
+        "DeleteBucketOwnershipControls",
+        Method::DELETE,
+        On::Bucket,
+        &["ownershipControls"],
+        NONE,
+        Support::Yes,
+    ),
+    row("DeleteBucketPolicy", Method::DELETE, On::Bucket, &["policy"], NONE, Support::Yes),
     row("DeleteBucketReplication", Method::DELETE, On::Bucket, &["replication"], NONE, Support::Absent),
     row("DeleteBucketTagging", Method::DELETE, On::Bucket, &["tagging"], NONE, Support::Yes),
     row("DeleteBucketWebsite", Method::DELETE, On::Bucket, &["website"], NONE, Support::Absent),
-    row("DeletePublicAccessBlock", Method::DELETE, On::Bucket, &["publicAccessBlock"], NONE, ACCESS),
+    row("DeletePublicAccessBlock", Method::DELETE, On::Bucket, &["publicAccessBlock"], NONE, Support::Yes),
     row("DeleteBucket", Method::DELETE, On::Bucket, NONE, NONE, Support::Yes),
     row(
         "CreateBucketMetadataConfiguration",
@@ -330,14 +333,7 @@ pub static OPERATIONS: &[Operation] = &[
         AWS_ONLY,
     ),
     row("DeleteObjects", Method::POST, On::Bucket, &["delete"], NONE, Support::Yes),
-    row(
-        "PostObject",
-        Method::POST,
-        On::Bucket,
-        NONE,
-        NONE,
-        Support::No("browser form uploads are not there yet"),
-    ),
+    row("PostObject", Method::POST, On::Bucket, NONE, NONE, Support::Yes),
     // Reading objects.
     row("GetObjectAcl", Method::GET, On::Object, &["acl"], VERSION, Support::Yes),
     row("GetObjectAttributes", Method::GET, On::Object, &["attributes"], VERSION, Support::Yes),
@@ -419,9 +415,6 @@ impl Operation {
     pub fn check_parameters(&self, query: &Query) -> Result<(), Refusal> {
         for (name, value) in query {
             let name = name.as_str();
-            if name == "X-Amz-Security-Token" {
-                return Err(Refusal::new("InvalidToken"));
-            }
             if name == "list-type" && value != "2" {
                 return Err(Refusal::because("InvalidArgument", "list-type must be 2."));
             }

@@ -1,6 +1,6 @@
 //! The listener: TLS, HTTP/1.1 and HTTP/2, and every bound on a connection's life.
 
-use std::{convert::Infallible, future::Future, sync::Arc};
+use std::{convert::Infallible, future::Future, net::IpAddr, sync::Arc};
 
 use http::Request;
 use hyper::{body::Incoming, service::service_fn};
@@ -53,12 +53,12 @@ pub(crate) async fn serve(
             Some(_) = connections.join_next() => continue,
             accepted = accept(&listener, &slots) => accepted,
         };
-        let Some((socket, slot)) = accepted else { continue };
+        let Some((socket, peer, slot)) = accepted else { continue };
         let (acceptor, front, stopping) = (acceptor.clone(), Arc::clone(&front), stopping.clone());
         let observer = Arc::clone(&observer);
         connections.spawn(async move {
             observer.connection_opened();
-            let cut = connection(socket, acceptor, front, stopping).await;
+            let cut = connection((socket, peer), acceptor, front, stopping).await;
             observer.connection_closed(cut);
             drop(slot);
         });
@@ -76,10 +76,10 @@ pub(crate) async fn serve(
 async fn accept(
     listener: &TcpListener,
     slots: &Arc<Semaphore>,
-) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+) -> Option<(TcpStream, IpAddr, tokio::sync::OwnedSemaphorePermit)> {
     let slot = Arc::clone(slots).acquire_owned().await.expect("the semaphore is never closed");
     match listener.accept().await {
-        Ok((socket, _)) => Some((socket, slot)),
+        Ok((socket, peer)) => Some((socket, peer.ip(), slot)),
         Err(error) => {
             // Out of descriptors, or a connection that was gone before it was taken: both pass.
             tracing::warn!(%error, "accepting a connection failed");
@@ -100,7 +100,7 @@ fn with_protocols(tls: Arc<ServerConfig>) -> Arc<ServerConfig> {
 }
 
 async fn connection(
-    socket: TcpStream,
+    (socket, peer): (TcpStream, IpAddr),
     acceptor: TlsAcceptor,
     front: Arc<Front>,
     stopping: signal::Receiver<bool>,
@@ -120,9 +120,9 @@ async fn connection(
     };
     let watch = Arc::new(Watch::new());
     if stream.get_ref().1.alpn_protocol() == Some(HTTP_2) {
-        http2(stream, front, watch, stopping).await
+        http2((stream, peer), front, watch, stopping).await
     } else {
-        http1(stream, front, watch, stopping).await
+        http1((stream, peer), front, watch, stopping).await
     }
 }
 
@@ -160,7 +160,7 @@ macro_rules! drive {
 }
 
 async fn http1(
-    stream: Stream,
+    (stream, peer): (Stream, IpAddr),
     front: Arc<Front>,
     watch: Arc<Watch>,
     mut stopping: signal::Receiver<bool>,
@@ -169,7 +169,9 @@ async fn http1(
     let service = service_fn(move |request: Request<Incoming>| {
         let (front, watch) = (Arc::clone(&front), Arc::clone(&seen));
         async move {
-            Ok::<_, Infallible>(front.answer(request, &watch).await.unwrap_or_else(|never| match never {}))
+            Ok::<_, Infallible>(
+                front.answer(request, peer, &watch).await.unwrap_or_else(|never| match never {}),
+            )
         }
     });
     let connection = hyper::server::conn::http1::Builder::new()
@@ -183,7 +185,7 @@ async fn http1(
 }
 
 async fn http2(
-    stream: Stream,
+    (stream, peer): (Stream, IpAddr),
     front: Arc<Front>,
     watch: Arc<Watch>,
     mut stopping: signal::Receiver<bool>,
@@ -192,7 +194,9 @@ async fn http2(
     let service = service_fn(move |request: Request<Incoming>| {
         let (front, watch) = (Arc::clone(&front), Arc::clone(&seen));
         async move {
-            Ok::<_, Infallible>(front.answer(request, &watch).await.unwrap_or_else(|never| match never {}))
+            Ok::<_, Infallible>(
+                front.answer(request, peer, &watch).await.unwrap_or_else(|never| match never {}),
+            )
         }
     });
     let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())

@@ -8,7 +8,6 @@ use s3s::{S3, S3Request, S3Response, S3Result, dto::*};
 use crate::{
     call::{CALL, Call},
     errors::Refusal,
-    gate::owner_id,
     ops, sse,
 };
 
@@ -16,13 +15,13 @@ use crate::{
 pub(crate) struct Context {
     /// The request.
     pub call: Arc<Call>,
-    /// The tenant whose key signed it.
+    /// The tenant whose bucket it is about, or whose key signed it.
     pub objects: Arc<dyn VersionedObjects>,
     /// The same, to read the source of a copy.
     pub source: Arc<dyn VersionedObjects>,
     /// This cluster's region.
     pub region: String,
-    /// Shown as owner of everything.
+    /// Shown as owner: the bucket's, or the caller's account.
     pub owner: Owner,
 }
 
@@ -38,12 +37,14 @@ impl Service {
 
     fn enter(&self) -> S3Result<Context> {
         let call = CALL.with(Arc::clone);
-        let credential = call.credential()?;
-        let owner = Owner {
-            id: Some(owner_id(credential.tenant)),
-            display_name: Some(credential.tenant_name.clone()),
+        let access = call.access()?;
+        let owner = match (&access.bucket, access.caller.account()) {
+            (Some(bucket), _) => Some(&bucket.owner),
+            (None, account) => account,
         };
-        let plain = self.objects.open(credential.tenant);
+        let owner = owner.ok_or_else(|| Refusal::new("AccessDenied"))?;
+        let owner = Owner { id: Some(owner.canonical.to_string()), display_name: Some(owner.name.clone()) };
+        let plain = self.objects.open(access.tenant);
         let keyed =
             |sealing: Option<Sealing>| sealing.map_or_else(|| Arc::clone(&plain), |s| plain.sealed(s));
         let objects = keyed(sse::asked(call.operation.name, &call.headers)?);
@@ -96,8 +97,9 @@ operations! {
     list_multipart_uploads: ListMultipartUploadsInput -> ListMultipartUploadsOutput = ops::uploads::list;
 
     get_bucket_accelerate_configuration: GetBucketAccelerateConfigurationInput -> GetBucketAccelerateConfigurationOutput = ops::settings::accelerate;
-    get_bucket_acl: GetBucketAclInput -> GetBucketAclOutput = ops::settings::bucket_acl;
-    get_bucket_cors: GetBucketCorsInput -> GetBucketCorsOutput = ops::settings::cors;
+    get_bucket_acl: GetBucketAclInput -> GetBucketAclOutput = ops::acl::bucket_get;
+    get_bucket_cors: GetBucketCorsInput -> GetBucketCorsOutput = ops::cors::get;
+    put_bucket_cors: PutBucketCorsInput -> PutBucketCorsOutput = ops::cors::put;
     get_bucket_encryption: GetBucketEncryptionInput -> GetBucketEncryptionOutput = ops::encryption::get;
     put_bucket_encryption: PutBucketEncryptionInput -> PutBucketEncryptionOutput = ops::encryption::put;
     delete_bucket_encryption: DeleteBucketEncryptionInput -> DeleteBucketEncryptionOutput = ops::encryption::delete;
@@ -109,9 +111,12 @@ operations! {
     put_bucket_request_payment: PutBucketRequestPaymentInput -> PutBucketRequestPaymentOutput = ops::unused::request_payment;
     get_bucket_logging: GetBucketLoggingInput -> GetBucketLoggingOutput = ops::settings::logging;
     get_bucket_notification_configuration: GetBucketNotificationConfigurationInput -> GetBucketNotificationConfigurationOutput = ops::settings::notification;
-    get_bucket_ownership_controls: GetBucketOwnershipControlsInput -> GetBucketOwnershipControlsOutput = ops::settings::ownership;
-    get_bucket_policy: GetBucketPolicyInput -> GetBucketPolicyOutput = ops::settings::policy;
-    get_bucket_policy_status: GetBucketPolicyStatusInput -> GetBucketPolicyStatusOutput = ops::settings::policy_status;
+    get_bucket_ownership_controls: GetBucketOwnershipControlsInput -> GetBucketOwnershipControlsOutput = ops::policy::ownership_get;
+    put_bucket_ownership_controls: PutBucketOwnershipControlsInput -> PutBucketOwnershipControlsOutput = ops::policy::ownership_put;
+    delete_bucket_ownership_controls: DeleteBucketOwnershipControlsInput -> DeleteBucketOwnershipControlsOutput = ops::policy::ownership_delete;
+    get_bucket_policy: GetBucketPolicyInput -> GetBucketPolicyOutput = ops::policy::get;
+    put_bucket_policy: PutBucketPolicyInput -> PutBucketPolicyOutput = ops::policy::put;
+    get_bucket_policy_status: GetBucketPolicyStatusInput -> GetBucketPolicyStatusOutput = ops::policy::status;
     get_bucket_replication: GetBucketReplicationInput -> GetBucketReplicationOutput = ops::settings::replication;
     get_bucket_request_payment: GetBucketRequestPaymentInput -> GetBucketRequestPaymentOutput = ops::settings::request_payment;
     get_bucket_tagging: GetBucketTaggingInput -> GetBucketTaggingOutput = ops::tagging::bucket_get;
@@ -121,19 +126,21 @@ operations! {
     get_bucket_website: GetBucketWebsiteInput -> GetBucketWebsiteOutput = ops::settings::website;
     get_object_lock_configuration: GetObjectLockConfigurationInput -> GetObjectLockConfigurationOutput = ops::lock::configuration;
     put_object_lock_configuration: PutObjectLockConfigurationInput -> PutObjectLockConfigurationOutput = ops::lock::configure;
-    get_public_access_block: GetPublicAccessBlockInput -> GetPublicAccessBlockOutput = ops::settings::public_access_block;
-    get_object_acl: GetObjectAclInput -> GetObjectAclOutput = ops::settings::object_acl;
+    get_public_access_block: GetPublicAccessBlockInput -> GetPublicAccessBlockOutput = ops::policy::block_get;
+    put_public_access_block: PutPublicAccessBlockInput -> PutPublicAccessBlockOutput = ops::policy::block_put;
+    delete_public_access_block: DeletePublicAccessBlockInput -> DeletePublicAccessBlockOutput = ops::policy::block_delete;
+    get_object_acl: GetObjectAclInput -> GetObjectAclOutput = ops::acl::object_get;
     get_object_legal_hold: GetObjectLegalHoldInput -> GetObjectLegalHoldOutput = ops::lock::legal_hold;
     put_object_legal_hold: PutObjectLegalHoldInput -> PutObjectLegalHoldOutput = ops::lock::hold;
     get_object_retention: GetObjectRetentionInput -> GetObjectRetentionOutput = ops::lock::retention;
     put_object_retention: PutObjectRetentionInput -> PutObjectRetentionOutput = ops::lock::retain;
     get_object_tagging: GetObjectTaggingInput -> GetObjectTaggingOutput = ops::tagging::get;
     put_object_tagging: PutObjectTaggingInput -> PutObjectTaggingOutput = ops::tagging::put;
-    put_bucket_acl: PutBucketAclInput -> PutBucketAclOutput = ops::settings::put_bucket_acl;
-    put_object_acl: PutObjectAclInput -> PutObjectAclOutput = ops::settings::put_object_acl;
-    delete_bucket_cors: DeleteBucketCorsInput -> DeleteBucketCorsOutput = ops::settings::delete_cors;
+    put_bucket_acl: PutBucketAclInput -> PutBucketAclOutput = ops::acl::bucket_put;
+    put_object_acl: PutObjectAclInput -> PutObjectAclOutput = ops::acl::object_put;
+    delete_bucket_cors: DeleteBucketCorsInput -> DeleteBucketCorsOutput = ops::cors::delete;
     delete_bucket_lifecycle: DeleteBucketLifecycleInput -> DeleteBucketLifecycleOutput = ops::lifecycle::delete;
-    delete_bucket_policy: DeleteBucketPolicyInput -> DeleteBucketPolicyOutput = ops::settings::delete_policy;
+    delete_bucket_policy: DeleteBucketPolicyInput -> DeleteBucketPolicyOutput = ops::policy::delete;
     delete_bucket_replication: DeleteBucketReplicationInput -> DeleteBucketReplicationOutput = ops::settings::delete_replication;
     delete_bucket_tagging: DeleteBucketTaggingInput -> DeleteBucketTaggingOutput = ops::tagging::bucket_delete;
     delete_bucket_website: DeleteBucketWebsiteInput -> DeleteBucketWebsiteOutput = ops::settings::delete_website;

@@ -31,6 +31,10 @@ pub struct Signed {
     pub signature: String,
     /// In the query instead of the `Authorization` header.
     pub presigned: bool,
+    /// In the fields of a form.
+    pub form: bool,
+    /// Session token of temporary credentials.
+    pub token: Option<String>,
 }
 
 /// Query parameters, decoded, in order.
@@ -65,7 +69,10 @@ impl Signed {
             )),
             (Some(value), false) => {
                 let text = value.to_str().map_err(|_| Refusal::new("AuthorizationHeaderMalformed"))?;
-                Self::parse_header(text).map(Some)
+                let mut signed = Self::parse_header(text)?;
+                let token = headers.get("x-amz-security-token");
+                signed.token = token.map(|token| token.to_str().unwrap_or_default().to_owned());
+                Ok(Some(signed))
             }
             (None, true) => Self::parse_query(query).map(Some),
         }
@@ -122,15 +129,22 @@ impl Signed {
             }
             Err(_) => return Err(malformed(true, "X-Amz-Expires should be a number".to_owned())),
         }
-        Self::build(
-            &field("X-Amz-Credential")?,
-            &field("X-Amz-SignedHeaders")?,
-            field("X-Amz-Signature")?,
-            true,
-        )
+        let (credential, headers) = (field("X-Amz-Credential")?, field("X-Amz-SignedHeaders")?);
+        let mut signed = Self::build(&credential, &headers, field("X-Amz-Signature")?, true)?;
+        signed.token = query_value(query, "X-Amz-Security-Token").map(str::to_owned);
+        Ok(signed)
     }
 
-    fn build(credential: &str, headers: &str, signature: String, presigned: bool) -> Result<Self, Refusal> {
+    /// Reads a `Credential` for the service `s3`.
+    ///
+    /// # Errors
+    /// What AWS answers to one that is not of its form.
+    pub fn build(
+        credential: &str,
+        headers: &str,
+        signature: String,
+        presigned: bool,
+    ) -> Result<Self, Refusal> {
         let wrong = |said: &str| malformed(presigned, format!("The Credential is mal-formed; {said}."));
         let mut pieces = credential.rsplitn(5, '/');
         let (Some(terminal), Some(service), Some(region), Some(date), Some(access_key)) =
@@ -158,6 +172,8 @@ impl Signed {
             headers: headers.split(';').map(str::to_ascii_lowercase).collect(),
             signature,
             presigned,
+            form: false,
+            token: None,
         })
     }
 
@@ -258,7 +274,7 @@ impl ChunkSigner {
 }
 
 /// `HMAC(HMAC(HMAC(HMAC("AWS4" + secret, date), region), service), "aws4_request")`.
-fn signing_key(secret: &str, scope: &str) -> hmac::Key {
+pub(crate) fn signing_key(secret: &str, scope: &str) -> hmac::Key {
     let mut key = hmac::Key::new(hmac::HMAC_SHA256, format!("AWS4{secret}").as_bytes());
     for piece in scope.split('/') {
         key = hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&key, piece.as_bytes()).as_ref());

@@ -3,12 +3,14 @@
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use holdfast_admin_api::{
-    AccessKeyPair, AdminBackend, AdminError, AilingReplica, Capacity, ClusterStatus, CreatedTenant,
-    DriveState, DriveStatus, DriveUsage, GroupStatus, JoinTokenInfo, KeyAdmin, LevelStatus, NodeState,
-    NodeStatus, OperatorRecord, Readiness, Role, Secret, ServiceUrls, StripeShape, TenantStatus, WorkStatus,
+    AccessKeyPair, AccountStatus, AdminBackend, AdminError, AilingReplica, Capacity, ClusterStatus,
+    CreatedAccount, CreatedTenant, DriveState, DriveStatus, DriveUsage, GroupStatus, JoinTokenInfo, KeyAdmin,
+    LevelStatus, NodeState, NodeStatus, OperatorRecord, Readiness, Role, Secret, ServiceUrls, StripeShape,
+    TenantStatus, WorkStatus,
 };
 use holdfast_consensus::Consensus;
 use holdfast_control::{Command, ControlView, DriveState as StandingOfDrive, Refusal, TenantState};
+use holdfast_gateway_s3::identities::Identities as _;
 use holdfast_keyring::Keyring;
 use holdfast_model::{ByteCount, DriveId, GroupId, Level, NodeId, UnixMillis};
 use holdfast_object::ObjectService;
@@ -18,6 +20,7 @@ use holdfast_store::{DriveReport, DriveReportState, Health};
 use crate::{
     control::{Control, now},
     groups::Ward,
+    identities::NodeIdentities,
     key_admin::Keys,
     tenants, work,
 };
@@ -48,6 +51,8 @@ pub struct Admin {
     pub objects: Arc<ObjectService>,
     /// Keys of the cluster.
     pub keys: Keys,
+    /// Identities, as gateways see them.
+    pub identities: Arc<NodeIdentities>,
 }
 
 pub(crate) fn internal(doing: &str, error: anyhow::Error) -> AdminError {
@@ -399,6 +404,46 @@ impl AdminBackend for Admin {
 
     fn keys(&self) -> &dyn KeyAdmin {
         &self.keys
+    }
+
+    async fn accounts(&self, tenant: &str) -> Result<Vec<AccountStatus>, AdminError> {
+        let snapshot = self.identities.snapshot();
+        let found = snapshot.tenants.values().find(|known| known.name == tenant);
+        let found = found.ok_or_else(|| AdminError::NotFound { what: format!("tenant {tenant:?}") })?;
+        let mut accounts: Vec<_> = found.accounts.values().collect();
+        accounts.sort_by_key(|account| (Some(account.info.number) != found.first, account.info.name.clone()));
+        let shown = |account: &holdfast_access::identity::Account| AccountStatus {
+            number: account.info.number.to_string(),
+            id: account.info.canonical.to_string(),
+            name: account.info.name.clone(),
+            email: account.info.email.clone(),
+            identities: (account.users.len()
+                + account.groups.len()
+                + account.roles.len()
+                + account.policies.len()) as u64,
+        };
+        Ok(accounts.into_iter().map(shown).collect())
+    }
+
+    async fn create_account(
+        &self,
+        tenant: &str,
+        name: &str,
+        email: &str,
+    ) -> Result<CreatedAccount, AdminError> {
+        let view = self.view().await?;
+        let record = view.tenants.values().find(|record| record.name == tenant);
+        let record = record.ok_or_else(|| AdminError::NotFound { what: format!("tenant {tenant:?}") })?;
+        let created = self.identities.create_account(record.tenant, name, email).await;
+        let created = created.map_err(|error| unavailable(&error))?.map_err(|refusal| refused(&refusal))?;
+        Ok(CreatedAccount {
+            number: created.info.number.to_string(),
+            id: created.info.canonical.to_string(),
+            name: created.info.name,
+            email: created.info.email,
+            access_key: created.access_key,
+            secret_key: Secret::new(created.secret),
+        })
     }
 
     fn session_key(&self) -> [u8; 32] {

@@ -40,6 +40,15 @@ impl Control {
         Ok(decode_outcome(&answer)?)
     }
 
+    /// Waits until this replica has applied all that was decided before now; the index of the next entry.
+    ///
+    /// # Errors
+    /// When the group has no leader.
+    pub async fn barrier(&self) -> Result<u64> {
+        self.consensus.read_barrier(GroupId::CONTROL).await.context("the control group has no leader")?;
+        Ok(*self.reader.changes().borrow())
+    }
+
     /// The state as this replica has it: no quorum asked.
     ///
     /// # Errors

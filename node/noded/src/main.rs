@@ -10,6 +10,7 @@ mod control;
 mod drains;
 mod drives;
 mod groups;
+mod identities;
 mod identity;
 mod key_admin;
 mod keys;

@@ -54,6 +54,7 @@ use crate::{
     drains,
     drives::open_drives,
     groups::{Groups, LostLog, Ward},
+    identities::NodeIdentities,
     identity::{Credentials, Identity, write_durably},
     key_admin::Keys,
     keys::{Front, Holder, KeySteward, KeyWatch, Retirement, Unlocker, passphrase_of},
@@ -464,10 +465,12 @@ impl Node {
             findings,
         };
         let directory = Arc::new(Directory::new(cluster, REGION.to_owned()));
+        let identities = Arc::new(NodeIdentities::new(control.clone(), Arc::clone(&keyring)));
         tasks.spawn(tenants::follow(
             control.clone(),
             Arc::clone(&keyring),
             Arc::clone(&directory),
+            Arc::clone(&identities),
             stop.clone(),
         ));
         let (levels, members) = (Arc::clone(&directory), Arc::clone(&health));
@@ -566,6 +569,7 @@ impl Node {
             session_key,
             objects: Arc::clone(&objects),
             keys: Keys { steward: key_steward, unlocker, health },
+            identities: Arc::clone(&identities),
         });
         let admin_listener = listen(config.listen.admin, "admin").await?;
         let metrics_listener = listen(config.listen.metrics, "metrics").await?;
@@ -586,6 +590,7 @@ impl Node {
         ));
         let gateway = S3Gateway::new(
             Arc::new(objects),
+            identities,
             config.s3_domains.clone(),
             Arc::new(metrics::S3Observer(Arc::clone(&monitor))),
         );

@@ -11,19 +11,19 @@ use holdfast_keyring::Keyring;
 use holdfast_model::{DatabaseId, GroupId, Level, PartitionId, TenantId};
 use holdfast_object::{
     Directory, DirectorySnapshot, TenantEntry,
-    api::Credential,
     workers::{KnownDrive, Standing},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     control::{Control, now},
+    identities::NodeIdentities,
     metadata_keys::seal_of,
     work,
 };
 
 /// Name under which an access key's secret is sealed.
-fn secret_name(access_key: &str) -> String {
+pub(crate) fn secret_name(access_key: &str) -> String {
     format!("access key {access_key}")
 }
 
@@ -58,6 +58,7 @@ pub async fn follow(
     control: Control,
     keyring: Arc<Keyring>,
     directory: Arc<Directory>,
+    identities: Arc<NodeIdentities>,
     stop: CancellationToken,
 ) {
     let mut changes = control.reader().changes();
@@ -73,6 +74,7 @@ pub async fn follow(
             Ok(view) => {
                 learn(&view, &keyring);
                 directory.update(snapshot(&view, &keyring));
+                identities.update(&view);
             }
             Err(error) => tracing::error!(error = format!("{error:#}"), "tenants not refreshed"),
         }
@@ -125,20 +127,6 @@ fn snapshot(view: &ControlView, keyring: &Keyring) -> DirectorySnapshot {
                 snapshot.tenants.insert(tenant.tenant, Arc::new(entry));
             }
             Err(error) => tracing::error!(tenant = tenant.name, %error, "tenant not served"),
-        }
-    }
-    for (access_key, record) in &view.access_keys {
-        let Some(tenant) = snapshot.tenants.get(&record.tenant) else { continue };
-        let opened = keyring
-            .open_secret(&secret_name(access_key), &record.sealed_secret)
-            .context("opening")
-            .and_then(|secret| String::from_utf8(secret).context("not text"));
-        match opened {
-            Ok(secret) => {
-                let credential = Credential { tenant: tenant.id, tenant_name: tenant.name.clone(), secret };
-                snapshot.access_keys.insert(access_key.clone(), credential);
-            }
-            Err(error) => tracing::error!(access_key, error = format!("{error:#}"), "access key not served"),
         }
     }
     snapshot

@@ -305,28 +305,8 @@ impl RangeChoice {
     }
 }
 
-/// Whose access key this is, and the secret to check its signature with.
-#[derive(Clone)]
-pub struct Credential {
-    /// The tenant the key belongs to.
-    pub tenant: TenantId,
-    /// The tenant's name, shown as owner.
-    pub tenant_name: String,
-    /// The secret key.
-    pub secret: String,
-}
-
-impl std::fmt::Debug for Credential {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Credential").field("tenant", &self.tenant).finish_non_exhaustive()
-    }
-}
-
-/// What a gateway is given: who may come in, and a handle for each tenant.
-#[async_trait::async_trait]
+/// What a gateway is given: a handle for each tenant.
 pub trait ObjectGateway: Send + Sync + 'static {
-    /// `Ok(None)` for an unknown access key.
-    async fn credential(&self, access_key: &str) -> Result<Option<Credential>, ObjectError>;
     /// The handle of one tenant.
     fn open(&self, tenant: TenantId) -> Arc<dyn VersionedObjects>;
     /// Region name that signatures must name.

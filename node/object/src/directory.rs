@@ -1,4 +1,4 @@
-//! What the object layer knows of tenants and access keys: a snapshot of the control group's state with
+//! What the object layer knows of tenants: a snapshot of the control group's state with
 //! keys opened, exchanged whole whenever that state changes.
 
 use std::{
@@ -12,7 +12,7 @@ use holdfast_model::{ClusterId, GroupId, Level, PartitionId, TenantId};
 use parking_lot::RwLock;
 
 use crate::{
-    api::{Credential, ObjectError},
+    api::ObjectError,
     sealing::DEFAULT_NAMED_KEY,
     workers::{KnownDrive, Orders},
 };
@@ -43,8 +43,6 @@ pub struct DirectorySnapshot {
     pub drives: Vec<KnownDrive>,
     /// What operators ask of workers.
     pub orders: Arc<Orders>,
-    /// Access keys of those tenants.
-    pub access_keys: HashMap<String, Credential>,
     /// What seals commands of every tenant whose key opens, active or not.
     pub seals: HashMap<TenantId, Arc<MetadataSeal>>,
 }

@@ -15,6 +15,7 @@ mod directory;
 mod draft;
 pub mod journal;
 pub mod lifecycle;
+pub mod ownership;
 pub mod sealing;
 mod service;
 mod stripes;

@@ -14,7 +14,7 @@ use holdfast_model::{GroupId, Level, TenantId, VersionId};
 use tokio::sync::Notify;
 
 use crate::{
-    api::{Body, Credential, ObjectError, ObjectGateway, PutOptions},
+    api::{Body, ObjectError, ObjectGateway, PutOptions},
     audit::Audits,
     backing::{self, Backing, BodyName, Lookup, Route, WrittenBody},
     body_reader::{ContentOwner, open_body},
@@ -267,12 +267,7 @@ impl Backing for ObjectService {
     }
 }
 
-#[async_trait::async_trait]
 impl ObjectGateway for Arc<ObjectService> {
-    async fn credential(&self, access_key: &str) -> Result<Option<Credential>, ObjectError> {
-        Ok(self.directory.snapshot().access_keys.get(access_key).cloned())
-    }
-
     fn open(&self, tenant: TenantId) -> Arc<dyn VersionedObjects> {
         Arc::new(TenantHandle::new(Arc::clone(self) as _, tenant))
     }

@@ -22,6 +22,7 @@ use crate::{
         Attributes, Body, LateChecksums, ObjectError, ObjectInfo, PutOptions, RangeChoice, TenantObjects,
         UploadInfo, WriteCondition,
     },
+    ownership::BucketOwnership,
     sealing::{Sealed, Sealing},
     service::{from_opaque, refused, to_opaque},
     stripes::now,
@@ -178,12 +179,10 @@ pub struct UploadListPage {
 /// All operations of one tenant that know of versions, locks and settings.
 #[async_trait::async_trait]
 #[allow(missing_docs)]
-pub trait VersionedObjects: TenantObjects {
+pub trait VersionedObjects: TenantObjects + BucketOwnership {
     /// The same operations, with what is written and read sealed so, whatever the bucket's default is.
     fn sealed(&self, sealing: Sealing) -> Arc<dyn VersionedObjects>;
 
-    /// With `object_lock` versioning is enabled for good.
-    async fn create_bucket(&self, bucket: &str, object_lock: bool) -> Result<(), ObjectError>;
     /// Settings, quota and exact usage.
     async fn bucket(&self, bucket: &str) -> Result<Bucket, ObjectError>;
     async fn set_bucket(&self, bucket: &str, change: BucketChange) -> Result<(), ObjectError>;
@@ -316,13 +315,6 @@ impl TenantHandle {
 impl VersionedObjects for TenantHandle {
     fn sealed(&self, sealing: Sealing) -> Arc<dyn VersionedObjects> {
         Arc::new(self.with_sealing(sealing))
-    }
-
-    async fn create_bucket(&self, bucket: &str, object_lock: bool) -> Result<(), ObjectError> {
-        let route = self.route()?;
-        let id = BucketId::from_bytes(random_array());
-        let op = Op::CreateBucket { bucket: id, name: bucket.to_owned(), object_lock };
-        self.backing.propose(route, op).await?.map(drop).map_err(|refusal| refused(refusal, bucket, ""))
     }
 
     async fn bucket(&self, bucket: &str) -> Result<Bucket, ObjectError> {

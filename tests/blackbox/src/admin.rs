@@ -1,6 +1,6 @@
 //! The admin API as an operator's program uses it: log in, hand out join tokens, make tenants, look.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    cluster_file::{Operator, TenantEntry},
+    cluster_file::{AccountEntry, Operator, TenantEntry},
     http_client::{Answer, Https, Trust, full},
 };
 
@@ -72,6 +72,19 @@ pub struct Work {
     pub complete: bool,
 }
 
+/// How often something that is about to be there is looked for, 50 ms apart.
+const LOOKS_MAX: usize = 100;
+
+async fn eventually<T>(look: impl AsyncFn() -> Result<T>) -> Result<T> {
+    for _ in 1..LOOKS_MAX {
+        if let Ok(found) = look().await {
+            return Ok(found);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    look().await
+}
+
 impl Admin {
     /// Logs in at `url`.
     ///
@@ -100,12 +113,50 @@ impl Admin {
     /// When the node refuses.
     pub async fn create_tenant(&self, name: &str) -> Result<TenantEntry> {
         let answer = self.call(Method::POST, "/api/v1/tenants", Some(&json!({ "name": name }))).await?;
+        let path = format!("/api/v1/tenants/{name}/accounts");
+        // The answer came when the tenant was decided; this node may see it a moment later.
+        let first = eventually(async || {
+            let accounts = self.call(Method::GET, &path, None).await?;
+            accounts["accounts"].get(0).cloned().context("no first account")
+        })
+        .await?;
         Ok(TenantEntry {
             name: name.to_owned(),
             region: text(&answer, "region")?,
             access_key: text(&answer, "access_key")?,
             secret_key: text(&answer, "secret_key")?,
+            id: text(&first, "id")?,
+            number: text(&first, "number")?,
+            email: text(&first, "email")?,
+            accounts: Vec::new(),
         })
+    }
+
+    /// Makes an account in a tenant, with an access key.
+    ///
+    /// # Errors
+    /// When the node refuses.
+    pub async fn create_account(&self, tenant: &str, name: &str, email: &str) -> Result<AccountEntry> {
+        let path = format!("/api/v1/tenants/{tenant}/accounts");
+        let answer = self.call(Method::POST, &path, Some(&json!({ "name": name, "email": email }))).await?;
+        Ok(AccountEntry {
+            name: name.to_owned(),
+            id: text(&answer, "id")?,
+            number: text(&answer, "number")?,
+            email: text(&answer, "email")?,
+            access_key: text(&answer, "access_key")?,
+            secret_key: text(&answer, "secret_key")?,
+        })
+    }
+
+    /// Makes what every new cluster of ours has: tenant `demo` with a second account, and a second tenant.
+    ///
+    /// # Errors
+    /// When the node refuses.
+    pub async fn create_usual_tenants(&self) -> Result<Vec<TenantEntry>> {
+        let mut demo = self.create_tenant("demo").await?;
+        demo.accounts.push(self.create_account("demo", "alt", "alt@demo.invalid").await?);
+        Ok(vec![demo, self.create_tenant("other").await?])
     }
 
     /// Has a node leave the cluster.

@@ -67,6 +67,32 @@ pub struct TenantEntry {
     pub region: String,
     pub access_key: String,
     pub secret_key: String,
+    /// Canonical id of the account that the key is of.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub id: String,
+    /// Number of that account.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub number: String,
+    /// Its e-mail address.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub email: String,
+    /// Further accounts of the tenant.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accounts: Vec<AccountEntry>,
+}
+
+/// An account of a tenant and the access key made with it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct AccountEntry {
+    pub name: String,
+    /// Canonical id: 64 hex digits.
+    pub id: String,
+    /// 12 digits, as in ARNs.
+    pub number: String,
+    pub email: String,
+    pub access_key: String,
+    pub secret_key: String,
 }
 
 /// The first operator's login.

@@ -4,6 +4,11 @@
 
 use std::fmt::Debug;
 
+use holdfast_access::{
+    form::FormPolicy,
+    identity::Caller,
+    policy::{Context, Kind, Policy, Question},
+};
 use holdfast_fault::nbd::protocol;
 use holdfast_format::{
     CatalogRecordHeader, DriveLabel, Footer, FooterTrailer, FormatError, RecordHeader, ResumeBlock, Sector,
@@ -33,8 +38,38 @@ pub const TARGETS: &[Target] = &[
     Target { name: "catalog-record", run: catalog_record },
     Target { name: "recognise", run: recognise_start },
     Target { name: "nbd", run: nbd },
+    Target { name: "policy", run: policy },
+    Target { name: "form-policy", run: form_policy },
     Target { name: "drive", run: image::drive },
 ];
+
+/// A policy of any kind, asked about a request; what it says must not depend on a second look.
+fn policy(bytes: &[u8]) -> String {
+    let parsed = match Policy::parse(bytes) {
+        Ok(parsed) => parsed,
+        Err(error) => return error.0.split([':', '"']).next().unwrap_or_default().to_owned(),
+    };
+    let mut context = Context::default();
+    context.set("aws:SourceIp", "192.0.2.1");
+    context.set("aws:CurrentTime", "2026-01-01T00:00:00Z");
+    context.set("aws:username", "a*b");
+    context.set("s3:max-keys", "10");
+    let question =
+        Question { action: "s3:GetObject", resource: "arn:aws:s3:::bucket/a*b/key", context: &context };
+    let caller = Caller::anonymous();
+    let (as_identity, as_resource) = (parsed.of_identity(question), parsed.of_resource(question, &caller));
+    assert_eq!(Policy::parse(bytes).map(|again| again.of_resource(question, &caller)), Ok(as_resource));
+    let valid = parsed.validate(Kind::Bucket("bucket")).is_ok();
+    format!("{valid} {} {as_identity:?}", parsed.is_public())
+}
+
+fn form_policy(bytes: &[u8]) -> String {
+    let fields = [("key".to_owned(), "user/a".to_owned()), ("bucket".to_owned(), "b".to_owned())];
+    match FormPolicy::parse(bytes) {
+        Ok(policy) => format!("{:?}", policy.check(&fields, 0).map_err(|error| error.0)),
+        Err(error) => error.1,
+    }
+}
 
 fn first_sector(bytes: &[u8]) -> Sector {
     let mut sector = [0; SECTOR_SIZE];

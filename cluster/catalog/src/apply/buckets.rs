@@ -91,7 +91,14 @@ pub(super) fn create(
     bucket: BucketId,
     name: &str,
     object_lock: bool,
+    documents: &[(DocumentKind, Bytes)],
 ) -> rusqlite::Result<Outcome> {
+    if let Some((kind, _)) = documents.iter().find(|(kind, body)| body.len() > kind.size_max()) {
+        return Ok(Err(Refusal::Invalid(format!(
+            "a document {kind:?} of more than {} bytes",
+            kind.size_max()
+        ))));
+    }
     if name.is_empty() || name.len() > crate::BUCKET_NAME_SIZE_MAX {
         return Ok(Err(Refusal::Invalid(format!("bucket name of {} bytes", name.len()))));
     }
@@ -130,6 +137,9 @@ pub(super) fn create(
         quota: Limits::default(),
     };
     writer.open.buckets.insert(bucket, Some(row));
+    for (kind, body) in documents {
+        step!(set_document(writer, no, *kind, "", Some(body)));
+    }
     Ok(Ok(Response::BucketCreated))
 }
 
@@ -186,6 +196,9 @@ pub(super) fn set(
             row.retention = retention;
         }
         BucketChange::Quota(quota) => row.quota = Limits::of(quota),
+        BucketChange::Document { kind: DocumentKind::Owner, .. } => {
+            return Ok(Err(Refusal::Invalid("a bucket keeps its owner".to_owned())));
+        }
         BucketChange::Document { kind, id, body } => {
             let no = row.no;
             return set_document(writer, no, kind, &id, body.as_ref());

@@ -59,7 +59,12 @@ fn apply_op(writer: &mut Writer<'_>, op: Op) -> rusqlite::Result<Outcome> {
     match op {
         Op::CreatePartition { .. } => Ok(Ok(Response::PartitionCreated)),
         Op::SetQuota { quota } => Ok(buckets::set_quota(writer, quota)),
-        Op::CreateBucket { bucket, name, object_lock } => buckets::create(writer, bucket, &name, object_lock),
+        Op::CreateBucket { bucket, name, object_lock } => {
+            buckets::create(writer, bucket, &name, object_lock, &[])
+        }
+        Op::CreateBucketWith { bucket, name, object_lock, documents } => {
+            buckets::create(writer, bucket, &name, object_lock, &documents)
+        }
         Op::SetBucket { bucket, change } => buckets::set(writer, bucket, change),
         Op::DeleteBucket { name } => buckets::delete(writer, &name),
         Op::PutObject(put) => objects::put(writer, &put),

@@ -129,6 +129,50 @@ impl PartitionReader {
         })
     }
 
+    /// A bucket and its documents of these kinds, as of one moment. Those with an id of their own are left out.
+    ///
+    /// # Errors
+    /// [`ReadError::NoSuchBucket`], [`ReadError::Storage`].
+    pub fn bucket_with(
+        &self,
+        name: &str,
+        kinds: &[DocumentKind],
+    ) -> Result<(Bucket, Vec<(DocumentKind, Bytes)>), ReadError> {
+        self.read(|db| {
+            let sql = format!("SELECT id, name, created, {BUCKET_ROW_COLUMNS} FROM buckets WHERE name = ?1");
+            let found = db
+                .prepare_cached(&sql)?
+                .query_row(params![name], |row| Ok((row.get::<_, i64>("no")?, bucket_from(row)?)))
+                .optional()?;
+            let (no, bucket) = found.ok_or(Stop::Answer(ReadError::NoSuchBucket))?;
+            let rows = db
+                .prepare_cached("SELECT kind, body FROM documents WHERE bucket = ?1 AND id = ''")?
+                .query_map(params![no], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?)))?
+                .collect::<rusqlite::Result<Vec<_>>>()?;
+            let wanted = rows.into_iter().filter_map(|(column, body)| {
+                let kind = kinds.iter().find(|kind| kind.column() == column)?;
+                Some((*kind, Bytes::from(body)))
+            });
+            Ok((bucket, wanted.collect()))
+        })
+    }
+
+    /// The document of one kind, with an empty id, of every bucket that has it: by the buckets' names.
+    ///
+    /// # Errors
+    /// [`ReadError::Storage`].
+    pub fn documents_of_all(&self, kind: DocumentKind) -> Result<Vec<(String, Bytes)>, ReadError> {
+        self.read(|db| {
+            Ok(db
+                .prepare_cached(
+                    "SELECT b.name, d.body FROM documents d JOIN buckets b ON b.no = d.bucket
+                     WHERE d.kind = ?1 AND d.id = '' ORDER BY b.name",
+                )?
+                .query_map(params![kind.column()], |row| Ok((row.get(0)?, row.get::<_, Vec<u8>>(1)?.into())))?
+                .collect::<rusqlite::Result<_>>()?)
+        })
+    }
+
     /// Exact counts of the partition.
     ///
     /// # Errors

@@ -171,7 +171,13 @@ impl Driver {
             }
             Step::CreateBucket { bucket } => {
                 let name = BUCKETS[usize::from(*bucket) % 2].into();
-                Op::CreateBucket { bucket: bucket_id(*bucket + 1), name, object_lock: n.is_multiple_of(2) }
+                let (bucket, object_lock) = (bucket_id(*bucket + 1), n.is_multiple_of(2));
+                if n.is_multiple_of(3) {
+                    let documents = vec![(DocumentKind::Owner, Bytes::from_static(b"owner"))];
+                    Op::CreateBucketWith { bucket, name, object_lock, documents }
+                } else {
+                    Op::CreateBucket { bucket, name, object_lock }
+                }
             }
             Step::DeleteBucket { bucket } => {
                 Op::DeleteBucket { name: BUCKETS[usize::from(*bucket) % 2].into() }

@@ -107,6 +107,32 @@ impl Model {
         outcome
     }
 
+    fn create_bucket(
+        &mut self,
+        bucket: BucketId,
+        name: &str,
+        lock: bool,
+        documents: &[(DocumentKind, Bytes)],
+    ) -> Outcome {
+        match self.buckets.get(name) {
+            Some(existing) if existing.id == bucket => Ok(Response::BucketCreated),
+            Some(existing) => Err(Refusal::BucketAlreadyExists { bucket: existing.id }),
+            None => {
+                let named = |(kind, body): &(DocumentKind, Bytes)| ((*kind, String::new()), body.clone());
+                let new = BucketModel {
+                    id: bucket,
+                    versioning: if lock { Versioning::Enabled } else { Versioning::Off },
+                    lock,
+                    retention: None,
+                    quota: Quota::default(),
+                    documents: documents.iter().map(named).collect(),
+                };
+                self.buckets.insert(name.to_owned(), new);
+                Ok(Response::BucketCreated)
+            }
+        }
+    }
+
     fn apply_unlimited(&mut self, op: &Op) -> Outcome {
         match op {
             Op::CreatePartition { .. } => Ok(Response::PartitionCreated),
@@ -114,22 +140,12 @@ impl Model {
                 self.quota = *quota;
                 Ok(Response::QuotaSet)
             }
-            Op::CreateBucket { bucket, name, object_lock } => match self.buckets.get(name) {
-                Some(existing) if existing.id == *bucket => Ok(Response::BucketCreated),
-                Some(existing) => Err(Refusal::BucketAlreadyExists { bucket: existing.id }),
-                None => {
-                    let new = BucketModel {
-                        id: *bucket,
-                        versioning: if *object_lock { Versioning::Enabled } else { Versioning::Off },
-                        lock: *object_lock,
-                        retention: None,
-                        quota: Quota::default(),
-                        documents: BTreeMap::new(),
-                    };
-                    self.buckets.insert(name.clone(), new);
-                    Ok(Response::BucketCreated)
-                }
-            },
+            Op::CreateBucket { bucket, name, object_lock } => {
+                self.create_bucket(*bucket, name, *object_lock, &[])
+            }
+            Op::CreateBucketWith { bucket, name, object_lock, documents } => {
+                self.create_bucket(*bucket, name, *object_lock, documents)
+            }
             Op::SetBucket { bucket, change } => self.set_bucket(*bucket, change),
             Op::DeleteBucket { name } => self.delete_bucket(name),
             Op::PutObject(put) => self.put(put),

@@ -1,5 +1,6 @@
 //! What each command does to the tables. Decides first, then writes: a refusal writes nothing.
 
+mod identity;
 mod keys;
 mod membership;
 mod tenants;
@@ -50,6 +51,8 @@ pub(crate) fn apply(db: &Connection, command: &Command) -> Applied {
             db.execute("DELETE FROM access_keys WHERE access_key = ?1", [access_key])?;
             DONE
         }
+        Command::CreateAccount(new) => identity::create_account(db, new),
+        Command::ChangeIdentities(change) => identity::change(db, change),
         Command::SetOperator { name, password_hash, role } => set_operator(db, name, password_hash, role),
         Command::DeleteOperator { name } => delete_operator(db, name),
         Command::Keys(command) => keys::apply(db, command),

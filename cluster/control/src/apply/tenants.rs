@@ -122,7 +122,7 @@ fn insert_access_key(
         return Ok((owner != tenant).then_some(taken));
     }
     db.execute(
-        "INSERT INTO access_keys VALUES (?1, ?2, ?3, ?4)",
+        "INSERT INTO access_keys (access_key, tenant, sealed_secret, created) VALUES (?1, ?2, ?3, ?4)",
         params![access_key, tenant.as_bytes(), sealed, at.get().cast_signed()],
     )?;
     Ok(None)

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use holdfast_consensus::{Applied, StateMachine};
 use holdfast_control::{
-    Command, ControlMachine, ControlReader, DriveEntry, KeyCommand, NewTenant, Outcome, RegisterNode,
-    Response, Rewrapped, ServiceAddresses, Splitting, decode_outcome,
+    Command, ControlMachine, ControlReader, DriveEntry, KeyCommand, NewAccount, NewTenant, Outcome,
+    RegisterNode, Response, Rewrapped, ServiceAddresses, Splitting, decode_outcome,
 };
 use holdfast_model::{
     ByteCount, ClusterId, DatabaseId, DriveId, GroupId, KeyId, NodeId, RootEpoch, SplitId, TenantId,
@@ -105,6 +105,19 @@ pub fn tenant(seed: u8, name: &str) -> Command {
         level: None,
         access_key: format!("KEY{seed}"),
         sealed_secret: vec![seed],
+        at: NOW,
+    })
+}
+
+pub fn account(seed: u8, number: u64, name: &str) -> Command {
+    Command::CreateAccount(NewAccount {
+        tenant: tenant_id(seed),
+        account: number,
+        canonical: [u8::try_from(number).unwrap_or(u8::MAX); 32],
+        name: name.to_owned(),
+        email: format!("{name}@example.com"),
+        first: false,
+        access_key: Some((format!("KEY-{number}"), vec![seed])),
         at: NOW,
     })
 }

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use holdfast_control::{
-    Command, DriveState, KeyCommand, Outcome, RecoveryRecord, Refusal, Response, Rewrapped, ServiceAddresses,
-    TenantState, decode_outcome, encode_outcome,
+    Command, DriveState, IdentityChange, IdentityWrite, KeyCommand, KeyWrite, Outcome, RecoveryRecord, Refusal,
+    Response, Rewrapped, ServiceAddresses, TenantState, Then, decode_outcome, encode_outcome,
 };
 use holdfast_model::{ClusterId, GroupId, KeyId, PartitionId, RootEpoch};
 
@@ -67,6 +67,27 @@ fn commands() -> Vec<Command> {
             tenant: tenant_id(1),
             key: Rewrapped { was: vec![1], now: vec![2, 3] },
         }),
+        account(1, 7, "second"),
+        Command::ChangeIdentities(IdentityChange {
+            tenant: tenant_id(1),
+            account: 7,
+            rows: vec![
+                IdentityWrite {
+                    kind: 0,
+                    name: "ann".into(),
+                    expected: None,
+                    then: Then::Put { version: 300, body: vec![1] },
+                },
+                IdentityWrite { kind: 1, name: "group".into(), expected: Some(5), then: Then::Keep },
+                IdentityWrite { kind: 2, name: "role".into(), expected: Some(6), then: Then::Delete },
+            ],
+            keys: vec![
+                KeyWrite::Create { access_key: "K".into(), user: Some("ann".into()), sealed_secret: vec![2] },
+                KeyWrite::SetActive { access_key: "L".into(), active: false },
+                KeyWrite::Delete { access_key: "M".into() },
+            ],
+            at: NOW,
+        }),
     ]
 }
 
@@ -88,6 +109,8 @@ fn outcomes() -> Vec<Outcome> {
         Err(Refusal::Last { what: "operator".into(), name: "admin".into() }),
         Err(Refusal::Invalid("why".into())),
         Err(Refusal::Stale { what: "root".into() }),
+        Err(Refusal::Changed("ann".into())),
+        Err(Refusal::TooLarge { limit: 300 }),
     ]
 }
 

@@ -5,6 +5,7 @@
 mod common;
 mod golden;
 mod history;
+mod identities;
 mod keys;
 mod recovery;
 mod rules;

@@ -9,8 +9,8 @@ use argon2::{Argon2, Params, PasswordHash, PasswordHasher as _};
 use async_trait::async_trait;
 use axum::{Router, body::Body, extract::ConnectInfo};
 use holdfast_admin_api::{
-    AccessKeyPair, AdminBackend, AdminError, Audit, AuditLoss, AuditStatus, BucketLevels, Capacity,
-    ClusterStatus, CreatedTenant, DriveState, DriveStatus, DriveUsage, GroupStatus, JoinTokenInfo, KeyAdmin,
+    AccessKeyPair, AccountStatus, AdminBackend, AdminError, Audit, AuditLoss, AuditStatus, BucketLevels, Capacity,
+    ClusterStatus, CreatedAccount, CreatedTenant, DriveState, DriveStatus, DriveUsage, GroupStatus, JoinTokenInfo, KeyAdmin,
     KeysStatus, LevelScope, LevelStatus, LockState, LockStatus, LostShards, NodeState, NodeStatus,
     OperatorRecord, ProtectionBackend, Readiness, RecoveryShares, Role, Secret, ServiceUrls, ShareHolder,
     StripeShape, TenantDebt, TenantLevels, TenantStatus, WorkStatus, WorkerChange, WorkerHours, WorkerImpact,
@@ -271,6 +271,35 @@ impl AdminBackend for Example {
 
     fn keys(&self) -> &dyn KeyAdmin {
         self
+    }
+
+    async fn accounts(&self, tenant: &str) -> Result<Vec<AccountStatus>, AdminError> {
+        Ok(vec![AccountStatus {
+            number: "000000000007".into(),
+            id: "07".repeat(32),
+            name: tenant.to_owned(),
+            email: format!("root@{tenant}.invalid"),
+            identities: 3,
+        }])
+    }
+
+    async fn create_account(
+        &self,
+        tenant: &str,
+        name: &str,
+        email: &str,
+    ) -> Result<CreatedAccount, AdminError> {
+        if !self.tenants.lock().iter().any(|known| known.name == tenant) {
+            return Err(AdminError::NotFound { what: format!("tenant \"{tenant}\"") });
+        }
+        Ok(CreatedAccount {
+            number: "000000000008".into(),
+            id: "08".repeat(32),
+            name: name.to_owned(),
+            email: email.to_owned(),
+            access_key: "HFACCOUNT0000000".into(),
+            secret_key: Secret::new("account-secret-shown-once".into()),
+        })
     }
 
     async fn work(&self) -> Result<WorkStatus, AdminError> {

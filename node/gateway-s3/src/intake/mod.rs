@@ -85,6 +85,15 @@ pub enum Fault {
     /// The content of a copy could not be read.
     #[error("content could not be read: {0}")]
     Storage(String),
+    /// A form's file is larger than its policy allows.
+    #[error("the file is larger than {0} bytes")]
+    FileTooLarge(u64),
+    /// A form's file is smaller than its policy allows.
+    #[error("the file is smaller than {0} bytes")]
+    FileTooSmall(u64),
+    /// Not multipart/form-data.
+    #[error("form: {0}")]
+    Form(&'static str),
 }
 
 impl From<ChunkError> for Fault {
@@ -107,9 +116,14 @@ impl From<&Fault> for BodyError {
             Fault::ChecksumValue(header) => Self::Mismatch(header),
             Fault::ChunkSignature => Self::Mismatch("chunk signature"),
             Fault::Storage(said) => Self::Storage(said.clone()),
-            Fault::TooLong(_) | Fault::Framing(_) | Fault::Trailer(_) | Fault::TooSlow | Fault::Broken(_) => {
-                Self::Broken(fault.to_string())
-            }
+            Fault::TooLong(_)
+            | Fault::Framing(_)
+            | Fault::Trailer(_)
+            | Fault::TooSlow
+            | Fault::Broken(_)
+            | Fault::FileTooLarge(_)
+            | Fault::FileTooSmall(_)
+            | Fault::Form(_) => Self::Broken(fault.to_string()),
         }
     }
 }

@@ -73,6 +73,12 @@ pub fn content_md5(headers: &HeaderMap) -> Result<Option<[u8; 16]>, Refusal> {
 }
 
 impl Plan {
+    /// Whether the head announces a body with signatures of its own.
+    #[must_use]
+    pub fn is_signed(headers: &HeaderMap) -> bool {
+        text(headers, "x-amz-content-sha256").is_some_and(|value| value.starts_with("STREAMING-AWS4"))
+    }
+
     /// Reads the head. `body_checksums` says whether `x-amz-checksum-*` speaks of this request's body; when
     /// completing a multipart upload it speaks of the object.
     ///

@@ -1,5 +1,10 @@
 //! Buckets: create, list, look at, delete.
 
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use holdfast_access::{block::PublicAccessBlock, ownership::Ownership};
+use holdfast_object::versioned::DocumentKind;
 use s3s::{
     S3Request, S3Response,
     dto::{
@@ -11,7 +16,7 @@ use s3s::{
 
 use holdfast_object::api::ObjectError;
 
-use crate::{errors::Refusal, ops::shared::timestamp, service::Context};
+use crate::{authorize::owner_of, errors::Refusal, lists, ops::shared::timestamp, service::Context};
 
 /// The oldest region: AWS shows its buckets with an empty constraint, and there it is no error to create a
 /// bucket again that one owns.
@@ -36,7 +41,10 @@ pub(crate) async fn list(
     let after = input.continuation_token.as_deref().unwrap_or("");
     let elsewhere = input.bucket_region.as_deref().is_some_and(|region| region != cx.region);
     let mut buckets = cx.objects.list_buckets().await?;
-    buckets.retain(|bucket| !elsewhere && bucket.name.starts_with(prefix) && bucket.name.as_str() > after);
+    let owned = owned_by_caller(&cx).await?;
+    buckets.retain(|bucket| {
+        !elsewhere && bucket.name.starts_with(prefix) && bucket.name.as_str() > after && owned(&bucket.name)
+    });
     let limit = usize::try_from(limit).unwrap_or(0);
     let more = buckets.len() > limit;
     buckets.truncate(limit);
@@ -54,6 +62,44 @@ pub(crate) async fn list(
     }))
 }
 
+/// Tells the caller's account's buckets from those of other accounts of its tenant.
+async fn owned_by_caller(cx: &Context) -> Result<impl Fn(&str) -> bool + use<>, Refusal> {
+    let access = cx.call.access()?;
+    let caller = access.caller.canonical();
+    let first = access.identities.tenants.get(&access.tenant).and_then(|tenant| tenant.first_account());
+    let is_first = first.is_some_and(|first| Some(first.canonical) == caller);
+    let owners = cx.objects.documents_of_all(DocumentKind::Owner).await?;
+    let owners: HashMap<String, _> = owners.into_iter().collect();
+    // A bucket without an owner is from before owners were: the first account's.
+    Ok(move |bucket: &str| owners.get(bucket).map_or(is_first, |owner| owner_of(owner) == caller))
+}
+
+/// Who owns a new bucket, what is written in it, and what is public.
+fn documents_of_new(cx: &Context) -> Result<Vec<(DocumentKind, Bytes)>, Refusal> {
+    let access = cx.call.access()?;
+    let owner = access.caller.canonical().ok_or_else(|| Refusal::new("AccessDenied"))?;
+    let asked = cx.call.headers.get("x-amz-object-ownership");
+    let ownership = match asked.map(|word| word.to_str().unwrap_or_default()) {
+        None => Ownership::BucketOwnerEnforced,
+        Some(word) => Ownership::parse(word).ok_or_else(|| {
+            Refusal::new("InvalidArgument")
+                .with("ArgumentName", "x-amz-object-ownership")
+                .with("ArgumentValue", word)
+        })?,
+    };
+    let block = PublicAccessBlock::ALL;
+    let acl = lists::of_new_bucket(access, owner, &cx.call.headers, ownership, block)?;
+    let mut documents = vec![
+        (DocumentKind::Owner, Bytes::copy_from_slice(owner.as_bytes())),
+        (DocumentKind::Ownership, Bytes::from_static(ownership.word().as_bytes())),
+        (DocumentKind::PublicAccess, Bytes::copy_from_slice(&[block.to_byte()])),
+    ];
+    if !acl.is_private() {
+        documents.push((DocumentKind::Acl, acl.encode()));
+    }
+    Ok(documents)
+}
+
 pub(crate) async fn create(
     cx: Context,
     request: S3Request<CreateBucketInput>,
@@ -69,11 +115,19 @@ pub(crate) async fn create(
         }
     }
     let object_lock = input.object_lock_enabled_for_bucket.unwrap_or(false);
-    match cx.objects.create_bucket(&input.bucket, object_lock).await {
-        // AWS answers so in this region, for programs older than the other ones.
-        Err(ObjectError::BucketAlreadyOwnedByYou(_))
-            if cx.region == REGION_WITHOUT_CONSTRAINT
-                && cx.objects.bucket(&input.bucket).await?.object_lock == object_lock => {}
+    let documents = documents_of_new(&cx)?;
+    match cx.objects.create_bucket_with(&input.bucket, object_lock, documents).await {
+        Err(ObjectError::BucketAlreadyOwnedByYou(_)) => {
+            if !owned_by_caller(&cx).await?(&input.bucket) {
+                return Err(Refusal::new("BucketAlreadyExists"));
+            }
+            // AWS answers so in this region, for programs older than the other ones.
+            if cx.region != REGION_WITHOUT_CONSTRAINT
+                || cx.objects.bucket(&input.bucket).await?.object_lock != object_lock
+            {
+                return Err(Refusal::new("BucketAlreadyOwnedByYou"));
+            }
+        }
         created => created?,
     }
     Ok(S3Response::new(CreateBucketOutput { location: Some(format!("/{}", input.bucket)) }))

@@ -14,6 +14,7 @@ use s3s::{
 };
 
 use crate::{
+    actions::{BYPASS, DELETE},
     errors::Refusal,
     ops::shared::{version, version_text},
     service::Context,
@@ -99,7 +100,11 @@ pub(crate) async fn many(
     let (mut deleted, mut errors) = (Vec::new(), Vec::new());
     let (mut asked, mut requests) = (Vec::new(), Vec::new());
     for object in objects {
-        match parse(&object, bypass) {
+        let parsed = match parse(&object, bypass) {
+            Ok(request) => may_delete(&cx, &input.bucket, &object, bypass).await.map(|()| request),
+            Err(refusal) => Err(refusal),
+        };
+        match parsed {
             Ok(request) => {
                 requests.push(request);
                 asked.push(object);
@@ -120,6 +125,21 @@ pub(crate) async fn many(
         errors: (!errors.is_empty()).then_some(errors),
         ..Default::default()
     }))
+}
+
+/// Each key is decided on for itself.
+async fn may_delete(
+    cx: &Context,
+    bucket: &str,
+    object: &ObjectIdentifier,
+    bypass: bool,
+) -> Result<(), Refusal> {
+    let access = cx.call.access()?;
+    let version = object.version_id.as_deref();
+    for need in DELETE.iter().chain(bypass.then_some(&BYPASS)) {
+        access.check(need, &*cx.objects, bucket, Some(&object.key), version).await?;
+    }
+    Ok(())
 }
 
 fn shown(object: ObjectIdentifier, done: Deleted) -> DeletedObject {

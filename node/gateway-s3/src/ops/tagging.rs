@@ -148,6 +148,7 @@ pub(crate) async fn put(
 ) -> Result<S3Response<PutObjectTaggingOutput>, Refusal> {
     let input = request.input;
     let tags = from_document(input.tagging.tag_set, "Object tags", OBJECT_TAGS_MAX)?;
+    cx.call.access()?.check_tags(&cx.call, &*cx.objects, tags.iter().cloned()).await?;
     let target = (input.bucket.as_str(), input.key.as_str());
     let version_id = set(&cx, target, input.version_id.as_deref(), tags.into_iter().collect()).await?;
     Ok(S3Response::new(PutObjectTaggingOutput { version_id }))

@@ -26,7 +26,8 @@ use crate::{
 pub(super) fn extras(cx: &Context, tags: Option<&str>) -> Result<Extras, Refusal> {
     let lock = lock::Asked::parse(&cx.call.headers)?;
     let tags = tags.map(tagging::from_header).transpose()?.unwrap_or_default();
-    Ok(Extras { tags, retention: lock.retention, legal_hold: lock.legal_hold, ..Extras::default() })
+    let acl = cx.call.access()?.object_acl.clone();
+    Ok(Extras { tags, acl, retention: lock.retention, legal_hold: lock.legal_hold })
 }
 
 pub(crate) async fn put(

@@ -13,12 +13,18 @@ use std::{
 
 use bytes::Bytes;
 use futures::StreamExt;
+use holdfast_access::{
+    iam::{Change, KeyChange, RowChange, Then},
+    identity::{AccessKey, Account, AccountInfo, Kind, Row, Rows, Snapshot},
+    text::{AccountNumber, CanonicalId},
+};
 use holdfast_catalog::{
     BodyRef, CatalogMachine, CatalogReader, Command, Held, KeyVersion, MetadataKeys, MetadataSeal, Op,
     Outcome, PartContent, PartitionReader, StripeRef, decode_outcome,
 };
 use holdfast_consensus::{Applied, StateMachine};
 use holdfast_crypt::MetadataKey;
+use holdfast_gateway_s3::identities::{ChangeError, Identities};
 use holdfast_model::{
     DatabaseId, DriveId, Generation, GroupId, NodeId, PartitionId, StripeId, TenantId, UnixMillis,
     limits::INLINE_BODY_MAX, placement::Place,
@@ -35,7 +41,7 @@ use parking_lot::Mutex;
 
 /// Tenants by access key, over one catalog.
 pub struct MemoryGateway {
-    pub tenants: BTreeMap<String, Credential>,
+    pub identities: Arc<MemoryIdentities>,
     memory: Arc<Memory>,
 }
 
@@ -91,6 +97,7 @@ impl MemoryGateway {
         let directory = tempfile::tempdir().expect("a directory");
         let machine =
             CatalogMachine::open(directory.path(), Arc::new(OneKey::new())).expect("an empty catalog");
+        let identities = MemoryIdentities::default();
         let memory = Memory {
             reader: machine.reader(),
             key: OneKey::new(),
@@ -101,18 +108,18 @@ impl MemoryGateway {
             ahead_millis: AtomicU64::new(0),
             _directory: directory,
         };
-        let tenant = |(number, (key, secret)): (usize, &(&str, &str))| {
-            let id = TenantId::from_bytes([number as u8 + 1; 16]);
-            let database_id = DatabaseId::from_bytes([number as u8 + 1; 16]);
+        for (number, (key, secret)) in keys.iter().enumerate() {
+            let number = number as u8 + 1;
+            let id = TenantId::from_bytes([number; 16]);
+            let database_id = DatabaseId::from_bytes([number; 16]);
             memory
                 .apply(partition(id), Op::CreatePartition { tenant: id, database_id })
                 .expect("a partition");
-            let credential =
-                Credential { tenant: id, tenant_name: format!("tenant-{key}"), secret: (*secret).to_owned() };
-            ((*key).to_owned(), credential)
-        };
-        let tenants = keys.iter().enumerate().map(tenant).collect();
-        Arc::new(Self { tenants, memory: Arc::new(memory) })
+            identities.add(id, number, key, secret);
+            // A second account in the same tenant.
+            identities.add(id, number + ALT, &format!("{key}-alt"), secret);
+        }
+        Arc::new(Self { identities: Arc::new(identities), memory: Arc::new(memory) })
     }
 
     /// Whether a key of the first tenant is there: tests ask whether anything was stored.
@@ -132,11 +139,7 @@ impl MemoryGateway {
     }
 }
 
-#[async_trait::async_trait]
 impl ObjectGateway for MemoryGateway {
-    async fn credential(&self, access_key: &str) -> Result<Option<Credential>, ObjectError> {
-        Ok(self.tenants.get(access_key).cloned())
-    }
     fn open(&self, tenant: TenantId) -> Arc<dyn VersionedObjects> {
         Arc::new(TenantHandle::new(self.memory.clone(), tenant))
     }
@@ -254,5 +257,113 @@ impl Backing for Memory {
             pieces.extend(bytes.chunks(65_536).map(|piece| Ok(bytes.slice_ref(piece))));
         }
         Ok(Box::pin(futures::stream::iter(pieces)))
+    }
+}
+
+/// Number of a tenant's second account, above its first's.
+pub const ALT: u8 = 100;
+
+/// Identities in memory. What the control group checks of a change is checked here too.
+#[derive(Default)]
+pub struct MemoryIdentities {
+    now: Mutex<Snapshot>,
+    counter: AtomicU64,
+}
+
+/// Canonical id of the account of this number.
+pub fn canonical(number: u8) -> CanonicalId {
+    CanonicalId::from_bytes([number; 32])
+}
+
+impl MemoryIdentities {
+    fn add(&self, tenant: TenantId, number: u8, key: &str, secret: &str) {
+        let mut now = self.now.lock();
+        let account = AccountNumber::new(u64::from(number));
+        let info = AccountInfo {
+            number: account,
+            canonical: canonical(number),
+            name: format!("account-{number}"),
+            email: format!("{number}@example.com"),
+        };
+        let entry = now.tenants.entry(tenant).or_default();
+        entry.first.get_or_insert(account);
+        let account_entry = Account {
+            info: Arc::new(info),
+            users: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            roles: BTreeMap::new(),
+            policies: BTreeMap::new(),
+        };
+        entry.accounts.insert(account, account_entry);
+        let secret = secret.to_owned();
+        let key_entry = AccessKey { tenant, account, user: None, active: true, created: 0, secret };
+        now.keys.insert(key.to_owned(), key_entry);
+    }
+}
+
+fn write<T: serde::de::DeserializeOwned>(rows: &mut Rows<T>, row: RowChange) -> Result<(), ChangeError> {
+    if rows.get(&row.name).map(|found| found.version) != row.expected {
+        return Err(ChangeError::Conflict);
+    }
+    match row.then {
+        Then::Keep => {}
+        Then::Delete => drop(rows.remove(&row.name)),
+        Then::Put(version, body) => {
+            let value = serde_json::from_slice(&body).expect("what IAM wrote");
+            rows.insert(row.name, Row { version, value });
+        }
+    }
+    Ok(())
+}
+
+#[async_trait::async_trait]
+impl Identities for MemoryIdentities {
+    fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::new(self.now.lock().clone())
+    }
+
+    async fn change(
+        &self,
+        tenant: TenantId,
+        account: AccountNumber,
+        change: Change,
+    ) -> Result<(), ChangeError> {
+        let mut now = self.now.lock();
+        let entry = now.tenants.get_mut(&tenant).and_then(|tenant| tenant.accounts.get_mut(&account));
+        let entry = entry.expect("an account");
+        for row in change.rows {
+            match row.kind {
+                Kind::User => write(&mut entry.users, row)?,
+                Kind::Group => write(&mut entry.groups, row)?,
+                Kind::Role => write(&mut entry.roles, row)?,
+                Kind::Policy => write(&mut entry.policies, row)?,
+            }
+        }
+        for key in change.keys {
+            match key {
+                KeyChange::Create { access_key, user, secret } => {
+                    let made = AccessKey { tenant, account, user, active: true, created: 0, secret };
+                    now.keys.insert(access_key, made);
+                }
+                KeyChange::SetActive { access_key, active } => {
+                    now.keys.get_mut(&access_key).expect("a key").active = active;
+                }
+                KeyChange::Delete { access_key } => drop(now.keys.remove(&access_key)),
+            }
+        }
+        Ok(())
+    }
+
+    fn seal(&self, session: &[u8]) -> Vec<u8> {
+        self.counter.fetch_add(1, Ordering::Relaxed);
+        session.iter().map(|byte| byte ^ 0x5a).collect()
+    }
+
+    fn open(&self, sealed: &[u8]) -> Option<Vec<u8>> {
+        Some(sealed.iter().map(|byte| byte ^ 0x5a).collect())
+    }
+
+    fn now_millis(&self) -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis() as u64
     }
 }

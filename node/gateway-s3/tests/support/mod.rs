@@ -55,7 +55,12 @@ impl Server {
 
         let objects = MemoryGateway::new(&[(KEY, SECRET), (OTHER_KEY, OTHER_SECRET)]);
         let records = Arc::new(Records::default());
-        let gateway = S3Gateway::new(objects.clone(), vec![DOMAIN.to_owned()], records.clone());
+        let gateway = S3Gateway::new(
+            objects.clone(),
+            objects.identities.clone(),
+            vec![DOMAIN.to_owned()],
+            records.clone(),
+        );
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let (stop, stopped) = oneshot::channel::<()>();

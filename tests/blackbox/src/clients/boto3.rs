@@ -8,12 +8,15 @@ use super::{
     TreeClient,
     tool::{Access, aws_environment, output, program},
 };
-use crate::paths;
+use crate::{cluster_file::CLUSTER_FILE, paths};
 
 const SCRIPT: &str = "tests/blackbox/clients/tree.py";
 
 /// Checks of single operations against what Amazon documents.
 const CHECKS: &str = "tests/blackbox/clients/objects.py";
+
+/// The same of identities and access control.
+const IDENTITY_CHECKS: &str = "tests/blackbox/clients/identity.py";
 
 /// A Python program with boto3.
 #[derive(Debug)]
@@ -34,6 +37,16 @@ impl Boto3 {
         let mut command = program(paths::python(), &self.0);
         aws_environment(&mut command, &self.0);
         output(command.arg(CHECKS))
+    }
+
+    /// Runs the checks of `clients/identity.py` with the accounts of the cluster in `dir`. Returns their names.
+    ///
+    /// # Errors
+    /// The first thing that is not as Amazon documents it.
+    pub fn check_identities(&self, dir: &Path) -> Result<String> {
+        let mut command = program(paths::python(), &self.0);
+        aws_environment(&mut command, &self.0);
+        output(command.arg(IDENTITY_CHECKS).arg(dir.join(CLUSTER_FILE)))
     }
 
     fn script(&self, arguments: &[&str]) -> Command {

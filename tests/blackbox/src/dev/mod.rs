@@ -429,7 +429,7 @@ impl DevCluster {
         }
         say("waiting until every node votes");
         self.wait_whole(0).await?;
-        self.file.tenants.push(admin.create_tenant("demo").await?);
+        self.file.tenants = admin.create_usual_tenants().await?;
         self.file.save(&self.dir)
     }
 

@@ -38,7 +38,9 @@ async fn aws_rclone_s3cmd_and_boto3_copy_a_tree_and_every_operation_is_as_docume
         round_trip(client.as_ref(), &source, &scratch)?;
     }
     let access = Access::of(cluster.file(), cluster.file().node_at(0)?, &scratch)?;
-    print!("{}", Boto3::new(access).check_objects()?);
+    let boto3 = Boto3::new(access);
+    print!("{}", boto3.check_objects()?);
+    print!("{}", boto3.check_identities(cluster.dir())?);
     fs::remove_dir_all(&scratch)?;
     Ok(())
 }

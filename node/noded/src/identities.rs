@@ -1,0 +1,333 @@
+//! Identities of tenants as gateways see them: a snapshot of the control group's state with secrets opened,
+//! and changes proposed to it.
+//!
+//! A tenant has a first account from the beginning: its number and canonical id are made of the tenant's id,
+//! so that every node knows it before it is written down, which the first change of it does.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use anyhow::Result;
+use holdfast_access::{
+    iam::{Change, KeyChange, Then},
+    identity::{AccessKey, Account, AccountInfo, Kind, Row, Rows, Snapshot, Tenant},
+    text::{AccountNumber, CanonicalId},
+};
+use holdfast_control::{
+    Command, ControlView, IdentityChange, IdentityWrite, KeyWrite, NewAccount, Refusal, TenantState,
+};
+use holdfast_gateway_s3::identities::{ChangeError, Identities};
+use holdfast_keyring::Keyring;
+use holdfast_model::TenantId;
+use parking_lot::RwLock;
+use tokio::sync::watch;
+
+use crate::{
+    control::{Control, now},
+    tenants::{fresh_access_key, secret_name},
+};
+
+/// Name under which sessions are sealed.
+const SESSION_PURPOSE: &str = "s3 session";
+
+/// How long a change waits to be seen by this node's gateways.
+const SEEN_WITHIN: Duration = Duration::from_secs(5);
+
+/// Kinds of identities as the control group keeps them.
+const KINDS: [(Kind, u8); 4] = [(Kind::User, 0), (Kind::Group, 1), (Kind::Role, 2), (Kind::Policy, 3)];
+
+/// This node's view of identities.
+pub struct NodeIdentities {
+    control: Control,
+    keyring: Arc<Keyring>,
+    now: RwLock<Arc<Snapshot>>,
+    /// Entries of the control group below this are in the snapshot.
+    seen: watch::Sender<u64>,
+}
+
+impl std::fmt::Debug for NodeIdentities {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("NodeIdentities")
+    }
+}
+
+/// The number of a tenant's first account.
+fn first_number(tenant: TenantId) -> AccountNumber {
+    let mut low = [0; 8];
+    low.copy_from_slice(&tenant.as_bytes()[..8]);
+    // Zero is nobody's.
+    AccountNumber::new(u64::from_le_bytes(low).max(1) % (AccountNumber::LIMIT - 1) + 1)
+}
+
+/// The canonical id of a tenant's first account.
+fn first_canonical(tenant: TenantId) -> CanonicalId {
+    let mut id = [0; 32];
+    id[..16].copy_from_slice(tenant.as_bytes());
+    id[16..].copy_from_slice(tenant.as_bytes());
+    CanonicalId::from_bytes(id)
+}
+
+fn first_account(tenant: TenantId, name: &str) -> AccountInfo {
+    AccountInfo {
+        number: first_number(tenant),
+        canonical: first_canonical(tenant),
+        name: name.to_owned(),
+        email: format!("root@{name}.invalid"),
+    }
+}
+
+fn rows<T: serde::de::DeserializeOwned>(view: &ControlView, account: AccountNumber, kind: Kind) -> Rows<T> {
+    let number = KINDS.iter().find(|(known, _)| *known == kind).map_or(u8::MAX, |(_, number)| *number);
+    let of = (account.get(), number, String::new())..=(account.get(), number, char::MAX.to_string());
+    let mut rows = BTreeMap::new();
+    for ((_, _, name), record) in view.identities.range(of) {
+        match serde_json::from_slice(&record.body) {
+            Ok(value) => {
+                rows.insert(name.clone(), Row { version: record.version, value });
+            }
+            // It allows nothing that way.
+            Err(error) => tracing::error!(%account, ?kind, name, %error, "identity cannot be read"),
+        }
+    }
+    rows
+}
+
+fn account(view: &ControlView, info: AccountInfo) -> Account {
+    let number = info.number;
+    Account {
+        info: Arc::new(info),
+        users: rows(view, number, Kind::User),
+        groups: rows(view, number, Kind::Group),
+        roles: rows(view, number, Kind::Role),
+        policies: rows(view, number, Kind::Policy),
+    }
+}
+
+fn snapshot(view: &ControlView, keyring: &Keyring) -> Snapshot {
+    let mut snapshot = Snapshot::default();
+    for tenant in view.tenants.values().filter(|tenant| tenant.state == TenantState::Active) {
+        let first = first_account(tenant.tenant, &tenant.name);
+        let number = first.number;
+        let mut accounts = BTreeMap::from([(number, account(view, first))]);
+        let written = view.accounts.iter().filter(|(_, record)| record.tenant == tenant.tenant);
+        for (number, record) in written {
+            let info = AccountInfo {
+                number: AccountNumber::new(*number),
+                canonical: CanonicalId::from_bytes(record.canonical),
+                name: record.name.clone(),
+                email: record.email.clone(),
+            };
+            accounts.insert(info.number, account(view, info));
+        }
+        let name = tenant.name.clone();
+        snapshot.tenants.insert(tenant.tenant, Tenant { name, first: Some(number), accounts });
+    }
+    for (access_key, record) in &view.access_keys {
+        if !snapshot.tenants.contains_key(&record.tenant) {
+            continue;
+        }
+        let opened = keyring.open_secret(&secret_name(access_key), &record.sealed_secret);
+        match opened.map(|secret| String::from_utf8(secret)) {
+            Ok(Ok(secret)) => {
+                let key = AccessKey {
+                    tenant: record.tenant,
+                    account: record.account.map_or_else(|| first_number(record.tenant), AccountNumber::new),
+                    user: record.user.clone(),
+                    active: record.active,
+                    created: record.created.get(),
+                    secret,
+                };
+                snapshot.keys.insert(access_key.clone(), key);
+            }
+            Ok(Err(error)) => tracing::error!(access_key, %error, "access key not served"),
+            Err(error) => tracing::error!(access_key, %error, "access key not served"),
+        }
+    }
+    snapshot
+}
+
+/// An account just made.
+#[derive(Debug)]
+pub struct CreatedAccount {
+    /// It.
+    pub info: AccountInfo,
+    /// Id of its root user's access key.
+    pub access_key: String,
+    /// The secret of that key.
+    pub secret: String,
+}
+
+impl NodeIdentities {
+    /// Knows nobody until the first [`NodeIdentities::update`].
+    #[must_use]
+    pub fn new(control: Control, keyring: Arc<Keyring>) -> Self {
+        Self { control, keyring, now: RwLock::default(), seen: watch::channel(0).0 }
+    }
+
+    /// Puts a newer view in place.
+    pub fn update(&self, view: &ControlView) {
+        *self.now.write() = Arc::new(snapshot(view, &self.keyring));
+        self.seen.send_replace(view.next_index);
+    }
+
+    /// Adds an account to a tenant, with an access key of its root user.
+    ///
+    /// # Errors
+    /// `Ok(Err(..))` when the control group refuses; `Err` when it does not decide.
+    pub async fn create_account(
+        &self,
+        tenant: TenantId,
+        name: &str,
+        email: &str,
+    ) -> Result<Result<CreatedAccount, Refusal>> {
+        let view = self.control.view().await?;
+        let Some(record) = view.tenants.get(&tenant) else {
+            return Ok(Err(Refusal::NotFound { what: "tenant".to_owned(), name: tenant.to_string() }));
+        };
+        let first = first_account(tenant, &record.name);
+        if name == first.name || email.eq_ignore_ascii_case(&first.email) {
+            return Ok(Err(Refusal::NameTaken { what: "account".to_owned(), name: name.to_owned() }));
+        }
+        let canonical: [u8; 32] = holdfast_crypt::random_array();
+        let mut low = [0; 8];
+        low.copy_from_slice(&canonical[..8]);
+        let number = AccountNumber::new(u64::from_le_bytes(low) % (AccountNumber::LIMIT - 1) + 1);
+        let (access_key, secret) = fresh_access_key();
+        let new = NewAccount {
+            tenant,
+            account: number.get(),
+            canonical,
+            name: name.to_owned(),
+            email: email.to_lowercase(),
+            first: false,
+            access_key: Some((access_key.clone(), self.seal_secret(&access_key, &secret))),
+            at: now(),
+        };
+        let info = AccountInfo {
+            number,
+            canonical: CanonicalId::from_bytes(canonical),
+            name: new.name.clone(),
+            email: new.email.clone(),
+        };
+        let outcome = self.propose(&Command::CreateAccount(new)).await?;
+        Ok(outcome.map(|()| CreatedAccount { info, access_key, secret }))
+    }
+
+    fn seal_secret(&self, access_key: &str, secret: &str) -> Vec<u8> {
+        self.keyring.seal_secret(&secret_name(access_key), secret.as_bytes())
+    }
+
+    /// Proposes, and waits until this node's gateways see what was decided.
+    async fn propose(&self, command: &Command) -> Result<Result<(), Refusal>> {
+        let outcome = self.control.propose(command).await?;
+        if outcome.is_ok() {
+            let decided = self.control.barrier().await?;
+            let mut seen = self.seen.subscribe();
+            let waited = tokio::time::timeout(SEEN_WITHIN, seen.wait_for(|seen| *seen >= decided)).await;
+            if waited.is_err() {
+                tracing::warn!("a change of identities was made and is not seen on this node yet");
+            }
+        }
+        Ok(outcome.map(drop))
+    }
+
+    /// Writes a tenant's first account down, if nobody did.
+    async fn write_first(&self, tenant: TenantId) -> Result<Result<(), Refusal>> {
+        let snapshot = self.snapshot();
+        let Some(first) = snapshot.tenants.get(&tenant).and_then(Tenant::first_account) else {
+            return Ok(Err(Refusal::NotFound { what: "tenant".to_owned(), name: tenant.to_string() }));
+        };
+        let new = NewAccount {
+            tenant,
+            account: first.number.get(),
+            canonical: *first.canonical.as_bytes(),
+            name: first.name.clone(),
+            email: first.email.clone(),
+            first: true,
+            access_key: None,
+            at: now(),
+        };
+        Ok(self.control.propose(&Command::CreateAccount(new)).await?.map(drop))
+    }
+
+    fn command(&self, tenant: TenantId, account: AccountNumber, change: Change) -> Command {
+        let rows = change.rows.into_iter().map(|row| IdentityWrite {
+            kind: KINDS.iter().find(|(kind, _)| *kind == row.kind).map_or(u8::MAX, |(_, number)| *number),
+            name: row.name,
+            expected: row.expected,
+            then: match row.then {
+                Then::Keep => holdfast_control::Then::Keep,
+                Then::Put(version, body) => holdfast_control::Then::Put { version, body },
+                Then::Delete => holdfast_control::Then::Delete,
+            },
+        });
+        let keys = change.keys.into_iter().map(|key| match key {
+            KeyChange::Create { access_key, user, secret } => {
+                KeyWrite::Create { sealed_secret: self.seal_secret(&access_key, &secret), access_key, user }
+            }
+            KeyChange::SetActive { access_key, active } => KeyWrite::SetActive { access_key, active },
+            KeyChange::Delete { access_key } => KeyWrite::Delete { access_key },
+        });
+        Command::ChangeIdentities(IdentityChange {
+            tenant,
+            account: account.get(),
+            rows: rows.collect(),
+            keys: keys.collect(),
+            at: now(),
+        })
+    }
+}
+
+#[async_trait::async_trait]
+impl Identities for NodeIdentities {
+    fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.now.read())
+    }
+
+    async fn change(
+        &self,
+        tenant: TenantId,
+        account: AccountNumber,
+        change: Change,
+    ) -> Result<(), ChangeError> {
+        let unavailable = |error: anyhow::Error| ChangeError::Unavailable(format!("{error:#}"));
+        let command = self.command(tenant, account, change);
+        let mut outcome = self.propose(&command).await.map_err(unavailable)?;
+        if matches!(&outcome, Err(Refusal::NotFound { what, .. }) if what == "account")
+            && account == first_number(tenant)
+        {
+            let written = self.write_first(tenant).await.map_err(unavailable)?;
+            written.map_err(|refusal| ChangeError::Unavailable(refusal.to_string()))?;
+            outcome = self.propose(&command).await.map_err(unavailable)?;
+        }
+        outcome.map_err(|refusal| match refusal {
+            Refusal::Changed(_) => ChangeError::Conflict,
+            Refusal::TooLarge { .. } => ChangeError::Limit(refusal.to_string()),
+            other => ChangeError::Unavailable(other.to_string()),
+        })
+    }
+
+    fn seal(&self, session: &[u8]) -> Vec<u8> {
+        self.keyring.seal_secret(SESSION_PURPOSE, session)
+    }
+
+    fn open(&self, sealed: &[u8]) -> Option<Vec<u8>> {
+        self.keyring.open_secret(SESSION_PURPOSE, sealed).ok()
+    }
+
+    fn now_millis(&self) -> u64 {
+        now().get()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_tenant_has_a_first_account_of_its_own() {
+        let (a, b) = (TenantId::from_bytes([1; 16]), TenantId::from_bytes([2; 16]));
+        assert_ne!(first_number(a), first_number(b));
+        assert_eq!(first_canonical(a).to_string(), "01".repeat(32));
+        assert_ne!(first_number(TenantId::from_bytes([0; 16])).get(), 0);
+    }
+}
