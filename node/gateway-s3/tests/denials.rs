@@ -26,7 +26,10 @@ async fn strangers(server: &Server, owner: &Client) -> Vec<(&'static str, Client
     let user = iam(owner, "CreateUser", "UserName=nobody").await.ok();
     assert!(user.text().contains("<UserName>nobody</UserName>"), "{}", user.text());
     let key = iam(owner, "CreateAccessKey", "UserName=nobody").await.ok();
-    let user = with(&key.element("AccessKeyId").unwrap(), &key.element("SecretAccessKey").unwrap());
+    let user = with(
+        &key.element("AccessKeyId").expect("AccessKeyId"),
+        &key.element("SecretAccessKey").expect("SecretAccessKey"),
+    );
     let _ = server;
     vec![
         ("another account of the tenant", with(&format!("{}-alt", support::KEY), SECRET)),
@@ -43,7 +46,7 @@ async fn iam(client: &Client, action: &str, parameters: &str) -> Answer {
     let body = format!("Action={action}&Version=2010-05-08&{parameters}");
     let headers = [("content-type", "application/x-www-form-urlencoded")];
     let (head, _) = client.head(&Method::POST, "/", "", &headers, &sha256(body.as_bytes()));
-    client.send(head.body(full(body.as_bytes())).unwrap()).await.unwrap()
+    client.send(head.body(full(body.as_bytes())).expect("a request")).await.expect("an answer")
 }
 
 /// A request that is this operation.
@@ -69,7 +72,7 @@ async fn attempt(client: &Client, operation: &Operation, bucket: &str, key: &str
     }
     let (head, _) = client.head(&operation.method, &path, &query.join("&"), &headers, &sha256(b""));
     let head = if operation.method == Method::GET { head } else { head.header("content-length", "0") };
-    client.send(head.body(full(b"")).unwrap()).await.unwrap()
+    client.send(head.body(full(b"")).expect("a request")).await.expect("an answer")
 }
 
 #[tokio::test]
@@ -122,7 +125,8 @@ async fn a_list_of_deletions_deletes_nothing_of_a_strangers() {
     for (who, client) in strangers(&server, &owner).await {
         let (head, _) =
             client.head(&Method::POST, &format!("/{BUCKET}"), "delete=", &[], &sha256(body.as_bytes()));
-        let answer = client.send(head.body(full(body.as_bytes())).unwrap()).await.unwrap();
+        let answer =
+            client.send(head.body(full(body.as_bytes())).expect("a request")).await.expect("an answer");
         let denied = answer.text().contains("<Code>AccessDenied</Code>")
             || answer.text().contains("<Code>NoSuchBucket</Code>");
         assert!(denied && !answer.text().contains("<Deleted>"), "{who}: {}", answer.text());

@@ -50,7 +50,7 @@ async fn call(
     body: &[u8],
 ) -> Answer {
     let (head, _) = client.head(method, &format!("/{path}"), query, headers, &sha256(body));
-    client.send(head.body(full(body)).unwrap()).await.unwrap()
+    client.send(head.body(full(body)).expect("a request")).await.expect("an answer")
 }
 
 async fn put(client: &Client, path: &str, query: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
@@ -185,13 +185,13 @@ async fn query(client: &Client, service: &str, parameters: &str) -> Answer {
     client.service = service.to_owned();
     let headers = [("content-type", "application/x-www-form-urlencoded")];
     let (head, _) = client.head(&Method::POST, "/", "", &headers, &sha256(parameters.as_bytes()));
-    client.send(head.body(full(parameters.as_bytes())).unwrap()).await.unwrap()
+    client.send(head.body(full(parameters.as_bytes())).expect("a request")).await.expect("an answer")
 }
 
 fn with_keys(client: &Client, answer: &Answer) -> Client {
     let mut client = client.clone();
-    client.access_key = answer.element("AccessKeyId").unwrap();
-    client.secret = answer.element("SecretAccessKey").unwrap();
+    client.access_key = answer.element("AccessKeyId").expect("AccessKeyId");
+    client.secret = answer.element("SecretAccessKey").expect("SecretAccessKey");
     client
 }
 
@@ -223,7 +223,7 @@ async fn users_have_what_their_policies_say_until_their_keys_go() {
     // A session of hers has what she has, and ends with her key.
     let token = query(&ann, "sts", "Action=GetSessionToken").await.ok();
     let session = with_keys(main, &token);
-    let token = token.element("SessionToken").unwrap();
+    let token = token.element("SessionToken").expect("SessionToken");
     let header = [("x-amz-security-token", token.as_str())];
     let path = format!("{BUCKET}/ann/k");
     call(&session, &Method::GET, &path, "", &header, b"").await.ok();
@@ -265,7 +265,7 @@ async fn a_role_gives_its_policies_within_the_sessions() {
         query(alt, "sts", &format!("Action=AssumeRole&RoleSessionName=se&RoleArn={arn}")).await.ok();
     assert_eq!(assumed.element("Arn").as_deref(), Some("arn:aws:sts::000000000001:assumed-role/reader/se"));
     let session = with_keys(alt, &assumed);
-    let token = assumed.element("SessionToken").unwrap();
+    let token = assumed.element("SessionToken").expect("SessionToken");
     let header = [("x-amz-security-token", token.as_str())];
     let path = format!("{BUCKET}/k");
     assert_eq!(call(&session, &Method::GET, &path, "", &header, b"").await.ok().text(), "content");
@@ -274,7 +274,7 @@ async fn a_role_gives_its_policies_within_the_sessions() {
     let body = format!("Action=AssumeRole&RoleSessionName=se&RoleArn={arn}&Policy={}", form_encoded(&narrow));
     let assumed = query(alt, "sts", &body).await.ok();
     let session = with_keys(alt, &assumed);
-    let token = assumed.element("SessionToken").unwrap();
+    let token = assumed.element("SessionToken").expect("SessionToken");
     let header = [("x-amz-security-token", token.as_str())];
     assert_eq!(call(&session, &Method::GET, &path, "", &header, b"").await.ok().text(), "new");
     refused(&put(&session, &path, "", &header, b"x").await, 403, "AccessDenied");
@@ -362,7 +362,7 @@ async fn post(client: &Client, conditions: Option<&str>, fields: &[(&str, &str)]
         .header("host", client.host.clone())
         .header("content-type", "multipart/form-data; boundary=bound")
         .header("content-length", body.len().to_string());
-    client.send(request.body(full(&body)).unwrap()).await.unwrap()
+    client.send(request.body(full(&body)).expect("a request")).await.expect("an answer")
 }
 
 #[tokio::test]

@@ -126,7 +126,7 @@ fn snapshot(view: &ControlView, keyring: &Keyring) -> Snapshot {
             continue;
         }
         let opened = keyring.open_secret(&secret_name(access_key), &record.sealed_secret);
-        match opened.map(|secret| String::from_utf8(secret)) {
+        match opened.map(String::from_utf8) {
             Ok(Ok(secret)) => {
                 let key = AccessKey {
                     tenant: record.tenant,
