@@ -335,7 +335,7 @@ mod tests {
                 assert!(matches!(again.unseal(b"wrong"), Err(StoreError::WrongPassphrase)));
                 again.unseal(passphrase).unwrap();
             }
-            assert_eq!(again.shares().unwrap().shares(), [share.clone()]);
+            assert_eq!(again.shares().unwrap().shares(), std::slice::from_ref(&share));
             again.settle(&[share.split]).unwrap();
             assert!(again.shares().unwrap().has(share.split));
         }

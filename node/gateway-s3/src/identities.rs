@@ -43,8 +43,8 @@ pub trait Identities: Send + Sync + 'static {
         account: AccountNumber,
         change: Change,
     ) -> Result<(), ChangeError>;
-    /// Seals a session.
-    fn seal(&self, session: &[u8]) -> Vec<u8>;
+    /// Seals a session; `None` while the node is locked.
+    fn seal(&self, session: &[u8]) -> Option<Vec<u8>>;
     /// Opens a sealed session; `None` when it is not of this cluster or was tampered with.
     fn open(&self, sealed: &[u8]) -> Option<Vec<u8>>;
     /// The clock, in milliseconds since 1970.
@@ -107,10 +107,11 @@ impl std::fmt::Debug for Session {
 }
 
 impl Session {
-    /// The token.
-    pub fn token(&self, identities: &dyn Identities) -> String {
-        let plain = postcard::to_extend(self, vec![SESSION_VERSION]).unwrap_or_default();
-        base64::Engine::encode(&base64::engine::general_purpose::STANDARD, identities.seal(&plain))
+    /// The token; `None` while the node is locked.
+    pub fn token(&self, identities: &dyn Identities) -> Option<String> {
+        let plain = postcard::to_extend(self, vec![SESSION_VERSION]).ok()?;
+        let sealed = identities.seal(&plain)?;
+        Some(base64::Engine::encode(&base64::engine::general_purpose::STANDARD, sealed))
     }
 
     fn open(token: &str, identities: &dyn Identities) -> Option<Self> {

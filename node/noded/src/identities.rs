@@ -199,7 +199,7 @@ impl NodeIdentities {
             name: name.to_owned(),
             email: email.to_lowercase(),
             first: false,
-            access_key: Some((access_key.clone(), self.seal_secret(&access_key, &secret))),
+            access_key: Some((access_key.clone(), self.seal_secret(&access_key, &secret)?)),
             at: now(),
         };
         let info = AccountInfo {
@@ -212,8 +212,8 @@ impl NodeIdentities {
         Ok(outcome.map(|()| CreatedAccount { info, access_key, secret }))
     }
 
-    fn seal_secret(&self, access_key: &str, secret: &str) -> Vec<u8> {
-        self.keyring.seal_secret(&secret_name(access_key), secret.as_bytes())
+    fn seal_secret(&self, access_key: &str, secret: &str) -> Result<Vec<u8>> {
+        Ok(self.keyring.seal_secret(&secret_name(access_key), secret.as_bytes())?)
     }
 
     /// Proposes, and waits until this node's gateways see what was decided.
@@ -249,7 +249,7 @@ impl NodeIdentities {
         Ok(self.control.propose(&Command::CreateAccount(new)).await?.map(drop))
     }
 
-    fn command(&self, tenant: TenantId, account: AccountNumber, change: Change) -> Command {
+    fn command(&self, tenant: TenantId, account: AccountNumber, change: Change) -> Result<Command> {
         let rows = change.rows.into_iter().map(|row| IdentityWrite {
             kind: KINDS.iter().find(|(kind, _)| *kind == row.kind).map_or(u8::MAX, |(_, number)| *number),
             name: row.name,
@@ -260,20 +260,23 @@ impl NodeIdentities {
                 Then::Delete => holdfast_control::Then::Delete,
             },
         });
-        let keys = change.keys.into_iter().map(|key| match key {
-            KeyChange::Create { access_key, user, secret } => {
-                KeyWrite::Create { sealed_secret: self.seal_secret(&access_key, &secret), access_key, user }
-            }
-            KeyChange::SetActive { access_key, active } => KeyWrite::SetActive { access_key, active },
-            KeyChange::Delete { access_key } => KeyWrite::Delete { access_key },
-        });
-        Command::ChangeIdentities(IdentityChange {
+        let key_write = |key| {
+            Ok(match key {
+                KeyChange::Create { access_key, user, secret } => {
+                    let sealed_secret = self.seal_secret(&access_key, &secret)?;
+                    KeyWrite::Create { sealed_secret, access_key, user }
+                }
+                KeyChange::SetActive { access_key, active } => KeyWrite::SetActive { access_key, active },
+                KeyChange::Delete { access_key } => KeyWrite::Delete { access_key },
+            })
+        };
+        Ok(Command::ChangeIdentities(IdentityChange {
             tenant,
             account: account.get(),
             rows: rows.collect(),
-            keys: keys.collect(),
+            keys: change.keys.into_iter().map(key_write).collect::<Result<_>>()?,
             at: now(),
-        })
+        }))
     }
 }
 
@@ -290,7 +293,7 @@ impl Identities for NodeIdentities {
         change: Change,
     ) -> Result<(), ChangeError> {
         let unavailable = |error: anyhow::Error| ChangeError::Unavailable(format!("{error:#}"));
-        let command = self.command(tenant, account, change);
+        let command = self.command(tenant, account, change).map_err(unavailable)?;
         let mut outcome = self.propose(&command).await.map_err(unavailable)?;
         if matches!(&outcome, Err(Refusal::NotFound { what, .. }) if what == "account")
             && account == first_number(tenant)
@@ -306,8 +309,8 @@ impl Identities for NodeIdentities {
         })
     }
 
-    fn seal(&self, session: &[u8]) -> Vec<u8> {
-        self.keyring.seal_secret(SESSION_PURPOSE, session)
+    fn seal(&self, session: &[u8]) -> Option<Vec<u8>> {
+        self.keyring.seal_secret(SESSION_PURPOSE, session).ok()
     }
 
     fn open(&self, sealed: &[u8]) -> Option<Vec<u8>> {

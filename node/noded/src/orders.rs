@@ -17,8 +17,12 @@ use tokio::sync::Notify;
 
 use crate::{admission::Admission, groups::Groups, keys::Holder};
 
-/// Version of the encoding, its first byte. Any change of it is a new version.
+/// Version of the encoding, its first byte. Any change of it is a new version. Version 2 added orders about
+/// shares behind what version 1 had.
 const VERSION: u8 = 2;
+
+/// The oldest version whose bytes are still read.
+const VERSION_MIN: u8 = 1;
 
 /// How long an order may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -71,7 +75,7 @@ pub async fn give(peers: &PeerClient, to: NodeId, order: &Order) -> Result<Answe
 
 fn decode<T: for<'a> Deserialize<'a>>(bytes: &[u8]) -> Result<T> {
     match bytes.split_first() {
-        Some((&VERSION, rest)) => postcard::from_bytes(rest).context("an order does not parse"),
+        Some((VERSION_MIN..=VERSION, rest)) => postcard::from_bytes(rest).context("an order does not parse"),
         Some((version, _)) => bail!("an order of version {version}, this release knows {VERSION}"),
         None => bail!("an empty order"),
     }
@@ -152,9 +156,11 @@ mod tests {
     fn orders_keep_their_encoding_and_foreign_ones_are_refused() {
         let order = Order::BeginAnew { group: GroupId::new(3), ailment: 300 };
         let bytes = postcard::to_extend(&order, vec![VERSION]).unwrap();
-        assert_eq!(bytes, [1, 0, 3, 0xac, 2]);
+        assert_eq!(bytes, [2, 0, 3, 0xac, 2]);
         assert_eq!(decode::<Order>(&bytes).unwrap(), order);
+        assert_eq!(decode::<Order>(&[1, 0, 3, 0xac, 2]).unwrap(), order);
         assert_eq!(decode::<Order>(&[1, 2]).unwrap(), Order::ReplaceMe);
-        assert!(decode::<Order>(&[2, 2]).is_err() && decode::<Order>(&[]).is_err());
+        assert_eq!(decode::<Order>(&[2, 3]).unwrap(), Order::ShareWanted);
+        assert!(decode::<Order>(&[3, 2]).is_err() && decode::<Order>(&[]).is_err());
     }
 }

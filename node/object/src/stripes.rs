@@ -152,14 +152,7 @@ impl StripeSink {
         sealer: BodySealer,
         sealed_key: SealedBodyKey,
     ) -> Self {
-        Self {
-            io,
-            target,
-            sealer,
-            sealed_key,
-            begun_bytes: AtomicU64::new(0),
-            attempts: Attempts::default(),
-        }
+        Self { io, target, sealer, sealed_key, begun_bytes: AtomicU64::new(0), attempts: Attempts::default() }
     }
 
     pub(crate) fn sealed_key(&self) -> &SealedBodyKey {

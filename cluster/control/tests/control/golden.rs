@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use holdfast_control::{
-    Command, DriveState, IdentityChange, IdentityWrite, KeyCommand, KeyWrite, Outcome, RecoveryRecord, Refusal,
-    Response, Rewrapped, ServiceAddresses, TenantState, Then, decode_outcome, encode_outcome,
+    Command, DriveState, IdentityChange, IdentityWrite, KeyCommand, KeyWrite, Outcome, RecoveryRecord,
+    Refusal, Response, Rewrapped, ServiceAddresses, TenantState, Then, decode_outcome, encode_outcome,
 };
 use holdfast_model::{ClusterId, GroupId, KeyId, PartitionId, RootEpoch};
 

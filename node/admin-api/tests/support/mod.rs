@@ -9,12 +9,12 @@ use argon2::{Argon2, Params, PasswordHash, PasswordHasher as _};
 use async_trait::async_trait;
 use axum::{Router, body::Body, extract::ConnectInfo};
 use holdfast_admin_api::{
-    AccessKeyPair, AccountStatus, AdminBackend, AdminError, Audit, AuditLoss, AuditStatus, BucketLevels, Capacity,
-    ClusterStatus, CreatedAccount, CreatedTenant, DriveState, DriveStatus, DriveUsage, GroupStatus, JoinTokenInfo, KeyAdmin,
-    KeysStatus, LevelScope, LevelStatus, LockState, LockStatus, LostShards, NodeState, NodeStatus,
-    OperatorRecord, ProtectionBackend, Readiness, RecoveryShares, Role, Secret, ServiceUrls, ShareHolder,
-    StripeShape, TenantDebt, TenantLevels, TenantStatus, WorkStatus, WorkerChange, WorkerHours, WorkerImpact,
-    WorkerOrder, WorkerStatus, router,
+    AccessKeyPair, AccountStatus, AdminBackend, AdminError, Audit, AuditLoss, AuditStatus, BucketLevels,
+    Capacity, ClusterStatus, CreatedAccount, CreatedTenant, DriveState, DriveStatus, DriveUsage, GroupStatus,
+    JoinTokenInfo, KeyAdmin, KeysStatus, LevelScope, LevelStatus, LockState, LockStatus, LostShards,
+    NodeState, NodeStatus, OperatorRecord, ProtectionBackend, Readiness, RecoveryShares, Role, Secret,
+    ServiceUrls, ShareHolder, StripeShape, TenantDebt, TenantLevels, TenantStatus, WorkStatus, WorkerChange,
+    WorkerHours, WorkerImpact, WorkerOrder, WorkerStatus, router,
 };
 use holdfast_model::{
     ByteCount, ClusterId, DriveId, Epoch, GroupId, KeyId, Level, NodeId, TenantId, UnixMillis,

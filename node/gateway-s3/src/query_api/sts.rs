@@ -83,13 +83,16 @@ fn fresh_keys() -> (String, String) {
     (format!("{SESSION_KEY_PREFIX}{key}"), secret)
 }
 
-fn credentials(xml: Xml, session: &Session, identities: &dyn Identities) -> Xml {
-    xml.inside("Credentials", |xml| {
+fn credentials(xml: Xml, session: &Session, identities: &dyn Identities) -> Result<Xml, IamError> {
+    let token = session.token(identities).ok_or_else(|| {
+        IamError::new("ServiceUnavailable", 503, "This node is locked: it has no keys yet. Please try again.")
+    })?;
+    Ok(xml.inside("Credentials", |xml| {
         xml.text("AccessKeyId", &session.access_key)
             .text("SecretAccessKey", &session.secret)
-            .text("SessionToken", session.token(identities))
+            .text("SessionToken", token)
             .text("Expiration", instant_text(session.expires))
-    })
+    }))
 }
 
 fn session_token(params: Params<'_>, signer: &Signer, identities: &dyn Identities) -> Done {
@@ -118,7 +121,7 @@ fn session_token(params: Params<'_>, signer: &Signer, identities: &dyn Identitie
         policies: Vec::new(),
         expires: identities.now_millis() + seconds * 1000,
     };
-    Ok(credentials(Xml::new(), &session, identities).done())
+    Ok(credentials(Xml::new(), &session, identities)?.done())
 }
 
 fn session_name(params: Params<'_>) -> Result<&str, IamError> {
@@ -176,7 +179,7 @@ fn assume_role(params: Params<'_>, signer: &Signer, context: &Context, identitie
         policies,
         expires: identities.now_millis() + seconds * 1000,
     };
-    let xml = credentials(Xml::new(), &session, identities).inside("AssumedRoleUser", |xml| {
+    let xml = credentials(Xml::new(), &session, identities)?.inside("AssumedRoleUser", |xml| {
         xml.text("AssumedRoleId", format!("{}:{name}", role.id))
             .text("Arn", format!("arn:aws:sts::{number}:assumed-role/{}/{name}", role.name))
     });

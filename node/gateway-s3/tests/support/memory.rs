@@ -354,9 +354,9 @@ impl Identities for MemoryIdentities {
         Ok(())
     }
 
-    fn seal(&self, session: &[u8]) -> Vec<u8> {
+    fn seal(&self, session: &[u8]) -> Option<Vec<u8>> {
         self.counter.fetch_add(1, Ordering::Relaxed);
-        session.iter().map(|byte| byte ^ 0x5a).collect()
+        Some(session.iter().map(|byte| byte ^ 0x5a).collect())
     }
 
     fn open(&self, sealed: &[u8]) -> Option<Vec<u8>> {

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use holdfast_crypt::{BodyContext, BodyKey};
+use holdfast_crypt::{BodyContext, BodyKey, BodySealer};
 use holdfast_drive::{Drive, DriveOptions, FormatParams, OpenError, format_simulated};
 use holdfast_erasure::Code;
 use holdfast_fault::{FaultDisk, Manners};
@@ -33,7 +33,7 @@ pub const TENANT: TenantId = TenantId::from_bytes([8; 16]);
 pub struct Cluster {
     pub drives: Vec<(Place, Drive, FaultDisk)>,
     pub pool: BufferPool,
-    pub key: BodyKey,
+    pub key: BodySealer,
     nodes: usize,
     peers: PeerClient,
 }
@@ -79,7 +79,7 @@ impl Cluster {
             content: VersionId::from_bytes([4; 16]),
         };
         let peers = PeerClient::new(identity, pool.clone());
-        Self { drives, pool, key: BodyKey::generate(context), nodes, peers }
+        Self { drives, pool, key: BodySealer::begin(context), nodes, peers }
     }
 
     pub fn candidates(&self) -> Vec<Candidate> {
@@ -136,7 +136,9 @@ impl Cluster {
         }
         let code = Code::of(geometry.data, geometry.parity).unwrap();
         let mut slices: Vec<&mut [u8]> = shards.iter_mut().map(|shard| &mut shard[..]).collect();
-        seal_and_encode(&layout, &code, &self.key, number, true, &mut slices).unwrap();
+        let sealer = self.key.stripe().unwrap();
+        let sealed_as = sealer.number();
+        seal_and_encode(&layout, &code, sealer, true, &mut slices).unwrap();
         let mut random = [0; 10];
         random[..4].copy_from_slice(&number.to_be_bytes());
         let id = StripeId::new(UnixMillis::new(1), random);
@@ -154,7 +156,7 @@ impl Cluster {
         let stripe = StoredStripe {
             id,
             generation,
-            number,
+            number: sealed_as,
             last: true,
             len,
             data: geometry.data,

@@ -58,7 +58,7 @@ async fn ten_thousand_flipped_bits_are_found_and_repaired_and_no_read_is_wrong()
     }
     let view = cluster.without(|_| false);
     for stored in &stored {
-        assert_eq!(view.read(&cluster.key, stored).await.as_ref(), Some(&stored.content));
+        assert_eq!(view.read(cluster.key.key(), stored).await.as_ref(), Some(&stored.content));
     }
 
     // Scrub: what reads as damaged, and what the drive does not know any more.
@@ -129,7 +129,7 @@ async fn ten_thousand_flipped_bits_are_found_and_repaired_and_no_read_is_wrong()
     // Whole again: any two drives may go.
     let mut degraded = cluster.without(|place| place.drive == cluster.drives[0].0.drive);
     for stored in &stored {
-        assert_eq!(degraded.read(&cluster.key, stored).await.as_ref(), Some(&stored.content));
+        assert_eq!(degraded.read(cluster.key.key(), stored).await.as_ref(), Some(&stored.content));
     }
     assert!(degraded.found.try_recv().is_err(), "nothing is damaged any more");
 }

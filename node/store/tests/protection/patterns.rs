@@ -114,7 +114,7 @@ async fn try_all(nodes: usize, per_node: usize, read_interval: usize) {
             if at % read_interval == 0 {
                 let stored = &stored[read % STRIPES];
                 let view = cluster.without(|place| lost.contains(&place.drive));
-                let found = view.read(&cluster.key, stored).await;
+                let found = view.read(cluster.key.key(), stored).await;
                 assert_eq!(found.as_ref(), Some(&stored.content), "{level} without {lost:?}");
                 read += 1;
             }
@@ -125,7 +125,7 @@ async fn try_all(nodes: usize, per_node: usize, read_interval: usize) {
             let view = cluster.without(|place| lost.contains(&place.drive));
             for stored in &stored {
                 let readable = is_readable(stored, lost);
-                let found = view.read(&cluster.key, stored).await;
+                let found = view.read(cluster.key.key(), stored).await;
                 assert_eq!(found, readable.then(|| stored.content.clone()), "{level} without {lost:?}");
             }
             beyond += 1;

@@ -20,7 +20,7 @@ async fn read_all(cluster: &Cluster, view: &View, stored: &[Stored]) -> Vec<Dura
     for _ in 0..ROUNDS {
         for stored in stored {
             let begun = Instant::now();
-            let found = view.read(&cluster.key, stored).await;
+            let found = view.read(cluster.key.key(), stored).await;
             times.push(begun.elapsed());
             assert_eq!(found.as_ref(), Some(&stored.content));
         }

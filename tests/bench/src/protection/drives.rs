@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
-use holdfast_crypt::{BodyContext, BodyKey};
+use holdfast_crypt::{BodyContext, BodySealer};
 use holdfast_drive::{Drive, DriveOptions, FormatParams, ShardWrite, format};
 use holdfast_erasure::Code;
 use holdfast_model::{
@@ -43,7 +43,7 @@ pub struct Drives {
     pool: BufferPool,
     peers: PeerClient,
     nodes: usize,
-    key: BodyKey,
+    key: BodySealer,
 }
 
 impl Drives {
@@ -76,7 +76,7 @@ impl Drives {
             content: VersionId::from_bytes([4; 16]),
         };
         let peers = PeerClient::new(identity, pool.clone());
-        Ok(Self { drives, pool, peers, nodes, key: BodyKey::generate(context) })
+        Ok(Self { drives, pool, peers, nodes, key: BodySealer::begin(context) })
     }
 
     fn reach(&self, without: &[DriveId]) -> (Arc<Shards>, Arc<Health>) {
@@ -110,7 +110,9 @@ impl Drives {
             }
             let code = Code::of(geometry.data, geometry.parity)?;
             let mut slices: Vec<&mut [u8]> = buffers.iter_mut().map(|buffer| &mut buffer[..]).collect();
-            seal_and_encode(&layout, &code, &self.key, number, true, &mut slices)?;
+            let sealer = self.key.stripe()?;
+            let sealed_as = sealer.number();
+            seal_and_encode(&layout, &code, sealer, true, &mut slices)?;
             let mut random = [0; 10];
             random[..4].copy_from_slice(&number.to_be_bytes());
             let id = StripeId::new(UnixMillis::new(1), random);
@@ -128,7 +130,7 @@ impl Drives {
             stripes.push(StoredStripe {
                 id,
                 generation,
-                number,
+                number: sealed_as,
                 last: true,
                 len,
                 data: geometry.data,
@@ -154,7 +156,7 @@ impl Drives {
             .map(|stripe| {
                 let reader = reader.clone();
                 async move {
-                    let pieces = reader.read(stripe, &self.key, 0..stripe.len).await?;
+                    let pieces = reader.read(stripe, self.key.key(), 0..stripe.len).await?;
                     ensure!(pieces.iter().map(|piece| piece.len()).sum::<usize>() == stripe.len);
                     Ok(())
                 }

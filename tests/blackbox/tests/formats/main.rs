@@ -1,6 +1,8 @@
 //! The formats of `docs/keys.md` against a second implementation, `clients/seal.py`: it opens what we seal
 //! and we open what it seals.
 
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
+
 use std::{path::PathBuf, process::Command};
 
 use holdfast_blackbox::paths;
