@@ -14,7 +14,7 @@ use holdfast_catalog::StripeRef;
 use holdfast_crypt::{BodyKey, BodySealer, SealedBodyKey, random_array};
 use holdfast_erasure::Code;
 use holdfast_model::{
-    Generation, Geometry, StripeId, UnixMillis,
+    DriveId, Generation, Geometry, StripeId, UnixMillis,
     limits::{DATA_SHARDS_MAX, SECTOR_SIZE, SHARD_SIZE_MAX},
     placement::{Place, place},
 };
@@ -178,7 +178,18 @@ impl StripeSink {
     /// A place for the next stripe on the drives that can be written now, and memory for it. `left` is
     /// how much content is still to come, when that is known.
     pub(crate) async fn begin_stripe(&self, left: Option<u64>) -> Result<Filling, ObjectError> {
-        let candidates = self.io.health.candidates();
+        self.begin_stripe_beside(left, &[]).await
+    }
+
+    /// As [`Self::begin_stripe`], on other drives than those in `avoid`: they have just refused a shard, and
+    /// their nodes may not have said why yet.
+    async fn begin_stripe_beside(
+        &self,
+        left: Option<u64>,
+        avoid: &[DriveId],
+    ) -> Result<Filling, ObjectError> {
+        let mut candidates = self.io.health.candidates();
+        candidates.retain(|candidate| !avoid.contains(&candidate.drive));
         let Some(members) = self.io.health.members() else {
             return Err(ObjectError::Unavailable("this node does not know its cluster yet".to_owned()));
         };
@@ -223,6 +234,7 @@ impl StripeSink {
         let mut done = Vec::new();
         let mut rest: VecDeque<Bytes> = VecDeque::new();
         let mut recuts = 0;
+        let mut avoid = Vec::new();
         let mut next = filling;
         loop {
             let ends = last && rest.is_empty();
@@ -233,6 +245,8 @@ impl StripeSink {
                     if recuts > RECUTS_MAX {
                         return Err(ObjectError::Unavailable(failed.to_string()));
                     }
+                    let refused = stripe.places.iter().zip(&failed.durable).filter(|(_, durable)| !**durable);
+                    avoid.extend(refused.map(|(place, _)| place.drive));
                     for piece in self.read_back(&stripe, ends, &failed).await?.into_iter().rev() {
                         rest.push_front(piece);
                     }
@@ -241,7 +255,8 @@ impl StripeSink {
             if rest.is_empty() {
                 return Ok(done);
             }
-            next = self.begin_stripe(Some(rest.iter().map(|piece| piece.len() as u64).sum())).await?;
+            let left = rest.iter().map(|piece| piece.len() as u64).sum();
+            next = self.begin_stripe_beside(Some(left), &avoid).await?;
             while let Some(mut piece) = rest.pop_front() {
                 let taken = next.take(&piece);
                 if taken < piece.len() {
