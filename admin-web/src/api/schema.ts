@@ -168,6 +168,106 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/keys": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The root key's version, who holds shares of it, and recovery shares given out.
+         * @description Role: viewer. Says how the cluster is kept, gives no key away; changes nothing.
+         */
+        get: operations["keys"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/keys/recovery-shares": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Makes recovery shares for operators, shown this one time.
+         * @description Role: operator. Enough of them are the root key.
+         */
+        post: operations["issue_recovery"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/keys/rotation": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Puts a new root key in the place of the current one; recovery shares lose their worth.
+         * @description Role: operator. Changes what everything is wrapped by.
+         */
+        post: operations["rotate_root"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/keys/threshold": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Sets how many nodes' shares give the root; the root is split anew.
+         * @description Role: operator. Decides how many stolen nodes are too many.
+         */
+        post: operations["set_threshold"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/lock": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Whether this node has its keys, and what it waits for if it has not.
+         * @description For anyone. A locked node cannot check sessions, and must say what it waits for all the same.
+         */
+        get: operations["lock"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/nodes": {
         parameters: {
             query?: never;
@@ -360,6 +460,30 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/tenants/{name}/accounts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Accounts of a tenant, with the ids by which they grant each other access.
+         * @description Role: viewer. Names and ids, and no secret: for every account, not for anyone.
+         */
+        get: operations["accounts"];
+        put?: never;
+        /**
+         * Makes an account in a tenant; returns the secret of its access key this one time.
+         * @description Role: operator. Gives access to a tenant's names.
+         */
+        post: operations["create_account"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/tenants/{name}/buckets/{bucket}/level": {
         parameters: {
             query?: never;
@@ -394,6 +518,26 @@ export interface paths {
          * @description Role: operator. Keys stay as long as the tenant does.
          */
         post: operations["create_encryption_key"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/tenants/{name}/key-rotation": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Adds a version to a tenant's key, which wraps from then on; nothing is rewritten.
+         * @description Role: operator. Changes what a tenant's new data is wrapped by.
+         */
+        post: operations["rotate_tenant_key"];
         delete?: never;
         options?: never;
         head?: never;
@@ -551,6 +695,27 @@ export interface components {
             /** @description Its secret. */
             secret_key: components["schemas"]["Secret"];
         };
+        /** @description All accounts of a tenant. */
+        AccountList: {
+            /** @description The tenant's first account first, then by name. */
+            accounts: components["schemas"]["AccountStatus"][];
+        };
+        /** @description An account of a tenant. */
+        AccountStatus: {
+            /** @description Its e-mail address. */
+            email: string;
+            /** @description Canonical id, 64 hex digits, as in access control lists. */
+            id: string;
+            /**
+             * Format: int64
+             * @description Users, groups, roles and policies in it.
+             */
+            identities: number;
+            /** @description Its name. */
+            name: string;
+            /** @description 12 digits, as in ARNs. */
+            number: string;
+        };
         /** @description A replica of a group that does not run on its node. */
         AilingReplica: {
             /** @description Whether it is being taken out and filled from the others, by itself. */
@@ -683,6 +848,21 @@ export interface components {
              * @description Tenants.
              */
             tenants: number;
+        };
+        /** @description An account just made, with the only showing of its secret. */
+        CreatedAccount: {
+            /** @description Id of its root user's access key. */
+            access_key: string;
+            /** @description Its e-mail address. */
+            email: string;
+            /** @description Canonical id, 64 hex digits, as in access control lists. */
+            id: string;
+            /** @description Its name. */
+            name: string;
+            /** @description 12 digits, as in ARNs. */
+            number: string;
+            /** @description The secret of that key. */
+            secret_key: components["schemas"]["Secret"];
         };
         /** @description A tenant just made, with the only showing of its secret. */
         CreatedTenant: {
@@ -817,6 +997,36 @@ export interface components {
             /** @description Goes into `join.token` of the new node's configuration. Single use. */
             token: components["schemas"]["Secret"];
         };
+        /** @description The keys of the cluster at one moment. */
+        KeysStatus: {
+            /** @description Every node and its share. */
+            nodes: components["schemas"]["ShareHolder"][];
+            recovery: components["schemas"]["RecoveryStatus"] | null;
+            /** @description Roots before it that are not let go yet, by version. */
+            retiring: number[];
+            /**
+             * Format: int32
+             * @description Version of the root that is in force.
+             */
+            root_epoch: number;
+            /** @description Its public name. */
+            root_id: string;
+            /**
+             * Format: int64
+             * @description Since when.
+             */
+            since_unix_ms: number;
+            /**
+             * Format: int32
+             * @description Shares that give the root.
+             */
+            threshold: number;
+            /**
+             * Format: int32
+             * @description The threshold that was asked for; null: a majority of the nodes.
+             */
+            threshold_wanted: number | null;
+        };
         /** @description Requested, actual and suggested protection, side by side. */
         LevelStatus: {
             /**
@@ -836,6 +1046,32 @@ export interface components {
              * @example +2d:1n
              */
             suggested: string;
+        };
+        /**
+         * @description Whether a node has its keys.
+         * @enum {string}
+         */
+        LockState: "unlocked" | "locked";
+        /** @description What a node says of its lock. */
+        LockStatus: {
+            /** @description What it waits for, in a sentence. */
+            detail: string;
+            /** @description The node that answers. */
+            node: string;
+            /** @description Whether its own shares are sealed under a passphrase that has not been entered. */
+            passphrase_wanted: boolean;
+            /**
+             * Format: int32
+             * @description Shares of the root that are there.
+             */
+            shares: number;
+            /**
+             * Format: int32
+             * @description Shares that are needed; null while no share was seen.
+             */
+            shares_needed: number | null;
+            /** @description Whether it has its keys. */
+            state: components["schemas"]["LockState"];
         };
         /** @description Name and password of an operator. */
         Login: {
@@ -860,6 +1096,13 @@ export interface components {
              */
             stripes: number;
         };
+        /** @description An account to make. */
+        NewAccount: {
+            /** @description Another way to name it in a grant. Unique in the tenant. */
+            email: string;
+            /** @description Shown beside its canonical id. Unique in the tenant. */
+            name: string;
+        };
         /** @description A join token to make. */
         NewJoinToken: {
             /**
@@ -876,6 +1119,19 @@ export interface components {
              * @example +2d:1n
              */
             level?: string | null;
+        };
+        /** @description Recovery shares to make. */
+        NewRecovery: {
+            /**
+             * Format: int32
+             * @description How many to make.
+             */
+            shares: number;
+            /**
+             * Format: int32
+             * @description How many are needed.
+             */
+            threshold: number;
         };
         /** @description A session just begun. */
         NewSession: {
@@ -900,6 +1156,14 @@ export interface components {
             level?: string | null;
             /** @description A DNS label: a-z, 0-9 and inner hyphens, 2 to 63 characters. */
             name: string;
+        };
+        /** @description A threshold to set. */
+        NewThreshold: {
+            /**
+             * Format: int32
+             * @description Shares that give the root; null or absent: a majority of the nodes.
+             */
+            threshold?: number | null;
         };
         /** @description A drive and where it is. */
         NodeDrive: {
@@ -978,6 +1242,43 @@ export interface components {
              */
             type: string;
         };
+        /** @description Recovery shares, shown this one time. */
+        RecoveryShares: {
+            /**
+             * Format: int32
+             * @description Version of the root they give.
+             */
+            root_epoch: number;
+            /** @description Its public name. */
+            root_id: string;
+            /** @description The shares: one for each operator, on paper, apart from each other. */
+            shares: components["schemas"]["Secret"][];
+            /**
+             * Format: int32
+             * @description How many are needed.
+             */
+            threshold: number;
+        };
+        /** @description Recovery shares that were given out. */
+        RecoveryStatus: {
+            /**
+             * Format: int64
+             * @description When.
+             */
+            issued_unix_ms: number;
+            /**
+             * Format: int32
+             * @description How many there are.
+             */
+            shares: number;
+            /**
+             * Format: int32
+             * @description How many are needed.
+             */
+            threshold: number;
+            /** @description Whether they are of the root in force. If not they are worthless: issue new ones. */
+            valid: boolean;
+        };
         /** @description How a node is to leave. */
         Removal: {
             /** @description Although its drives hold shards, or nobody can tell: what they hold is lost with it. */
@@ -1012,6 +1313,23 @@ export interface components {
             role: components["schemas"]["Role"];
             /** @description Login name. */
             user: string;
+        };
+        /** @description A node and its share of the root. */
+        ShareHolder: {
+            /**
+             * @description Whether it has its share of the splitting in force; null when it does not answer, or its shares are
+             *     sealed.
+             */
+            has_share: boolean | null;
+            /** @description Whether it is locked; null when it does not answer. */
+            locked: boolean | null;
+            /** @description Its name. */
+            node: string;
+            /**
+             * @description What keeps its share from whoever has its disk: `passphrase`, or `file` for nothing but the file's
+             *     mode; null when it does not answer.
+             */
+            protection: string | null;
         };
         /** @description Shards of one stripe. */
         StripeShape: {
@@ -1587,6 +1905,218 @@ export interface operations {
             };
         };
     };
+    keys: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["KeysStatus"];
+                };
+            };
+            /** @description No session, or one that is over. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Why it was not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    issue_recovery: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewRecovery"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RecoveryShares"];
+                };
+            };
+            /** @description No session, or one that is over. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The account may not do this, or another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Why it was not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    rotate_root: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No session, or one that is over. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The account may not do this, or another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Why it was not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    set_threshold: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewThreshold"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No session, or one that is over. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The account may not do this, or another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Why it was not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    lock: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LockStatus"];
+                };
+            };
+            /** @description Why it was not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     nodes: {
         parameters: {
             query?: never;
@@ -2116,6 +2646,99 @@ export interface operations {
             };
         };
     };
+    accounts: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AccountList"];
+                };
+            };
+            /** @description No session, or one that is over. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Why it was not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    create_account: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewAccount"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CreatedAccount"];
+                };
+            };
+            /** @description No session, or one that is over. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The account may not do this, or another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Why it was not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     set_bucket_level: {
         parameters: {
             query?: never;
@@ -2191,6 +2814,53 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["EncryptionKey"];
                 };
+            };
+            /** @description No session, or one that is over. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The account may not do this, or another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Why it was not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    rotate_tenant_key: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             /** @description No session, or one that is over. */
             401: {

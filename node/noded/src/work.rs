@@ -99,10 +99,10 @@ pub fn orders(view: &ControlView, keyring: &Keyring) -> Orders {
 /// The command that keeps them.
 ///
 /// # Errors
-/// Never in practice: when they do not encode.
+/// When the node is locked.
 pub fn keep_orders(orders: &Orders, keyring: &Keyring) -> anyhow::Result<Command> {
     let text = serde_json::to_vec(orders)?;
-    Ok(Command::PutSecret { name: ORDERS.to_owned(), sealed: keyring.seal_secret(ORDERS, &text) })
+    Ok(Command::PutSecret { name: ORDERS.to_owned(), sealed: keyring.seal_secret(ORDERS, &text)? })
 }
 
 fn order(kind: Kind, order: Order) -> WorkerOrder {
