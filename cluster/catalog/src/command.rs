@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// Version of the encoding, the first byte of every encoded command. Version 3 added
-/// [`Op::ReplaceStripes`] and its answers behind what version 2 had.
+/// [`Op::ReplaceStripes`] and its answers, and [`Op::CreateBucketWith`], behind what version 2 had.
 pub const COMMAND_VERSION: u8 = 3;
 
 /// The oldest version whose bytes are still read.
