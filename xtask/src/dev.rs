@@ -11,7 +11,7 @@ use holdfast_blackbox::{
 };
 use holdfast_model::{
     ByteCount, Level,
-    config::{S3Settings, Unlock},
+    config::{NewBuckets, S3Settings, Unlock},
 };
 
 use crate::{
@@ -44,6 +44,9 @@ pub struct Dev {
     /// Length of a day in seconds for lifecycle rules, to see them at work
     #[arg(long, default_value_t = S3Settings::default().day_seconds, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     day_seconds: u64,
+    /// New buckets have access control lists and no block of public access, as older suites and tools expect
+    #[arg(long)]
+    open_lists: bool,
     /// Leave it running and return
     #[arg(long)]
     detach: bool,
@@ -91,6 +94,7 @@ impl Dev {
             return fault.run(&dir, self.dir.is_none()).await;
         }
         refuse_second(&dir)?;
+        let new_buckets = if self.open_lists { NewBuckets::Lists } else { NewBuckets::Closed };
         let spec = DevSpec {
             known_ports: self.dir.is_none(),
             dir,
@@ -102,7 +106,7 @@ impl Dev {
             level: self.level,
             cluster_name: "dev".into(),
             advertise: Vec::new(),
-            s3: S3Settings { day_seconds: self.day_seconds },
+            s3: S3Settings { day_seconds: self.day_seconds, new_buckets },
             unlock: Unlock::default(),
         };
         let begun = Instant::now();

@@ -38,6 +38,7 @@ mod watch;
 
 use std::{future::Future, sync::Arc};
 
+use holdfast_model::config::NewBuckets;
 use holdfast_object::api::ObjectGateway;
 use rustls::ServerConfig;
 use s3s::{
@@ -72,11 +73,13 @@ impl std::fmt::Debug for S3Gateway {
 
 impl S3Gateway {
     /// `domains` are those below which `bucket.DOMAIN` names a bucket; any other host is path style.
+    /// `new_buckets`: what buckets are like whose makers do not say.
     #[must_use]
     pub fn new(
         objects: Arc<dyn ObjectGateway>,
         identities: Arc<dyn Identities>,
         domains: Vec<String>,
+        new_buckets: NewBuckets,
         observer: Arc<dyn Observer>,
     ) -> Self {
         let domains = Domains::new(domains);
@@ -92,7 +95,7 @@ impl S3Gateway {
 
         let config = Arc::new(StaticConfigProvider::new(Arc::new(config)));
 
-        let mut second = S3ServiceBuilder::new(service::Service::new(Arc::clone(&objects)));
+        let mut second = S3ServiceBuilder::new(service::Service::new(Arc::clone(&objects), new_buckets));
         second.set_auth(gate::NoSecrets);
         second.set_access(gate::Gate);
         second.set_host(domains.clone());

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use holdfast_model::config::NewBuckets;
 use holdfast_object::{api::ObjectGateway, sealing::Sealing, versioned::VersionedObjects};
 use s3s::{S3, S3Request, S3Response, S3Result, dto::*};
 
@@ -23,16 +24,19 @@ pub(crate) struct Context {
     pub region: String,
     /// Shown as owner: the bucket's, or the caller's account.
     pub owner: Owner,
+    /// What buckets are like whose makers do not say.
+    pub new_buckets: NewBuckets,
 }
 
 /// Dispatches.
 pub(crate) struct Service {
     objects: Arc<dyn ObjectGateway>,
+    new_buckets: NewBuckets,
 }
 
 impl Service {
-    pub(crate) fn new(objects: Arc<dyn ObjectGateway>) -> Self {
-        Self { objects }
+    pub(crate) fn new(objects: Arc<dyn ObjectGateway>, new_buckets: NewBuckets) -> Self {
+        Self { objects, new_buckets }
     }
 
     fn enter(&self) -> S3Result<Context> {
@@ -49,7 +53,8 @@ impl Service {
             |sealing: Option<Sealing>| sealing.map_or_else(|| Arc::clone(&plain), |s| plain.sealed(s));
         let objects = keyed(sse::asked(call.operation.name, &call.headers)?);
         let source = keyed(sse::source_key(&call.headers)?.map(Sealing::Customer));
-        Ok(Context { call, objects, source, region: self.objects.region(), owner })
+        let region = self.objects.region();
+        Ok(Context { call, objects, source, region, owner, new_buckets: self.new_buckets })
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod support;
 
+use holdfast_model::config::NewBuckets;
 use http::{Method, Request};
 use support::{
     SECRET, Server,
@@ -20,7 +21,10 @@ struct World {
 
 impl World {
     async fn start() -> Self {
-        let server = Server::start().await;
+        Self::on(Server::start().await).await
+    }
+
+    async fn on(server: Server) -> Self {
         let main = server.client();
         let mut alt = main.clone();
         alt.access_key = format!("{}-alt", support::KEY);
@@ -93,6 +97,28 @@ async fn new_buckets_are_closed_as_aws_has_it_since_2023() {
     let public = policy(r#""Principal":"*","Action":"s3:GetObject","Resource":"arn:aws:s3:::shared/*""#);
     refused(&put(main, BUCKET, "policy=", &[], public.as_bytes()).await, 403, "AccessDenied");
     world.server.stop().await;
+}
+
+#[tokio::test]
+async fn a_cluster_may_leave_lists_and_public_access_to_the_owners_of_new_buckets() {
+    let world = World::on(Server::start_with(NewBuckets::Lists).await).await;
+    let main = &world.main;
+    refused(
+        &call(&world.anonymous, &Method::GET, &format!("{BUCKET}/k"), "", &[], b"").await,
+        403,
+        "AccessDenied",
+    );
+    refused(&call(&world.alt, &Method::GET, &format!("{BUCKET}/k"), "", &[], b"").await, 403, "AccessDenied");
+    put(main, &format!("{BUCKET}/k"), "acl=", &[("x-amz-acl", "public-read")], b"").await.ok();
+    let read = call(&world.anonymous, &Method::GET, &format!("{BUCKET}/k"), "", &[], b"").await.ok();
+    assert_eq!(read.text(), "content");
+    let enforced = [("x-amz-object-ownership", "BucketOwnerEnforced")];
+    put(main, "enforced", "", &enforced, b"").await.ok();
+    refused(
+        &put(main, "enforced", "acl=", &[("x-amz-acl", "public-read")], b"").await,
+        400,
+        "AccessControlListNotSupported",
+    );
 }
 
 #[tokio::test]

@@ -57,6 +57,20 @@ pub struct NodeConfig {
 pub struct S3Settings {
     /// Length of a day in seconds, as lifecycle rules count. Only tests shorten it.
     pub day_seconds: u64,
+    /// What new buckets are like when their maker does not say.
+    pub new_buckets: NewBuckets,
+}
+
+/// What a new bucket allows until its owner says otherwise.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NewBuckets {
+    /// Access control lists are off, and nothing can be made public: as AWS has it since April 2023.
+    #[default]
+    Closed,
+    /// Access control lists count and public access is not blocked: as it was before, and as tools and test
+    /// suites of that time expect. Nothing is public by itself.
+    Lists,
 }
 
 /// Seconds of a day.
@@ -64,7 +78,7 @@ const DAY_SECONDS: u64 = 24 * 3600;
 
 impl Default for S3Settings {
     fn default() -> Self {
-        Self { day_seconds: DAY_SECONDS }
+        Self { day_seconds: DAY_SECONDS, new_buckets: NewBuckets::default() }
     }
 }
 

@@ -9,6 +9,7 @@ mod comparison;
 mod control;
 mod drains;
 mod drives;
+mod founding;
 mod groups;
 mod identities;
 mod identity;

@@ -9,27 +9,21 @@
 //! comes before the root is waited for; gateways come last, when what they need answers.
 
 use std::{
-    collections::{BTreeSet, HashMap},
-    net::SocketAddr,
+    collections::HashMap,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
 use holdfast_catalog::{CatalogMachine, CatalogReader, MetadataKeys};
 use holdfast_consensus::{Consensus, ConsensusError, ConsensusOptions, LogError};
-use holdfast_control::{
-    Command, ControlMachine, DriveEntry, KeyCommand, RegisterNode, Response, ServiceAddresses, Splitting,
-};
-use holdfast_crypt::{ClusterKey, Root, random_array};
+use holdfast_control::{Command, ControlMachine, DriveEntry, ServiceAddresses};
+use holdfast_crypt::random_array;
 use holdfast_drive::{Drive, DriveOptions};
 use holdfast_gateway_s3::S3Gateway;
-use holdfast_keyring::{Keyring, ShareStore, deal};
-use holdfast_model::{
-    ByteCount, ClusterId, GroupId, NodeId, RootEpoch, SplitId,
-    config::{NodeConfig, Unlock},
-};
+use holdfast_keyring::{Keyring, ShareStore};
+use holdfast_model::{ByteCount, GroupId, NodeId, config::NodeConfig};
 use holdfast_object::{
     Directory, ObjectService, StripeIo,
     journal::{Journal, JournalParts, Owner},
@@ -37,8 +31,7 @@ use holdfast_object::{
 };
 use holdfast_peer::{
     PeerClient, PeerServer,
-    join::{Applicant, JoinToken, join},
-    pki::{Ca, Certificate, NodeKey, PeerIdentity, PrivateKey},
+    pki::{Ca, Certificate, PeerIdentity, PrivateKey},
 };
 use holdfast_ring::BufferPool;
 use holdfast_store::{Counters, Findings, Health, ReadMemory, Shards};
@@ -48,16 +41,20 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     admin::Admin,
-    admission::{Admission, GrantExtras},
+    admission::Admission,
     comparison::Comparison,
     control::{Control, now},
     drains,
     drives::open_drives,
+    founding::{
+        CA_KEY, FIRST_NODE, Founding, JOIN_PATIENCE, REGION, SESSION_KEY, found, found_or_join, join_with,
+        open_shares,
+    },
     groups::{Groups, LostLog, Ward},
     identities::NodeIdentities,
-    identity::{Credentials, Identity, write_durably},
+    identity::Credentials,
     key_admin::Keys,
-    keys::{Front, Holder, KeySteward, KeyWatch, Retirement, Unlocker, passphrase_of},
+    keys::{Front, Holder, KeySteward, KeyWatch, Retirement, Unlocker},
     leaders::Leaders,
     links::{NodeService, RaftTransport},
     membership::Steward,
@@ -70,26 +67,8 @@ use crate::{
     tenants, tls,
 };
 
-/// Region that S3 signatures name.
-const REGION: &str = "us-east-1";
-
-/// Name under which the CA's key is sealed in the control state.
-const CA_KEY: &str = "ca key";
-
-/// Name under which the session key is sealed in the control state.
-const SESSION_KEY: &str = "session key";
-
-/// The first root's epoch.
-const FIRST_ROOT: RootEpoch = RootEpoch::new(1);
-
 /// How long a node waits for its keys in silence, before it answers clients that it is locked.
 const LOCKED_AFTER: Duration = Duration::from_secs(1);
-
-/// The node that founds a cluster.
-const FIRST_NODE: NodeId = NodeId::new(1);
-
-/// How long a node asks to be admitted before it gives up and is started anew.
-const JOIN_PATIENCE: Duration = Duration::from_secs(300);
 
 /// How long a node that starts waits between looks at what it waits for.
 const STARTING_POLL: Duration = Duration::from_millis(100);
@@ -175,103 +154,6 @@ async fn stop_on_signal(stop: CancellationToken) {
     }
     tracing::info!("stopping");
     stop.cancel();
-}
-
-/// What a node starts from.
-struct Founding {
-    credentials: Credentials,
-    /// Present when it was just made.
-    root: Option<Root>,
-    /// Members a joiner was told of: it must be able to answer them before it has their state.
-    members: Vec<(NodeId, SocketAddr)>,
-}
-
-/// A node without identity bootstraps or joins, as its configuration says.
-async fn found_or_join(config: &NodeConfig, stop: &CancellationToken) -> Result<Founding> {
-    if let Some(bootstrap) = &config.bootstrap {
-        return bootstrap_identity(config, bootstrap.catalog_groups, &bootstrap.cluster_name);
-    }
-    let Some(wanted) = &config.join else {
-        bail!(
-            "this node belongs to no cluster and its configuration has neither `bootstrap` (found one) nor `join` (join one)"
-        );
-    };
-    let token: JoinToken = wanted.token.parse().context("the join token in the configuration")?;
-    let founding = join_with(config, &wanted.peers, &token, stop).await?;
-    founding.credentials.store(&config.state_dir)?;
-    Ok(founding)
-}
-
-/// Joins by `peers`; what was granted is not stored yet.
-async fn join_with(
-    config: &NodeConfig,
-    peers: &[SocketAddr],
-    token: &JoinToken,
-    stop: &CancellationToken,
-) -> Result<Founding> {
-    let applicant = Applicant {
-        name: config.name.clone(),
-        advertise_peer: config.advertise_peer,
-        services: holdfast_peer::join::ServiceAddresses {
-            s3: config.listen.s3,
-            admin: config.listen.admin,
-            metrics: config.listen.metrics,
-        },
-    };
-    let (grant, proven) = tokio::select! {
-        () = stop.cancelled() => bail!("stopped while joining"),
-        granted = join(peers, token, applicant, JOIN_PATIENCE) => granted.context("joining")?,
-    };
-    let GrantExtras { catalog_groups } = GrantExtras::parse(&grant.extras)?;
-    let identity =
-        Identity { cluster: grant.cluster, node: grant.node, name: config.name.clone(), catalog_groups };
-    let credentials =
-        Credentials { identity, ca: grant.ca, certificate: grant.certificate, key: proven.key().clone() };
-    tracing::info!(cluster = %grant.cluster, node = %grant.node, "admitted");
-    Ok(Founding { credentials, root: None, members: grant.members })
-}
-
-/// The first node makes the cluster's id, CA and root key.
-fn bootstrap_identity(config: &NodeConfig, catalog_groups: u32, cluster_name: &str) -> Result<Founding> {
-    let cluster = ClusterId::from_bytes(random_array());
-    let now = SystemTime::now();
-    let ca = Ca::generate(cluster, now).context("making the cluster's CA")?;
-    let key = NodeKey::generate().context("making a peer key")?;
-    let certificate =
-        ca.issue_peer(key.request(), FIRST_NODE, now).context("signing the peer certificate")?;
-    // Until others join the only share is the root itself; what protects it, the configuration says.
-    let root = Root::generate(cluster, FIRST_ROOT);
-    let store = open_shares(config, cluster, true)?;
-    let [share] = deal(&root, SplitId::from_bytes(random_array()), None, 1, 1)?
-        .try_into()
-        .map_err(|_| anyhow::anyhow!("one share was to be dealt"))?;
-    store.add(share).context("keeping the first share of the root")?;
-    // The CA's key must outlive a crash before the control group has it.
-    write_durably(&sealed_ca_path(&config.state_dir), &root.seal_record(CA_KEY, ca.key().der()), 0o600)?;
-    let identity = Identity { cluster, node: FIRST_NODE, name: config.name.clone(), catalog_groups };
-    let credentials =
-        Credentials { identity, ca: ca.certificate().clone(), certificate, key: key.private_key().clone() };
-    credentials.store(&config.state_dir)?;
-    tracing::info!(%cluster, name = cluster_name, "founding a cluster");
-    Ok(Founding { credentials, root: Some(root), members: Vec::new() })
-}
-
-/// This node's shares. `begins`: it founds or joins now, so what is to protect them must be at hand.
-fn open_shares(config: &NodeConfig, cluster: ClusterId, begins: bool) -> Result<ShareStore> {
-    let passphrase = passphrase_of(&config.unlock)?;
-    let is_new = begins && !ShareStore::exists(&config.state_dir);
-    if is_new && passphrase.is_none() && config.unlock != Unlock::File {
-        bail!(
-            "this node's share of the root is to be sealed under a passphrase, and the file that the \
-             configuration names for it is not there: it is needed once, when the node founds or joins"
-        );
-    }
-    let passphrase = passphrase.as_ref().map(|passphrase| passphrase.as_slice());
-    ShareStore::open(&config.state_dir, cluster, passphrase).context("this node's shares of the root")
-}
-
-fn sealed_ca_path(state_dir: &Path) -> PathBuf {
-    state_dir.join("keys").join("ca.sealed")
 }
 
 /// A node that serves.
@@ -592,6 +474,7 @@ impl Node {
             Arc::new(objects),
             identities,
             config.s3_domains.clone(),
+            config.s3.new_buckets,
             Arc::new(metrics::S3Observer(Arc::clone(&monitor))),
         );
         tasks.spawn(gateway.serve(s3_listener, tls_config, shutdown()));
@@ -716,78 +599,7 @@ async fn leave_when_told(orders: Arc<Orders>, state_dir: PathBuf, own: NodeId, s
     }
 }
 
-/// Founds the cluster in the control group. Every step may be repeated after a crash.
-async fn found(
-    config: &NodeConfig,
-    identity: &Identity,
-    consensus: &Consensus,
-    control: &Control,
-    holder: &Holder,
-) -> Result<()> {
-    let keyring = &holder.keyring;
-    let Some(bootstrap) = &config.bootstrap else { return Ok(()) };
-    let done = control.view().await?.secrets.contains_key(SESSION_KEY);
-    if done {
-        return Ok(());
-    }
-    let own: BTreeSet<NodeId> = [FIRST_NODE].into();
-    for group in 0..=identity.catalog_groups {
-        consensus.initialize(GroupId::new(group), own.clone()).await.context("starting a group")?;
-    }
-    let sealed_ca = std::fs::read(sealed_ca_path(&config.state_dir)).context("reading the sealed CA key")?;
-    let ca_key = keyring.open_record(CA_KEY, &sealed_ca).context("the CA's key")?;
-    let init = Command::InitCluster {
-        cluster: identity.cluster,
-        name: bootstrap.cluster_name.clone(),
-        region: REGION.to_owned(),
-        level: bootstrap.level,
-        catalog_groups: identity.catalog_groups,
-        first: RegisterNode {
-            request: *identity.cluster.as_bytes(),
-            name: config.name.clone(),
-            peer: config.advertise_peer,
-            services: services(config),
-            token_hash: [0; 32],
-            at: now(),
-        },
-    };
-    let operator = Command::SetOperator {
-        name: bootstrap.operator.clone(),
-        password_hash: bootstrap.operator_password_hash.clone(),
-        role: "operator".to_owned(),
-    };
-    let root = keyring.current().context("the first root")?;
-    let share = holder.store.shares().context("the first share of the root")?;
-    let split = share.shares().first().context("the first share of the root is not there")?.split;
-    let keys = Command::Keys(KeyCommand::Found {
-        epoch: root.epoch(),
-        root: root.id(),
-        splitting: Splitting { split, threshold: 1, holders: [(FIRST_NODE, 1)].into() },
-        cluster_key: root.wrap_cluster_key(&ClusterKey::generate()),
-        at: now(),
-    });
-    decide(control, &[init, operator, keys]).await?;
-    // The cluster key that was decided on: this may not be the first attempt.
-    tenants::learn(&control.view().await?, keyring);
-    let session: [u8; 32] = random_array();
-    let secret = |name: &str, bytes: &[u8]| -> Result<Command> {
-        let sealed = keyring.seal_secret(name, bytes).with_context(|| format!("sealing the {name}"))?;
-        Ok(Command::PutSecret { name: name.to_owned(), sealed })
-    };
-    decide(control, &[secret(CA_KEY, &ca_key)?, secret(SESSION_KEY, &session)?]).await
-}
-
-async fn decide(control: &Control, commands: &[Command]) -> Result<()> {
-    for command in commands {
-        match control.propose(command).await? {
-            Ok(Response::Done | Response::Registered(_)) => {}
-            other => bail!("the control group answered {other:?}"),
-        }
-    }
-    Ok(())
-}
-
-fn services(config: &NodeConfig) -> ServiceAddresses {
+pub(crate) fn services(config: &NodeConfig) -> ServiceAddresses {
     ServiceAddresses {
         s3: config.listen.s3.to_string(),
         admin: config.listen.admin.to_string(),

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use holdfast_access::{block::PublicAccessBlock, ownership::Ownership};
+use holdfast_model::config::NewBuckets;
 use holdfast_object::versioned::DocumentKind;
 use s3s::{
     S3Request, S3Response,
@@ -79,7 +80,9 @@ fn documents_of_new(cx: &Context) -> Result<Vec<(DocumentKind, Bytes)>, Refusal>
     let access = cx.call.access()?;
     let owner = access.caller.canonical().ok_or_else(|| Refusal::new("AccessDenied"))?;
     let asked = cx.call.headers.get("x-amz-object-ownership");
+    let lists = cx.new_buckets == NewBuckets::Lists;
     let ownership = match asked.map(|word| word.to_str().unwrap_or_default()) {
+        None if lists => Ownership::ObjectWriter,
         None => Ownership::BucketOwnerEnforced,
         Some(word) => Ownership::parse(word).ok_or_else(|| {
             Refusal::new("InvalidArgument")
@@ -87,13 +90,16 @@ fn documents_of_new(cx: &Context) -> Result<Vec<(DocumentKind, Bytes)>, Refusal>
                 .with("ArgumentValue", word)
         })?,
     };
-    let block = PublicAccessBlock::ALL;
+    let block = if lists { PublicAccessBlock::default() } else { PublicAccessBlock::ALL };
     let acl = lists::of_new_bucket(access, owner, &cx.call.headers, ownership, block)?;
-    let mut documents = vec![
-        (DocumentKind::Owner, Bytes::copy_from_slice(owner.as_bytes())),
-        (DocumentKind::Ownership, Bytes::from_static(ownership.word().as_bytes())),
-        (DocumentKind::PublicAccess, Bytes::copy_from_slice(&[block.to_byte()])),
-    ];
+    let mut documents = vec![(DocumentKind::Owner, Bytes::copy_from_slice(owner.as_bytes()))];
+    // What is not set is as it was before there were such settings: lists count, nothing is blocked.
+    if !lists || asked.is_some() {
+        documents.push((DocumentKind::Ownership, Bytes::from_static(ownership.word().as_bytes())));
+    }
+    if !lists {
+        documents.push((DocumentKind::PublicAccess, Bytes::copy_from_slice(&[block.to_byte()])));
+    }
     if !acl.is_private() {
         documents.push((DocumentKind::Acl, acl.encode()));
     }

@@ -8,6 +8,7 @@ pub mod memory;
 use std::{net::SocketAddr, sync::Arc};
 
 use holdfast_gateway_s3::{Observer, RequestRecord, S3Gateway};
+use holdfast_model::config::NewBuckets;
 use parking_lot::Mutex;
 use rustls::{ClientConfig, RootCertStore, ServerConfig, pki_types::PrivateKeyDer};
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
@@ -42,6 +43,10 @@ pub struct Server {
 
 impl Server {
     pub async fn start() -> Self {
+        Self::start_with(NewBuckets::default()).await
+    }
+
+    pub async fn start_with(new_buckets: NewBuckets) -> Self {
         let names =
             vec!["localhost".to_owned(), DOMAIN.to_owned(), format!("*.{DOMAIN}"), "127.0.0.1".to_owned()];
         let made = rcgen::generate_simple_self_signed(names).expect("a certificate");
@@ -59,6 +64,7 @@ impl Server {
             objects.clone(),
             objects.identities.clone(),
             vec![DOMAIN.to_owned()],
+            new_buckets,
             records.clone(),
         );
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
