@@ -3,7 +3,7 @@
 //! `cargo run -p holdfast-gateway-s3 --example memory -- 127.0.0.1:9443 /tmp/ca.pem` writes the
 //! certificate to trust; the key is `demo`, the secret `demosecret`, the region `us-east-1`.
 
-#[path = "../tests/support/memory.rs"]
+#[path = "../tests/gateway/support/memory.rs"]
 #[allow(dead_code, reason = "tests use the rest")]
 mod memory;
 

@@ -1,14 +1,12 @@
 //! What is granted is granted: by lists, by policies, to users, to pages of other origins, by forms.
 
-mod support;
-
-use holdfast_model::config::NewBuckets;
-use http::{Method, Request};
-use support::{
+use crate::support::{
     SECRET, Server,
     client::{Answer, Client, full, sha256},
     memory::{ALT, canonical},
 };
+use holdfast_model::config::NewBuckets;
+use http::{Method, Request};
 
 const BUCKET: &str = "shared";
 
@@ -27,7 +25,7 @@ impl World {
     async fn on(server: Server) -> Self {
         let main = server.client();
         let mut alt = main.clone();
-        alt.access_key = format!("{}-alt", support::KEY);
+        alt.access_key = format!("{}-alt", crate::support::KEY);
         alt.secret = SECRET.to_owned();
         let mut anonymous = main.clone();
         anonymous.anonymous = true;
@@ -222,7 +220,7 @@ fn with_keys(client: &Client, answer: &Answer) -> Client {
 }
 
 fn form_encoded(text: &str) -> String {
-    support::client::encode(text, false)
+    crate::support::client::encode(text, false)
 }
 
 #[tokio::test]

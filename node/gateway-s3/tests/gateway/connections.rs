@@ -1,17 +1,15 @@
 //! Connections: many at once, kept alive, refused early, ended in order.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::{
+    Server,
+    client::{Body, full, sha256},
+};
 use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::{BodyExt, StreamBody};
 use hyper_util::rt::TokioIo;
-use support::{
-    Server,
-    client::{Body, full, sha256},
-};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[tokio::test]

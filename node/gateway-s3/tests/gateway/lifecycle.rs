@@ -1,9 +1,7 @@
 //! Lifecycle rules, storage classes and what answers say of them. Carrying rules out is the object layer's.
 
-mod support;
-
+use crate::support::{Server, client::Client};
 use http::Method;
-use support::{Server, client::Client};
 
 async fn start() -> (Server, Client) {
     let server = Server::start().await;
@@ -85,7 +83,7 @@ async fn classes_are_kept_shown_and_not_taken_over_by_copies() {
     let class = |name: &'static str| [("x-amz-storage-class", name)];
     client.call(Method::PUT, "/bucket/k", "", &class("STANDARD_IA"), b"x").await.ok();
     client.put("/bucket/s", b"x").await.ok();
-    let header = |answer: &support::client::Answer| answer.header("x-amz-storage-class").to_owned();
+    let header = |answer: &crate::support::client::Answer| answer.header("x-amz-storage-class").to_owned();
     assert_eq!(header(&client.get("/bucket/k").await.ok()), "STANDARD_IA");
     assert_eq!(header(&client.get("/bucket/s").await.ok()), "");
     let listed = client.call(Method::GET, "/bucket", "list-type=2", &[], b"").await.ok();

@@ -1,12 +1,10 @@
 //! Object lock and tags, over the real catalog and its clock.
 
-mod support;
-
-use http::Method;
-use support::{
+use crate::support::{
     Server,
     client::{Answer, Client},
 };
+use http::Method;
 
 const BYPASS: (&str, &str) = ("x-amz-bypass-governance-retention", "true");
 const FAR: &str = "2100-01-01T00:00:00Z";

@@ -1,14 +1,12 @@
 //! The negative catalogue: every operation of the table, by everybody who may not, on every kind of path.
 //! Nobody gets through, and nothing is told beyond that it is denied or not there.
 
-mod support;
-
-use holdfast_gateway_s3::operations::{OPERATIONS, On, Operation, Support};
-use http::Method;
-use support::{
+use crate::support::{
     OTHER_KEY, OTHER_SECRET, SECRET, Server,
     client::{Answer, Client, full, sha256},
 };
+use holdfast_gateway_s3::operations::{OPERATIONS, On, Operation, Support};
+use http::Method;
 
 const BUCKET: &str = "mine";
 const KEY: &str = "object";
@@ -32,7 +30,7 @@ async fn strangers(server: &Server, owner: &Client) -> Vec<(&'static str, Client
     );
     let _ = server;
     vec![
-        ("another account of the tenant", with(&format!("{}-alt", support::KEY), SECRET)),
+        ("another account of the tenant", with(&format!("{}-alt", crate::support::KEY), SECRET)),
         ("another tenant", with(OTHER_KEY, OTHER_SECRET)),
         ("an account of another tenant", with(&format!("{OTHER_KEY}-alt"), OTHER_SECRET)),
         ("a user without policies", user),
@@ -141,7 +139,7 @@ async fn buckets_of_others_are_neither_listed_nor_made_again() {
     let owner = server.client();
     owner.put(&format!("/{BUCKET}"), b"").await.ok();
     let mut alt = owner.clone();
-    alt.access_key = format!("{}-alt", support::KEY);
+    alt.access_key = format!("{}-alt", crate::support::KEY);
     assert_eq!(alt.put(&format!("/{BUCKET}"), b"").await.error(), (409, "BucketAlreadyExists".to_owned()));
     assert!(!alt.get("/").await.ok().text().contains(BUCKET));
     assert!(owner.get("/").await.ok().text().contains(BUCKET));

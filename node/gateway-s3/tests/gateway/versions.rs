@@ -1,12 +1,10 @@
 //! Versions, delete markers, tags and locks, over the real catalog.
 
-mod support;
-
-use http::Method;
-use support::{
+use crate::support::{
     Server,
     client::{Answer, Client},
 };
+use http::Method;
 
 const ENABLED: &[u8] = b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>";
 const SUSPENDED: &[u8] = b"<VersioningConfiguration><Status>Suspended</Status></VersioningConfiguration>";
@@ -139,7 +137,7 @@ async fn versions_are_listed_newest_first_and_paged() {
             break;
         }
         let (key, version) = (page.element("NextKeyMarker"), page.element("NextVersionIdMarker"));
-        let key = support::client::encode(&key.unwrap(), false);
+        let key = crate::support::client::encode(&key.unwrap(), false);
         from = format!("&key-marker={key}&version-id-marker={}", version.unwrap());
     }
     assert_eq!(seen, expected);

@@ -1,12 +1,10 @@
 //! Who may come in: every way of signing, and what AWS answers to those that are wrong.
 
-mod support;
-
-use http::{Method, Request};
-use support::{
+use crate::support::{
     DOMAIN, Server,
     client::{Answer, Client, full, sha256},
 };
+use http::{Method, Request};
 
 async fn with_object() -> (Server, Client) {
     let server = Server::start().await;
@@ -39,7 +37,11 @@ async fn what_is_wrong_with_a_signature_is_answered_as_aws_does() {
         (bend(&|client| client.skew_seconds = -1000), 403, "RequestTimeTooSkewed"),
         (bend(&|client| client.skew_seconds = 1000), 403, "RequestTimeTooSkewed"),
         (bend(&|client| client.anonymous = true), 403, "AccessDenied"),
-        (bend(&|client| client.access_key = support::OTHER_KEY.to_owned()), 403, "SignatureDoesNotMatch"),
+        (
+            bend(&|client| client.access_key = crate::support::OTHER_KEY.to_owned()),
+            403,
+            "SignatureDoesNotMatch",
+        ),
     ];
     for (client, status, code) in &cases {
         refused(&client.get("/bucket/k").await, *status, code);

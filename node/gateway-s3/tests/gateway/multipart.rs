@@ -1,15 +1,13 @@
 //! Multipart uploads and listings.
 
-mod support;
-
+use crate::support::{
+    Server,
+    client::{Answer, Client},
+};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use crc_fast::{CrcAlgorithm, checksum};
 use http::Method;
 use md5::{Digest, Md5};
-use support::{
-    Server,
-    client::{Answer, Client},
-};
 
 /// As large as a part that is not the last has to be.
 fn large(byte: u8) -> Vec<u8> {

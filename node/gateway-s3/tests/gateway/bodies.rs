@@ -1,18 +1,16 @@
 //! A body that is not what was declared stores nothing, however it was declared.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::{
+    Server,
+    client::{Answer, Body, Client, Signing, full, sha256},
+};
 use bytes::Bytes;
 use futures::StreamExt;
 use http::Method;
 use http_body_util::{BodyExt, StreamBody};
 use ring::{digest, hmac};
-use support::{
-    Server,
-    client::{Answer, Body, Client, Signing, full, sha256},
-};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const CONTENT: &[u8] = b"123456789";

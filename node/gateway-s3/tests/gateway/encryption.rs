@@ -1,15 +1,13 @@
 //! Customer's keys, named keys and default encryption, over the real catalog. That a body cannot be opened
 //! without its key is shown in `holdfast-crypt`; here it is who is let near it.
 
-mod support;
-
-use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
-use http::Method;
-use md5::{Digest, Md5};
-use support::{
+use crate::support::{
     Server,
     client::{Answer, Client},
 };
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+use http::Method;
+use md5::{Digest, Md5};
 
 const ALGORITHM: &str = "x-amz-server-side-encryption";
 const KEY_ID: &str = "x-amz-server-side-encryption-aws-kms-key-id";

@@ -1,9 +1,7 @@
 //! Buckets and objects through a real TLS connection: what is put comes back, and only that.
 
-mod support;
-
+use crate::support::{DOMAIN, OTHER_KEY, OTHER_SECRET, Server, client::encode};
 use http::Method;
-use support::{DOMAIN, OTHER_KEY, OTHER_SECRET, Server, client::encode};
 
 #[tokio::test]
 async fn a_bucket_and_an_object_go_in_come_back_and_go_away() {

@@ -1,0 +1,15 @@
+//! A real gateway on loopback, asked as clients ask: one program, because each would link everything again.
+
+mod bodies;
+mod connections;
+mod denials;
+mod encryption;
+mod grants;
+mod lifecycle;
+mod locks;
+mod multipart;
+mod objects;
+mod page;
+mod signatures;
+mod support;
+mod versions;
