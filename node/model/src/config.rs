@@ -58,6 +58,7 @@ pub struct S3Settings {
     /// Length of a day in seconds, as lifecycle rules count. Only tests shorten it.
     pub day_seconds: u64,
     /// What new buckets are like when their maker does not say.
+    #[serde(skip_serializing_if = "NewBuckets::is_default")]
     pub new_buckets: NewBuckets,
 }
 
@@ -71,6 +72,13 @@ pub enum NewBuckets {
     /// Access control lists count and public access is not blocked: as it was before, and as tools and test
     /// suites of that time expect. Nothing is public by itself.
     Lists,
+}
+
+impl NewBuckets {
+    // Written only when it says something, so that releases before it read the document.
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Seconds of a day.
