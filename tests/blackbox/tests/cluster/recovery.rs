@@ -81,7 +81,7 @@ async fn every_acknowledged_object_comes_back_from_the_drives_alone() -> Result<
     assert!(!report.contains("no base"), "{report}");
     assert!(report.contains("10 open, 2 not"), "{report}");
     assert!(report.contains("unreadable 0 objects"), "{report}");
-    assert!(report.contains(&format!("1 tenants, 2 buckets, {} objects", expected.len() + 1)), "{report}");
+    assert!(report.contains(&format!("2 tenants, 2 buckets, {} objects", expected.len() + 1)), "{report}");
     assert!(report.contains("result     whole"), "{report}");
 
     start_all(&mut cluster).await?;
