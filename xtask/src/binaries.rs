@@ -17,7 +17,7 @@ use crate::{
 pub fn noded() -> Result<PathBuf> {
     if env::var_os("HOLDFAST_NODED").is_none() {
         web::refresh()?;
-        build("holdfast-noded")?;
+        build("noded")?;
     }
     let program = paths::noded();
     ensure!(program.exists(), "{} is not there", program.display());
@@ -38,7 +38,7 @@ pub fn bench() -> Result<Command> {
 /// # Errors
 /// When the build fails.
 pub fn bench_drive() -> Result<Command> {
-    build("holdfast-bench")?;
+    build("holdfast-bench-drive")?;
     Ok(Command::new(paths::binaries().join("holdfast-bench-drive")))
 }
 
@@ -56,7 +56,7 @@ pub fn nemesis() -> Result<Command> {
 /// # Errors
 /// When it does not build.
 pub fn bench_catalog() -> Result<Command> {
-    build("holdfast-bench")?;
+    build("holdfast-bench-catalog")?;
     Ok(Command::new(paths::binaries().join("holdfast-bench-catalog")))
 }
 
@@ -65,10 +65,12 @@ pub fn bench_catalog() -> Result<Command> {
 /// # Errors
 /// When the build fails.
 pub fn bench_protection() -> Result<Command> {
-    build("holdfast-bench")?;
+    build("holdfast-bench-protection")?;
     Ok(Command::new(paths::binaries().join("holdfast-bench-protection")))
 }
 
-fn build(package: &str) -> Result<()> {
-    run(cargo().args(["build", "--quiet", "--package", package]).current_dir(paths::workspace()))
+/// Builds one program. All packages are selected, so that dependencies have the same features whatever is built:
+/// with `--package` each selection would build most of them again.
+fn build(program: &str) -> Result<()> {
+    run(cargo().args(["build", "--quiet", "--workspace", "--bin", program]).current_dir(paths::workspace()))
 }

@@ -104,10 +104,9 @@ fn steps(scope: Scope) -> Vec<Step> {
         steps.push(command("virtual machines: harness", || {
             Ok(with(&[
                 "test",
-                "--package",
-                "holdfast-qemu",
+                "--workspace",
                 "--features",
-                "machines",
+                "holdfast-qemu/machines",
                 "--no-fail-fast",
                 "--test",
                 "pvh",
@@ -138,17 +137,13 @@ fn with(arguments: &[&str]) -> std::process::Command {
 }
 
 /// The black-box tests of one feature, one at a time: each has a cluster of its own on two cores.
+///
+/// All packages are selected, as for the unit tests: what those built is not built again with other features. The
+/// tests' names tell them from those of other packages.
 fn blackbox(feature: &str) -> Result<std::process::Command> {
-    let mut command = with(&[
-        "test",
-        "--package",
-        "holdfast-blackbox",
-        "--features",
-        feature,
-        "--no-fail-fast",
-        "--test",
-        feature,
-    ]);
+    let features = format!("holdfast-blackbox/{feature}");
+    let mut command =
+        with(&["test", "--workspace", "--features", &features, "--no-fail-fast", "--test", feature]);
     command.args(["--", "--test-threads=1", "--nocapture"]);
     command
         .env("RUST_LIB_BACKTRACE", "0")
