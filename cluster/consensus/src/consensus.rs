@@ -14,6 +14,7 @@ use tokio::{sync::Mutex, time::Instant};
 
 use crate::{
     apply::{Applier, Position},
+    beat::{self, Pulse},
     codec,
     context::Context,
     elect::{self, Heard},
@@ -31,8 +32,9 @@ use crate::{
     read::{ReadError, Reader},
     snapshot::SnapshotDirectory,
     status::{GroupStatus, LogCounters},
+    transport::Transport,
     types::Raft,
-    wire::{AnswerV1, FailureV1, RequestV1, ResponseV1},
+    wire::{AnswerV1, CallV1, FailureV1, RequestV1, ResponseV1},
 };
 
 /// How long a proposal or a read barrier is tried when the caller names no time.
@@ -113,6 +115,7 @@ pub struct Consensus {
     snapshots: SnapshotDirectory,
     proposals: Arc<ProposalCounters>,
     groups: RwLock<HashMap<GroupId, GroupHandle>>,
+    pulse: Pulse,
     /// Serializes starting and stopping.
     starting: Mutex<()>,
 }
@@ -152,15 +155,19 @@ impl Consensus {
         });
         let (log, snapshots) =
             opened.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
-        Ok(Arc::new(Self {
+        let timing = options.timing;
+        let consensus = Arc::new(Self {
             options,
             config: Arc::new(config),
             log,
             snapshots,
             proposals: Arc::default(),
             groups: RwLock::default(),
+            pulse: Pulse::starting_now(timing.heartbeat / 2),
             starting: Mutex::default(),
-        }))
+        });
+        tokio::spawn(beat::run(Arc::downgrade(&consensus), timing));
+        Ok(consensus)
     }
 
     /// True when this node had no log and [`Consensus::open`] created one. A node that was a member
@@ -228,7 +235,7 @@ impl Consensus {
                 .map_err(|error| ConsensusError::Raft { group, reason: error.to_string() })?;
         let transport = Arc::clone(&self.options.transport);
         let second_copy = self.options.second_copy.clone();
-        let context = Context::new(group, self.options.node, raft, transport, second_copy);
+        let context = Context::new(group, self.options.node, raft, transport, second_copy, self.pulse);
         let proposer = Proposer::start(context.clone(), self.options.batch, Arc::clone(&self.proposals));
         let reader = Reader::start(context.clone(), applier.applied());
         let maintenance = tokio::spawn(maintain(
@@ -395,9 +402,12 @@ impl Consensus {
     /// A text for the peer, when the request cannot be read; it was not processed then.
     pub async fn handle(&self, from: NodeId, request: Bytes) -> Result<Bytes, String> {
         let request: RequestV1 = codec::decode(&request).map_err(|error| error.to_string())?;
-        let answer = match self.group(GroupId::new(request.group)) {
-            Some(group) => group.handle(from, request.call).await,
-            None => AnswerV1::Failed(FailureV1::NoSuchGroup),
+        let answer = match request.call {
+            CallV1::Beats { leading } => beat::take(&leading, |group| self.group(group)),
+            call => match self.group(GroupId::new(request.group)) {
+                Some(group) => group.handle(from, call).await,
+                None => AnswerV1::Failed(FailureV1::NoSuchGroup),
+            },
         };
         Ok(codec::encode(&ResponseV1 { log: self.log.identity().short(), answer }).into())
     }
@@ -443,6 +453,16 @@ impl Consensus {
         let groups: Vec<GroupHandle> = self.groups.write().drain().map(|(_, group)| group).collect();
         futures::future::join_all(groups.iter().map(|group| group.stop())).await;
         self.log.close().await
+    }
+
+    /// All groups that run here.
+    pub(crate) fn handles(&self) -> Vec<GroupHandle> {
+        self.groups.read().values().cloned().collect()
+    }
+
+    /// How messages reach other nodes.
+    pub(crate) fn transport(&self) -> &dyn Transport {
+        self.options.transport.as_ref()
     }
 
     fn group(&self, group: GroupId) -> Option<GroupHandle> {

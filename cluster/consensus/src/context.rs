@@ -10,6 +10,7 @@ use tokio::{
 };
 
 use crate::{
+    beat::{Answered, Pulse},
     handover::Until,
     network::{self, CallError},
     options::SecondCopy,
@@ -38,6 +39,10 @@ pub(crate) struct Context {
     pub(crate) second_copy: Option<Arc<dyn SecondCopy>>,
     /// This node leads and keeps silent, so that another node can take over.
     pub(crate) silent: Until,
+    /// Who answered this leader's heartbeats.
+    pub(crate) answered: Answered,
+    /// When this node looks at elections and heartbeats.
+    pub(crate) pulse: Pulse,
     metrics: watch::Receiver<RaftServerMetrics<u64, openraft::EmptyNode>>,
 }
 
@@ -48,9 +53,20 @@ impl Context {
         raft: Raft,
         transport: Arc<dyn Transport>,
         second_copy: Option<Arc<dyn SecondCopy>>,
+        pulse: Pulse,
     ) -> Self {
         let metrics = raft.server_metrics();
-        Self { group, node, raft, transport, second_copy, silent: Until::default(), metrics }
+        Self {
+            group,
+            node,
+            raft,
+            transport,
+            second_copy,
+            silent: Until::default(),
+            answered: Answered::default(),
+            pulse,
+            metrics,
+        }
     }
 
     pub(crate) fn leader(&self) -> Leader {

@@ -3,8 +3,8 @@
 //! openraft 0.9 raises its term whenever its timer runs out, so a node that was cut off deposes a
 //! healthy leader when it comes back. Here a node asks first, changing nothing: would a quorum give it
 //! a vote? Voters that hear a leader say no (pre-vote: Ongaro, "Consensus: Bridging Theory and
-//! Practice", section 9.6). Heartbeats are sent from here too, because openraft ties their interval to
-//! how long it waits for the answer to an append.
+//! Practice", section 9.6). Heartbeats are our own too ([`crate::beat`]): openraft sends them group by group, and
+//! ties their interval to how long it waits for the answer to an append.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -12,9 +12,10 @@ use futures::{StreamExt, stream::FuturesUnordered};
 use holdfast_model::NodeId;
 use openraft::ServerState;
 use parking_lot::Mutex;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use crate::{
+    beat::BEATS_PER_APPEND,
     codec::VoteV1,
     context::Context,
     handover::Until,
@@ -53,9 +54,9 @@ pub(crate) async fn run(
 ) {
     let mut next_attempt = Instant::now();
     let mut patience = timing.lease + jitter(timing.spread);
-    let mut next_heartbeat = Instant::now();
+    let mut next_append = Instant::now();
     loop {
-        sleep(timing.heartbeat / 2).await;
+        context.pulse.next().await;
         let (state, voters) = {
             let metrics = context.raft.metrics();
             let metrics = metrics.borrow();
@@ -71,9 +72,9 @@ pub(crate) async fn run(
         let me = context.node.get();
         let alone = voters.iter().all(|config| config.len() == 1 && config.contains(&me));
         match state {
-            ServerState::Leader if now >= next_heartbeat && !context.silent.holds() => {
+            ServerState::Leader if now >= next_append && !context.silent.holds() => {
                 campaign.clear();
-                next_heartbeat = now + timing.heartbeat;
+                next_append = now + timing.heartbeat * BEATS_PER_APPEND;
                 // Fails only when the group has stopped: seen at the top of the loop.
                 let _ = context.raft.trigger().heartbeat().await;
             }
@@ -125,7 +126,7 @@ async fn quorum_would_vote(
 }
 
 /// A majority of each set of voters; there are two sets while membership changes.
-fn is_quorum(voters: &[BTreeSet<u64>], granted: &BTreeSet<u64>) -> bool {
+pub(crate) fn is_quorum(voters: &[BTreeSet<u64>], granted: &BTreeSet<u64>) -> bool {
     !voters.is_empty() && voters.iter().all(|config| config.intersection(granted).count() * 2 > config.len())
 }
 
@@ -140,7 +141,10 @@ pub(crate) fn would_vote(
     let leads = {
         let metrics = context.raft.metrics();
         let metrics = metrics.borrow();
-        let fresh = metrics.millis_since_quorum_ack.is_some_and(|ago| Duration::from_millis(ago) < lease);
+        let voters = metrics.membership_config.membership().get_joint_config();
+        let appends = metrics.millis_since_quorum_ack.map(Duration::from_millis);
+        let beats = context.answered.quorum_ago(voters, context.node.get());
+        let fresh = [appends, beats].into_iter().flatten().any(|ago| ago < lease);
         metrics.state == ServerState::Leader && fresh
     };
     !leads && heard.ago() >= lease && last >= log.inspect(|index| index.last_log_id())

@@ -136,6 +136,13 @@ impl Group {
         let metrics = self.context.raft.metrics();
         let metrics = metrics.borrow();
         let mut status = GroupStatus::new(self.context.group, &metrics, committed, applied, checkpoint);
+        let voters = metrics.membership_config.membership().get_joint_config();
+        let beats = self.context.answered.quorum_ago(voters, self.context.node.get());
+        let beats = beats.map(|ago| u64::try_from(ago.as_millis()).unwrap_or(u64::MAX));
+        if status.role == Role::Leader {
+            let ago = [status.quorum_answered_millis_ago, beats].into_iter().flatten().min();
+            status.quorum_answered_millis_ago = ago;
+        }
         // openraft names the leader of the last term until there is another; who is silent leads no more.
         if status.role != Role::Leader && self.heard.ago() > self.lease * 2 {
             status.leader = None;
@@ -267,6 +274,7 @@ impl Group {
                 standing.set(Instant::now() + self.lease * 2);
                 Ok(AnswerV1::Changed)
             }
+            CallV1::Beats { .. } => Err(FailureV1::Other("beats concern no single group".to_owned())),
             CallV1::Snapshot(piece) => self.take_snapshot_piece(from, piece).await,
             CallV1::Propose { within_millis, commands } => match self.context.leader() {
                 Leader::Here => {

@@ -14,6 +14,7 @@
 //! | `codec`, `wire`, `log::record` | every byte on disk and wire |
 
 mod apply;
+mod beat;
 mod codec;
 mod consensus;
 mod context;

@@ -46,6 +46,8 @@ pub(crate) enum CallV1 {
     RemoveLearner { within_millis: u64, node: u64 },
     /// Make `voters` the voters; the others stay as learners.
     DemoteOthers { within_millis: u64, voters: BTreeSet<u64> },
+    /// The sender leads these groups, each with this vote. Concerns no single group.
+    Beats { leading: Vec<(u32, VoteV1)> },
 }
 
 /// Consecutive bytes of a snapshot file.
@@ -107,6 +109,10 @@ pub(crate) enum AnswerV1 {
     /// The membership change is committed.
     Changed,
     Failed(FailureV1),
+    /// For each group of the beats, in their order: whether the receiver follows that leader.
+    Beats {
+        heard: Vec<bool>,
+    },
 }
 
 /// What became of one command.
