@@ -129,10 +129,7 @@ async fn beat(consensus: Arc<Consensus>, peer: NodeId, led: Vec<(GroupHandle, Vo
 }
 
 /// Answers a peer's beats: for each group, whether this node follows that very leader.
-pub(crate) fn take(
-    leading: &[(u32, VoteV1)],
-    group: impl Fn(GroupId) -> Option<GroupHandle>,
-) -> AnswerV1 {
+pub(crate) fn take(leading: &[(u32, VoteV1)], group: impl Fn(GroupId) -> Option<GroupHandle>) -> AnswerV1 {
     let heard = leading.iter().map(|&(id, vote)| {
         group(GroupId::new(id)).is_some_and(|group| {
             let mine = group.log.inspect(|index| index.vote);

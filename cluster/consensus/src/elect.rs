@@ -5,6 +5,11 @@
 //! a vote? Voters that hear a leader say no (pre-vote: Ongaro, "Consensus: Bridging Theory and
 //! Practice", section 9.6). Heartbeats are our own too ([`crate::beat`]): openraft sends them group by group, and
 //! ties their interval to how long it waits for the answer to an append.
+//!
+//! Voters stand one after the other: each has a rank, another one in each group, and waits the longer the higher it
+//! is. Two that stand at once would take votes from each other. An election that ends without a leader makes its
+//! candidate wait twice as long before the next: on nodes too busy to vote in time, candidates must not be what
+//! keeps them busy.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -24,6 +29,9 @@ use crate::{
     types::LogId,
     wire::{AnswerV1, CallV1},
 };
+
+/// Longest pause between two elections in which the same node stands.
+const PAUSE_MAX: Duration = Duration::from_secs(8);
 
 /// When this node last heard from a leader of the group.
 #[derive(Clone, Debug)]
@@ -53,7 +61,7 @@ pub(crate) async fn run(
     timing: Timing,
 ) {
     let mut next_attempt = Instant::now();
-    let mut patience = timing.lease + jitter(timing.spread);
+    let mut failed_attempts = 0;
     let mut next_append = Instant::now();
     loop {
         context.pulse.next().await;
@@ -65,11 +73,18 @@ pub(crate) async fn run(
             }
             (metrics.state, metrics.membership_config.membership().get_joint_config().clone())
         };
+        let me = context.node.get();
+        if heard.ago() < timing.lease {
+            failed_attempts = 0;
+        }
+        let turn = turn(&voters, me, context.group.get(), timing.spread);
+        let patience = if campaign.holds() { timing.lease } else { timing.lease + turn };
+        // Not at the next pulse: nodes whose pulses coincide would stand together.
+        tokio::time::sleep(due_soon(state, patience.saturating_sub(heard.ago()), timing)).await;
         let now = Instant::now();
         if campaign.holds() {
-            (patience, next_attempt) = (timing.lease, now);
+            next_attempt = now;
         }
-        let me = context.node.get();
         let alone = voters.iter().all(|config| config.len() == 1 && config.contains(&me));
         match state {
             ServerState::Leader if now >= next_append && !context.silent.holds() => {
@@ -84,9 +99,11 @@ pub(crate) async fn run(
                 if alone || quorum_would_vote(&context, &log, &voters, timing.lease / 2).await {
                     tracing::info!(group = %context.group, silence = ?heard.ago(), "standing for election");
                     let _ = context.raft.trigger().elect().await;
+                    next_attempt = Instant::now() + turn + pause(failed_attempts, timing.append_timeout);
+                    failed_attempts += 1;
+                } else {
+                    next_attempt = Instant::now() + turn + timing.heartbeat;
                 }
-                patience = timing.lease + jitter(timing.spread);
-                next_attempt = Instant::now() + timing.heartbeat + jitter(timing.spread);
             }
             _ => {}
         }
@@ -150,6 +167,31 @@ pub(crate) fn would_vote(
     !leads && heard.ago() >= lease && last >= log.inspect(|index| index.last_log_id())
 }
 
+/// How long after the lease it is this node's turn to stand: by its rank among the voters, which differs between
+/// groups, so that one node does not become the leader of all; and by a little chance, for nodes that disagree about
+/// who votes.
+fn turn(voters: &[BTreeSet<u64>], me: u64, group: u32, spread: Duration) -> Duration {
+    let all: BTreeSet<u64> = voters.iter().flatten().copied().collect();
+    let (Some(place), Ok(count)) = (all.iter().position(|node| *node == me), u32::try_from(all.len())) else {
+        return spread;
+    };
+    let place = u32::try_from(place).unwrap_or(0);
+    let rank = (place + count - group % count) % count;
+    let step = spread / count;
+    step * rank + jitter(step / 4)
+}
+
+/// Between an election without an outcome and the next: doubles from `first`.
+fn pause(failed_attempts: u32, first: Duration) -> Duration {
+    first.saturating_mul(1 << failed_attempts.min(16)).min(PAUSE_MAX)
+}
+
+/// The rest of the wait when a follower's turn comes before the next pulse.
+fn due_soon(state: ServerState, left: Duration, timing: Timing) -> Duration {
+    let follows = matches!(state, ServerState::Follower | ServerState::Candidate);
+    if follows && left < timing.heartbeat / 2 { left } else { Duration::ZERO }
+}
+
 /// A random part of `spread`, so that nodes do not stand for election at the same moment.
 fn jitter(spread: Duration) -> Duration {
     let mut bytes = [0; 4];
@@ -170,5 +212,27 @@ mod tests {
         assert!(!is_quorum(&both, &BTreeSet::from([1, 2, 3])));
         assert!(is_quorum(&both, &BTreeSet::from([1, 3, 4])));
         assert!(!is_quorum(&[], &BTreeSet::from([1])));
+    }
+
+    #[test]
+    fn voters_stand_one_after_the_other_and_another_first_in_each_group() {
+        let (voters, spread) = ([BTreeSet::from([3, 7, 8])], Duration::from_millis(600));
+        let mut first = BTreeSet::new();
+        for group in 0..3 {
+            let mut turns: Vec<_> =
+                [3, 7, 8].iter().map(|node| (turn(&voters, *node, group, spread), *node)).collect();
+            turns.sort_unstable();
+            assert!(turns.windows(2).all(|pair| pair[1].0 - pair[0].0 >= spread / 5), "{turns:?}");
+            assert!(turns[2].0 < spread, "{turns:?}");
+            first.insert(turns[0].1);
+        }
+        assert_eq!(first, voters[0]);
+    }
+
+    #[test]
+    fn elections_without_an_outcome_become_rare_but_never_end() {
+        let pauses: Vec<_> = (0..40).map(|failed| pause(failed, Duration::from_millis(750))).collect();
+        assert!(pauses.windows(2).all(|pair| pair[0] <= pair[1]), "{pauses:?}");
+        assert_eq!((pauses[0], pauses[39]), (Duration::from_millis(750), PAUSE_MAX));
     }
 }

@@ -28,6 +28,9 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// How long members and leaders must have been the same before one is moved.
 const STILL_FOR: Duration = Duration::from_secs(3);
 
+/// The same after moves that failed, at most; it doubles with each.
+const STILL_FOR_MAX: Duration = Duration::from_secs(600);
+
 /// A move of one group to another leader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Move {
@@ -80,6 +83,7 @@ impl Leaders {
         let mut tick = interval(INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut seen, mut since) = (BTreeMap::new(), Instant::now());
+        let mut still_for = STILL_FOR;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -89,9 +93,13 @@ impl Leaders {
             if now != seen {
                 (seen, since) = (now, Instant::now());
             }
-            let still = since.elapsed() >= STILL_FOR;
-            if let Err(error) = self.look(&seen, still).await {
-                tracing::warn!(error = format!("{error:#}"), "leaders not looked at");
+            let still = since.elapsed() >= still_for;
+            match self.look(&seen, still).await {
+                Ok(None) => {}
+                Ok(Some(true)) => still_for = STILL_FOR,
+                // Nodes that cannot hand over in time have other worries than who leads how much.
+                Ok(Some(false)) => (since, still_for) = (Instant::now(), (still_for * 2).min(STILL_FOR_MAX)),
+                Err(error) => tracing::warn!(error = format!("{error:#}"), "leaders not looked at"),
             }
         }
     }
@@ -106,9 +114,14 @@ impl Leaders {
             .collect()
     }
 
-    async fn look(&self, groups: &BTreeMap<GroupId, (NodeId, BTreeSet<NodeId>)>, still: bool) -> Result<()> {
+    /// Moves what has to be moved. Of a move made for balance alone, whether it succeeded.
+    async fn look(
+        &self,
+        groups: &BTreeMap<GroupId, (NodeId, BTreeSet<NodeId>)>,
+        still: bool,
+    ) -> Result<Option<bool>> {
         if !groups.values().any(|(leader, _)| *leader == self.own) {
-            return Ok(());
+            return Ok(None);
         }
         let view = self.control.view().await?;
         let ailing = self.ward.ailing();
@@ -137,20 +150,25 @@ impl Leaders {
                 self.hand_over(Move { group: GroupId::CONTROL, to: *to }, "a group does not run here").await;
             }
         } else if still && let Some(next) = next_move(self.own, &able, groups) {
-            self.hand_over(next, "this node leads more than others").await;
+            return Ok(Some(self.hand_over(next, "this node leads more than others").await));
         }
-        Ok(())
+        Ok(None)
     }
 
-    async fn hand_over(&self, Move { group, to }: Move, why: &str) {
+    /// True when `to` leads in the end.
+    async fn hand_over(&self, Move { group, to }: Move, why: &str) -> bool {
         if self.consensus.status(group).is_none_or(|status| status.role != Role::Leader) {
-            return;
+            return false;
         }
         match self.consensus.hand_over(group, to).await {
             Ok(()) => tracing::info!(%group, %to, why, "leadership handed over"),
             // Looked at again; whoever leads now is seen then.
-            Err(error) => tracing::info!(%group, %to, why, %error, "leadership not handed over"),
+            Err(error) => {
+                tracing::info!(%group, %to, why, %error, "leadership not handed over");
+                return false;
+            }
         }
+        true
     }
 }
 

@@ -1,10 +1,14 @@
 //! The admin API as an operator's program uses it: log in, hand out join tokens, make tenants, look.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use http::{Method, Request};
+use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -19,6 +23,9 @@ pub struct Admin {
     https: Https,
     token: String,
 }
+
+/// Tokens of this program's sessions, by node and password. A password check takes an emulated machine many seconds.
+static SESSIONS: Mutex<Option<HashMap<(String, String), String>>> = Mutex::new(None);
 
 /// One node as the cluster sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,6 +103,24 @@ impl Admin {
         let answer = call(&https, Method::POST, "/api/v1/session", None, Some(&body)).await?;
         let token = text(&answer, "token")?;
         Ok(Self { https, token })
+    }
+
+    /// As [`Admin::login`], with the session that this program has there already when it still holds.
+    ///
+    /// # Errors
+    /// When the node cannot be reached or refuses.
+    pub async fn resume(url: &str, trust: Trust, operator: &Operator) -> Result<Self> {
+        let key = (url.to_owned(), operator.password.clone());
+        let token = SESSIONS.lock().as_ref().and_then(|sessions| sessions.get(&key).cloned());
+        if let Some(token) = token {
+            let session = Self { https: Https::new(url, trust.clone())?, token };
+            if session.call(Method::GET, "/api/v1/session", None).await.is_ok() {
+                return Ok(session);
+            }
+        }
+        let session = Self::login(url, trust, operator).await?;
+        SESSIONS.lock().get_or_insert_default().insert(key, session.token.clone());
+        Ok(session)
     }
 
     /// A single-use join token.

@@ -46,7 +46,7 @@ impl ClusterFile {
     /// # Errors
     /// When the node refuses.
     pub async fn admin(&self, index: usize) -> Result<Admin> {
-        Admin::login(&self.node_at(index)?.admin, self.trust()?, &self.operator).await
+        Admin::resume(&self.node_at(index)?.admin, self.trust()?, &self.operator).await
     }
 
     /// Waits until a node says that it serves. `alive` is asked between tries and ends the wait with its error.
