@@ -170,7 +170,14 @@ impl RaftLogReader<TypeConfig> for GroupLog {
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, StorageError> {
-        self.read(start..end, APPEND_BYTES_MAX).await.map_err(|error| read_error(&error))
+        let mut entries =
+            self.read(start..end, APPEND_BYTES_MAX).await.map_err(|error| read_error(&error))?;
+        // A leader that was deposed may still be reading what it purges as a follower. The rest behind what
+        // is gone would be sent as if it followed what came before: a hole in somebody's log.
+        if entries.first().is_some_and(|first| first.log_id.index != start) {
+            entries.clear();
+        }
+        Ok(entries)
     }
 }
 

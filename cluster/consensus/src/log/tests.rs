@@ -343,6 +343,19 @@ async fn a_purge_waits_until_the_machine_covers_it() {
 }
 
 #[tokio::test]
+async fn entries_behind_a_purge_are_not_sent_as_if_they_were_the_next() {
+    let disk = LiarDisk::default();
+    let log = open(&disk).unwrap();
+    let mut a = log.group(A).unwrap();
+    let entries: Vec<Entry> = (0..9).map(|at| entry(1, at, "x")).collect();
+    a.blocking_append(entries.clone()).await.unwrap();
+    a.cover(id(1, 5)).unwrap();
+    a.purge(id(1, 5)).await.unwrap();
+    assert_eq!(a.limited_get_log_entries(3, 9).await.unwrap(), []);
+    assert_eq!(a.limited_get_log_entries(6, 9).await.unwrap(), entries[6..]);
+}
+
+#[tokio::test]
 async fn entries_beyond_the_cache_are_read_back_and_verified() {
     let disk = LiarDisk::default();
     let log = Log::open(Box::new(disk.clone()), NODE, limits(1 << 20)).unwrap();
