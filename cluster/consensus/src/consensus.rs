@@ -228,7 +228,7 @@ impl Consensus {
         {
             return Err(ConsensusError::MachineTooOld { group, machine: applied, purged: purged.index });
         }
-        let links = Links::new(group, Arc::clone(&self.options.transport));
+        let links = Links::new(group, Arc::clone(&self.options.transport), log.clone());
         let raft =
             Raft::new(self.options.node.get(), Arc::clone(&self.config), links, log.clone(), applier.clone())
                 .await

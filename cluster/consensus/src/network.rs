@@ -23,6 +23,7 @@ use parking_lot::Mutex;
 
 use crate::{
     codec::{self, EntryV1},
+    log::{index::GroupIndex, store::GroupLog},
     snapshot::SnapshotFile,
     transport::{Transport, TransportError},
     types::{LogId, Snapshot, SnapshotMeta, TypeConfig, Vote},
@@ -50,6 +51,8 @@ pub(crate) enum CallError {
     Garbled(NodeId, String),
     #[error("node {0} could not serve it: {1:?}")]
     Failed(NodeId, FailureV1),
+    #[error("what node {0} was to be sent is not in the log any more")]
+    Overtaken(NodeId),
     #[error("node {0} answers with another Raft log than before: it lost its log and must join anew")]
     LogLost(NodeId),
 }
@@ -77,14 +80,15 @@ pub(crate) struct Links {
     group: GroupId,
     transport: Arc<dyn Transport>,
     peers: Peers,
+    log: GroupLog,
 }
 
 /// The log that each peer was first seen with.
 type Peers = Arc<Mutex<HashMap<NodeId, u64>>>;
 
 impl Links {
-    pub(crate) fn new(group: GroupId, transport: Arc<dyn Transport>) -> Self {
-        Self { group, transport, peers: Peers::default() }
+    pub(crate) fn new(group: GroupId, transport: Arc<dyn Transport>, log: GroupLog) -> Self {
+        Self { group, transport, peers: Peers::default(), log }
     }
 }
 
@@ -94,6 +98,7 @@ pub(crate) struct Link {
     target: NodeId,
     transport: Arc<dyn Transport>,
     peers: Peers,
+    log: GroupLog,
     reported: bool,
 }
 
@@ -106,6 +111,7 @@ impl RaftNetworkFactory<TypeConfig> for Links {
             target: NodeId::new(target),
             transport: Arc::clone(&self.transport),
             peers: Arc::clone(&self.peers),
+            log: self.log.clone(),
             reported: false,
         }
     }
@@ -224,6 +230,13 @@ impl RaftNetwork<TypeConfig> for Link {
         rpc: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<u64>, RaftRpcError> {
+        // What a former leader still sends may be read from its log while the next leader's entries replace
+        // its own: then it is no part of any log. openraft does not wait for it to end.
+        let whole =
+            |index: &GroupIndex| index.holds(rpc.prev_log_id, rpc.entries.iter().map(|entry| entry.log_id));
+        if !rpc.entries.is_empty() && !self.log.inspect(whole) {
+            return Err(RPCError::Unreachable(Unreachable::new(&CallError::Overtaken(self.target))));
+        }
         let message = CallV1::Append {
             vote: rpc.vote.into(),
             previous: rpc.prev_log_id.map(Into::into),

@@ -76,6 +76,19 @@ impl GroupIndex {
         self.slots.back().map(|slot| slot.log_id).or(self.purged)
     }
 
+    /// Whether `previous` and, right behind it, entries with these ids are in the log as it is now.
+    pub(crate) fn holds(&self, previous: Option<LogId>, ids: impl IntoIterator<Item = LogId>) -> bool {
+        let known = match previous {
+            None => self.purged.is_none(),
+            Some(id) => self.purged == Some(id) || self.slot(id.index).is_some_and(|slot| slot.log_id == id),
+        };
+        let next = previous.map_or(0, |id| id.index + 1);
+        known
+            && (next..).zip(ids).all(|(index, id)| {
+                id.index == index && self.slot(index).is_some_and(|slot| slot.log_id == id)
+            })
+    }
+
     pub(crate) fn has_entries(&self) -> bool {
         !self.slots.is_empty()
     }

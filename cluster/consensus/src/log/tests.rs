@@ -356,6 +356,30 @@ async fn entries_behind_a_purge_are_not_sent_as_if_they_were_the_next() {
 }
 
 #[tokio::test]
+async fn what_is_sent_is_compared_with_the_log_as_it_is_now() {
+    let disk = LiarDisk::default();
+    let log = open(&disk).unwrap();
+    let mut a = log.group(A).unwrap();
+    let holds =
+        |log: &GroupLog, previous, ids: &[LogId]| log.inspect(|index| index.holds(previous, ids.to_vec()));
+    a.blocking_append((0..6).map(|at| entry(2, at, "x"))).await.unwrap();
+    assert!(holds(&a, None, &[id(2, 0), id(2, 1)]));
+    assert!(holds(&a, Some(id(2, 3)), &[id(2, 4), id(2, 5)]));
+    assert!(!holds(&a, Some(id(2, 3)), &[id(2, 5)]), "a hole");
+    // The next leader's entries replace two; one of its predecessors had been before this node's term.
+    a.truncate(id(2, 4)).await.unwrap();
+    a.blocking_append([entry(1, 4, "y"), entry(3, 5, "y")]).await.unwrap();
+    assert!(!holds(&a, Some(id(2, 4)), &[id(3, 5)]), "behind an entry that is gone");
+    assert!(!holds(&a, Some(id(2, 3)), &[id(2, 4)]));
+    assert!(holds(&a, Some(id(2, 3)), &[id(1, 4), id(3, 5)]));
+    a.cover(id(1, 4)).unwrap();
+    a.purge(id(1, 4)).await.unwrap();
+    assert!(holds(&a, Some(id(1, 4)), &[id(3, 5)]));
+    assert!(!holds(&a, Some(id(2, 4)), &[id(3, 5)]), "behind what cannot be compared");
+    assert!(!holds(&a, None, &[id(3, 5)]));
+}
+
+#[tokio::test]
 async fn entries_beyond_the_cache_are_read_back_and_verified() {
     let disk = LiarDisk::default();
     let log = Log::open(Box::new(disk.clone()), NODE, limits(1 << 20)).unwrap();
