@@ -29,7 +29,7 @@ use crate::{
     network::Links,
     options::ConsensusOptions,
     propose::{ProposalCounters, ProposeError, Proposer},
-    read::{ReadError, Reader},
+    read::{ReadError, Reader, Resumed},
     snapshot::SnapshotDirectory,
     status::{GroupStatus, LogCounters},
     transport::Transport,
@@ -228,6 +228,13 @@ impl Consensus {
         {
             return Err(ConsensusError::MachineTooOld { group, machine: applied, purged: purged.index });
         }
+        let resumed = log.inspect(|index| {
+            let own = index
+                .vote
+                .filter(|vote| vote.committed && vote.leader_id.node_id == self.options.node.get())?;
+            let last = index.last_log_id().map(|id| id.index);
+            Some(Resumed { term: own.leader_id.term, last })
+        });
         let links = Links::new(group, Arc::clone(&self.options.transport), log.clone());
         let raft =
             Raft::new(self.options.node.get(), Arc::clone(&self.config), links, log.clone(), applier.clone())
@@ -237,7 +244,7 @@ impl Consensus {
         let second_copy = self.options.second_copy.clone();
         let context = Context::new(group, self.options.node, raft, transport, second_copy, self.pulse);
         let proposer = Proposer::start(context.clone(), self.options.batch, Arc::clone(&self.proposals));
-        let reader = Reader::start(context.clone(), applier.applied());
+        let reader = Reader::start(context.clone(), applier.applied(), resumed);
         let maintenance = tokio::spawn(maintain(
             context.clone(),
             log.clone(),

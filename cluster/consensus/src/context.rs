@@ -78,6 +78,11 @@ impl Context {
         }
     }
 
+    /// The term this node is in.
+    pub(crate) fn term(&self) -> u64 {
+        self.metrics.borrow().vote.leader_id.term
+    }
+
     /// Why the group stopped, when it has.
     pub(crate) fn failure(&self) -> Option<String> {
         self.raft.metrics().borrow().running_state.as_ref().err().map(ToString::to_string)

@@ -2,6 +2,10 @@
 //!
 //! Callers that come while a round is under way share the next one. A round costs the leader one
 //! exchange with a quorum, and a follower one exchange with the leader besides.
+//!
+//! openraft lets a leader that was restarted lead on without an election (its issue 1511). Such a leader
+//! does not know what it had committed last, and no first entry of a new term tells it: its readers wait
+//! for everything its log held when it started.
 
 use std::time::Duration;
 
@@ -65,6 +69,14 @@ struct Ask {
     reply: oneshot::Sender<Result<Option<u64>, ReadError>>,
 }
 
+/// A term in which this node led before it was started.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Resumed {
+    pub(crate) term: u64,
+    /// Last entry of the log at the start. Some of it may not be committed yet.
+    pub(crate) last: Option<u64>,
+}
+
 /// Serves read barriers of one group.
 #[derive(Clone)]
 pub(crate) struct Reader {
@@ -75,10 +87,14 @@ pub(crate) struct Reader {
 
 impl Reader {
     /// Starts serving the group of `context`. Ends when the last handle is dropped.
-    pub(crate) fn start(context: Context, applied: watch::Receiver<Option<u64>>) -> Self {
+    pub(crate) fn start(
+        context: Context,
+        applied: watch::Receiver<Option<u64>>,
+        resumed: Option<Resumed>,
+    ) -> Self {
         let (asks, inbox) = mpsc::channel(READERS_MAX);
         let reader = Self { group: context.group, asks, applied };
-        tokio::spawn(rounds(context, inbox));
+        tokio::spawn(rounds(context, inbox, resumed));
         reader
     }
 
@@ -114,10 +130,10 @@ fn stopping(group: GroupId) -> ReadError {
     ReadError::Stopped { group, reason: "it is shutting down".to_owned() }
 }
 
-async fn rounds(context: Context, mut inbox: mpsc::Receiver<Ask>) {
+async fn rounds(context: Context, mut inbox: mpsc::Receiver<Ask>, resumed: Option<Resumed>) {
     let mut asks = Vec::new();
     while inbox.recv_many(&mut asks, READERS_MAX).await > 0 {
-        let result = round(&context, &mut asks).await;
+        let result = round(&context, &mut asks, resumed).await;
         for ask in asks.drain(..) {
             // A caller that stopped waiting needs no answer.
             let _ = ask.reply.send(result.clone());
@@ -126,7 +142,11 @@ async fn rounds(context: Context, mut inbox: mpsc::Receiver<Ask>) {
 }
 
 /// Finds the read index for `asks`. Answers itself those that this node cannot serve.
-async fn round(context: &Context, asks: &mut Vec<Ask>) -> Result<Option<u64>, ReadError> {
+async fn round(
+    context: &Context,
+    asks: &mut Vec<Ask>,
+    resumed: Option<Resumed>,
+) -> Result<Option<u64>, ReadError> {
     let group = context.group;
     let started = Instant::now();
     loop {
@@ -149,8 +169,9 @@ async fn round(context: &Context, asks: &mut Vec<Ask>) -> Result<Option<u64>, Re
         let attempt = deadline.min(now + ATTEMPT_MAX);
         match leader {
             Leader::Here => {
+                let resumed = resumed.filter(|resumed| resumed.term == context.term());
                 if let Ok(Ok((index, _))) = timeout_at(attempt, context.raft.get_read_log_id()).await {
-                    return Ok(index.map(|id| id.index));
+                    return Ok(index.map(|id| id.index).max(resumed.and_then(|resumed| resumed.last)));
                 }
             }
             Leader::At(node) if !asks.is_empty() => {
