@@ -265,6 +265,7 @@ impl Consensus {
             reader,
             snapshots: self.snapshots.clone(),
             incoming: Mutex::default(),
+            changing: Mutex::default(),
             heard,
             campaign,
             aside,

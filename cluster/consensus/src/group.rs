@@ -26,6 +26,7 @@ use crate::{
     incoming::Incoming,
     log::store::GroupLog,
     network::CallError,
+    options::LEARNER_LAG_ENTRIES,
     propose::Proposer,
     read::Reader,
     snapshot::SnapshotDirectory,
@@ -119,6 +120,8 @@ pub(crate) struct Group {
     pub(crate) reader: Reader,
     pub(crate) snapshots: SnapshotDirectory,
     pub(crate) incoming: Mutex<Option<Incoming>>,
+    /// Held while this node, as the leader, changes the membership.
+    pub(crate) changing: Mutex<()>,
     pub(crate) heard: Heard,
     /// The leader asked this node to take over.
     pub(crate) campaign: Until,
@@ -202,9 +205,12 @@ impl Group {
 
     async fn change_here(&self, change: &Change, deadline: Instant) -> Result<(), FailureV1> {
         let raft = &self.context.raft;
+        // openraft refuses a second one as well, but not always: see `still_member`.
+        let Ok(alone) = self.changing.try_lock() else { return Err(FailureV1::ChangeInProgress) };
+        self.still_member().await?;
         let result = match change {
             Change::AddLearner(node) => {
-                timeout_at(deadline, raft.add_learner(node.get(), EmptyNode::new(), true)).await
+                timeout_at(deadline, raft.add_learner(node.get(), EmptyNode::new(), false)).await
             }
             Change::RemoveLearner(node) => {
                 let known = {
@@ -233,8 +239,12 @@ impl Group {
                 timeout_at(deadline, raft.change_membership(voters, keep)).await
             }
         };
+        drop(alone);
         match result {
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(written)) => match change {
+                Change::AddLearner(node) => self.catches_up(*node, written.log_id, deadline).await,
+                _ => Ok(()),
+            },
             Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(error)))) => {
                 Err(FailureV1::NotLeader(error.leader_id))
             }
@@ -246,6 +256,46 @@ impl Group {
                 })
             }
             Ok(Err(RaftError::Fatal(error))) => Err(FailureV1::Stopped(error.to_string())),
+            Err(_) => Err(FailureV1::Other("not completed in time".to_owned())),
+        }
+    }
+
+    /// A leader that was taken out of the group leads on until its next tick, and openraft asserts that it
+    /// does not change the membership any more. Asked while no change of this node is under way.
+    async fn still_member(&self) -> Result<(), FailureV1> {
+        let me = self.context.node.get();
+        let member = self
+            .context
+            .raft
+            .with_raft_state(move |state| {
+                state.membership_state.effective().membership().get_node(&me).is_some()
+            })
+            .await
+            .map_err(|error| FailureV1::Stopped(error.to_string()))?;
+        if member { Ok(()) } else { Err(FailureV1::NotLeader(None)) }
+    }
+
+    /// Waits until `node`, a learner since entry `added`, has nearly all entries.
+    async fn catches_up(&self, node: NodeId, added: LogId, deadline: Instant) -> Result<(), FailureV1> {
+        let (me, node) = (self.context.node.get(), node.get());
+        let left = deadline.saturating_duration_since(Instant::now());
+        let near = |matched: Option<LogId>, last: Option<u64>| {
+            let next = |index: Option<u64>| index.map_or(0, |index| index + 1);
+            next(matched.map(|id| id.index)) + LEARNER_LAG_ENTRIES >= next(last)
+        };
+        let wait = self.context.raft.wait(Some(left));
+        let looked = wait.metrics(
+            |metrics| {
+                let known = *metrics.membership_config.log_id() >= Some(added);
+                let matched = metrics.replication.as_ref().and_then(|all| all.get(&node).copied());
+                let caught_up = known && matched.is_some_and(|matched| near(matched, metrics.last_log_index));
+                node == me || metrics.current_leader != Some(me) || caught_up
+            },
+            "a learner that has caught up",
+        );
+        match looked.await {
+            Ok(metrics) if metrics.current_leader == Some(me) => Ok(()),
+            Ok(metrics) => Err(FailureV1::NotLeader(metrics.current_leader)),
             Err(_) => Err(FailureV1::Other("not completed in time".to_owned())),
         }
     }

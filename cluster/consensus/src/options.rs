@@ -151,7 +151,7 @@ impl ConsensusOptions {
 }
 
 /// A learner has caught up when it is at most this many entries behind.
-const LEARNER_LAG_ENTRIES: u64 = 16;
+pub(crate) const LEARNER_LAG_ENTRIES: u64 = 16;
 
 impl fmt::Debug for ConsensusOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
