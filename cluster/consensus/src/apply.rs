@@ -10,7 +10,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     sync::Arc,
-    thread,
 };
 
 use holdfast_model::{GroupId, NodeId};
@@ -23,6 +22,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::{
     codec::{self, PositionV1, snapshot_meta},
+    host::Host,
     log::{LogIdentity, store::GroupLog},
     machine::{Applied, StateMachine},
     snapshot::{SnapshotDirectory, SnapshotFile, SnapshotSource},
@@ -106,6 +106,7 @@ impl Applier {
         log: GroupLog,
         snapshots: SnapshotDirectory,
         limits: CheckpointLimits,
+        host: &Host,
     ) -> io::Result<Self> {
         let (applied, membership) =
             position.map(|position| (position.applied, position.membership)).unwrap_or_default();
@@ -120,7 +121,7 @@ impl Applier {
             checkpoint_due: Notify::new(),
             snapshots,
         });
-        let worker = Worker {
+        let mut worker = Worker {
             machine,
             shared: Arc::clone(&shared),
             log,
@@ -132,7 +133,7 @@ impl Applier {
             failed: None,
         };
         let (jobs, inbox) = mpsc::unbounded_channel();
-        thread::Builder::new().name(format!("apply-{group}")).spawn(move || worker.run(inbox))?;
+        host.serve(format!("apply-{group}"), inbox, move |job| worker.serve(job))?;
         Ok(Self { jobs, shared })
     }
 
@@ -227,24 +228,24 @@ impl Position {
 }
 
 impl Worker {
-    fn run(mut self, mut jobs: mpsc::UnboundedReceiver<Job>) {
-        while let Some(job) = jobs.blocking_recv() {
-            // Whoever asked may have stopped waiting; the work is done all the same.
-            match job {
-                Job::Apply(entries, answer) => drop(answer.send(self.guard(|worker| worker.apply(&entries)))),
-                Job::Checkpoint(answer) => drop(answer.send(self.guard(Self::checkpoint))),
-                // A snapshot that cannot be written (a full disk, say) leaves the machine as it was.
-                Job::Snapshot(file, answer) => drop(answer.send(self.snapshot(file))),
-                Job::Install(meta, file, answer) => {
-                    drop(answer.send(self.guard(|worker| worker.install(&meta, &file))));
-                }
-                Job::Stop(answer) => {
-                    let result = self.guard(|worker| worker.checkpoint().map(|_| ()));
-                    drop(answer.send(result));
-                    return;
-                }
+    /// Does one job. False after the last.
+    fn serve(&mut self, job: Job) -> bool {
+        // Whoever asked may have stopped waiting; the work is done all the same.
+        match job {
+            Job::Apply(entries, answer) => drop(answer.send(self.guard(|worker| worker.apply(&entries)))),
+            Job::Checkpoint(answer) => drop(answer.send(self.guard(Self::checkpoint))),
+            // A snapshot that cannot be written (a full disk, say) leaves the machine as it was.
+            Job::Snapshot(file, answer) => drop(answer.send(self.snapshot(file))),
+            Job::Install(meta, file, answer) => {
+                drop(answer.send(self.guard(|worker| worker.install(&meta, &file))));
+            }
+            Job::Stop(answer) => {
+                let result = self.guard(|worker| worker.checkpoint().map(|_| ()));
+                drop(answer.send(result));
+                return false;
             }
         }
+        true
     }
 
     /// Refuses after the first error.

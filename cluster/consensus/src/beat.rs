@@ -26,6 +26,7 @@ use crate::{
     consensus::Consensus,
     elect::is_quorum,
     group::GroupHandle,
+    host::spawn,
     options::Timing,
     types::Vote,
     wire::{AnswerV1, CallV1, RequestV1, ResponseV1},
@@ -86,7 +87,7 @@ pub(crate) async fn run(consensus: Weak<Consensus>, timing: Timing) {
         pulse.next().await;
         let Some(consensus) = consensus.upgrade() else { return };
         for (peer, led) in led_by_peer(&consensus.handles()) {
-            tokio::spawn(beat(Arc::clone(&consensus), peer, led, timing.append_timeout));
+            spawn(beat(Arc::clone(&consensus), peer, led, timing.append_timeout));
         }
     }
 }

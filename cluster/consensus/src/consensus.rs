@@ -1,7 +1,7 @@
 //! One node's part in all its groups.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     fmt, io,
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -20,6 +20,7 @@ use crate::{
     elect::{self, Heard},
     group::{Change, Group, GroupHandle, MembershipError},
     handover::Until,
+    host::spawn,
     log::{
         Log, LogError, LogIdentity, LogPoisoned,
         disk::{Directory, Disk},
@@ -114,7 +115,7 @@ pub struct Consensus {
     log: Log,
     snapshots: SnapshotDirectory,
     proposals: Arc<ProposalCounters>,
-    groups: RwLock<HashMap<GroupId, GroupHandle>>,
+    groups: RwLock<BTreeMap<GroupId, GroupHandle>>,
     pulse: Pulse,
     /// Serializes starting and stopping.
     starting: Mutex<()>,
@@ -148,8 +149,9 @@ impl Consensus {
     ) -> Result<Arc<Self>, ConsensusError> {
         let config = options.raft_config().map_err(ConsensusError::Timing)?;
         let (dir, node, limits) = (options.dir.join("snapshots"), options.node, options.log);
-        let opened = tokio::task::spawn_blocking(move || {
-            let log = Log::open(disk, node, limits)?;
+        let host = options.host.clone();
+        let opened = options.host.blocking(move || {
+            let log = Log::open(disk, node, limits, &host)?;
             let snapshots = SnapshotDirectory::open(dir).map_err(ConsensusError::Snapshots)?;
             Ok::<_, ConsensusError>((log, snapshots))
         });
@@ -166,7 +168,7 @@ impl Consensus {
             pulse: Pulse::starting_now(timing.heartbeat / 2),
             starting: Mutex::default(),
         });
-        tokio::spawn(beat::run(Arc::downgrade(&consensus), timing));
+        spawn(beat::run(Arc::downgrade(&consensus), timing));
         Ok(consensus)
     }
 
@@ -219,9 +221,9 @@ impl Consensus {
         {
             return Err(ConsensusError::LogLost { group, expected, found: self.log.identity() });
         }
-        let snapshots = self.snapshots.clone();
+        let (snapshots, host) = (self.snapshots.clone(), &self.options.host);
         let applier =
-            Applier::start(group, machine, position, log.clone(), snapshots, self.options.checkpoint)
+            Applier::start(group, machine, position, log.clone(), snapshots, self.options.checkpoint, host)
                 .map_err(machine_error)?;
         let applied = *applier.applied().borrow();
         if let Some(purged) = log.inspect(|index| index.purged).filter(|purged| applied < Some(purged.index))
@@ -235,17 +237,18 @@ impl Consensus {
             let last = index.last_log_id().map(|id| id.index);
             Some(Resumed { term: own.leader_id.term, last })
         });
-        let links = Links::new(group, Arc::clone(&self.options.transport), log.clone());
+        let links = Links::new(group, Arc::clone(&self.options.transport), host.clone(), log.clone());
         let raft =
             Raft::new(self.options.node.get(), Arc::clone(&self.config), links, log.clone(), applier.clone())
                 .await
                 .map_err(|error| ConsensusError::Raft { group, reason: error.to_string() })?;
         let transport = Arc::clone(&self.options.transport);
         let second_copy = self.options.second_copy.clone();
-        let context = Context::new(group, self.options.node, raft, transport, second_copy, self.pulse);
+        let (own, pulse) = (self.options.node, self.pulse);
+        let context = Context::new(group, own, raft, transport, second_copy, host.clone(), pulse);
         let proposer = Proposer::start(context.clone(), self.options.batch, Arc::clone(&self.proposals));
         let reader = Reader::start(context.clone(), applier.applied(), resumed);
-        let maintenance = tokio::spawn(maintain(
+        let maintenance = spawn(maintain(
             context.clone(),
             log.clone(),
             applier.clone(),
@@ -255,8 +258,7 @@ impl Consensus {
         let heard = Heard::now();
         let (campaign, aside) = (Until::default(), Until::default());
         let (timing, standing) = (self.options.timing, (campaign.clone(), aside.clone()));
-        let elections =
-            tokio::spawn(elect::run(context.clone(), log.clone(), heard.clone(), standing, timing));
+        let elections = spawn(elect::run(context.clone(), log.clone(), heard.clone(), standing, timing));
         let started = Group {
             context,
             log,
@@ -458,7 +460,7 @@ impl Consensus {
     /// [`LogPoisoned`] when the log had failed.
     pub async fn shutdown(&self) -> Result<(), LogPoisoned> {
         let _starting = self.starting.lock().await;
-        let groups: Vec<GroupHandle> = self.groups.write().drain().map(|(_, group)| group).collect();
+        let groups: Vec<GroupHandle> = std::mem::take(&mut *self.groups.write()).into_values().collect();
         futures::future::join_all(groups.iter().map(|group| group.stop())).await;
         self.log.close().await
     }
@@ -471,6 +473,12 @@ impl Consensus {
     /// How messages reach other nodes.
     pub(crate) fn transport(&self) -> &dyn Transport {
         self.options.transport.as_ref()
+    }
+
+    /// What the log holds of `group`.
+    #[cfg(test)]
+    pub(crate) fn part_of_log(&self, group: GroupId) -> Result<crate::log::store::GroupLog, LogError> {
+        self.log.group(group)
     }
 
     fn group(&self, group: GroupId) -> Option<GroupHandle> {

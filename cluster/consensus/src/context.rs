@@ -12,6 +12,7 @@ use tokio::{
 use crate::{
     beat::{Answered, Pulse},
     handover::Until,
+    host::Host,
     network::{self, CallError},
     options::SecondCopy,
     transport::Transport,
@@ -37,6 +38,7 @@ pub(crate) struct Context {
     pub(crate) raft: Raft,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) second_copy: Option<Arc<dyn SecondCopy>>,
+    pub(crate) host: Host,
     /// This node leads and keeps silent, so that another node can take over.
     pub(crate) silent: Until,
     /// Who answered this leader's heartbeats.
@@ -53,6 +55,7 @@ impl Context {
         raft: Raft,
         transport: Arc<dyn Transport>,
         second_copy: Option<Arc<dyn SecondCopy>>,
+        host: Host,
         pulse: Pulse,
     ) -> Self {
         let metrics = raft.server_metrics();
@@ -62,6 +65,7 @@ impl Context {
             raft,
             transport,
             second_copy,
+            host,
             silent: Until::default(),
             answered: Answered::default(),
             pulse,

@@ -24,6 +24,7 @@ use crate::{
     codec::VoteV1,
     context::Context,
     handover::Until,
+    host::Host,
     log::store::GroupLog,
     options::Timing,
     types::LogId,
@@ -77,7 +78,7 @@ pub(crate) async fn run(
         if heard.ago() < timing.lease {
             failed_attempts = 0;
         }
-        let turn = turn(&voters, me, context.group.get(), timing.spread);
+        let turn = turn(&context.host, &voters, me, context.group.get(), timing.spread);
         let patience = if campaign.holds() { timing.lease } else { timing.lease + turn };
         // Not at the next pulse: nodes whose pulses coincide would stand together.
         tokio::time::sleep(due_soon(state, patience.saturating_sub(heard.ago()), timing)).await;
@@ -170,7 +171,7 @@ pub(crate) fn would_vote(
 /// How long after the lease it is this node's turn to stand: by its rank among the voters, which differs between
 /// groups, so that one node does not become the leader of all; and by a little chance, for nodes that disagree about
 /// who votes.
-fn turn(voters: &[BTreeSet<u64>], me: u64, group: u32, spread: Duration) -> Duration {
+fn turn(host: &Host, voters: &[BTreeSet<u64>], me: u64, group: u32, spread: Duration) -> Duration {
     let all: BTreeSet<u64> = voters.iter().flatten().copied().collect();
     let (Some(place), Ok(count)) = (all.iter().position(|node| *node == me), u32::try_from(all.len())) else {
         return spread;
@@ -178,7 +179,7 @@ fn turn(voters: &[BTreeSet<u64>], me: u64, group: u32, spread: Duration) -> Dura
     let place = u32::try_from(place).unwrap_or(0);
     let rank = (place + count - group % count) % count;
     let step = spread / count;
-    step * rank + jitter(step / 4)
+    step * rank + jitter(host, step / 4)
 }
 
 /// Between an election without an outcome and the next: doubles from `first`.
@@ -193,10 +194,10 @@ fn due_soon(state: ServerState, left: Duration, timing: Timing) -> Duration {
 }
 
 /// A random part of `spread`, so that nodes do not stand for election at the same moment.
-fn jitter(spread: Duration) -> Duration {
+fn jitter(host: &Host, spread: Duration) -> Duration {
     let mut bytes = [0; 4];
     // Without randomness the nodes only collide more often.
-    let _ = getrandom::fill(&mut bytes);
+    let _ = host.fill(&mut bytes);
     spread.mul_f64(f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX))
 }
 
@@ -219,8 +220,10 @@ mod tests {
         let (voters, spread) = ([BTreeSet::from([3, 7, 8])], Duration::from_millis(600));
         let mut first = BTreeSet::new();
         for group in 0..3 {
-            let mut turns: Vec<_> =
-                [3, 7, 8].iter().map(|node| (turn(&voters, *node, group, spread), *node)).collect();
+            let mut turns: Vec<_> = [3, 7, 8]
+                .iter()
+                .map(|node| (turn(&Host::Machine, &voters, *node, group, spread), *node))
+                .collect();
             turns.sort_unstable();
             assert!(turns.windows(2).all(|pair| pair[1].0 - pair[0].0 >= spread / 5), "{turns:?}");
             assert!(turns[2].0 < spread, "{turns:?}");

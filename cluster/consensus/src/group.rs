@@ -14,7 +14,6 @@ use openraft::{
 };
 use tokio::{
     sync::Mutex,
-    task::JoinHandle,
     time::{Instant, timeout_at},
 };
 
@@ -23,6 +22,7 @@ use crate::{
     context::{Context, Leader, millis_left},
     elect::{Heard, would_vote},
     handover::Until,
+    host::Task,
     incoming::Incoming,
     log::store::GroupLog,
     network::CallError,
@@ -128,7 +128,7 @@ pub(crate) struct Group {
     /// Another node was chosen to lead; this one does not stand for election.
     pub(crate) aside: Until,
     pub(crate) lease: Duration,
-    pub(crate) tasks: Vec<JoinHandle<()>>,
+    pub(crate) tasks: Vec<Task<()>>,
 }
 
 impl Group {

@@ -78,12 +78,11 @@ impl Group {
             // A piece that was lost, doubled, or belongs to a transfer given up: the sender starts over.
             _ => return Ok(AnswerV1::SnapshotRestart),
         };
-        let (back, stored) = tokio::task::spawn_blocking(move || {
+        let adding = self.context.host.blocking(move || {
             let stored = incoming.add(&data);
             (incoming, stored)
-        })
-        .await
-        .map_err(|error| FailureV1::Other(error.to_string()))?;
+        });
+        let (back, stored) = adding.await.map_err(|error| FailureV1::Other(error.to_string()))?;
         incoming = back;
         stored.map_err(failed)?;
         let Some(end) = end else {

@@ -11,6 +11,7 @@
 //! | `elect`, `handover`, `maintain` | heartbeats and elections, moving leaders, checkpoints and purges |
 //! | `group` | one group: what peers ask, membership |
 //! | `network`, `incoming`, `snapshot` | messages out, snapshots in and out |
+//! | `host` | threads and randomness, which a simulation replaces |
 //! | `codec`, `wire`, `log::record` | every byte on disk and wire |
 
 mod apply;
@@ -23,6 +24,7 @@ mod crash_tests;
 mod elect;
 mod group;
 mod handover;
+mod host;
 mod incoming;
 mod log;
 pub mod machine;
@@ -33,6 +35,8 @@ mod network;
 pub mod options;
 mod propose;
 mod read;
+#[cfg(test)]
+mod simulation;
 mod snapshot;
 mod status;
 pub mod transport;

@@ -30,6 +30,7 @@ pub(crate) async fn maintain(
     let mut held = None;
     loop {
         let due = tokio::select! {
+            biased;
             () = applier.checkpoint_due() => true,
             changed = holding.changed() => if changed.is_ok() { false } else { return },
             // A purge may have been put off, by a follower that was just being sent those entries.

@@ -23,6 +23,7 @@ use parking_lot::Mutex;
 
 use crate::{
     codec::{self, EntryV1},
+    host::Host,
     log::{index::GroupIndex, store::GroupLog},
     snapshot::SnapshotFile,
     transport::{Transport, TransportError},
@@ -80,6 +81,7 @@ pub(crate) struct Links {
     group: GroupId,
     transport: Arc<dyn Transport>,
     peers: Peers,
+    host: Host,
     log: GroupLog,
 }
 
@@ -87,8 +89,8 @@ pub(crate) struct Links {
 type Peers = Arc<Mutex<HashMap<NodeId, u64>>>;
 
 impl Links {
-    pub(crate) fn new(group: GroupId, transport: Arc<dyn Transport>, log: GroupLog) -> Self {
-        Self { group, transport, peers: Peers::default(), log }
+    pub(crate) fn new(group: GroupId, transport: Arc<dyn Transport>, host: Host, log: GroupLog) -> Self {
+        Self { group, transport, peers: Peers::default(), host, log }
     }
 }
 
@@ -98,6 +100,7 @@ pub(crate) struct Link {
     target: NodeId,
     transport: Arc<dyn Transport>,
     peers: Peers,
+    host: Host,
     log: GroupLog,
     reported: bool,
 }
@@ -111,6 +114,7 @@ impl RaftNetworkFactory<TypeConfig> for Links {
             target: NodeId::new(target),
             transport: Arc::clone(&self.transport),
             peers: Arc::clone(&self.peers),
+            host: self.host.clone(),
             log: self.log.clone(),
             reported: false,
         }
@@ -156,17 +160,18 @@ impl Link {
     ) -> Result<Vote, SendError> {
         let mut reader = PieceReader::open(file)?;
         let mut transfer = [0; 8];
-        getrandom::fill(&mut transfer).map_err(|error| io::Error::other(error.to_string()))?;
+        self.host.fill(&mut transfer)?;
         let transfer = u64::from_le_bytes(transfer);
         loop {
             let offset = reader.offset;
             let path = file.path().to_owned();
-            let (back, piece) = tokio::task::spawn_blocking(move || {
+            let reading = self.host.blocking(move || {
                 let piece = reader.next();
                 (reader, piece)
-            })
-            .await
-            .map_err(|error| io::Error::other(format!("reading {}: {error}", path.display())))?;
+            });
+            let (back, piece) = reading
+                .await
+                .map_err(|error| io::Error::other(format!("reading {}: {error}", path.display())))?;
             reader = back;
             let data = piece?;
             let end = reader.at_end.then(|| SnapshotEndV1 {

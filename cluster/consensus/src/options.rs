@@ -4,8 +4,8 @@ use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use holdfast_model::{GroupId, NodeId};
 
-use crate::transport::Transport;
 pub use crate::{apply::CheckpointLimits, log::LogLimits};
+use crate::{host::Host, transport::Transport};
 
 /// Largest single command in bytes. With the framing around it, it must fit a message and a record.
 pub const COMMAND_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -99,6 +99,8 @@ pub struct ConsensusOptions {
     pub log: LogLimits,
     /// What an answer waits for beside its commit; nothing when absent.
     pub second_copy: Option<Arc<dyn SecondCopy>>,
+    /// Threads and randomness.
+    pub(crate) host: Host,
 }
 
 /// A copy of what is applied, kept elsewhere than log and machine. No answer is given before the copy of
@@ -123,6 +125,7 @@ impl ConsensusOptions {
             checkpoint: CheckpointLimits::default(),
             log: LogLimits::default(),
             second_copy: None,
+            host: Host::default(),
         }
     }
 

@@ -28,6 +28,7 @@ use tokio::{
 
 use crate::{
     context::{Context, Leader, millis_left},
+    host::spawn,
     network::CallError,
     options::{BatchLimits, COMMAND_BYTES_MAX},
     transport::TransportError,
@@ -127,7 +128,7 @@ impl Proposer {
         let (queue, inbox) = mpsc::channel(limits.commands_queued);
         let slots = Arc::new(Semaphore::new(limits.commands_queued));
         let proposer = Self { group: context.group, queue, slots, queued: Arc::default(), limits };
-        tokio::spawn(gather(context, inbox, limits, counters));
+        spawn(gather(context, inbox, limits, counters));
         proposer
     }
 
@@ -238,7 +239,7 @@ async fn gather(
             batch.push(next);
         }
         let (context, counters) = (context.clone(), Arc::clone(&counters));
-        tokio::spawn(async move {
+        spawn(async move {
             deliver(&context, batch, &counters).await;
             drop(slot);
         });
@@ -302,7 +303,7 @@ async fn propose_here(
                 return Vec::new();
             };
             // On the side: meanwhile the next batch is on its way through the log.
-            tokio::spawn(async move {
+            spawn(async move {
                 match timeout_at(deadline, copy.holds(group, written.log_id.index)).await {
                     Ok(()) => answer_all(batch, |at| Ok(answers[at].clone())),
                     Err(_) => {

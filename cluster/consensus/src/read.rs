@@ -18,6 +18,7 @@ use tokio::{
 
 use crate::{
     context::{Context, Leader, millis_left},
+    host::spawn,
     wire::{AnswerV1, CallV1},
 };
 
@@ -94,7 +95,7 @@ impl Reader {
     ) -> Self {
         let (asks, inbox) = mpsc::channel(READERS_MAX);
         let reader = Self { group: context.group, asks, applied };
-        tokio::spawn(rounds(context, inbox, resumed));
+        spawn(rounds(context, inbox, resumed));
         reader
     }
 

@@ -24,7 +24,9 @@ pub enum TransportError {
 
 /// Sends one encoded consensus request to a peer and returns its encoded answer.
 ///
-/// Messages are up to [`crate::MESSAGE_BYTES_MAX`] long. They may be lost, doubled and reordered.
+/// Messages are up to [`crate::MESSAGE_BYTES_MAX`] long. They may be lost, late and reordered. A transport does
+/// not send one again by itself: it may carry commands, which would be applied twice. Raft's own are
+/// harmless when doubled.
 #[async_trait::async_trait]
 pub trait Transport: Send + Sync + 'static {
     /// # Errors

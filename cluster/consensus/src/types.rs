@@ -12,7 +12,7 @@ use bytes::Bytes;
 use openraft::EmptyNode;
 use serde::{Deserialize, Serialize};
 
-use crate::snapshot::SnapshotSource;
+use crate::{host::Runtime, snapshot::SnapshotSource};
 
 openraft::declare_raft_types!(
     /// The instantiation of openraft that every group uses.
@@ -22,6 +22,7 @@ openraft::declare_raft_types!(
         NodeId = u64,
         Node = EmptyNode,
         SnapshotData = SnapshotSource,
+        AsyncRuntime = Runtime,
 );
 
 pub(crate) type LogId = openraft::LogId<u64>;

@@ -9,6 +9,7 @@ use openraft::testing::{StoreBuilder, Suite};
 use super::{Log, LogLimits, liar::LiarDisk, store::GroupLog};
 use crate::{
     apply::{Applier, CheckpointLimits},
+    host::Host,
     machine::{Applied, StateMachine},
     snapshot::SnapshotDirectory,
     types::{StorageError, TypeConfig},
@@ -54,14 +55,22 @@ impl StoreBuilder<TypeConfig, GroupLog, Applier, (tempfile::TempDir, Log)> for B
             Box::new(LiarDisk::default()),
             NodeId::new(0),
             LogLimits { segment_bytes: 65_536, segments_max: 4 },
+            &Host::default(),
         )
         .unwrap();
         let part = log.group(group).unwrap();
         let snapshots = SnapshotDirectory::open(dir.path().to_owned()).unwrap();
         let machine = Box::new(NullMachine::default());
-        let applier =
-            Applier::start(group, machine, None, part.clone(), snapshots, CheckpointLimits::default())
-                .unwrap();
+        let applier = Applier::start(
+            group,
+            machine,
+            None,
+            part.clone(),
+            snapshots,
+            CheckpointLimits::default(),
+            &Host::default(),
+        )
+        .unwrap();
         Ok(((dir, log), part, applier))
     }
 }

@@ -40,6 +40,34 @@ struct Faults {
     fail_create: AtomicBool,
     lie: AtomicBool,
     writes: AtomicU64,
+    cut: Mutex<Cut>,
+}
+
+/// A power cut that is to come in the middle of what the log does.
+#[derive(Default)]
+enum Cut {
+    #[default]
+    None,
+    /// After so many more moments, of which each operation has two: before it and after it.
+    In(u64, Box<dyn FnOnce() + Send>),
+    /// Nothing is done any more.
+    Off,
+}
+
+impl Faults {
+    /// One moment passes. An error when the power is off.
+    fn moment_passes(&self) -> io::Result<()> {
+        let mut cut = self.cut.lock();
+        *cut = match std::mem::take(&mut *cut) {
+            Cut::In(0, tell) => {
+                tell();
+                Cut::Off
+            }
+            Cut::In(left, tell) => Cut::In(left - 1, tell),
+            other => other,
+        };
+        if matches!(*cut, Cut::Off) { Err(io::Error::other("the power is off")) } else { Ok(()) }
+    }
 }
 
 pub(crate) struct LiarSegment {
@@ -113,6 +141,12 @@ impl LiarDisk {
         self.faults.fail_create.store(true, Ordering::SeqCst);
     }
 
+    /// Cuts the power after `moments` more moments, and calls `tell` then. What follows is not done and
+    /// fails; what was is for [`LiarDisk::after_power_cut`].
+    pub(crate) fn cut_power_in(&self, moments: u64, tell: impl FnOnce() + Send + 'static) {
+        *self.faults.cut.lock() = Cut::In(moments, Box::new(tell));
+    }
+
     /// From now on flushes are acknowledged and do nothing.
     pub(crate) fn lie(&self) {
         self.faults.lie.store(true, Ordering::SeqCst);
@@ -138,12 +172,16 @@ impl Disk for LiarDisk {
         if self.faults.fail_create.swap(false, Ordering::SeqCst) {
             return Err(io::Error::from(io::ErrorKind::StorageFull));
         }
+        self.faults.moment_passes()?;
         let mut content = vec![0; usize::try_from(size).map_err(io::Error::other)?];
         content[..header.len()].copy_from_slice(header);
-        Ok(self.put(number, content))
+        let segment = self.put(number, content);
+        self.faults.moment_passes()?;
+        Ok(segment)
     }
 
     fn cut(&self, number: u64, length: u64) -> io::Result<()> {
+        self.faults.moment_passes()?;
         let segment = self.segments.lock().get(&number).cloned().ok_or(io::ErrorKind::NotFound)?;
         let mut content = segment.content.lock();
         let length = usize::try_from(length).map_err(io::Error::other)?;
@@ -154,7 +192,9 @@ impl Disk for LiarDisk {
 
     fn remove(&self, number: u64) -> io::Result<()> {
         let _moment = self.faults.moment.read();
-        self.segments.lock().remove(&number).map(|_| ()).ok_or_else(|| io::ErrorKind::NotFound.into())
+        self.faults.moment_passes()?;
+        self.segments.lock().remove(&number).ok_or(io::ErrorKind::NotFound)?;
+        self.faults.moment_passes()
     }
 }
 
@@ -177,13 +217,15 @@ impl Segment for LiarSegment {
         if self.faults.fail_write.swap(false, Ordering::SeqCst) {
             return Err(io::Error::other("injected write error"));
         }
+        self.faults.moment_passes()?;
         let start = usize::try_from(offset).map_err(io::Error::other)?;
         self.content.lock().visible[start..start + bytes.len()].copy_from_slice(bytes);
-        Ok(())
+        self.faults.moment_passes()
     }
 
     fn flush(&self) -> io::Result<()> {
         let _moment = self.faults.moment.read();
+        self.faults.moment_passes()?;
         let mut content = self.content.lock();
         if self.faults.fail_flush.swap(false, Ordering::SeqCst) {
             content.visible = content.durable.clone();
@@ -192,6 +234,7 @@ impl Segment for LiarSegment {
         if !self.faults.lie.load(Ordering::SeqCst) {
             content.durable = content.visible.clone();
         }
-        Ok(())
+        drop(content);
+        self.faults.moment_passes()
     }
 }

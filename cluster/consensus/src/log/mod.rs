@@ -13,6 +13,8 @@ pub(crate) mod writer;
 #[cfg(test)]
 mod conformance;
 #[cfg(test)]
+mod cuts;
+#[cfg(test)]
 pub(crate) mod liar;
 #[cfg(test)]
 mod tests;
@@ -23,7 +25,6 @@ use std::{
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
-        mpsc,
     },
     thread,
 };
@@ -32,12 +33,13 @@ use holdfast_model::{GroupId, NodeId};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{oneshot, watch};
 
+use crate::host::Host;
 pub use record::LogIdentity;
 use {
     disk::{Disk, Segment},
     index::GroupIndex,
     recovery::Damage,
-    writer::{Request, Writer},
+    writer::{Request, Requests, Writer},
 };
 
 /// Why the log of a node cannot be used.
@@ -149,6 +151,7 @@ pub(crate) struct Shared {
     holding: watch::Sender<BTreeMap<GroupId, u64>>,
     counters: Counters,
     identity: LogIdentity,
+    host: Host,
 }
 
 impl Shared {
@@ -185,7 +188,7 @@ impl Default for LogLimits {
 /// The log of this node.
 pub(crate) struct Log {
     shared: Arc<Shared>,
-    requests: mpsc::Sender<Request>,
+    requests: Requests,
     thread: Mutex<Option<thread::JoinHandle<()>>>,
     fresh: bool,
 }
@@ -195,7 +198,12 @@ impl Log {
     ///
     /// # Errors
     /// [`LogError`], except damage of single groups: see [`Log::group`].
-    pub(crate) fn open(disk: Box<dyn Disk>, node: NodeId, limits: LogLimits) -> Result<Self, LogError> {
+    pub(crate) fn open(
+        disk: Box<dyn Disk>,
+        node: NodeId,
+        limits: LogLimits,
+        host: &Host,
+    ) -> Result<Self, LogError> {
         let recovered = recovery::recover(disk.as_ref(), node)?;
         if recovered.torn_bytes > 0 {
             tracing::info!(
@@ -206,10 +214,10 @@ impl Log {
         let fresh = recovered.identity.is_none();
         let identity = match recovered.identity {
             Some(identity) => identity,
-            None => new_identity()?,
+            None => new_identity(host)?,
         };
         let (mut cells, mut heads, mut runs, mut damage) =
-            (HashMap::new(), HashMap::new(), HashMap::new(), HashMap::new());
+            (HashMap::new(), BTreeMap::new(), BTreeMap::new(), HashMap::new());
         for (id, group) in recovered.groups {
             if let Some(found) = group.damage {
                 tracing::error!(group = %id, ?found, "the Raft log of a group is damaged");
@@ -227,6 +235,7 @@ impl Log {
             holding: watch::Sender::new(BTreeMap::new()),
             counters: Counters::default(),
             identity,
+            host: host.clone(),
         });
         let mut writer = Writer::new(
             disk,
@@ -239,12 +248,9 @@ impl Log {
             runs,
         );
         writer.start().map_err(|source| LogError::Io { doing: "starting a log segment", source })?;
-        let (requests, inbox) = mpsc::channel();
-        let thread = thread::Builder::new()
-            .name("raft-log".to_owned())
-            .spawn(move || writer.run(&inbox))
-            .map_err(|source| LogError::Io { doing: "starting the log thread", source })?;
-        Ok(Self { shared, requests, thread: Mutex::new(Some(thread)), fresh })
+        let (requests, thread) =
+            writer.serve(host).map_err(|source| LogError::Io { doing: "starting the log thread", source })?;
+        Ok(Self { shared, requests, thread: Mutex::new(thread), fresh })
     }
 
     /// True when there was no log and this call's [`Log::open`] created one.
@@ -310,11 +316,8 @@ impl Log {
     }
 }
 
-fn new_identity() -> Result<LogIdentity, LogError> {
+fn new_identity(host: &Host) -> Result<LogIdentity, LogError> {
     let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|error| LogError::Io {
-        doing: "choosing the log's identity",
-        source: io::Error::other(error.to_string()),
-    })?;
+    host.fill(&mut bytes).map_err(|source| LogError::Io { doing: "choosing the log's identity", source })?;
     Ok(LogIdentity(bytes))
 }

@@ -9,7 +9,7 @@
 //! like a torn tail. Single-node logs cannot tell the two apart; replicas can.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     io,
     sync::Arc,
 };
@@ -109,7 +109,7 @@ pub(crate) struct RecoveredGroup {
 /// A whole log as read back.
 pub(crate) struct Recovered {
     pub(crate) identity: Option<LogIdentity>,
-    pub(crate) groups: HashMap<GroupId, RecoveredGroup>,
+    pub(crate) groups: BTreeMap<GroupId, RecoveredGroup>,
     pub(crate) segments: BTreeMap<u64, Arc<dyn Segment>>,
     pub(crate) next_segment: u64,
     pub(crate) next_batch: u64,
@@ -123,7 +123,7 @@ pub(crate) fn recover(disk: &dyn Disk, node: NodeId) -> Result<Recovered, LogErr
     let numbers = disk.segments().map_err(failed("listing log segments"))?;
     let mut log = Recovered {
         identity: None,
-        groups: HashMap::new(),
+        groups: BTreeMap::new(),
         segments: BTreeMap::new(),
         next_segment: 1,
         next_batch: 1,

@@ -3,12 +3,7 @@
 //! A purge is visible at once but written only when the machine's durable state covers it: while a
 //! snapshot is being installed openraft purges first, and a crash in between must not leave a hole.
 
-use std::{
-    fmt::Debug,
-    io,
-    ops::RangeBounds,
-    sync::{Arc, mpsc},
-};
+use std::{fmt::Debug, io, ops::RangeBounds, sync::Arc};
 
 use holdfast_model::GroupId;
 use openraft::{
@@ -23,7 +18,7 @@ use super::{
     index::{Found, GroupIndex, Stored},
     record::{Kind, RECORD_HEADER_SIZE, Record, RecordHeader, record_size},
     recovery::Damage,
-    writer::{Done, Request, Write},
+    writer::{Done, Request, Requests, Write},
 };
 use crate::{
     codec::{self, EntryV1, LogIdV1, VoteV1},
@@ -38,7 +33,7 @@ pub(crate) const APPEND_BYTES_MAX: u64 = 1024 * 1024;
 pub(crate) struct GroupLog {
     group: GroupId,
     shared: Arc<Shared>,
-    requests: mpsc::Sender<Request>,
+    requests: Requests,
     index: Arc<Mutex<GroupIndex>>,
 }
 
@@ -46,7 +41,7 @@ impl GroupLog {
     pub(super) fn new(
         group: GroupId,
         shared: Arc<Shared>,
-        requests: mpsc::Sender<Request>,
+        requests: Requests,
         index: Arc<Mutex<GroupIndex>>,
     ) -> Self {
         Self { group, shared, requests, index }
@@ -103,9 +98,8 @@ impl GroupLog {
             return found.into_iter().map(|found| self.resolve(found)).collect();
         }
         let log = self.clone();
-        tokio::task::spawn_blocking(move || found.into_iter().map(|found| log.resolve(found)).collect())
-            .await
-            .map_err(io::Error::other)?
+        let resolving = move || found.into_iter().map(|found| log.resolve(found)).collect();
+        self.shared.host.blocking(resolving).await.map_err(io::Error::other)?
     }
 
     fn resolve(&self, found: Found) -> io::Result<Entry> {

@@ -10,38 +10,41 @@ use openraft::{
 };
 
 use super::{Log, LogError, LogLimits, liar::LiarDisk, record::SEGMENT_HEADER_SIZE, store::GroupLog};
-use crate::types::{Batch, Entry, EntryPayload, LogId, Vote};
+use crate::{
+    host::Host,
+    types::{Batch, Entry, EntryPayload, LogId, Vote},
+};
 
 const NODE: NodeId = NodeId::new(7);
-const A: GroupId = GroupId::new(1);
-const B: GroupId = GroupId::new(2);
+pub(super) const A: GroupId = GroupId::new(1);
+pub(super) const B: GroupId = GroupId::new(2);
 
 fn limits(segment_bytes: u64) -> LogLimits {
     LogLimits { segment_bytes, segments_max: 4 }
 }
 
-fn open(disk: &LiarDisk) -> Result<Log, LogError> {
-    Log::open(Box::new(disk.clone()), NODE, limits(4096))
+pub(super) fn open(disk: &LiarDisk) -> Result<Log, LogError> {
+    Log::open(Box::new(disk.clone()), NODE, limits(4096), &Host::default())
 }
 
 fn id(term: u64, index: u64) -> LogId {
     LogId::new(CommittedLeaderId::new(term, 1), index)
 }
 
-fn entry(term: u64, index: u64, command: &str) -> Entry {
+pub(super) fn entry(term: u64, index: u64, command: &str) -> Entry {
     let command = Bytes::copy_from_slice(command.as_bytes());
     Entry { log_id: id(term, index), payload: EntryPayload::Normal(Batch::new(vec![command].into())) }
 }
 
 /// Everything a group's log says.
 #[derive(Debug, Clone, Default, PartialEq)]
-struct Content {
-    vote: Option<Vote>,
-    purged: Option<LogId>,
-    entries: Vec<Entry>,
+pub(super) struct Content {
+    pub(super) vote: Option<Vote>,
+    pub(super) purged: Option<LogId>,
+    pub(super) entries: Vec<Entry>,
 }
 
-async fn content(mut log: GroupLog) -> Content {
+pub(super) async fn content(mut log: GroupLog) -> Content {
     Content {
         vote: log.read_vote().await.unwrap(),
         purged: log.get_log_state().await.unwrap().last_purged_log_id,
@@ -50,10 +53,10 @@ async fn content(mut log: GroupLog) -> Content {
 }
 
 /// A small generator with a seed that a failure prints.
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
+    pub(super) fn below(&mut self, limit: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -382,7 +385,7 @@ async fn what_is_sent_is_compared_with_the_log_as_it_is_now() {
 #[tokio::test]
 async fn entries_beyond_the_cache_are_read_back_and_verified() {
     let disk = LiarDisk::default();
-    let log = Log::open(Box::new(disk.clone()), NODE, limits(1 << 20)).unwrap();
+    let log = Log::open(Box::new(disk.clone()), NODE, limits(1 << 20), &Host::default()).unwrap();
     let mut a = log.group(A).unwrap();
     let entries: Vec<Entry> = (0..40).map(|at| entry(1, at, &"x".repeat(1 << 20))).collect();
     for fresh in &entries {
@@ -418,7 +421,7 @@ async fn a_forgotten_group_starts_from_nothing_even_when_it_was_damaged() {
 #[tokio::test]
 async fn the_log_of_another_node_or_with_a_segment_missing_is_refused() {
     let (disk, _) = sample().await;
-    let other = Log::open(Box::new(disk.clone()), NodeId::new(8), limits(4096));
+    let other = Log::open(Box::new(disk.clone()), NodeId::new(8), limits(4096), &Host::default());
     assert!(matches!(other.err(), Some(LogError::OtherNode { found, .. }) if found == NODE));
     let log = open(&disk).unwrap();
     log.close().await.unwrap();

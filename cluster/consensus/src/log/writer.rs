@@ -1,4 +1,5 @@
-//! The one thread that writes the log: gathers what all groups wait for, one write, one flush, answers.
+//! The one writer of the log, on a thread of its own: gathers what all groups wait for, one write, one
+//! flush, answers.
 //!
 //! Invariants:
 //! - a batch is written only after the flush of the batch before it returned;
@@ -8,17 +9,18 @@
 //! - a segment is removed only when no group needs it, and what made it needless has been flushed.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     sync::{
         Arc,
-        mpsc::{Receiver, RecvTimeoutError},
+        mpsc::{self, Receiver, RecvTimeoutError},
     },
-    time::{Duration, Instant},
+    thread,
+    time::Duration,
 };
 
 use holdfast_model::{GroupId, NodeId};
 use openraft::storage::LogFlushed;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     LogPoisoned, Shared,
@@ -27,7 +29,10 @@ use super::{
     record::{Kind, LogIdentity, Record, SEGMENT_HEADER_SIZE, SegmentHeader, record_size},
     recovery::{Head, Runs},
 };
-use crate::types::{LogId, TypeConfig};
+use crate::{
+    host::Host,
+    types::{LogId, TypeConfig},
+};
 
 /// Records that nobody waits for are written after at most this long.
 pub(crate) const LAZY_DELAY: Duration = Duration::from_millis(200);
@@ -55,7 +60,7 @@ pub(crate) enum Done {
 /// What the thread is asked to do.
 pub(crate) enum Request {
     Write(Write),
-    /// Writes what is pending and ends the thread.
+    /// Writes what is pending and ends.
     Stop(oneshot::Sender<Result<(), LogPoisoned>>),
 }
 
@@ -66,7 +71,53 @@ struct Active {
     size: u64,
 }
 
-/// State of the thread.
+/// The way to the writer.
+#[derive(Clone)]
+pub(crate) enum Requests {
+    /// On its thread.
+    Thread(mpsc::Sender<Request>),
+    /// A task of a simulation.
+    #[cfg(test)]
+    Task(tokio::sync::mpsc::UnboundedSender<Request>),
+}
+
+impl Requests {
+    /// Passes `request` on; an error when the writer has ended.
+    pub(super) fn send(&self, request: Request) -> Result<(), Closed> {
+        match self {
+            Self::Thread(requests) => requests.send(request).map_err(|_| Closed),
+            #[cfg(test)]
+            Self::Task(requests) => requests.send(request).map_err(|_| Closed),
+        }
+    }
+}
+
+/// The writer has ended.
+pub(super) struct Closed;
+
+/// What the writer is to do next.
+pub(crate) enum Next {
+    /// Take the next request; with a time, no longer than until then.
+    Wait(Option<Instant>),
+    /// Take a request if there is one.
+    Look,
+    /// Finish the batch.
+    Commit,
+}
+
+/// How far the next batch is.
+#[derive(Clone, Copy)]
+enum Gathering {
+    Nothing,
+    /// Only what nobody waits for.
+    Lazy {
+        until: Instant,
+    },
+    /// Somebody waits.
+    Urgent,
+}
+
+/// State of the writer. It neither waits nor knows a thread: [`Writer::next`] says what is to be waited for.
 pub(crate) struct Writer {
     pub(crate) disk: Box<dyn Disk>,
     pub(crate) shared: Arc<Shared>,
@@ -76,11 +127,14 @@ pub(crate) struct Writer {
     pub(crate) segments_max: usize,
     pub(crate) next_segment: u64,
     pub(crate) next_batch: u64,
-    pub(crate) heads: HashMap<GroupId, Head>,
-    pub(crate) runs: HashMap<GroupId, Runs>,
+    pub(crate) heads: BTreeMap<GroupId, Head>,
+    pub(crate) runs: BTreeMap<GroupId, Runs>,
     active: Option<Active>,
     pending: Vec<Write>,
     pending_bytes: usize,
+    gathering: Gathering,
+    /// Who waits for the end.
+    stop: Option<oneshot::Sender<Result<(), LogPoisoned>>>,
     buffer: Vec<u8>,
 }
 
@@ -93,8 +147,8 @@ impl Writer {
         node: NodeId,
         (segment_bytes, segments_max): (u64, usize),
         (next_segment, next_batch): (u64, u64),
-        heads: HashMap<GroupId, Head>,
-        runs: HashMap<GroupId, Runs>,
+        heads: BTreeMap<GroupId, Head>,
+        runs: BTreeMap<GroupId, Runs>,
     ) -> Self {
         Self {
             disk,
@@ -110,6 +164,8 @@ impl Writer {
             active: None,
             pending: Vec::new(),
             pending_bytes: 0,
+            gathering: Gathering::Nothing,
+            stop: None,
             buffer: Vec::new(),
         }
     }
@@ -121,59 +177,84 @@ impl Writer {
         Ok(())
     }
 
+    /// Starts serving requests, on a thread where there are threads.
+    pub(super) fn serve(self, host: &Host) -> std::io::Result<(Requests, Option<thread::JoinHandle<()>>)> {
+        match host {
+            Host::Machine => {
+                let (requests, inbox) = mpsc::channel();
+                let thread = thread::Builder::new().name("raft-log".to_owned());
+                Ok((Requests::Thread(requests), Some(thread.spawn(move || self.run(&inbox))?)))
+            }
+            #[cfg(test)]
+            Host::Simulated(host) => Ok((Requests::Task(host.serve_log(self)), None)),
+        }
+    }
+
     /// Serves requests until told to stop.
-    pub(crate) fn run(mut self, requests: &Receiver<Request>) {
+    fn run(mut self, requests: &Receiver<Request>) {
         loop {
-            match self.gather(requests) {
-                Gathered::Batch => {
-                    let result = self.commit();
-                    self.answer(&result);
+            let request = match self.next() {
+                Next::Wait(None) => match requests.recv() {
+                    Ok(request) => Some(request),
+                    Err(_) => return,
+                },
+                Next::Wait(Some(until)) => {
+                    match requests.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                        Ok(request) => Some(request),
+                        Err(RecvTimeoutError::Timeout) => None,
+                        Err(RecvTimeoutError::Disconnected) => return,
+                    }
                 }
-                Gathered::Stop(done) => {
-                    let result = self.commit();
-                    self.answer(&result);
-                    // The caller may be gone; the log is closed either way.
-                    let _ = done.send(result);
-                    return;
-                }
-                Gathered::Closed => return,
+                Next::Look => requests.try_recv().ok(),
+                Next::Commit => None,
+            };
+            match request {
+                Some(request) => self.take(request),
+                None if self.finish_batch() => {}
+                None => return,
             }
         }
     }
 
-    /// Waits until there is a batch worth writing: something urgent, or something lazy for long enough.
-    fn gather(&mut self, requests: &Receiver<Request>) -> Gathered {
-        let mut deadline: Option<Instant> = None;
-        let mut urgent = false;
-        loop {
-            let request = if urgent {
-                if self.pending_bytes >= BATCH_BYTES_MAX {
-                    return Gathered::Batch;
-                }
-                match requests.try_recv() {
-                    Ok(request) => request,
-                    Err(_) => return Gathered::Batch,
-                }
-            } else if let Some(deadline) = deadline {
-                match requests.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                    Ok(request) => request,
-                    Err(RecvTimeoutError::Timeout) => return Gathered::Batch,
-                    Err(RecvTimeoutError::Disconnected) => return Gathered::Closed,
-                }
-            } else {
-                match requests.recv() {
-                    Ok(request) => request,
-                    Err(_) => return Gathered::Closed,
-                }
-            };
-            match request {
-                Request::Write(write) => {
-                    urgent |= !matches!(write.done, Done::Lazy);
-                    deadline.get_or_insert_with(|| Instant::now() + LAZY_DELAY);
-                    self.enqueue(write);
-                }
-                Request::Stop(done) => return Gathered::Stop(done),
+    /// What to do now. When no request comes of it, the batch is to be finished.
+    pub(crate) fn next(&self) -> Next {
+        match self.gathering {
+            _ if self.stop.is_some() || self.pending_bytes >= BATCH_BYTES_MAX => Next::Commit,
+            Gathering::Urgent => Next::Look,
+            Gathering::Lazy { until } => Next::Wait(Some(until)),
+            Gathering::Nothing => Next::Wait(None),
+        }
+    }
+
+    /// Takes a request into the batch.
+    pub(crate) fn take(&mut self, request: Request) {
+        match request {
+            Request::Write(write) => {
+                self.gathering = match (self.gathering, &write.done) {
+                    (Gathering::Nothing, Done::Lazy) => {
+                        Gathering::Lazy { until: Instant::now() + LAZY_DELAY }
+                    }
+                    (earlier, Done::Lazy) => earlier,
+                    (_, Done::Appended(_) | Done::Told(_)) => Gathering::Urgent,
+                };
+                self.enqueue(write);
             }
+            Request::Stop(done) => self.stop = Some(done),
+        }
+    }
+
+    /// Writes and flushes the batch and answers whoever waits for it. False when it was the last.
+    pub(crate) fn finish_batch(&mut self) -> bool {
+        let result = self.commit();
+        self.answer(&result);
+        self.gathering = Gathering::Nothing;
+        match self.stop.take() {
+            // The caller may be gone; the log is closed either way.
+            Some(done) => {
+                let _ = done.send(result);
+                false
+            }
+            None => true,
         }
     }
 
@@ -360,12 +441,6 @@ impl Writer {
             }
         }
     }
-}
-
-enum Gathered {
-    Batch,
-    Stop(oneshot::Sender<Result<(), LogPoisoned>>),
-    Closed,
 }
 
 fn is_commit_hint(write: &Write) -> bool {

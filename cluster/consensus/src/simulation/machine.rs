@@ -1,0 +1,120 @@
+//! The machine that simulated groups replicate: a list of the ids of all commands, in the order applied.
+//!
+//! A command's answer is its place in the list, so the order in which commands took effect is known.
+
+use std::{io, path::Path, sync::Arc};
+
+use bytes::Bytes;
+use holdfast_model::NodeId;
+use parking_lot::Mutex;
+
+use super::{faults::Planted, observe::Observer};
+use crate::{Applied, StateMachine};
+
+/// What a machine holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Ledger {
+    pub(crate) ids: Vec<u64>,
+    /// Last entry applied.
+    pub(crate) index: Option<u64>,
+    /// Of everything applied, in order.
+    pub(crate) digest: u64,
+}
+
+/// What it keeps through a power cut.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Saved {
+    pub(crate) ledger: Ledger,
+    pub(crate) position: Option<Vec<u8>>,
+}
+
+pub(crate) struct LedgerMachine {
+    pub(crate) node: NodeId,
+    pub(crate) ledger: Arc<Mutex<Ledger>>,
+    pub(crate) saved: Arc<Mutex<Saved>>,
+    pub(crate) observer: Observer,
+    pub(crate) planted: Option<Planted>,
+}
+
+pub(crate) fn command(id: u64) -> Bytes {
+    Bytes::copy_from_slice(&id.to_le_bytes())
+}
+
+pub(crate) fn number(bytes: &[u8]) -> u64 {
+    u64::from_le_bytes(bytes.try_into().unwrap())
+}
+
+/// FNV-1a, 64 bits: one more piece after those of `digest`.
+pub(crate) fn digest(digest: u64, piece: &[u8]) -> u64 {
+    let start = if digest == 0 { 0xcbf2_9ce4_8422_2325 } else { digest };
+    piece.iter().fold(start, |digest, byte| (digest ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+impl LedgerMachine {
+    fn save(&self, position: &[u8]) {
+        let mut saved = self.saved.lock();
+        if self.planted != Some(Planted::CheckpointWithoutState) {
+            saved.ledger = self.ledger.lock().clone();
+        }
+        saved.position = Some(position.to_vec());
+    }
+}
+
+impl StateMachine for LedgerMachine {
+    fn apply(&mut self, entries: &[Applied<'_>]) -> io::Result<Vec<Vec<Bytes>>> {
+        let mut ledger = self.ledger.lock();
+        let mut answers = Vec::new();
+        for entry in entries {
+            let expected = ledger.index.map_or(0, |index| index + 1);
+            if entry.index != expected && self.planted.is_none() {
+                self.observer.violation(format!(
+                    "{}: entry {} is applied, expected {expected}",
+                    self.node, entry.index
+                ));
+            }
+            ledger.index = Some(entry.index);
+            ledger.digest = digest(ledger.digest, &entry.index.to_le_bytes());
+            let mut of_entry = Vec::new();
+            for command in entry.commands {
+                ledger.ids.push(number(command));
+                ledger.digest = digest(ledger.digest, command);
+                if self.planted == Some(Planted::MachineThatKnowsItsNode) {
+                    ledger.digest = digest(ledger.digest, &self.node.get().to_le_bytes());
+                }
+                of_entry.push(Bytes::copy_from_slice(&(ledger.ids.len() as u64).to_le_bytes()));
+            }
+            self.observer.applied(self.node, entry, &ledger);
+            answers.push(of_entry);
+        }
+        if self.planted == Some(Planted::StateSavedWithoutPosition) {
+            self.saved.lock().ledger = ledger.clone();
+        }
+        Ok(answers)
+    }
+
+    fn checkpoint(&mut self, position: &[u8]) -> io::Result<()> {
+        self.save(position);
+        Ok(())
+    }
+
+    fn position(&self) -> Option<Vec<u8>> {
+        self.saved.lock().position.clone()
+    }
+
+    fn snapshot(&mut self, path: &Path) -> io::Result<()> {
+        let ledger = self.ledger.lock();
+        let head = [ledger.index.map_or(0, |index| index + 1), ledger.digest];
+        let bytes: Vec<u8> = head.iter().chain(&ledger.ids).flat_map(|number| number.to_le_bytes()).collect();
+        std::fs::write(path, bytes)
+    }
+
+    fn install(&mut self, path: &Path, position: &[u8]) -> io::Result<()> {
+        let bytes = std::fs::read(path)?;
+        let numbers: Vec<u64> = bytes.chunks(8).map(number).collect();
+        *self.ledger.lock() =
+            Ledger { index: numbers[0].checked_sub(1), digest: numbers[1], ids: numbers[2..].to_vec() };
+        self.observer.installed(self.node, &self.ledger.lock());
+        self.save(position);
+        Ok(())
+    }
+}
