@@ -1,7 +1,7 @@
 //! What consensus takes from the machine below it, beside a disk and a network: threads, tasks, randomness.
 //!
 //! A simulation puts itself in their place, so that one seed decides everything that happens
-//! (docs/decisions/0022-consensus-simulated.md). What the threads do is the same code in both.
+//! (docs/decisions/0023-consensus-simulated.md). What the threads do is the same code in both.
 
 use std::{fmt, io, thread};
 

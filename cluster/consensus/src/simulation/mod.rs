@@ -1,5 +1,5 @@
 //! Whole replica groups under one seed: five nodes as they ship, with disk, network, threads, clock and
-//! randomness replaced by what the seed decides (docs/decisions/0022-consensus-simulated.md).
+//! randomness replaced by what the seed decides (docs/decisions/0023-consensus-simulated.md).
 //!
 //! | module | holds |
 //! |---|---|
