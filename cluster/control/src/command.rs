@@ -12,12 +12,13 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::{
     identity::{IdentityChange, NewAccount},
     keys::KeyCommand,
+    shred::ShredCommand,
     view::{DriveState, ServiceAddresses, TenantState},
 };
 
 /// Version of the encoding. Any change of it, a new variant included, is a new version. Version 2 added
 /// [`Command::RetireNode`] and [`Command::CreateReplacementToken`] behind what version 1 had, version 3
-/// [`Command::Keys`], [`Command::CreateAccount`] and [`Command::ChangeIdentities`].
+/// [`Command::Keys`], [`Command::CreateAccount`], [`Command::ChangeIdentities`] and [`Command::Shred`].
 pub const COMMAND_VERSION: u8 = 3;
 
 /// The oldest version whose bytes are still read.
@@ -174,6 +175,8 @@ pub enum Command {
     CreateAccount(NewAccount),
     /// Changes users, groups, roles, policies and their keys.
     ChangeIdentities(IdentityChange),
+    /// Destroys a tenant.
+    Shred(ShredCommand),
 }
 
 /// A node that asks to be registered.

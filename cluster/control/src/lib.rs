@@ -14,6 +14,7 @@ mod identity;
 mod keys;
 mod machine;
 mod reader;
+mod shred;
 mod view;
 
 pub use command::{
@@ -29,6 +30,9 @@ pub use keys::{
 };
 pub use machine::{ControlMachine, FILE as CONTROL_FILE, IMAGE_KIND as CONTROL_IMAGE_KIND};
 pub use reader::ControlReader;
+pub use shred::{
+    Destroyed, Finished, SHRED_TEXT_SIZE_MAX, SHREDS_MAX, ShredCommand, ShredOrder, ShredRecord,
+};
 pub use view::{
     AccessKeyRecord, AccountRecord, ClusterRecord, ControlView, DriveRecord, DriveState, IdentityRecord,
     JoinTokenRecord, NodeRecord, NodeState, OperatorRecord, ServiceAddresses, TenantRecord, TenantState,

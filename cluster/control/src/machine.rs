@@ -31,6 +31,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { name: "0002_replacement", up: include_str!("../migrations/0002_replacement/up.sql") },
     Migration { name: "0003_keys", up: include_str!("../migrations/0003_keys/up.sql") },
     Migration { name: "0004_identities", up: include_str!("../migrations/0004_identities/up.sql") },
+    Migration { name: "0005_shreds", up: include_str!("../migrations/0005_shreds/up.sql") },
 ];
 
 /// Kind of a control image (see the image's header).
@@ -53,6 +54,7 @@ const TABLES: &[&str] = &[
     "roots ORDER BY epoch",
     "keys ORDER BY one",
     "recovery_sets ORDER BY at, set_tag",
+    "shreds ORDER BY tenant",
 ];
 
 /// The machine.
@@ -84,7 +86,7 @@ impl ControlMachine {
                 format!("{} is missing, the last checkpoint covered it", path.display()),
             ));
         }
-        let db = sqlite::open_writer(&path, &Form::Plain, MIGRATIONS, Durability::AtCheckpoint)?;
+        let db = open_database(&path)?;
         let (database_id, next_index) = match identity(&db, &path)? {
             Some(found) => found,
             // Before the first checkpoint the log holds everything; after it an empty file is damage.
@@ -128,7 +130,7 @@ impl ControlMachine {
             let mut outcomes = Vec::with_capacity(entry.commands.len());
             for bytes in entry.commands {
                 let outcome: Outcome = match Command::decode(bytes) {
-                    Ok(command) => apply(&transaction, &command)?,
+                    Ok(command) => apply(&transaction, entry.index, &command)?,
                     // The same bytes are malformed on every replica of this version, and the version is known.
                     Err(error @ DecodeError::Malformed(_)) => Err(Refusal::Invalid(error.to_string())),
                     Err(error @ DecodeError::UnknownVersion(_)) => {
@@ -146,6 +148,14 @@ impl ControlMachine {
         self.changed.send_replace(next_index);
         Ok(answers)
     }
+}
+
+/// What is deleted or replaced is overwritten in the file: wrapped keys are among it.
+fn open_database(path: &Path) -> io::Result<Connection> {
+    let db = sqlite::open_writer(path, &Form::Plain, MIGRATIONS, Durability::AtCheckpoint)?;
+    // Answers with the setting.
+    db.query_row("PRAGMA secure_delete = ON", [], |_| Ok(())).map_err(|e| io_error("preparing", path, &e))?;
+    Ok(db)
 }
 
 /// Which database this is and the first entry that is not applied to it; `None` in a new file.
@@ -197,7 +207,7 @@ impl StateMachine for ControlMachine {
             return Err(invalid("the image holds more than a control database"));
         }
         let path = staged.path().join(FILE);
-        let db = sqlite::open_writer(&path, &Form::Plain, MIGRATIONS, Durability::AtCheckpoint)?;
+        let db = open_database(&path)?;
         let (database_id, next_index) =
             identity(&db, &path)?.ok_or_else(|| invalid("the image holds a database without identity"))?;
         sqlite::checkpoint(&db, &path)?;

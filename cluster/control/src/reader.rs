@@ -233,6 +233,13 @@ fn read_view(db: &Connection) -> rusqlite::Result<ControlView> {
             .into_iter()
             .collect(),
         keys: read_keys(db)?,
+        shreds: rows(db, "SELECT tenant, body FROM shreds", |row| {
+            let body = row.get::<_, String>(1)?;
+            let record = serde_json::from_str(&body).map_err(|e| malformed(1, e))?;
+            Ok((TenantId::from_bytes(row.get(0)?), record))
+        })?
+        .into_iter()
+        .collect(),
     })
 }
 

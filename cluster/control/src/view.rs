@@ -12,7 +12,7 @@ use holdfast_model::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::keys::KeysView;
+use crate::{keys::KeysView, shred::ShredRecord};
 
 /// Everything at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -46,6 +46,16 @@ pub struct ControlView {
     pub secrets: BTreeMap<String, Vec<u8>>,
     /// Roots and their splittings.
     pub keys: KeysView,
+    /// Tenants that are being destroyed or were.
+    pub shreds: BTreeMap<TenantId, ShredRecord>,
+}
+
+impl ControlView {
+    /// Whether a tenant's key is destroyed.
+    #[must_use]
+    pub fn is_destroyed(&self, tenant: TenantId) -> bool {
+        self.shreds.get(&tenant).is_some_and(|record| record.destroyed.is_some())
+    }
 }
 
 /// The cluster itself.
@@ -145,6 +155,8 @@ pub enum TenantState {
     Active,
     /// Kept, not served.
     Suspended,
+    /// Being destroyed, for good.
+    Shredding,
 }
 
 /// An account.

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use holdfast_crypt::{ClusterKey, CryptError, Root, TenantKey, epoch_of};
+use holdfast_crypt::{CertificateSigner, ClusterKey, CryptError, Root, TenantKey, epoch_of};
 use holdfast_model::{ClusterId, KeyId, RootEpoch, TenantId};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
@@ -192,6 +192,20 @@ impl Keyring {
     pub fn cluster_key(&self) -> Result<ClusterKey, KeyringError> {
         let state = self.state.read();
         state.cluster_key.as_ref().map(|(_, key)| key.clone()).ok_or(KeyringError::NoClusterKey)
+    }
+
+    /// What signs certificates.
+    ///
+    /// # Errors
+    /// `NoClusterKey`.
+    pub fn certificate_signer(&self) -> Result<CertificateSigner, KeyringError> {
+        Ok(self.cluster_key()?.certificate_signer())
+    }
+
+    /// Whether a tenant's key is in memory.
+    #[must_use]
+    pub fn remembers(&self, tenant: TenantId) -> bool {
+        self.tenants.lock().contains_key(&tenant)
     }
 
     /// Seals a secret of the cluster's own (an access key's secret) under its name.

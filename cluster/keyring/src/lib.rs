@@ -7,13 +7,15 @@
 //! - [`Keyring`]: keys in memory;
 //! - [`HeldShare`], [`ShareSet`], [`Gathering`]: what a node holds of a root, and how it becomes one again;
 //! - [`ShareStore`]: the shares in the node's state directory;
-//! - [`recovery`]: operators' shares.
+//! - [`recovery`]: operators' shares;
+//! - [`certificate`]: the word that a tenant's key is destroyed, signed.
 //!
 //! Invariant: a root is never written whole; with one node, whose threshold is one, its share is the root,
 //! and what protects it is the [`Protection`] of the file.
 
 #![forbid(unsafe_code)]
 
+pub mod certificate;
 mod keyring;
 pub mod recovery;
 mod shares;

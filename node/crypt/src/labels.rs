@@ -6,6 +6,8 @@
 pub(crate) const ENVELOPE: &[u8] = b"holdfast envelope v1 ";
 /// HKDF info of a tenant's metadata key.
 pub(crate) const TENANT_METADATA: &[u8] = b"holdfast tenant metadata v1";
+/// HKDF info of the seed that signs the cluster's certificates.
+pub(crate) const CERTIFICATE_SEED: &[u8] = b"holdfast certificate seed v1";
 /// HKDF info of a key's public name; the kind of key follows.
 pub(crate) const KEY_ID: &[u8] = b"holdfast key id v1 ";
 
@@ -49,6 +51,9 @@ mod tests {
             (super::ENVELOPE, super::TENANT_METADATA),
             (super::ENVELOPE, super::KEY_ID),
             (super::KEY_ID, super::TENANT_METADATA),
+            (super::CERTIFICATE_SEED, super::ENVELOPE),
+            (super::CERTIFICATE_SEED, super::KEY_ID),
+            (super::CERTIFICATE_SEED, super::TENANT_METADATA),
         ] {
             assert!(!one.starts_with(other) && !other.starts_with(one));
         }

@@ -28,6 +28,7 @@ mod passphrase;
 mod root;
 mod secret;
 mod shamir;
+mod sign;
 mod tenant;
 #[cfg(test)]
 mod vectors;
@@ -42,6 +43,7 @@ pub use passphrase::PassphraseKey;
 pub use root::{Root, epoch_of};
 pub use secret::{ClusterKey, MetadataKey, RootKey, random_array};
 pub use shamir::{SECRET_SIZE, Share, combine, split};
+pub use sign::{CertificateSigner, PUBLIC_KEY_SIZE, SIGNATURE_SIZE, verify_signature};
 pub use tenant::{TENANT_KEY_VERSIONS_MAX, TenantKey};
 
 /// A refusal to open something. Says what was refused, never why in cryptographic detail.

@@ -12,7 +12,7 @@ use crate::{
 };
 
 pub(super) fn create_account(db: &Connection, new: &NewAccount) -> Applied {
-    if !exists(db, "SELECT 1 FROM tenants WHERE tenant = ?1", [new.tenant.as_bytes()])? {
+    if !super::tenants::is_alive(db, new.tenant)? {
         return Ok(Err(not_found("tenant", &new.tenant)));
     }
     if let Err(refusal) = check_name("account", &new.name).and_then(|()| check_name("e-mail", &new.email)) {

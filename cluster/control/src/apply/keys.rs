@@ -58,7 +58,7 @@ pub(super) fn apply(db: &Connection, command: &KeyCommand) -> Applied {
             if !may_wrap(db, &key.now)? {
                 return Ok(Err(stale("root")));
             }
-            if super::exists(db, "SELECT 1 FROM tenants WHERE tenant = ?1", [tenant.as_bytes()])? {
+            if super::tenants::is_alive(db, *tenant)? {
                 if set_key(db, *tenant, key)? == 0 { Ok(Err(stale("tenant key"))) } else { DONE }
             } else {
                 Ok(Err(not_found("tenant", tenant)))

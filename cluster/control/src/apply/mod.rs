@@ -3,6 +3,7 @@
 mod identity;
 mod keys;
 mod membership;
+mod shred;
 mod tenants;
 
 use holdfast_model::{ClusterId, NodeId, UnixMillis};
@@ -17,7 +18,8 @@ type Applied = rusqlite::Result<Outcome>;
 
 const DONE: Applied = Ok(Ok(Response::Done));
 
-pub(crate) fn apply(db: &Connection, command: &Command) -> Applied {
+/// Applies a command of entry `index`.
+pub(crate) fn apply(db: &Connection, index: u64, command: &Command) -> Applied {
     if !matches!(command, Command::InitCluster { .. }) && !exists(db, "SELECT 1 FROM cluster", [])? {
         return Ok(Err(Refusal::NoCluster));
     }
@@ -56,6 +58,7 @@ pub(crate) fn apply(db: &Connection, command: &Command) -> Applied {
         Command::SetOperator { name, password_hash, role } => set_operator(db, name, password_hash, role),
         Command::DeleteOperator { name } => delete_operator(db, name),
         Command::Keys(command) => keys::apply(db, command),
+        Command::Shred(command) => shred::apply(db, index, command),
         Command::PutSecret { name, sealed } => {
             if let Err(refusal) = check_name("secret", name) {
                 return Ok(Err(refusal));

@@ -64,8 +64,11 @@ pub(super) fn create(db: &Connection, new: &NewTenant) -> Applied {
 }
 
 pub(super) fn set_state(db: &Connection, tenant: TenantId, state: TenantState) -> Applied {
+    if state == TenantState::Shredding {
+        return Ok(Err(Refusal::Invalid("a tenant is destroyed by an order of its own".to_owned())));
+    }
     let changed = db.execute(
-        "UPDATE tenants SET state = ?2 WHERE tenant = ?1",
+        "UPDATE tenants SET state = ?2 WHERE tenant = ?1 AND state <> 'shredding'",
         params![tenant.as_bytes(), word(&state)],
     )?;
     found(changed, "tenant", &tenant)
@@ -93,7 +96,7 @@ pub(super) fn create_access_key(
     sealed_secret: &[u8],
     at: UnixMillis,
 ) -> Applied {
-    if !exists(db, "SELECT 1 FROM tenants WHERE tenant = ?1", [tenant.as_bytes()])? {
+    if !is_alive(db, tenant)? {
         return Ok(Err(not_found("tenant", &tenant)));
     }
     if let Err(refusal) = check_name("access key", access_key) {
@@ -103,6 +106,11 @@ pub(super) fn create_access_key(
         Some(refusal) => Ok(Err(refusal)),
         None => DONE,
     }
+}
+
+/// Whether a tenant is there and not being destroyed.
+pub(super) fn is_alive(db: &Connection, tenant: TenantId) -> rusqlite::Result<bool> {
+    exists(db, "SELECT 1 FROM tenants WHERE tenant = ?1 AND state <> 'shredding'", [tenant.as_bytes()])
 }
 
 fn insert_access_key(
@@ -128,6 +136,6 @@ fn insert_access_key(
     Ok(None)
 }
 
-fn partition_of(row: &Row<'_>) -> rusqlite::Result<(PartitionId, GroupId)> {
+pub(super) fn partition_of(row: &Row<'_>) -> rusqlite::Result<(PartitionId, GroupId)> {
     Ok((PartitionId::new(row.get::<_, i64>(0)?.cast_unsigned()), GroupId::new(row.get(1)?)))
 }

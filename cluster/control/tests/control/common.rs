@@ -49,6 +49,22 @@ impl Replica {
         self.run(command).unwrap()
     }
 
+    /// Brings everything into the file.
+    pub fn checkpoint(&mut self) {
+        self.machine.checkpoint(b"here").unwrap();
+    }
+
+    /// Whether any file under `dir` holds these bytes.
+    pub fn files_hold(&self, dir: &Path, bytes: &[u8]) -> bool {
+        std::fs::read_dir(dir).unwrap().any(|entry| {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                return self.files_hold(&path, bytes);
+            }
+            std::fs::read(path).unwrap().windows(bytes.len()).any(|window| window == bytes)
+        })
+    }
+
     pub fn epoch(&self) -> u64 {
         self.reader.view().unwrap().cluster.unwrap().epoch.get()
     }
@@ -162,6 +178,17 @@ pub fn roll(epoch: u32, n: u8, tenants: &[(u8, Vec<u8>, Vec<u8>)]) -> Command {
             .iter()
             .map(|(seed, was, now)| (tenant_id(*seed), Rewrapped { was: was.clone(), now: now.clone() }))
             .collect(),
+        at: NOW,
+    })
+}
+
+/// The first root.
+pub fn found() -> Command {
+    Command::Keys(KeyCommand::Found {
+        epoch: RootEpoch::new(1),
+        root: KeyId::from_bytes([1; 16]),
+        splitting: splitting(1, 1, &[1]),
+        cluster_key: wrapped(1, 1),
         at: NOW,
     })
 }

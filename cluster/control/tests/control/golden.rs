@@ -1,9 +1,12 @@
 //! The encoding of commands is a promise to logs already written: published bytes stay readable.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use holdfast_control::{
     Command, DriveState, IdentityChange, IdentityWrite, KeyCommand, KeyWrite, Outcome, RecoveryRecord,
-    Refusal, Response, Rewrapped, ServiceAddresses, TenantState, Then, decode_outcome, encode_outcome,
+    Refusal, Response, Rewrapped, ServiceAddresses, ShredCommand, ShredOrder, TenantState, Then,
+    decode_outcome, encode_outcome,
 };
 use holdfast_model::{ClusterId, GroupId, KeyId, PartitionId, RootEpoch};
 
@@ -86,6 +89,26 @@ fn commands() -> Vec<Command> {
                 KeyWrite::SetActive { access_key: "L".into(), active: false },
                 KeyWrite::Delete { access_key: "M".into() },
             ],
+            at: NOW,
+        }),
+        Command::Shred(ShredCommand::Begin(ShredOrder {
+            tenant: tenant_id(1),
+            was: vec![1, 2],
+            keys: vec![(1, KeyId::from_bytes([5; 16]))],
+            secrets: vec!["named key x".into()],
+            by: "admin".into(),
+            overridden: Some("why".into()),
+            at: NOW,
+        })),
+        Command::Shred(ShredCommand::Destroy {
+            tenant: tenant_id(1),
+            through: BTreeMap::from([(GroupId::new(2), 300)]),
+            at: NOW,
+        }),
+        Command::Shred(ShredCommand::Confirm { tenant: tenant_id(1), node: node(300), at: NOW }),
+        Command::Shred(ShredCommand::Finish {
+            tenant: tenant_id(1),
+            certificate: "HOLDFAST".into(),
             at: NOW,
         }),
     ]

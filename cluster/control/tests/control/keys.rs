@@ -3,19 +3,9 @@
 use holdfast_control::{
     Command, KeyCommand, NewTenant, Outcome, RECOVERY_SETS_MAX, RecoveryRecord, Refusal, Rewrapped,
 };
-use holdfast_model::{KeyId, RootEpoch, UnixMillis};
+use holdfast_model::{RootEpoch, UnixMillis};
 
 use crate::common::*;
-
-fn found() -> Command {
-    Command::Keys(KeyCommand::Found {
-        epoch: RootEpoch::new(1),
-        root: KeyId::from_bytes([1; 16]),
-        splitting: splitting(1, 1, &[1]),
-        cluster_key: wrapped(1, 1),
-        at: NOW,
-    })
-}
 
 fn resplit(epoch: u32, replaces: u8, n: u8) -> Command {
     Command::Keys(KeyCommand::Split {

@@ -9,3 +9,4 @@ mod identities;
 mod keys;
 mod recovery;
 mod rules;
+mod shred;
