@@ -31,7 +31,8 @@ use crate::{
 };
 
 /// Version of the encoding, the first byte of every encoded command. Version 3 added
-/// [`Op::ReplaceStripes`] and its answers, and [`Op::CreateBucketWith`], behind what version 2 had.
+/// [`Op::ReplaceStripes`] and its answers, [`Op::CreateBucketWith`] and [`Op::DropPartition`], behind what
+/// version 2 had.
 pub const COMMAND_VERSION: u8 = 3;
 
 /// The oldest version whose bytes are still read.
@@ -177,6 +178,14 @@ pub enum Op {
         object_lock: bool,
         /// Documents with an empty id.
         documents: Vec<(DocumentKind, Bytes)>,
+    },
+    /// Ends the partition: its tenant is destroyed. In the clear, because its key may be gone by then. Repeated:
+    /// the same answer.
+    DropPartition {
+        /// Whose partition.
+        tenant: TenantId,
+        /// Which database.
+        database_id: DatabaseId,
     },
 }
 

@@ -43,6 +43,8 @@ pub struct CatalogMachine {
     reader: CatalogReader,
     keys: Arc<dyn MetadataKeys>,
     digests: StateDigests,
+    /// Partitions dropped since the last checkpoint: their files are there until the next.
+    dropped: Vec<Identity>,
 }
 
 impl fmt::Debug for CatalogMachine {
@@ -64,7 +66,7 @@ impl CatalogMachine {
         let partitions = slots::open_all(&dir, &dir.path(), Trust::Marked(&dir.marks()?), keys.as_ref())?;
         let digests = StateDigests::default();
         let reader = CatalogReader::new(hosted(&partitions), digests.clone());
-        Ok(Self { dir, position, partitions, reader, keys, digests })
+        Ok(Self { dir, position, partitions, reader, keys, digests, dropped: Vec::new() })
     }
 
     /// A handle for reading, which sees everything applied. Stays valid when a snapshot is installed.
@@ -90,7 +92,7 @@ impl CatalogMachine {
             }
             Some(Err(error)) => Err(error),
             None => Command::decode(encoded).and_then(|command| match command.op {
-                Op::CreatePartition { .. } => Ok(command),
+                Op::CreatePartition { .. } | Op::DropPartition { .. } => Ok(command),
                 _ => Err(DecodeError::Malformed("a tenant's command in the clear".to_owned())),
             }),
         };
@@ -104,6 +106,10 @@ impl CatalogMachine {
         };
         if let Op::CreatePartition { tenant, database_id } = command.op {
             return self.create(Identity { partition: command.partition, tenant, database_id }, index);
+        }
+        if let Op::DropPartition { tenant, database_id } = command.op {
+            let identity = Identity { partition: command.partition, tenant, database_id };
+            return Ok(self.drop_partition(identity));
         }
         self.unlock(command.partition)?;
         let Some(Slot::Open(partition)) = self.partitions.get_mut(&command.partition) else {
@@ -160,6 +166,20 @@ impl CatalogMachine {
         Ok(Ok(Response::PartitionCreated))
     }
 
+    /// Lets go of a partition; its files go with the next checkpoint.
+    fn drop_partition(&mut self, identity: Identity) -> Outcome {
+        match self.partitions.get(&identity.partition).map(Slot::identity) {
+            Some(found) if found != identity => return Err(Refusal::PartitionExists(identity.partition)),
+            Some(_) => {
+                self.reader.drop_partition(identity.partition);
+                self.partitions.remove(&identity.partition);
+                self.dropped.push(identity);
+            }
+            None => {}
+        }
+        Ok(Response::PartitionDropped)
+    }
+
     fn apply_entries(&mut self, entries: &[Applied<'_>]) -> io::Result<Vec<Vec<Bytes>>> {
         let mut answers = Vec::with_capacity(entries.len());
         for entry in entries {
@@ -176,10 +196,13 @@ impl CatalogMachine {
         Ok(answers)
     }
 
-    /// A state that is locked in part has no digest.
+    /// A state that is locked in part has no digest; nor has one of whose keys one was destroyed: what is applied
+    /// to it from then on depends on when this node heard of that.
     fn take_digest(&mut self, index: u64) -> io::Result<()> {
         self.open_partitions().try_for_each(Partition::commit)?;
-        let all_open = self.partitions.values().all(|slot| matches!(slot, Slot::Open(_)));
+        let is_destroyed = |slot: &Slot| matches!(self.keys.current(slot.identity().tenant), Held::Destroyed);
+        let all_open =
+            self.partitions.values().all(|slot| matches!(slot, Slot::Open(_)) && !is_destroyed(slot));
         if !all_open {
             return Ok(());
         }
@@ -220,9 +243,13 @@ impl StateMachine for CatalogMachine {
     fn checkpoint(&mut self, position: &[u8]) -> io::Result<()> {
         self.rewrap()?;
         self.open_partitions().try_for_each(Partition::checkpoint)?;
-        let marks = self.marks();
+        let mut marks = self.marks();
+        marks.extend(self.dropped.iter().map(|identity| slots::dropped_mark(*identity)));
         self.dir.store(position, &marks)?;
         self.position = Some(position.to_vec());
+        for identity in self.dropped.drain(..) {
+            slots::remove(&self.dir.path().join(file_name(identity.partition)))?;
+        }
         Ok(())
     }
 
@@ -280,6 +307,7 @@ impl StateMachine for CatalogMachine {
         self.dir.switch(staged, position, &marks)?;
         self.partitions = partitions;
         self.position = Some(position.to_vec());
+        self.dropped.clear();
         self.reader.replace(hosted(&self.partitions));
         self.digests.clear();
         Ok(())
@@ -287,6 +315,7 @@ impl StateMachine for CatalogMachine {
 
     fn discard(&mut self) -> io::Result<()> {
         self.partitions.clear();
+        self.dropped.clear();
         self.reader.replace(hosted(&self.partitions));
         self.digests.clear();
         self.dir.discard()?;

@@ -57,6 +57,8 @@ pub enum Response {
     Replayed,
     /// The content is in other stripes.
     StripesReplaced,
+    /// The partition is not there (any more).
+    PartitionDropped,
 }
 
 /// A version as clients are told of it.

@@ -2,6 +2,8 @@
 //!
 //! Invariants:
 //! - a locked partition is neither damaged nor passed over: whoever must apply to it waits for its key;
+//! - a dropped partition's files go after the checkpoint that does not cover them any more, which names them
+//!   so that a crash in between leaves nothing behind;
 //! - what no checkpoint covers and does not open was never finished: the log makes it anew. What one covers
 //!   must be there, open and be as new as it was.
 
@@ -25,6 +27,9 @@ use crate::{
 
 /// How often whoever waits for a key says so.
 const WORD: Duration = Duration::from_secs(10);
+
+/// End of the name of a mark of a partition that was dropped.
+const DROPPED: &str = ".dropped";
 
 /// A partition of the group.
 pub(crate) enum Slot {
@@ -122,6 +127,21 @@ impl Locked {
     }
 }
 
+/// The mark by which a checkpoint says that a partition was dropped.
+pub(crate) fn dropped_mark(identity: Identity) -> FileMark {
+    FileMark {
+        name: format!("{}{DROPPED}", identity.partition),
+        database_id: *identity.database_id.as_bytes(),
+        next_index: 0,
+    }
+}
+
+/// The partition that a mark says was dropped.
+fn dropped_of(mark: &FileMark) -> Option<PartitionId> {
+    let number = mark.name.strip_prefix('p')?.strip_suffix(DROPPED)?;
+    number.parse().ok().map(PartitionId::new)
+}
+
 /// What readers are to see of `slots`.
 pub(crate) fn hosted(slots: &Slots) -> Hosted {
     let source = |slot: &Slot| match slot {
@@ -151,6 +171,10 @@ pub(crate) fn open_all(
         Trust::Marked(marks) => marks,
         Trust::All => &[],
     };
+    for id in marks.iter().filter_map(dropped_of) {
+        remove(&path.join(file_name(id)))?;
+    }
+    let marks: Vec<FileMark> = marks.iter().filter(|mark| dropped_of(mark).is_none()).cloned().collect();
     let mut slots = Slots::new();
     for id in partitions_in(path)? {
         let file = path.join(file_name(id));
@@ -180,7 +204,7 @@ pub(crate) fn open_all(
             slots.insert(id, Slot::Open(Box::new(partition)));
         }
     }
-    for mark in marks {
+    for mark in &marks {
         let found = partition_of(&mark.name).and_then(|id| slots.get(&id)).ok_or_else(|| {
             invalid(&format!("{} was checkpointed and is missing", path.join(&mark.name).display()))
         })?;
@@ -223,7 +247,7 @@ fn partitions_in(path: &Path) -> io::Result<Vec<PartitionId>> {
 }
 
 /// Removes a partition's files, its key file last.
-fn remove(file: &Path) -> io::Result<()> {
+pub(crate) fn remove(file: &Path) -> io::Result<()> {
     let parts = ["", "-wal", "-shm"].map(|suffix| beside(file, suffix));
     for part in parts.into_iter().chain([file.with_extension("key")]) {
         match fs::remove_file(part) {

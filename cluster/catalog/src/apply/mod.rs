@@ -39,7 +39,7 @@ macro_rules! step {
 }
 use step;
 
-/// Applies one command but [`Op::CreatePartition`], which makes the file itself. A request that was done
+/// Applies one command but [`Op::CreatePartition`] and [`Op::DropPartition`], which are about the file itself. A request that was done
 /// before gets the answer it got then.
 pub(crate) fn apply(writer: &mut Writer<'_>, command: Command) -> rusqlite::Result<Outcome> {
     let Command { at, request, op, .. } = command;
@@ -58,6 +58,7 @@ pub(crate) fn apply(writer: &mut Writer<'_>, command: Command) -> rusqlite::Resu
 fn apply_op(writer: &mut Writer<'_>, op: Op) -> rusqlite::Result<Outcome> {
     match op {
         Op::CreatePartition { .. } => Ok(Ok(Response::PartitionCreated)),
+        Op::DropPartition { .. } => Ok(Ok(Response::PartitionDropped)),
         Op::SetQuota { quota } => Ok(buckets::set_quota(writer, quota)),
         Op::CreateBucket { bucket, name, object_lock } => {
             buckets::create(writer, bucket, &name, object_lock, &[])

@@ -124,6 +124,10 @@ impl CatalogReader {
         self.hosted.write().insert(partition.identity().partition, Self::source(partition));
     }
 
+    pub(crate) fn drop_partition(&self, partition: PartitionId) {
+        self.hosted.write().remove(&partition);
+    }
+
     pub(crate) fn replace(&self, hosted: Hosted) {
         *self.hosted.write() = hosted;
     }

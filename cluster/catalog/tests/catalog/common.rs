@@ -79,7 +79,7 @@ pub fn command(index: u64, op: Op) -> Bytes {
 /// The command as its proposer puts it into the log.
 pub fn sealed(command: &Command) -> Bytes {
     match command.op {
-        Op::CreatePartition { .. } => command.encode(),
+        Op::CreatePartition { .. } | Op::DropPartition { .. } => command.encode(),
         _ => command.seal(&seal(1)),
     }
 }
@@ -219,6 +219,11 @@ pub fn create_partition(partition: PartitionId) -> Op {
         tenant: TenantId::from_bytes([9; 16]),
         database_id: DatabaseId::from_bytes([8; 16]),
     }
+}
+
+pub fn drop_partition(partition: PartitionId) -> Op {
+    assert_eq!(partition, PARTITION);
+    Op::DropPartition { tenant: TenantId::from_bytes([9; 16]), database_id: DatabaseId::from_bytes([8; 16]) }
 }
 
 pub fn create_bucket(n: u8, name: &str) -> Op {

@@ -81,6 +81,7 @@ fn commands() -> Vec<Command> {
             object_lock: true,
             documents: vec![(DocumentKind::Owner, Bytes::from_static(b"owner"))],
         },
+        drop_partition(PARTITION),
     ];
     ops.into_iter()
         .map(|op| Command {
@@ -109,6 +110,7 @@ fn outcomes() -> Vec<Outcome> {
         Err(Refusal::Invalid("why".into())),
         Ok(Response::StripesReplaced),
         Err(Refusal::ContentChanged),
+        Ok(Response::PartitionDropped),
     ]
 }
 

@@ -4,6 +4,7 @@
 
 mod common;
 mod digests;
+mod dropping;
 mod golden;
 mod history;
 mod lifecycle;

@@ -136,6 +136,7 @@ impl Model {
     fn apply_unlimited(&mut self, op: &Op) -> Outcome {
         match op {
             Op::CreatePartition { .. } => Ok(Response::PartitionCreated),
+            Op::DropPartition { .. } => Ok(Response::PartitionDropped),
             Op::SetQuota { quota } => {
                 self.quota = *quota;
                 Ok(Response::QuotaSet)

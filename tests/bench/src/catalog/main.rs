@@ -89,7 +89,7 @@ impl MetadataKeys for Keys {
 fn sealed(keys: &Keys, op: Op) -> bytes::Bytes {
     let command = Command { partition: PARTITION, at: UnixMillis::new(1_700_000_000_000), request: None, op };
     match command.op {
-        Op::CreatePartition { .. } => command.encode(),
+        Op::CreatePartition { .. } | Op::DropPartition { .. } => command.encode(),
         _ => command.seal(&keys.0),
     }
 }

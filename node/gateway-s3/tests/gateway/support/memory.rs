@@ -157,7 +157,7 @@ impl Memory {
     fn apply(&self, partition: PartitionId, op: Op) -> Outcome {
         let command = Command { partition, at: self.now(), request: None, op };
         let command = [match command.op {
-            Op::CreatePartition { .. } => command.encode(),
+            Op::CreatePartition { .. } | Op::DropPartition { .. } => command.encode(),
             _ => command.seal(&self.key.0),
         }];
         let mut replica = self.replica.lock();

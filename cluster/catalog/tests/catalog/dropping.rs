@@ -1,0 +1,85 @@
+//! A partition whose tenant is destroyed ends at one entry of the log, and leaves no file.
+
+use std::{
+    path::Path,
+    sync::{Arc, atomic::Ordering},
+};
+
+use holdfast_catalog::{CatalogMachine, ReadError, Refusal, Response};
+use holdfast_consensus::StateMachine;
+
+use crate::common::*;
+
+fn files(dir: &Path) -> Vec<String> {
+    let state = dir.join("s0000000001");
+    let mut names: Vec<String> = std::fs::read_dir(state)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with('p'))
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_dropped_partition_is_gone_at_once_and_its_files_with_the_next_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut replica = Replica::with_bucket(dir.path());
+    let reader = replica.machine.reader();
+    replica.machine.checkpoint(b"before").unwrap();
+    let drop = command(9, drop_partition(PARTITION));
+    for index in [9, 10] {
+        let outcome = apply(&mut replica.machine, index, std::slice::from_ref(&drop)).remove(0);
+        assert_eq!(outcome, Ok(Response::PartitionDropped));
+    }
+    assert!(matches!(reader.partition(PARTITION), Err(ReadError::NoSuchPartition(_))));
+    assert!(reader.partitions().is_empty());
+    let late = command(11, put("late", 9, 1, inline("x")));
+    assert!(matches!(apply(&mut replica.machine, 11, &[late])[0], Err(Refusal::NoSuchPartition(_))));
+    assert!(!files(dir.path()).is_empty(), "a crash now replays the log onto what was checkpointed");
+    let image = dir.path().join("image");
+    replica.machine.snapshot(&image).unwrap();
+    replica.machine.checkpoint(b"after").unwrap();
+    assert!(files(dir.path()).is_empty(), "{:?}", files(dir.path()));
+    drop_machine(replica);
+    let machine = CatalogMachine::open(dir.path(), keys()).unwrap();
+    assert!(machine.reader().partitions().is_empty());
+}
+
+#[test]
+fn a_crash_after_the_drop_or_after_its_checkpoint_leaves_no_partition_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut replica = Replica::with_bucket(dir.path());
+    replica.machine.checkpoint(b"before").unwrap();
+    let saved = tempfile::tempdir().unwrap();
+    for name in files(dir.path()) {
+        std::fs::copy(dir.path().join("s0000000001").join(&name), saved.path().join(&name)).unwrap();
+    }
+    let drop = command(9, drop_partition(PARTITION));
+    apply(&mut replica.machine, 9, std::slice::from_ref(&drop)).remove(0).unwrap();
+    drop_machine(replica);
+
+    // Before the checkpoint: the files are there, the key is gone meanwhile, and the log is replayed.
+    let keys = keys();
+    keys.destroyed.store(true, Ordering::SeqCst);
+    let mut machine = CatalogMachine::open(dir.path(), Arc::clone(&keys) as _).unwrap();
+    assert_eq!(machine.reader().partitions().len(), 1);
+    let refused = apply(&mut machine, 8, &[command(8, put("k", 9, 1, inline("x")))]).remove(0);
+    assert!(matches!(refused, Err(Refusal::NoSuchPartition(_))), "{refused:?}");
+    apply(&mut machine, 9, &[drop]).remove(0).unwrap();
+    machine.checkpoint(b"after").unwrap();
+    drop_machine(machine);
+
+    // After the checkpoint, before the files went.
+    for name in std::fs::read_dir(saved.path()).unwrap() {
+        let name = name.unwrap().file_name();
+        std::fs::copy(saved.path().join(&name), dir.path().join("s0000000001").join(&name)).unwrap();
+    }
+    let mut machine = CatalogMachine::open(dir.path(), crate::common::keys()).unwrap();
+    assert!(machine.reader().partitions().is_empty() && files(dir.path()).is_empty());
+    machine.checkpoint(b"later").unwrap();
+}
+
+fn drop_machine<T>(machine: T) {
+    drop(machine);
+}
