@@ -108,6 +108,10 @@ pub enum ConsensusError {
     Timing(String),
 }
 
+/// A moment from which on the log is to hold nothing of before. Means nothing to another run of the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogRenewal(u64);
+
 /// One node's part in all its groups.
 pub struct Consensus {
     options: ConsensusOptions,
@@ -420,6 +424,21 @@ impl Consensus {
             },
         };
         Ok(codec::encode(&ResponseV1 { log: self.log.identity().short(), answer }).into())
+    }
+
+    /// Has everything that the log of this node holds now leave the disk: a new segment is begun, and all groups
+    /// checkpoint and purge what is in those before it. Ask [`Consensus::has_renewed`] whether that is done.
+    ///
+    /// # Errors
+    /// [`LogPoisoned`] when the log has failed.
+    pub async fn renew_log(&self) -> Result<LogRenewal, LogPoisoned> {
+        self.log.renew().await.map(LogRenewal)
+    }
+
+    /// Whether nothing is left of what the log held before a renewal of this run.
+    #[must_use]
+    pub fn has_renewed(&self, renewal: LogRenewal) -> bool {
+        !self.log.holds_before(renewal.0)
     }
 
     /// What of `group`'s log does not read back, found at the start or since; `None` when nothing.

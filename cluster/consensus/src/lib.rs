@@ -43,7 +43,7 @@ pub mod transport;
 mod types;
 mod wire;
 
-pub use consensus::{Consensus, ConsensusError};
+pub use consensus::{Consensus, ConsensusError, LogRenewal};
 pub use group::MembershipError;
 pub use log::{LogError, LogIdentity, LogPoisoned};
 pub use machine::{Applied, StateMachine};

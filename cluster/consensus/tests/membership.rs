@@ -123,6 +123,37 @@ async fn an_idle_group_does_not_keep_the_log_of_a_busy_one() {
     cluster.consensus(1).propose(idle, machine::put("a", "2")).await.unwrap();
 }
 
+/// Whether a log holds these bytes.
+fn holds(log: &std::path::Path, bytes: &[u8]) -> bool {
+    std::fs::read_dir(log).unwrap().any(|entry| {
+        let read = std::fs::read(entry.unwrap().path()).unwrap_or_default();
+        read.windows(bytes.len()).any(|window| window == bytes)
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_renewed_log_holds_nothing_of_before_and_the_group_goes_on() {
+    let mut cluster = Cluster::formed(3).await;
+    let planted = "a wrapped key that is to leave the log";
+    cluster.put(1, "k", planted).await;
+    cluster.put(1, "k", "replaced").await;
+    for id in 1..=3 {
+        cluster.consensus(id).read_barrier(GROUP).await.unwrap();
+        let log = cluster.nodes[usize::try_from(id).unwrap() - 1].dir.join("raft/log");
+        assert!(holds(&log, planted.as_bytes()), "the search finds it while it is there");
+        let renewal = cluster.consensus(id).renew_log().await.unwrap();
+        eventually("the log to be renewed", || cluster.consensus(id).has_renewed(renewal).then_some(()))
+            .await;
+        assert!(!holds(&log, planted.as_bytes()), "node {id}");
+    }
+    cluster.put(2, "l", "afterwards").await;
+    cluster.kill(1).await;
+    cluster.boot(1).await;
+    cluster.leader().await;
+    cluster.consensus(1).read_barrier(GROUP).await.unwrap();
+    assert_eq!(cluster.running(1).state.lock().values.len(), 2);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_was_away_does_not_depose_the_leader() {
     let cluster = Cluster::formed(3).await;

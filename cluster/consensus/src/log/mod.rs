@@ -298,6 +298,22 @@ impl Log {
         Ok(())
     }
 
+    /// Begins a new segment and has all groups give up what is in those before it; its number.
+    ///
+    /// # Errors
+    /// [`LogPoisoned`].
+    pub(crate) async fn renew(&self) -> Result<u64, LogPoisoned> {
+        let (told, answer) = oneshot::channel();
+        let closed = || LogPoisoned { cause: "the log is closed".into() };
+        self.requests.send(Request::Renew(told)).map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())?
+    }
+
+    /// Whether a segment below this number is left.
+    pub(crate) fn holds_before(&self, segment: u64) -> bool {
+        self.shared.segments.read().first_key_value().is_some_and(|(oldest, _)| *oldest < segment)
+    }
+
     /// Writes what is pending and ends the writing thread.
     ///
     /// # Errors

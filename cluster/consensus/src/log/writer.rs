@@ -60,6 +60,8 @@ pub(crate) enum Done {
 /// What the thread is asked to do.
 pub(crate) enum Request {
     Write(Write),
+    /// Begins a new segment and has groups give up the entries in those before it; answers its number.
+    Renew(oneshot::Sender<Result<u64, LogPoisoned>>),
     /// Writes what is pending and ends.
     Stop(oneshot::Sender<Result<(), LogPoisoned>>),
 }
@@ -130,9 +132,13 @@ pub(crate) struct Writer {
     pub(crate) heads: BTreeMap<GroupId, Head>,
     pub(crate) runs: BTreeMap<GroupId, Runs>,
     active: Option<Active>,
+    /// Segments below this one are to go, however few there are.
+    renewed: u64,
     pending: Vec<Write>,
     pending_bytes: usize,
     gathering: Gathering,
+    /// Who waits for a new segment.
+    renewing: Option<oneshot::Sender<Result<u64, LogPoisoned>>>,
     /// Who waits for the end.
     stop: Option<oneshot::Sender<Result<(), LogPoisoned>>>,
     buffer: Vec<u8>,
@@ -162,9 +168,11 @@ impl Writer {
             heads,
             runs,
             active: None,
+            renewed: 0,
             pending: Vec::new(),
             pending_bytes: 0,
             gathering: Gathering::Nothing,
+            renewing: None,
             stop: None,
             buffer: Vec::new(),
         }
@@ -219,7 +227,8 @@ impl Writer {
     /// What to do now. When no request comes of it, the batch is to be finished.
     pub(crate) fn next(&self) -> Next {
         match self.gathering {
-            _ if self.stop.is_some() || self.pending_bytes >= BATCH_BYTES_MAX => Next::Commit,
+            _ if self.stop.is_some() || self.renewing.is_some() => Next::Commit,
+            _ if self.pending_bytes >= BATCH_BYTES_MAX => Next::Commit,
             Gathering::Urgent => Next::Look,
             Gathering::Lazy { until } => Next::Wait(Some(until)),
             Gathering::Nothing => Next::Wait(None),
@@ -239,6 +248,7 @@ impl Writer {
                 };
                 self.enqueue(write);
             }
+            Request::Renew(done) => self.renewing = Some(done),
             Request::Stop(done) => self.stop = Some(done),
         }
     }
@@ -248,6 +258,10 @@ impl Writer {
         let result = self.commit();
         self.answer(&result);
         self.gathering = Gathering::Nothing;
+        if let Some(done) = self.renewing.take() {
+            // A caller that stopped waiting needs no answer.
+            let _ = done.send(result.clone().and_then(|()| self.renew()));
+        }
         match self.stop.take() {
             // The caller may be gone; the log is closed either way.
             Some(done) => {
@@ -364,6 +378,13 @@ impl Writer {
         offset
     }
 
+    fn renew(&mut self) -> Result<u64, LogPoisoned> {
+        self.rotate(0).map_err(|error| self.shared.poison(&error))?;
+        self.renewed = self.active.as_ref().map_or(0, |active| active.number);
+        self.reclaim();
+        Ok(self.renewed)
+    }
+
     /// Opens the next segment, large enough for `bytes`, and repeats every group's state at its head.
     fn rotate(&mut self, bytes: u64) -> std::io::Result<()> {
         let number = self.next_segment;
@@ -413,9 +434,10 @@ impl Writer {
         }
         let kept = self.shared.segments.read().len();
         let mut holding: BTreeMap<GroupId, u64> = BTreeMap::new();
-        if kept > self.segments_max {
-            // Everything but the newer half has to go.
-            let limit = active.saturating_sub(self.segments_max as u64 / 2);
+        // When there are too many, everything but the newer half has to go.
+        let many = (kept > self.segments_max).then(|| active.saturating_sub(self.segments_max as u64 / 2));
+        let before = self.renewed.checked_sub(1).filter(|limit| oldest_needed <= *limit);
+        if let Some(limit) = many.max(before) {
             for (&group, runs) in &self.runs {
                 let last = runs.0.iter().take_while(|run| run.segment <= limit).map(|run| run.last).max();
                 holding.extend(last.map(|last| (group, last)));
