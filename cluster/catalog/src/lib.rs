@@ -54,7 +54,7 @@ pub use protect::{
 };
 pub use reader::{
     Bucket, CatalogReader, ContentBody, ContentCursor, Digest, Document, GarbageCursor, GarbageRow,
-    KnownStripe, ListPage, ListQuery, ListedObject, ListedVersion, ObjectHead, ObjectPartRow,
+    KnownStripe, ListPage, ListQuery, ListedObject, ListedVersion, Locked, ObjectHead, ObjectPartRow,
     ObjectPartsPage, ObjectRow, PartContent, PartRow, PartitionReader, ReadError, ShardOnDrive,
     StripedContent, UploadPage, UploadQuery, UploadRow, Usage, VersionMarker, VersionPage, VersionQuery,
 };

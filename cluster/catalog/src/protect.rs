@@ -111,9 +111,9 @@ impl Flags {
     pub(crate) const NULL: i64 = 1;
     /// A delete marker.
     pub(crate) const MARKER: i64 = 2;
-    const LEGAL_HOLD: i64 = 4;
+    pub(crate) const LEGAL_HOLD: i64 = 4;
     const GOVERNANCE: i64 = 8;
-    const COMPLIANCE: i64 = 16;
+    pub(crate) const COMPLIANCE: i64 = 16;
     /// A legal hold was set or lifted by name, which clients are told from one that never was.
     const HOLD_NAMED: i64 = 32;
 

@@ -17,7 +17,7 @@ use crate::{
     workers::{KnownDrive, Orders},
 };
 
-/// One tenant that may be served.
+/// One tenant.
 #[derive(Debug, Clone)]
 pub struct TenantEntry {
     /// The tenant.
@@ -37,7 +37,7 @@ pub struct TenantEntry {
 /// Everything at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct DirectorySnapshot {
-    /// Tenants that are active.
+    /// Tenants that are there, suspended ones among them: background work on theirs goes on.
     pub tenants: HashMap<TenantId, Arc<TenantEntry>>,
     /// All drives of the cluster.
     pub drives: Vec<KnownDrive>,
@@ -45,6 +45,10 @@ pub struct DirectorySnapshot {
     pub orders: Arc<Orders>,
     /// What seals commands of every tenant whose key opens, active or not.
     pub seals: HashMap<TenantId, Arc<MetadataSeal>>,
+    /// Keys of the same tenants.
+    pub keys: HashMap<TenantId, Arc<TenantKey>>,
+    /// Tenants whose keys are destroyed: what is on drives of theirs is noise.
+    pub destroyed: BTreeSet<TenantId>,
 }
 
 /// The directory.

@@ -5,8 +5,8 @@ use std::{collections::HashMap, ops::Range, sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures::StreamExt;
 use holdfast_catalog::{
-    BucketChange, CatalogReader, Command, DocumentKind, MetadataSeal, Op, Outcome, PartContent,
-    PartitionReader, ReadError, Refusal, RequestId, decode_outcome,
+    BucketChange, CatalogReader, Command, DocumentKind, Locked, MetadataSeal, Op, Outcome, PartContent,
+    PartitionReader, Quota, ReadError, Refusal, RequestId, decode_outcome,
 };
 use holdfast_consensus::{Consensus, ProposeError};
 use holdfast_crypt::{BodyContext, OuterKey, random_array};
@@ -141,6 +141,24 @@ impl ObjectService {
             .ok_or_else(|| ObjectError::Internal(format!("group {group} is not hosted here")))?
             .partition(partition)
             .map_err(|error| backing::missing(error, ("", "")))
+    }
+
+    /// Versions of a tenant that legal holds and retentions in compliance mode keep now.
+    ///
+    /// # Errors
+    /// When its catalog does not answer.
+    pub async fn locked(&self, tenant: TenantId) -> Result<Locked, ObjectError> {
+        let route = self.tenant(tenant)?.partition()?;
+        self.read(route, ("", ""), |catalog| catalog.locked(now())).await
+    }
+
+    /// What a tenant may hold.
+    ///
+    /// # Errors
+    /// When its catalog does not answer.
+    pub async fn quota(&self, tenant: TenantId) -> Result<Quota, ObjectError> {
+        let route = self.tenant(tenant)?.partition()?;
+        self.read(route, ("", ""), |catalog| catalog.quota()).await
     }
 
     pub(crate) fn tenant(&self, tenant: TenantId) -> Result<Arc<TenantEntry>, ObjectError> {

@@ -29,7 +29,7 @@ pub use list::{ListPage, ListQuery, ListedObject};
 pub use objects::{ObjectHead, ObjectPartRow, ObjectPartsPage, ObjectRow, PartContent};
 pub use stripes::{GarbageCursor, GarbageRow, KnownStripe, ShardOnDrive};
 pub use uploads::{PartRow, UploadPage, UploadQuery, UploadRow};
-pub use versions::{ListedVersion, VersionMarker, VersionPage, VersionQuery};
+pub use versions::{ListedVersion, Locked, VersionMarker, VersionPage, VersionQuery};
 
 use crate::{
     digest, key_file,

@@ -112,7 +112,37 @@ fn listed(row: &Row<'_>, current: bool) -> rusqlite::Result<ListedVersion> {
     })
 }
 
+/// Versions that may not be deleted, whoever asks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Locked {
+    /// Under a legal hold.
+    pub holds: u64,
+    /// Under a retention in compliance mode that has not ended.
+    pub compliance: u64,
+}
+
 impl PartitionReader {
+    /// Counts the versions that legal holds and retentions in compliance mode keep at `now`. Looks at all.
+    ///
+    /// # Errors
+    /// [`ReadError::Storage`].
+    pub fn locked(&self, now: UnixMillis) -> Result<Locked, ReadError> {
+        self.read(|db| {
+            let mut locked = Locked::default();
+            for table in ["objects", "versions"] {
+                let count = |condition: &str| {
+                    let sql = format!("SELECT count(*) FROM {table} WHERE {condition}");
+                    let now = now.get().cast_signed();
+                    db.prepare_cached(&sql)?.query_row([now], |row| row.get::<_, i64>(0))
+                };
+                locked.holds += count(&format!("?1 = ?1 AND flags & {}", Flags::LEGAL_HOLD))?.cast_unsigned();
+                let compliance = format!("flags & {} AND retain_until > ?1", Flags::COMPLIANCE);
+                locked.compliance += count(&compliance)?.cast_unsigned();
+            }
+            Ok(locked)
+        })
+    }
+
     /// One page of all versions of a bucket.
     ///
     /// # Errors

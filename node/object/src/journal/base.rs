@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     BaseSource, CATALOG_OWNER, Owner,
     keeper::{Journal, JournalParts},
-    pending::Pending,
+    pending::{Left, Pending},
     record::{BODY_SIZE_MAX, GENERATION, PARTS_MAX, RecordName, RecordWriter, Spread},
     sections::{self, BaseContents, FileEntry, FilePiece},
 };
@@ -129,6 +129,7 @@ impl BaseKeeper {
             tokio::select! {
                 () = stop.cancelled() => return,
                 _ = tidy.tick() => self.tidy().await,
+                () = self.journal.tidy_wanted.notified() => self.tidy().await,
                 _ = look.tick() => {}
             }
             let present = self.parts.health.candidates().into_iter().map(|candidate| candidate.drive);
@@ -258,12 +259,28 @@ impl BaseKeeper {
                 }
             })
         };
+        let mut left: BTreeMap<GroupId, Left> = BTreeMap::new();
         let mut deleted = 0;
-        for (place, id, _) in found.iter().filter(|(_, _, name)| superfluous(name)) {
+        for (place, id, name) in &found {
+            let left = left.entry(name.group).or_insert_with(|| Left {
+                base: newest.get(&name.group).map(|(covers, _)| *covers),
+                lowest: None,
+                tidy: true,
+            });
+            if !superfluous(name) {
+                left.lowest = Some(left.lowest.map_or(name.last, |lowest| lowest.min(name.last)));
+                continue;
+            }
             match self.parts.shards.delete(*place, *id, GENERATION).await {
                 Ok(()) => deleted += 1,
-                Err(error) => tracing::warn!(%id, %error, "catalog record not deleted; will be tried again"),
+                Err(error) => {
+                    left.tidy = false;
+                    tracing::warn!(%id, %error, "catalog record not deleted; will be tried again");
+                }
             }
+        }
+        for (group, pending) in &self.journal.groups {
+            pending.found(left.get(group).copied().unwrap_or_default());
         }
         if deleted > 0 {
             tracing::info!(deleted, "catalog records deleted that a base replaces");

@@ -19,7 +19,11 @@ use holdfast_model::{ClusterId, GroupId, NodeId};
 use holdfast_ring::BufferPool;
 use holdfast_store::{Health, Shards};
 use parking_lot::Mutex;
-use tokio::{sync::watch, task::JoinSet, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinSet,
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -101,6 +105,8 @@ pub struct Journal {
     pub(super) sources: Mutex<BTreeMap<GroupId, Arc<dyn BaseSource>>>,
     pub(super) counters: Counters,
     started: AtomicBool,
+    /// Asks for a search of this node's drives.
+    pub(super) tidy_wanted: Notify,
     lagging: watch::Sender<bool>,
     stop: CancellationToken,
     tasks: tokio::sync::Mutex<JoinSet<()>>,
@@ -124,6 +130,7 @@ impl Journal {
             sources: Mutex::default(),
             counters: Counters::default(),
             started: AtomicBool::new(false),
+            tidy_wanted: Notify::new(),
             lagging: watch::Sender::new(false),
             stop: CancellationToken::new(),
             tasks: tokio::sync::Mutex::default(),
@@ -197,6 +204,23 @@ impl Journal {
     #[must_use]
     pub fn is_renewed(&self, group: GroupId) -> bool {
         self.groups.get(&group).is_none_or(|pending| !pending.since_base().is_broken())
+    }
+
+    /// Whether this node's drives hold nothing of a group that tells of its entries up to `through`. If they do, what it
+    /// takes is begun: where `leads`, a newer base; here, the search for what it replaces. Ask again later.
+    #[must_use]
+    pub fn is_purged(&self, group: GroupId, through: u64, leads: bool) -> bool {
+        let Some(pending) = self.groups.get(&group) else { return true };
+        let left = pending.left();
+        // A base that goes up to there was copied after it; a journal record that does is gone with that base.
+        if left.tidy && left.base >= Some(through) && left.lowest >= Some(through) {
+            return true;
+        }
+        if leads && left.base < Some(through) && !pending.since_base().is_broken() {
+            pending.set_broken();
+        }
+        self.tidy_wanted.notify_one();
+        false
     }
 
     async fn write_group(self: Arc<Self>, pending: Arc<Pending>, parts: JournalParts) {

@@ -86,6 +86,19 @@ pub(super) struct Pending {
     pub news: Notify,
     /// Index up to which the journal holds everything this node applied.
     durable: watch::Sender<Option<u64>>,
+    /// What this node's drives held of the group when they were searched last.
+    left: Mutex<Left>,
+}
+
+/// Records of a group on this node's drives.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Left {
+    /// Entries that the newest base covers.
+    pub base: Option<u64>,
+    /// The lowest last entry of a journal record, or entry up to which a base goes.
+    pub lowest: Option<u64>,
+    /// All of them were deleted that a base replaces.
+    pub tidy: bool,
 }
 
 impl fmt::Debug for Pending {
@@ -96,7 +109,13 @@ impl fmt::Debug for Pending {
 
 impl Pending {
     pub(super) fn new(group: GroupId) -> Self {
-        Self { group, queue: Mutex::default(), news: Notify::new(), durable: watch::Sender::new(None) }
+        Self {
+            group,
+            queue: Mutex::default(),
+            news: Notify::new(),
+            durable: watch::Sender::new(None),
+            left: Mutex::default(),
+        }
     }
 
     /// Takes what was just applied.
@@ -200,6 +219,16 @@ impl Pending {
         let mut queue = self.queue.lock();
         queue.since_base = queue.since_base.saturating_sub(before.bytes);
         queue.mended = queue.mended.max(before.broken);
+    }
+
+    /// Drives were searched.
+    pub(super) fn found(&self, left: Left) {
+        *self.left.lock() = left;
+    }
+
+    /// What drives held when they were searched last.
+    pub(super) fn left(&self) -> Left {
+        *self.left.lock()
     }
 
     /// Entries that wait.

@@ -1,9 +1,11 @@
 //! Gives back the space of what no object refers to any more.
 //!
-//! Two kinds, and neither is deleted without the catalog's word:
+//! Three kinds, and none is deleted without the catalog's word, or the control group's:
 //!
 //! - **garbage**: stripes of deleted or overwritten content. The catalog lists them; their shards are
 //!   deleted [`GARBAGE_GRACE`] later (a reader may still be at them), and the catalog is told.
+//! - **remains**: shards of a tenant whose key is destroyed. The control group's word for that is enough: the catalog
+//!   of that tenant is gone, and nothing opens them. Every node deletes those on its own drives.
 //! - **orphans**: shards on this node's drives that belong to no stripe the catalog knows, left by
 //!   writes that never finished. After [`ORPHAN_AGE_MIN`] the catalog is asked to condemn the stripe, so
 //!   that it can never become part of an object, and only what it condemns becomes garbage.
@@ -19,7 +21,7 @@ use std::{
 
 use futures::{StreamExt, stream};
 use holdfast_catalog::{GarbageRow, Op, Orphan, Response};
-use holdfast_model::{DriveId, NodeId, ShardId, StripeId, TenantId, placement::Place};
+use holdfast_model::{DriveId, Generation, NodeId, ShardId, StripeId, TenantId, placement::Place};
 use holdfast_store::ShardError;
 use tokio::time::Interval;
 
@@ -54,6 +56,8 @@ pub(super) struct Sweep {
     garbage: Interval,
     orphans: Interval,
     orphans_due: bool,
+    /// Destroyed tenants whose remains were looked for since the last look for orphans.
+    cleared: BTreeSet<TenantId>,
 }
 
 impl Sweep {
@@ -64,7 +68,7 @@ impl Sweep {
             timer
         };
         let (garbage, orphans) = (every(SWEEP_INTERVAL), every(ORPHAN_INTERVAL));
-        Self { service, node, garbage, orphans, orphans_due: false }
+        Self { service, node, garbage, orphans, orphans_due: false, cleared: BTreeSet::new() }
     }
 }
 
@@ -83,7 +87,14 @@ impl Worker for Sweep {
 
     async fn work(&mut self) {
         self.service.workers.leave(Kind::Sweep).await;
-        if std::mem::take(&mut self.orphans_due) {
+        let destroyed = self.service.directory.snapshot().destroyed.clone();
+        if destroyed.iter().any(|tenant| !self.cleared.contains(tenant)) {
+            if sweep_remains(&self.service, self.node, &destroyed).await {
+                self.cleared = destroyed;
+            }
+        } else if std::mem::take(&mut self.orphans_due) {
+            // A drive may have come back with them.
+            self.cleared.clear();
             sweep_orphans(&self.service, self.node).await;
         } else {
             sweep_garbage(&self.service, self.node).await;
@@ -189,7 +200,50 @@ async fn delete_shards(service: &ObjectService, removed: &BTreeSet<DriveId>, row
     whole
 }
 
+/// Deletes what drives of this node hold of destroyed tenants; whether all of it is gone.
+async fn sweep_remains(service: &Arc<ObjectService>, node: NodeId, destroyed: &BTreeSet<TenantId>) -> bool {
+    let mut run = Run { service, begun: false };
+    let mut whole = true;
+    for drive in service.stripes.shards.local() {
+        let place = Place { node, drive: drive.id() };
+        let mut after = None;
+        loop {
+            let page = drive.list(after, BATCH);
+            let Some(last) = page.last() else { break };
+            after = Some(last.id);
+            let due: Vec<(ShardId, Generation)> = page
+                .iter()
+                .filter(|shard| destroyed.contains(&shard.tenant))
+                .map(|shard| (shard.id, shard.generation))
+                .collect();
+            let found = due.len();
+            let outcomes: Vec<bool> = stream::iter(due)
+                .map(|(id, generation)| async move {
+                    service.stripes.shards.delete(place, id, generation).await.is_ok()
+                })
+                .buffer_unordered(PARALLEL)
+                .collect()
+                .await;
+            let gone = outcomes.into_iter().filter(|gone| *gone).count();
+            if found > 0 {
+                run.swept(found, gone);
+                whole &= gone == found;
+            }
+        }
+    }
+    if run.begun {
+        tracing::info!(
+            tenants = destroyed.len(),
+            whole,
+            "shards of destroyed tenants deleted from this node's drives"
+        );
+        service.workers.end(Kind::Sweep);
+    }
+    whole
+}
+
 async fn sweep_orphans(service: &Arc<ObjectService>, node: NodeId) {
+    let destroyed = service.directory.snapshot().destroyed.clone();
     for drive in service.stripes.shards.local() {
         let mut after = None;
         loop {
@@ -199,7 +253,9 @@ async fn sweep_orphans(service: &Arc<ObjectService>, node: NodeId) {
             let oldest = now().get().saturating_sub(millis(ORPHAN_AGE_MIN));
             let mut by_tenant: BTreeMap<TenantId, BTreeMap<StripeId, Orphan>> = BTreeMap::new();
             let judged = |shard: &&holdfast_drive::ShardInfo| {
-                shard.tenant != CATALOG_OWNER && shard.id.stripe.created().get() < oldest
+                shard.tenant != CATALOG_OWNER
+                    && !destroyed.contains(&shard.tenant)
+                    && shard.id.stripe.created().get() < oldest
             };
             for shard in page.iter().filter(judged) {
                 let stripe = shard.id.stripe;
