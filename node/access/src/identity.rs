@@ -184,6 +184,8 @@ pub struct Tenant {
     pub first: Option<AccountNumber>,
     /// Its accounts.
     pub accounts: BTreeMap<AccountNumber, Account>,
+    /// Its clients are refused, whatever they ask.
+    pub suspended: bool,
 }
 
 impl Tenant {

@@ -10,11 +10,11 @@ use holdfast_model::{ByteCount, ClusterId, DriveId, Epoch, GroupId, Level, NodeI
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{AdminError, KeyAdmin, ProtectionBackend, WorkStatus};
+use crate::{AdminError, KeyAdmin, ProtectionBackend, TenancyBackend, WorkStatus};
 
 /// What the admin API needs of a node. Every method may be called at any time and by many requests at once.
 #[async_trait]
-pub trait AdminBackend: ProtectionBackend + Send + Sync + 'static {
+pub trait AdminBackend: ProtectionBackend + TenancyBackend + Send + Sync + 'static {
     /// The cluster as this node knows it. Answers without a quorum: it is asked most when there is none.
     async fn cluster(&self) -> Result<ClusterStatus, AdminError>;
 
@@ -356,6 +356,18 @@ pub struct AilingReplica {
     pub heals: bool,
 }
 
+/// Whether a tenant is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum TenantStanding {
+    /// Served.
+    Active,
+    /// Its clients are refused; its data is kept, and background work on it goes on.
+    Suspended,
+    /// Being destroyed, for good.
+    Shredding,
+}
+
 /// One tenant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct TenantStatus {
@@ -364,6 +376,8 @@ pub struct TenantStatus {
     pub id: TenantId,
     /// Its name.
     pub name: String,
+    /// Whether it is served.
+    pub state: TenantStanding,
     /// Region its clients sign for.
     pub region: String,
     /// Its protection level; null when it follows the cluster's.

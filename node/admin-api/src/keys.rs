@@ -63,6 +63,8 @@ pub struct KeysStatus {
     pub threshold_wanted: Option<u8>,
     /// Every node and its share.
     pub nodes: Vec<ShareHolder>,
+    /// The public key that signs certificates of destruction, 64 hex digits: keep it where they are verified.
+    pub certificate_key: String,
     /// The recovery shares given out last; null when there are none.
     #[schema(required = true)]
     pub recovery: Option<RecoveryStatus>,

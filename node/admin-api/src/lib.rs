@@ -35,6 +35,7 @@ mod server;
 mod session;
 mod state;
 mod status;
+mod tenancy;
 mod tenants;
 mod web;
 mod workers;
@@ -46,7 +47,8 @@ use axum::{Router, extract::DefaultBodyLimit, middleware};
 pub use backend::{
     AccessKeyPair, AccountStatus, AdminBackend, AilingReplica, Capacity, ClusterStatus, CreatedAccount,
     CreatedTenant, DriveState, DriveStatus, DriveUsage, GroupStatus, JoinTokenInfo, LevelStatus, NodeState,
-    NodeStatus, OperatorRecord, Readiness, Role, Secret, ServiceUrls, StripeShape, TenantStatus,
+    NodeStatus, OperatorRecord, Readiness, Role, Secret, ServiceUrls, StripeShape, TenantStanding,
+    TenantStatus,
 };
 pub use error::AdminError;
 pub use keys::{KeyAdmin, KeysStatus, RecoveryShares, RecoveryStatus, ShareHolder};
@@ -62,6 +64,7 @@ pub use protection::{
     WorkerHours, WorkerImpact, WorkerOrder,
 };
 pub use server::serve;
+pub use tenancy::{Quota, ShredOrder, ShredState, ShredStatus, TenancyBackend, TenantQuota};
 pub use web::CONSOLE_INCLUDED;
 pub use workers::{LostShards, TenantDebt, WorkStatus, WorkerStatus};
 

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use support::{Client, Example, PASSWORD};
 
 fn path(template: &str) -> String {
-    template.replace("{name}", "demo")
+    template.replace("{name}", "demo").replace("{tenant}", &"03".repeat(16))
 }
 
 #[tokio::test]
@@ -184,6 +184,28 @@ async fn tenants_are_made_once_and_their_secrets_are_not_stored_by_browsers() {
     let list = client.call("GET", "/api/v1/tenants", &token, &Value::Null).await;
     assert_eq!(list.json["tenants"][1]["access_keys"].as_array().unwrap().len(), 2);
     assert!(!list.text.contains("secret"), "{}", list.text);
+}
+
+#[tokio::test]
+async fn a_tenant_is_destroyed_only_by_name_twice_and_with_a_reason_that_is_one() {
+    let client = Client::new(Example::default());
+    let token = client.token("admin").await;
+    let path = "/api/v1/tenants/demo/shred";
+    let other = client.call("POST", path, &token, &json!({ "confirm": "other" })).await;
+    assert_eq!(other.status, StatusCode::BAD_REQUEST, "{}", other.text);
+    let empty = json!({ "confirm": "demo", "override_retention": " " });
+    assert_eq!(client.call("POST", path, &token, &empty).await.status, StatusCode::BAD_REQUEST);
+    let early = client.call("POST", path, &token, &json!({ "confirm": "demo" })).await;
+    assert_eq!(early.status, StatusCode::CONFLICT, "it is not suspended");
+    let watcher = client.token("watcher").await;
+    for (path, body) in [(path, json!({ "confirm": "demo" })), ("/api/v1/tenants/demo/suspend", json!({}))] {
+        assert_eq!(client.call("POST", path, &watcher, &body).await.status, StatusCode::FORBIDDEN);
+    }
+    client.call("POST", "/api/v1/tenants/demo/suspend", &token, &json!({})).await;
+    let begun = client.call("POST", path, &token, &json!({ "confirm": "demo" })).await;
+    assert_eq!((begun.status, &begun.json["by"]), (StatusCode::ACCEPTED, &json!("admin")), "{}", begun.text);
+    let unknown = client.call("GET", "/api/v1/shreds/xyz/certificate", &watcher, &json!({})).await;
+    assert_eq!(unknown.status, StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]

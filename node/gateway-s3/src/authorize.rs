@@ -173,6 +173,17 @@ pub(crate) async fn find_bucket(
     }
 }
 
+/// What clients of a suspended tenant are told.
+pub(crate) const SUSPENDED: &str = "The tenant is suspended. Ask whoever runs this storage.";
+
+/// Refuses clients of a suspended tenant. Its data is kept, and background work on it goes on.
+fn check_standing(snapshot: &Snapshot, tenant: TenantId) -> Result<(), Refusal> {
+    if snapshot.tenants.get(&tenant).is_some_and(|tenant| tenant.suspended) {
+        return Err(Refusal::because("AccessDenied", SUSPENDED));
+    }
+    Ok(())
+}
+
 /// Decides, and leaves what was found with the call.
 pub(crate) async fn authorize(
     call: &Call,
@@ -191,6 +202,9 @@ pub(crate) async fn authorize(
         return Err(Refusal::new("AccessDenied"));
     }
     let named = call.target.bucket().filter(|_| needs.iter().all(|need| need.on != Subject::Caller));
+    if let Some(signer) = call.signer.get() {
+        check_standing(&snapshot, signer.tenant)?;
+    }
     let found = match named {
         Some(bucket) => Some(find_bucket(call, objects, &snapshot, bucket).await?),
         None => None,
@@ -200,6 +214,7 @@ pub(crate) async fn authorize(
         (None, Some(signer)) => signer.tenant,
         (None, None) => return Err(Refusal::new("AccessDenied")),
     };
+    check_standing(&snapshot, tenant)?;
     let mut access = Access {
         tenant,
         caller,

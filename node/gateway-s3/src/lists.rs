@@ -305,7 +305,12 @@ mod tests {
             roles: BTreeMap::new(),
             policies: BTreeMap::new(),
         };
-        Tenant { name: "t".into(), first: Some(number), accounts: BTreeMap::from([(number, account)]) }
+        Tenant {
+            name: "t".into(),
+            first: Some(number),
+            accounts: BTreeMap::from([(number, account)]),
+            suspended: false,
+        }
     }
 
     fn of(list: &[(&'static str, &str)]) -> Result<Asked, &'static str> {

@@ -6,7 +6,7 @@ use holdfast_admin_api::{
     AccessKeyPair, AccountStatus, AdminBackend, AdminError, AilingReplica, Capacity, ClusterStatus,
     CreatedAccount, CreatedTenant, DriveState, DriveStatus, DriveUsage, GroupStatus, JoinTokenInfo, KeyAdmin,
     LevelStatus, NodeState, NodeStatus, OperatorRecord, Readiness, Role, Secret, ServiceUrls, StripeShape,
-    TenantStatus, WorkStatus,
+    TenantStanding, TenantStatus, WorkStatus,
 };
 use holdfast_consensus::Consensus;
 use holdfast_control::{Command, ControlView, DriveState as StandingOfDrive, Refusal, TenantState};
@@ -340,10 +340,14 @@ impl AdminBackend for Admin {
         let mut tenants: Vec<TenantStatus> = view
             .tenants
             .values()
-            .filter(|tenant| tenant.state == TenantState::Active)
             .map(|tenant| TenantStatus {
                 id: tenant.tenant,
                 name: tenant.name.clone(),
+                state: match tenant.state {
+                    TenantState::Active => TenantStanding::Active,
+                    TenantState::Suspended => TenantStanding::Suspended,
+                    TenantState::Shredding => TenantStanding::Shredding,
+                },
                 region: region.clone(),
                 level: tenant.level,
                 access_keys: view

@@ -104,7 +104,7 @@ fn account(view: &ControlView, info: AccountInfo) -> Account {
 
 fn snapshot(view: &ControlView, keyring: &Keyring) -> Snapshot {
     let mut snapshot = Snapshot::default();
-    for tenant in view.tenants.values().filter(|tenant| tenant.state == TenantState::Active) {
+    for tenant in view.tenants.values().filter(|tenant| tenant.state != TenantState::Shredding) {
         let first = first_account(tenant.tenant, &tenant.name);
         let number = first.number;
         let mut accounts = BTreeMap::from([(number, account(view, first))]);
@@ -119,7 +119,8 @@ fn snapshot(view: &ControlView, keyring: &Keyring) -> Snapshot {
             accounts.insert(info.number, account(view, info));
         }
         let name = tenant.name.clone();
-        snapshot.tenants.insert(tenant.tenant, Tenant { name, first: Some(number), accounts });
+        let suspended = tenant.state == TenantState::Suspended;
+        snapshot.tenants.insert(tenant.tenant, Tenant { name, first: Some(number), accounts, suspended });
     }
     for (access_key, record) in &view.access_keys {
         if !snapshot.tenants.contains_key(&record.tenant) {

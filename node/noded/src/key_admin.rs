@@ -6,7 +6,7 @@ use holdfast_admin_api::{
     AdminError, KeyAdmin, KeysStatus, LockStatus, RecoveryShares, RecoveryStatus, Secret, ShareHolder,
 };
 use holdfast_control::{Command, KeyCommand, NodeState, RecoveryRecord};
-use holdfast_keyring::recovery;
+use holdfast_keyring::{certificate::show_public_key, recovery};
 use holdfast_store::Health;
 
 use crate::{
@@ -86,6 +86,15 @@ impl KeyAdmin for Keys {
             threshold: current.splitting.threshold,
             threshold_wanted: view.keys.threshold,
             nodes: nodes.collect(),
+            certificate_key: show_public_key(
+                &self
+                    .unlocker
+                    .holder
+                    .keyring
+                    .certificate_signer()
+                    .map_err(|error| internal("the certificate key", error.into()))?
+                    .public(),
+            ),
             recovery,
         })
     }

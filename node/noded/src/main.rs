@@ -28,6 +28,7 @@ mod protection;
 mod readmission;
 mod recover;
 mod second_copy;
+mod tenancy;
 mod tenants;
 mod tls;
 mod work;

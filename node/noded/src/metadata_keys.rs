@@ -2,7 +2,7 @@
 //! group holds of each tenant.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -10,11 +10,11 @@ use std::{
 };
 
 use holdfast_catalog::{Held, KeyVersion, MetadataKeys, MetadataSeal};
-use holdfast_control::ControlReader;
+use holdfast_control::{ControlReader, ControlView};
 use holdfast_crypt::TenantKey;
 use holdfast_keyring::Keyring;
 use holdfast_model::TenantId;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 /// Version of every tenant's key: keys are not exchanged yet.
 pub const KEY_VERSION: KeyVersion = 1;
@@ -29,18 +29,42 @@ pub struct LiveMetadataKeys {
     keyring: Arc<Keyring>,
     control: ControlReader,
     known: Mutex<HashMap<TenantId, Arc<MetadataSeal>>>,
+    destroyed: RwLock<BTreeSet<TenantId>>,
     closed: AtomicBool,
 }
 
 impl LiveMetadataKeys {
     /// Opens what is asked for.
     pub fn new(keyring: Arc<Keyring>, control: ControlReader) -> Arc<Self> {
-        Arc::new(Self { keyring, control, known: Mutex::default(), closed: AtomicBool::new(false) })
+        Arc::new(Self {
+            keyring,
+            control,
+            known: Mutex::default(),
+            destroyed: RwLock::default(),
+            closed: AtomicBool::new(false),
+        })
     }
 
     /// Lets go of everybody who waits for a key: the node stops.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
+    }
+
+    /// Forgets the keys of tenants that are destroyed.
+    pub fn forget_destroyed(&self, view: &ControlView) {
+        for tenant in view.shreds.keys().copied().filter(|tenant| view.is_destroyed(*tenant)) {
+            self.destroyed.write().insert(tenant);
+            self.known.lock().remove(&tenant);
+        }
+    }
+
+    /// Whether a tenant's key is in memory.
+    pub fn remembers(&self, tenant: TenantId) -> bool {
+        self.known.lock().contains_key(&tenant)
+    }
+
+    fn is_destroyed(&self, tenant: TenantId) -> bool {
+        self.destroyed.read().contains(&tenant)
     }
 
     fn open(&self, tenant: TenantId) -> Option<Arc<MetadataSeal>> {
@@ -52,6 +76,7 @@ impl LiveMetadataKeys {
             .view()
             .inspect_err(|error| tracing::error!(%error, "the control state could not be read"))
             .ok()?;
+        self.forget_destroyed(&view);
         let record = view.tenants.get(&tenant)?;
         let key = self
             .keyring
@@ -66,12 +91,17 @@ impl LiveMetadataKeys {
 
 impl MetadataKeys for LiveMetadataKeys {
     fn current(&self, tenant: TenantId) -> Held {
-        self.open(tenant).map_or(Held::NotYet, Held::Here)
+        match self.open(tenant) {
+            Some(seal) => Held::Here(seal),
+            None if self.is_destroyed(tenant) => Held::Destroyed,
+            None => Held::NotYet,
+        }
     }
 
     fn version(&self, tenant: TenantId, version: KeyVersion) -> Held {
         match self.open(tenant) {
             Some(seal) if seal.version == version => Held::Here(seal),
+            None if self.is_destroyed(tenant) => Held::Destroyed,
             _ => Held::NotYet,
         }
     }

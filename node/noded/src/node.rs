@@ -54,7 +54,7 @@ use crate::{
     identities::NodeIdentities,
     identity::Credentials,
     key_admin::Keys,
-    keys::{Front, Holder, KeySteward, KeyWatch, Retirement, Unlocker},
+    keys::{Front, Holder, KeySteward, KeyWatch, Retirement, Shredder, Unlocker},
     leaders::Leaders,
     links::{NodeService, RaftTransport},
     membership::Steward,
@@ -308,8 +308,9 @@ impl Node {
 
         // Catalogs: their files open with tenants' keys.
         let count = identity.catalog_groups;
+        let keys_of_catalogs = Arc::clone(&metadata_keys);
         let catalogs =
-            match start_catalogs(&groups, &journal, &config.state_dir, count, metadata_keys as _).await {
+            match start_catalogs(&groups, &journal, &config.state_dir, count, keys_of_catalogs as _).await {
                 Ok(catalogs) => catalogs,
                 Err(error) => {
                     tasks.shutdown().await;
@@ -353,6 +354,7 @@ impl Node {
             Arc::clone(&keyring),
             Arc::clone(&directory),
             Arc::clone(&identities),
+            Arc::clone(&metadata_keys),
             stop.clone(),
         ));
         let (levels, members) = (Arc::clone(&directory), Arc::clone(&health));
@@ -369,6 +371,7 @@ impl Node {
             })
             .await;
         let day = Duration::from_secs(config.s3.day_seconds);
+        let replicas = catalogs.clone();
         let objects = ObjectService::new(directory, Arc::clone(&consensus), catalogs, stripes).with_day(day);
         let objects = Arc::new(objects);
         tasks.spawn(drains::run(
@@ -409,6 +412,14 @@ impl Node {
             own,
         });
         tasks.spawn(Arc::clone(&key_steward).run(stop.clone()));
+        let shredder = Shredder {
+            steward: Arc::clone(&key_steward),
+            journal: Arc::clone(&journal),
+            catalogs: replicas,
+            metadata_keys,
+            renewals: Mutex::default(),
+        };
+        tasks.spawn(shredder.run(stop.clone()));
 
         // Gateways.
         let names = service_names(&config);

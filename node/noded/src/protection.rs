@@ -21,7 +21,7 @@ use crate::{
     work,
 };
 
-fn tenant<'v>(view: &'v ControlView, name: &str) -> Result<&'v TenantRecord, AdminError> {
+pub(crate) fn tenant<'v>(view: &'v ControlView, name: &str) -> Result<&'v TenantRecord, AdminError> {
     let found = view.tenants.values().find(|tenant| tenant.name == name);
     found.ok_or_else(|| AdminError::NotFound { what: format!("tenant {name:?}") })
 }
@@ -71,7 +71,7 @@ fn audit(report: AuditReport) -> Audit {
 }
 
 impl Admin {
-    async fn decide(&self, command: &Command) -> Result<(), AdminError> {
+    pub(crate) async fn decide(&self, command: &Command) -> Result<(), AdminError> {
         match self.control.propose(command).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(refusal)) => Err(refused(&refusal)),

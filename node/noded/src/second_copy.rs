@@ -31,7 +31,7 @@ impl CatalogKeys for LiveKeys {
     fn has(&self, owner: Owner) -> bool {
         match owner {
             Owner::Cluster => !self.keyring.is_locked(),
-            Owner::Tenant(tenant) => self.directory.snapshot().tenants.contains_key(&tenant),
+            Owner::Tenant(tenant) => self.directory.snapshot().keys.contains_key(&tenant),
         }
     }
 
@@ -39,7 +39,7 @@ impl CatalogKeys for LiveKeys {
         match owner {
             Owner::Cluster => self.keyring.seal_record(&secret_name(id), plain).ok(),
             Owner::Tenant(tenant) => {
-                Some(self.directory.snapshot().tenants.get(&tenant)?.key.seal_manifest(id, plain))
+                Some(self.directory.snapshot().keys.get(&tenant)?.seal_manifest(id, plain))
             }
         }
     }
@@ -49,7 +49,7 @@ impl CatalogKeys for LiveKeys {
             Owner::Cluster => open_own(&self.keyring, id, sealed),
             Owner::Tenant(tenant) => {
                 let snapshot = self.directory.snapshot();
-                open_for(snapshot.tenants.get(&tenant).map(|entry| &entry.key), id, sealed)
+                open_for(snapshot.keys.get(&tenant), id, sealed)
             }
         }
     }

@@ -18,13 +18,18 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     control::{Control, now},
     identities::NodeIdentities,
-    metadata_keys::seal_of,
+    metadata_keys::{LiveMetadataKeys, seal_of},
     work,
 };
 
 /// Name under which an access key's secret is sealed.
 pub(crate) fn secret_name(access_key: &str) -> String {
     format!("access key {access_key}")
+}
+
+/// Names of a tenant's secrets that say which named keys it has.
+pub(crate) fn named_key_secrets(view: &ControlView, tenant: TenantId) -> Vec<String> {
+    named_keys(view, tenant).iter().map(|id| named_key_secret(tenant, id)).collect()
 }
 
 /// Name of the secret that says that a tenant has a named key. The key itself is derived under the tenant's.
@@ -59,6 +64,7 @@ pub async fn follow(
     keyring: Arc<Keyring>,
     directory: Arc<Directory>,
     identities: Arc<NodeIdentities>,
+    metadata_keys: Arc<LiveMetadataKeys>,
     stop: CancellationToken,
 ) {
     let mut changes = control.reader().changes();
@@ -73,6 +79,7 @@ pub async fn follow(
         match control.view().await {
             Ok(view) => {
                 learn(&view, &keyring);
+                metadata_keys.forget_destroyed(&view);
                 directory.update(snapshot(&view, &keyring));
                 identities.update(&view);
             }
@@ -105,15 +112,17 @@ fn snapshot(view: &ControlView, keyring: &Keyring) -> DirectorySnapshot {
     let mut snapshot = DirectorySnapshot {
         drives: drives.collect(),
         orders: Arc::new(work::orders(view, keyring)),
+        destroyed: view.shreds.keys().copied().filter(|tenant| view.is_destroyed(*tenant)).collect(),
         ..DirectorySnapshot::default()
     };
     for tenant in view.tenants.values() {
         // One that does not open is told of below, or is not served anyhow.
         if let Ok(key) = keyring.tenant(tenant.tenant, &tenant.wrapped_key) {
             snapshot.seals.insert(tenant.tenant, seal_of(&key));
+            snapshot.keys.insert(tenant.tenant, key);
         }
     }
-    for tenant in view.tenants.values().filter(|tenant| tenant.state == TenantState::Active) {
+    for tenant in view.tenants.values().filter(|tenant| tenant.state != TenantState::Shredding) {
         match keyring.tenant(tenant.tenant, &tenant.wrapped_key) {
             Ok(key) => {
                 let entry = TenantEntry {
@@ -199,7 +208,7 @@ pub async fn create(
 /// # Errors
 /// When a catalog group does not decide.
 pub async fn complete_creations(view: &ControlView, consensus: &Consensus) -> Result<()> {
-    for tenant in view.tenants.values() {
+    for tenant in view.tenants.values().filter(|tenant| tenant.state != TenantState::Shredding) {
         for (partition, group) in &tenant.partitions {
             create_partition(consensus, tenant.tenant, tenant.database_id, *partition, *group).await?;
         }

@@ -331,6 +331,21 @@ impl Admin {
         self.call(Method::POST, path, Some(body)).await
     }
 
+    /// A document that is text.
+    ///
+    /// # Errors
+    /// When the node refuses; the answer says why.
+    pub async fn text(&self, path: &str) -> Result<String> {
+        let request = Request::get(path)
+            .header("host", self.https.authority())
+            .header("authorization", format!("Bearer {}", self.token));
+        let answer = self.https.send(request.body(full(Bytes::new()))?).await?;
+        if !answer.status.is_success() {
+            bail!("{path}: {} {}", answer.status, answer.text());
+        }
+        Ok(answer.text())
+    }
+
     async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
         call(&self.https, method, path, Some(&self.token), body).await
     }

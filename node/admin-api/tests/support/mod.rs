@@ -12,9 +12,10 @@ use holdfast_admin_api::{
     AccessKeyPair, AccountStatus, AdminBackend, AdminError, Audit, AuditLoss, AuditStatus, BucketLevels,
     Capacity, ClusterStatus, CreatedAccount, CreatedTenant, DriveState, DriveStatus, DriveUsage, GroupStatus,
     JoinTokenInfo, KeyAdmin, KeysStatus, LevelScope, LevelStatus, LockState, LockStatus, LostShards,
-    NodeState, NodeStatus, OperatorRecord, ProtectionBackend, Readiness, RecoveryShares, Role, Secret,
-    ServiceUrls, ShareHolder, StripeShape, TenantDebt, TenantLevels, TenantStatus, WorkStatus, WorkerChange,
-    WorkerHours, WorkerImpact, WorkerOrder, WorkerStatus, router,
+    NodeState, NodeStatus, OperatorRecord, ProtectionBackend, Quota, Readiness, RecoveryShares, Role, Secret,
+    ServiceUrls, ShareHolder, ShredOrder, ShredState, ShredStatus, StripeShape, TenancyBackend, TenantDebt,
+    TenantLevels, TenantQuota, TenantStanding, TenantStatus, WorkStatus, WorkerChange, WorkerHours,
+    WorkerImpact, WorkerOrder, WorkerStatus, router,
 };
 use holdfast_model::{
     ByteCount, ClusterId, DriveId, Epoch, GroupId, KeyId, Level, NodeId, TenantId, UnixMillis,
@@ -58,6 +59,7 @@ impl Default for Example {
             tenants: Mutex::new(vec![TenantStatus {
                 id: TenantId::from_bytes([3; 16]),
                 name: "demo".into(),
+                state: TenantStanding::Active,
                 region: "us-east-1".into(),
                 level: None,
                 access_keys: vec!["HFDEMO0000000001".into()],
@@ -96,6 +98,7 @@ impl KeyAdmin for Example {
             threshold: 2,
             threshold_wanted: None,
             nodes: vec![holder("n1", false), holder("n2", false), holder("n3", true)],
+            certificate_key: "ab".repeat(32),
             recovery: None,
         })
     }
@@ -203,6 +206,57 @@ impl ProtectionBackend for Example {
 }
 
 #[async_trait]
+impl TenancyBackend for Example {
+    async fn suspend(&self, tenant: &str, suspended: bool) -> Result<(), AdminError> {
+        let mut tenants = self.tenants.lock();
+        let found = tenants.iter_mut().find(|known| known.name == tenant);
+        let found = found.ok_or_else(|| AdminError::NotFound { what: format!("tenant {tenant:?}") })?;
+        found.state = if suspended { TenantStanding::Suspended } else { TenantStanding::Active };
+        Ok(())
+    }
+
+    async fn quota(&self, _tenant: &str) -> Result<TenantQuota, AdminError> {
+        Ok(TenantQuota { bytes_max: None, objects_max: None, used_bytes: 7, used_objects: 1 })
+    }
+
+    async fn set_quota(&self, _tenant: &str, _quota: Quota) -> Result<(), AdminError> {
+        Ok(())
+    }
+
+    async fn shred(&self, order: ShredOrder) -> Result<ShredStatus, AdminError> {
+        let mut tenants = self.tenants.lock();
+        let found = tenants.iter_mut().find(|known| known.name == order.tenant);
+        let found =
+            found.ok_or_else(|| AdminError::NotFound { what: format!("tenant {:?}", order.tenant) })?;
+        if found.state != TenantStanding::Suspended {
+            return Err(AdminError::Conflict { what: "it is not suspended".into() });
+        }
+        found.state = TenantStanding::Shredding;
+        Ok(ShredStatus {
+            tenant: found.id,
+            name: order.tenant,
+            state: ShredState::Pending,
+            waits_for: Some("the old root to be let go".into()),
+            keys: vec![KeyId::from_bytes([4; 16])],
+            by: order.by,
+            override_retention: order.override_retention,
+            begun_unix_ms: UnixMillis::new(1),
+            destroyed_unix_ms: None,
+            confirmed_by: Vec::new(),
+            finished_unix_ms: None,
+        })
+    }
+
+    async fn shreds(&self) -> Result<Vec<ShredStatus>, AdminError> {
+        Ok(Vec::new())
+    }
+
+    async fn certificate(&self, tenant: TenantId) -> Result<String, AdminError> {
+        Ok(format!("HOLDFAST CERTIFICATE OF DESTRUCTION 1\ntenant {tenant}\n"))
+    }
+}
+
+#[async_trait]
 impl AdminBackend for Example {
     async fn cluster(&self) -> Result<ClusterStatus, AdminError> {
         if self.hangs {
@@ -241,7 +295,14 @@ impl AdminBackend for Example {
         let access_key = format!("HFEXAMPLE{:07}", tenants.len());
         let (name, region) = (name.to_owned(), "us-east-1".to_owned());
         let access_keys = vec![access_key.clone()];
-        tenants.push(TenantStatus { id, name: name.clone(), region: region.clone(), level, access_keys });
+        tenants.push(TenantStatus {
+            id,
+            name: name.clone(),
+            state: TenantStanding::Active,
+            region: region.clone(),
+            level,
+            access_keys,
+        });
         Ok(CreatedTenant {
             id,
             name,

@@ -22,6 +22,7 @@ use holdfast_object::api::ObjectGateway;
 use http::{HeaderValue, Method, Response, StatusCode, header, request::Parts};
 
 use crate::{
+    authorize::SUSPENDED,
     conditions,
     identities::{ChangeError, Identities, Signer},
     intake::Source,
@@ -116,6 +117,9 @@ async fn run(
     *service = if claims.service == "sts" { Service::Sts } else { Service::Iam };
     let signer = claims.verify(request.parts, &body, &**identities)?;
     *tenant = Some(signer.tenant);
+    if identities.snapshot().tenants.get(&signer.tenant).is_some_and(|tenant| tenant.suspended) {
+        return Err(IamError::new("AccessDenied", 403, SUSPENDED));
+    }
     let params = parameters(&body)?;
     let params = Params(&params);
     params.required("Action")?.clone_into(action);

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! unlock   own share, peers' shares, an operator's word ─> keyring
+//! shred    destroys tenants
 //! steward  the leader of the control group deals shares when the members or the threshold change
 //! front    what a locked node answers to clients and operators
 //! ```
@@ -14,6 +15,7 @@ mod crash_tests;
 mod front;
 mod holder;
 mod roll;
+mod shred;
 mod steward;
 mod unlock;
 
@@ -26,6 +28,7 @@ use serde::{Deserialize, Serialize};
 pub use front::Front;
 pub use holder::Holder;
 pub use roll::{Retirement, RollError, roll_root, rotate_tenant};
+pub use shred::{Shredder, waits_for};
 pub use steward::KeySteward;
 pub use unlock::{Unlocker, passphrase_of};
 

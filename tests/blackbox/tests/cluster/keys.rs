@@ -117,7 +117,7 @@ async fn wait_keys(cluster: &DevCluster, what: &str, holds: impl Fn(&Value) -> b
     }
 }
 
-async fn issue(cluster: &DevCluster, threshold: u8, shares: u8) -> Result<Vec<String>> {
+pub async fn issue(cluster: &DevCluster, threshold: u8, shares: u8) -> Result<Vec<String>> {
     let wanted = json!({ "threshold": threshold, "shares": shares });
     let issued = cluster.file().admin(0).await?.post("/api/v1/keys/recovery-shares", &wanted).await?;
     serde_json::from_value(issued["shares"].clone()).context("shares")
@@ -147,7 +147,7 @@ fn stop_all(cluster: &mut DevCluster) -> Result<()> {
     NODES.iter().try_for_each(|name| cluster.kill(name))
 }
 
-async fn wait_lock(cluster: &DevCluster, node: usize, state: &str) -> Result<Value> {
+pub async fn wait_lock(cluster: &DevCluster, node: usize, state: &str) -> Result<Value> {
     let begun = Instant::now();
     let mut last = String::new();
     while begun.elapsed() < LIMIT {

@@ -23,4 +23,6 @@ mod rebuild;
 mod recovery;
 mod rot;
 mod secrecy;
+mod shred;
 mod support;
+mod tenancy;
