@@ -1,5 +1,5 @@
 // States in words, and how serious each is. Every union is handled to its last case.
-import type { DriveState, NodeState } from './api/types.ts'
+import type { DriveState, NodeState, TenantStanding } from './api/types.ts'
 import { unreachable } from './unreachable.ts'
 import { duration } from './units.ts'
 
@@ -77,3 +77,17 @@ export function survives(level: string, nodes = 2): string {
 
 /** Every level a tenant may have, in the order of what they survive. */
 export const LEVELS: readonly string[] = [...Object.keys(SURVIVES), '2x', '3x', '4x', '5x', '6x', '7x', '8x']
+
+/** Whether a tenant is served, in a word or three. */
+export function describeStanding(standing: TenantStanding): string {
+  switch (standing) {
+    case 'active':
+      return 'Served'
+    case 'suspended':
+      return 'Suspended'
+    case 'shredding':
+      return 'Being destroyed'
+    default:
+      return unreachable(standing)
+  }
+}

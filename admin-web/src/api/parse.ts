@@ -86,6 +86,7 @@ export const clusterStatus = z.object({
 const tenantStatus = z.object({
   id: z.string(),
   name: z.string(),
+  state: z.enum(['active', 'suspended', 'shredding']),
   region: z.string(),
   level: z.string().nullable(),
   access_keys: z.array(z.string()),

@@ -416,6 +416,46 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/shreds": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Tenants that are being destroyed and that were, with what they wait for.
+         * @description Role: viewer. Names of clients and of keys, and no secret: for every account, not for anyone.
+         */
+        get: operations["shreds"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/shreds/{tenant}/certificate": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The signed certificate that a tenant is destroyed; by the tenant's id.
+         * @description Role: viewer. Made to be shown; names a client, so not for anyone.
+         */
+        get: operations["certificate"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/tenants": {
         parameters: {
             query?: never;
@@ -578,6 +618,90 @@ export interface paths {
         get: operations["levels"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/tenants/{name}/quota": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What a tenant holds and may hold.
+         * @description Role: viewer. Figures and no content: for every account, not for anyone.
+         */
+        get: operations["quota"];
+        put?: never;
+        /**
+         * Limits what a tenant may hold; what is over a new limit stays, and nothing more is taken.
+         * @description Role: operator. Decides whether a tenant can write.
+         */
+        post: operations["set_quota"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/tenants/{name}/resume": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Serves a suspended tenant's clients again.
+         * @description Role: operator. Undoes what only an operator may do.
+         */
+        post: operations["resume_tenant"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/tenants/{name}/shred": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Destroys a suspended tenant: its key everywhere, for good, and so all of its data.
+         * @description Role: operator. Destroys data, and is meant to.
+         */
+        post: operations["shred_tenant"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/tenants/{name}/suspend": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Refuses a tenant's clients; its data is kept, and background work on it goes on.
+         * @description Role: operator. Takes a tenant out of service.
+         */
+        post: operations["suspend_tenant"];
         delete?: never;
         options?: never;
         head?: never;
@@ -999,6 +1123,8 @@ export interface components {
         };
         /** @description The keys of the cluster at one moment. */
         KeysStatus: {
+            /** @description The public key that signs certificates of destruction, 64 hex digits: keep it where they are verified. */
+            certificate_key: string;
             /** @description Every node and its share. */
             nodes: components["schemas"]["ShareHolder"][];
             recovery: components["schemas"]["RecoveryStatus"] | null;
@@ -1242,6 +1368,19 @@ export interface components {
              */
             type: string;
         };
+        /** @description What a tenant may hold. */
+        Quota: {
+            /**
+             * Format: int64
+             * @description Bytes of content, old versions and parts of uploads included; null or absent: as many as fit.
+             */
+            bytes?: number | null;
+            /**
+             * Format: int64
+             * @description Objects, old versions and delete markers included; null or absent: any number.
+             */
+            objects?: number | null;
+        };
         /** @description Recovery shares, shown this one time. */
         RecoveryShares: {
             /**
@@ -1331,6 +1470,60 @@ export interface components {
              */
             protection: string | null;
         };
+        /** @description The word that destroys a tenant. */
+        Shred: {
+            /** @description The tenant's name once more: what is destroyed does not come back. */
+            confirm: string;
+            /**
+             * @description Why legal holds and retentions in compliance mode are passed over. Without it they forbid this. Stands
+             *     in the audit log and in the certificate.
+             */
+            override_retention?: string | null;
+        };
+        /** @description Tenants that are being destroyed and that were. */
+        ShredList: {
+            /** @description The newest first. */
+            shreds: components["schemas"]["ShredStatus"][];
+        };
+        /**
+         * @description How far a tenant's destruction has come.
+         * @enum {string}
+         */
+        ShredState: "pending" | "done";
+        /** @description A tenant that is being destroyed, or was. */
+        ShredStatus: {
+            /**
+             * Format: int64
+             * @description When it was decided.
+             */
+            begun_unix_ms: number;
+            /** @description The operator who asked. */
+            by: string;
+            /** @description Nodes that hold nothing of it any more. */
+            confirmed_by: string[];
+            /**
+             * Format: int64
+             * @description When the wrapped key was removed.
+             */
+            destroyed_unix_ms: number | null;
+            /**
+             * Format: int64
+             * @description When all was done.
+             */
+            finished_unix_ms: number | null;
+            /** @description Public names of the versions of its key, oldest first. */
+            keys: string[];
+            /** @description The name it had. */
+            name: string;
+            /** @description Why legal holds and retentions in compliance mode were passed over; null when none stood in the way. */
+            override_retention: string | null;
+            /** @description How far it has come. */
+            state: components["schemas"]["ShredState"];
+            /** @description 32 hex digits. */
+            tenant: string;
+            /** @description What it waits for; null when it is done. */
+            waits_for: string | null;
+        };
         /** @description Shards of one stripe. */
         StripeShape: {
             /**
@@ -1389,6 +1582,34 @@ export interface components {
             /** @description By name. */
             tenants: components["schemas"]["TenantStatus"][];
         };
+        /** @description What a tenant holds and may hold. */
+        TenantQuota: {
+            /**
+             * Format: int64
+             * @description Bytes it may hold; null: as many as fit.
+             */
+            bytes_max: number | null;
+            /**
+             * Format: int64
+             * @description Objects it may hold; null: any number.
+             */
+            objects_max: number | null;
+            /**
+             * Format: int64
+             * @description Bytes of content it holds, old versions and parts of uploads included.
+             */
+            used_bytes: number;
+            /**
+             * Format: int64
+             * @description Objects it holds, old versions and delete markers included.
+             */
+            used_objects: number;
+        };
+        /**
+         * @description Whether a tenant is served.
+         * @enum {string}
+         */
+        TenantStanding: "active" | "suspended" | "shredding";
         /** @description One tenant. */
         TenantStatus: {
             /** @description Ids of its access keys; the secrets are shown only when they are made. */
@@ -1401,6 +1622,8 @@ export interface components {
             name: string;
             /** @description Region its clients sign for. */
             region: string;
+            /** @description Whether it is served. */
+            state: components["schemas"]["TenantStanding"];
         };
         /** @description Redundancy owed, and who works on it. */
         WorkStatus: {
@@ -2508,6 +2731,84 @@ export interface operations {
             };
         };
     };
+    shreds: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ShredList"];
+                };
+            };
+            /** @description No session, or one that is over. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Why it was not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    certificate: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                tenant: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Yes. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description No session, or one that is over. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Why it was not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     tenants: {
         parameters: {
             query?: never;
@@ -2964,6 +3265,244 @@ export interface operations {
             };
             /** @description No session, or one that is over. */
             401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Why it was not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    quota: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TenantQuota"];
+                };
+            };
+            /** @description No session, or one that is over. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Why it was not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    set_quota: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Quota"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No session, or one that is over. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The account may not do this, or another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Why it was not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    resume_tenant: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No session, or one that is over. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The account may not do this, or another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Why it was not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    shred_tenant: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Shred"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ShredStatus"];
+                };
+            };
+            /** @description No session, or one that is over. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The account may not do this, or another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Why it was not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    suspend_tenant: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No session, or one that is over. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The account may not do this, or another site asked. */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };

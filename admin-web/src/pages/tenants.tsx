@@ -10,7 +10,7 @@ import { PageHead } from '../components/page-head.tsx'
 import { Panel } from '../components/panel.tsx'
 import { SecretCard, type SecretField } from '../components/secret.tsx'
 import { type Live, useLive } from '../live.ts'
-import { LEVELS, survives } from '../state.ts'
+import { LEVELS, describeStanding, survives } from '../state.ts'
 import { unreachable } from '../unreachable.ts'
 import { plural } from '../units.ts'
 
@@ -184,6 +184,7 @@ function List(props: {
             <thead>
               <tr>
                 <th scope="col">Name</th>
+                <th scope="col">State</th>
                 <th scope="col">Region</th>
                 <th scope="col">Protection</th>
                 <th scope="col">Access keys</th>
@@ -198,6 +199,7 @@ function List(props: {
                   <th scope="row" title={`Tenant ${tenant.id}`}>
                     {tenant.name}
                   </th>
+                  <td>{describeStanding(tenant.state)}</td>
                   <td>{tenant.region}</td>
                   <td>{tenant.level ?? <span className="muted">as the cluster</span>}</td>
                   <td className="keys">

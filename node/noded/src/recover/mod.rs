@@ -123,7 +123,7 @@ impl Recover {
             let dir = work.join(group.to_string());
             let machine = CatalogMachine::open(&dir.join("state"), Arc::clone(&keys) as _)?;
             let reader = machine.reader();
-            let restored = restore(&found, group, machine, &keys, &dir).await?;
+            let restored = restore(&found, group, machine, &keys, &dir).await?.without_destroyed(&control);
             catalogs.push((restored, reader));
         }
         verdict.groups.push(control_state.summary());
