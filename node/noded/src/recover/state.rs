@@ -59,7 +59,8 @@ impl Restored {
 
     /// What a destroyed tenant left behind opens with no key, and is not missed.
     pub(super) fn without_destroyed(mut self, control: &ControlView) -> Self {
-        self.unopened.retain(|owner| !matches!(owner, Owner::Tenant(tenant) if control.is_destroyed(*tenant)));
+        self.unopened
+            .retain(|owner| !matches!(owner, Owner::Tenant(tenant) if control.is_destroyed(*tenant)));
         self
     }
 
