@@ -1,8 +1,6 @@
 //! No record is taken for another: of shards of two stripes, each in two generations, the records of every pair are
 //! exchanged on the device, whole with header and checksums, and none is read as the other.
 
-#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
-
 use std::{os::unix::fs::FileExt, time::Duration};
 
 use holdfast_drive::{inspect::InspectedRecord, *};

@@ -24,5 +24,6 @@ mod recovery;
 mod rot;
 mod secrecy;
 mod shred;
+mod strangers;
 mod support;
 mod tenancy;
