@@ -5,6 +5,10 @@ use std::{
     env, fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -20,6 +24,9 @@ use holdfast_blackbox::{
 use tokio::time::sleep;
 
 const BUCKET: &str = "machines";
+const NODES: [&str; 3] = ["n1", "n2", "n3"];
+/// Writes that are acknowledged before a fault, and again after it.
+const WRITES_AROUND: usize = 8;
 const SIZES: [usize; 4] = [900, 14_000, 300_000, 5_000_000];
 const TAKEOVER_LIMIT: Duration = Duration::from_secs(120);
 const REJOIN_LIMIT: Duration = Duration::from_secs(240);
@@ -62,7 +69,7 @@ impl Drop for Machines {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn three_machines_keep_their_promises_when_one_loses_power() -> Result<()> {
+async fn three_machines_keep_their_promises_when_power_and_drives_go() -> Result<()> {
     let machines = Machines::up("machines")?;
     let cluster = machines.file()?;
     let (one, two, three) = (cluster.s3(0)?, cluster.s3(1)?, cluster.s3(2)?);
@@ -93,6 +100,28 @@ async fn three_machines_keep_their_promises_when_one_loses_power() -> Result<()>
     read_all(&two, &during).await?;
     read_all(&two, &before).await?;
 
+    let pulled =
+        while_writing(&one, "pulled", async || machines.xtask(&["vm", "n3", "unplug", "d1"])).await?;
+    read_all(&two, &pulled).await?;
+    read_all(&three, &pulled).await?;
+
+    let cut = while_writing(&two, "cut", async || {
+        for node in NODES {
+            machines.xtask(&["vm", node, "kill"])?;
+        }
+        for node in NODES {
+            machines.xtask(&["vm", node, "start"])?;
+        }
+        for node in &cluster.nodes {
+            cluster.wait_ready(node, REJOIN_LIMIT, &mut || Ok(())).await?;
+        }
+        Ok(())
+    })
+    .await?;
+    for written in [&before, &during, &pulled, &cut] {
+        read_all(&three, written).await?;
+    }
+
     machines.xtask(&["down"])?;
     let processes = ProcessesFile::load(&machines.dir)?.context("processes.json")?;
     assert!(!processes.anything_runs(), "nothing is left running");
@@ -112,6 +141,52 @@ fn nothing_on_disk(dir: &Path) -> Result<()> {
     assert_eq!(files, [control], "plain text on a machine's disk");
     assert!(report.bytes > 60_000_000, "the scan read less than was stored");
     Ok(())
+}
+
+/// Writes one object after the other while `what` happens and until more writes are accepted after it. Returns what
+/// was acknowledged; refusals in between are no failures.
+async fn while_writing(
+    client: &Client,
+    prefix: &str,
+    what: impl AsyncFnOnce() -> Result<()>,
+) -> Result<BTreeMap<String, Vec<u8>>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let (client, prefix, stopping) = (client.clone(), prefix.to_owned(), Arc::clone(&stop));
+    let acknowledged = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&acknowledged);
+    let writer = tokio::spawn(async move {
+        let mut written = BTreeMap::new();
+        for number in 0_usize.. {
+            if stopping.load(Ordering::Relaxed) {
+                break;
+            }
+            let key = format!("{prefix}/{number}");
+            let body = noise(number as u64, SIZES[number % SIZES.len()]);
+            match client.put(BUCKET, &key, body.clone()).await {
+                Ok(_) => {
+                    written.insert(key, body);
+                    counted.fetch_add(1, Ordering::Relaxed);
+                }
+                Err(_) => sleep(Duration::from_millis(300)).await,
+            }
+        }
+        written
+    });
+    let more = async |since: usize| {
+        until(TAKEOVER_LIMIT, "more writes are accepted", async || {
+            let count = acknowledged.load(Ordering::Relaxed);
+            ensure!(count >= since + WRITES_AROUND, "{count} so far");
+            Ok(())
+        })
+        .await
+    };
+    more(0).await?;
+    what().await?;
+    more(acknowledged.load(Ordering::Relaxed)).await?;
+    stop.store(true, Ordering::Relaxed);
+    let written = writer.await?;
+    println!("{} objects acknowledged", written.len());
+    Ok(written)
 }
 
 /// Objects of all sizes with the needle throughout.

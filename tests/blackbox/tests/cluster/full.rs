@@ -1,0 +1,120 @@
+//! A cluster that is full refuses what it cannot keep and does everything else.
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use holdfast_blackbox::{
+    s3::{Call, Client},
+    tree::noise,
+};
+use http::{Method, StatusCode};
+use tokio::{task::JoinSet, time::sleep};
+
+use crate::support::{BUCKET, assert_refused, cluster, send};
+
+const OBJECT_SIZE: usize = 8_000_000;
+const WRITERS: usize = 4;
+
+/// More than six drives of 512 MiB hold.
+const OBJECTS_MAX: usize = 500;
+
+/// Far longer than any of it takes; swept space comes back after half a minute.
+const PATIENCE: Duration = Duration::from_secs(240);
+
+fn key(writer: usize, number: usize) -> String {
+    format!("filling/{writer}/{number:04}")
+}
+
+fn body(writer: usize, number: usize) -> Vec<u8> {
+    noise((writer * OBJECTS_MAX + number) as u64, OBJECT_SIZE)
+}
+
+/// Writes until refused. Returns how many objects were acknowledged.
+async fn fill(client: Client, writer: usize) -> Result<usize> {
+    for number in 0..OBJECTS_MAX {
+        let call = Call::new(Method::PUT, BUCKET, &key(writer, number));
+        let answer = send(&client, call, body(writer, number)).await?;
+        if answer.status != StatusCode::OK {
+            assert_refused(&answer, 507, "InsufficientStorage");
+            return Ok(number);
+        }
+    }
+    anyhow::bail!("writer {writer} was never refused")
+}
+
+async fn intact(client: &Client, kept: &[(usize, usize)]) -> Result<()> {
+    for &(writer, number) in kept {
+        let found = client.get(BUCKET, &key(writer, number)).await?;
+        ensure!(found == body(writer, number), "{}: other bytes", key(writer, number));
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_cluster_refuses_writes_and_does_everything_else() -> Result<()> {
+    let mut cluster = cluster("full", 3, 2).await?;
+    let client = cluster.s3(0)?;
+    let mut writers = JoinSet::new();
+    for writer in 0..WRITERS {
+        let client = cluster.s3(writer % 3)?;
+        writers.spawn(async move { (writer, fill(client, writer).await) });
+    }
+    let mut kept = Vec::new();
+    while let Some(ended) = writers.join_next().await {
+        let (writer, acknowledged) = ended?;
+        kept.extend((0..acknowledged?).map(|number| (writer, number)));
+    }
+    kept.sort_unstable();
+    println!("{} objects of {OBJECT_SIZE} bytes, then refused", kept.len());
+    ensure!(kept.len() > 50, "full after {} objects", kept.len());
+
+    // What was acknowledged is there, and the cluster takes orders.
+    intact(&cluster.s3(1)?, &kept).await?;
+    let admin = cluster.file().admin(0).await?;
+    admin.create_tenant("late").await?;
+    client.create_bucket("late").await?;
+    ensure!(!client.list_all(BUCKET, "filling/0/").await?.is_empty(), "nothing is listed");
+
+    // Deletes are never refused, and space comes back.
+    let (gone, left): (Vec<_>, Vec<_>) = kept.iter().copied().enumerate().partition(|(at, _)| at % 3 != 0);
+    for (_, (writer, number)) in gone {
+        client.delete(BUCKET, &key(writer, number)).await?;
+    }
+    let left: Vec<(usize, usize)> = left.into_iter().map(|(_, object)| object).collect();
+    let begun = Instant::now();
+    loop {
+        let call = Call::new(Method::PUT, BUCKET, "after");
+        let answer = send(&client, call, noise(9, OBJECT_SIZE)).await?;
+        if answer.status == StatusCode::OK {
+            break;
+        }
+        assert_refused(&answer, 507, "InsufficientStorage");
+        ensure!(begun.elapsed() < PATIENCE, "no space came back");
+        sleep(Duration::from_millis(500)).await;
+    }
+    println!("accepted again after {:?}", begun.elapsed());
+
+    // A drive that is lost now is made good.
+    cluster.kill("n2")?;
+    fs::remove_file(cluster.dir().join("n2/drives/d1"))?;
+    cluster.start("n2").await?;
+    let begun = Instant::now();
+    let mut owed = false;
+    loop {
+        let work = admin.work().await?;
+        owed |= work.debt_stripes > 0;
+        ensure!(work.unreadable_stripes == 0, "{work:?}");
+        if owed && work.complete && work.debt_stripes == 0 {
+            break;
+        }
+        ensure!(begun.elapsed() < PATIENCE, "the debt is not settled: {work:?}");
+        sleep(Duration::from_millis(300)).await;
+    }
+    println!("the lost drive was made good after {:?}", begun.elapsed());
+    intact(&cluster.s3(2)?, &left).await?;
+    ensure!(client.get(BUCKET, "after").await? == noise(9, OBJECT_SIZE), "after: other bytes");
+    Ok(())
+}
