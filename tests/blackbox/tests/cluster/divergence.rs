@@ -17,6 +17,9 @@ use holdfast_model::{BucketId, ClusterId, TenantId, UnixMillis};
 /// A bucket that only the replica knows that was made to differ.
 pub const BUCKET: &str = "only-here";
 
+/// The tenant whose buckets are listed.
+const TENANT: &str = "demo";
+
 /// Version of every tenant's key.
 const KEY_VERSION: KeyVersion = 1;
 
@@ -36,14 +39,14 @@ impl MetadataKeys for OneKey {
     }
 }
 
-/// Applies a command that no log holds to the first tenant's partition in the state directory of a node, with
+/// Applies a command that no log holds to the partition of [`TENANT`] in the state directory of a node, with
 /// keys from the shares in the state directories of `all`.
 pub fn plant(state: &Path, all: &[PathBuf]) -> Result<()> {
     let identity: serde_json::Value = serde_json::from_slice(&std::fs::read(state.join("identity.json"))?)?;
     let cluster: ClusterId = serde_json::from_value(identity["cluster"].clone())?;
     let keyring = unlocked(cluster, all)?;
     let view = ControlMachine::open(&state.join("control"), [0; 16])?.1.view()?;
-    let tenant = view.tenants.values().next().context("no tenant")?;
+    let tenant = view.tenants.values().find(|tenant| tenant.name == TENANT).context("no tenant")?;
     let (partition, group) = *tenant.partitions.first().context("no partition")?;
     let key = keyring.tenant(tenant.tenant, &tenant.wrapped_key)?.metadata_key();
     let seal = Arc::new(MetadataSeal::new(KEY_VERSION, key));
