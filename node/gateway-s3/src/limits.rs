@@ -35,8 +35,9 @@ pub const WATCH_INTERVAL: Duration = Duration::from_secs(5);
 /// How long requests in progress may go on after a shutdown was asked for.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(20);
 
-/// Body bytes read and thrown away so that a refused client sees its answer and not a reset.
-pub const DRAIN_SIZE_MAX: u64 = 1024 * 1024;
+/// Body bytes read and thrown away so that a refused client sees its answer and not a reset: an ordinary part of an
+/// upload fits.
+pub const DRAIN_SIZE_MAX: u64 = 16 * 1024 * 1024;
 
 /// How long that may take.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);

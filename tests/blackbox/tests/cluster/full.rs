@@ -32,14 +32,23 @@ fn body(writer: usize, number: usize) -> Vec<u8> {
     noise((writer * OBJECTS_MAX + number) as u64, OBJECT_SIZE)
 }
 
-/// Writes until refused. Returns how many objects were acknowledged.
-async fn fill(client: Client, writer: usize) -> Result<usize> {
+/// Writes until refused for good. Returns which objects were acknowledged.
+async fn fill(client: Client, writer: usize) -> Result<Vec<(usize, usize)>> {
+    let mut acknowledged = Vec::new();
     for number in 0..OBJECTS_MAX {
         let call = Call::new(Method::PUT, BUCKET, &key(writer, number));
         let answer = send(&client, call, body(writer, number)).await?;
-        if answer.status != StatusCode::OK {
-            assert_refused(&answer, 507, "InsufficientStorage");
-            return Ok(number);
+        match answer.status {
+            StatusCode::OK => acknowledged.push((writer, number)),
+            // Drives that filled up since they last said how much room they have: "again" is the right answer then.
+            StatusCode::SERVICE_UNAVAILABLE => {
+                ensure!(answer.text().contains("is full"), "{}", answer.text());
+                sleep(Duration::from_millis(500)).await;
+            }
+            _ => {
+                assert_refused(&answer, 507, "InsufficientStorage");
+                return Ok(acknowledged);
+            }
         }
     }
     anyhow::bail!("writer {writer} was never refused")
@@ -60,12 +69,11 @@ async fn a_full_cluster_refuses_writes_and_does_everything_else() -> Result<()> 
     let mut writers = JoinSet::new();
     for writer in 0..WRITERS {
         let client = cluster.s3(writer % 3)?;
-        writers.spawn(async move { (writer, fill(client, writer).await) });
+        writers.spawn(fill(client, writer));
     }
     let mut kept = Vec::new();
     while let Some(ended) = writers.join_next().await {
-        let (writer, acknowledged) = ended?;
-        kept.extend((0..acknowledged?).map(|number| (writer, number)));
+        kept.extend(ended??);
     }
     kept.sort_unstable();
     println!("{} objects of {OBJECT_SIZE} bytes, then refused", kept.len());
