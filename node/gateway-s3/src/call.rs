@@ -13,6 +13,7 @@ use crate::{
     errors::Refusal,
     identities::Signer,
     intake::{Intake, Outcome, Source, plan::Plan},
+    lent::{Lent, Unread},
     operations::Operation,
     sigv4::{ChunkSigner, Signed},
     target::Target,
@@ -45,6 +46,8 @@ pub struct Call {
     pub plan: Plan,
     /// The body on its way in, until somebody takes it.
     pub content: Mutex<Option<Source>>,
+    /// What is left of it when who took it gave up.
+    pub(crate) unread: Unread,
     /// What became of the body.
     pub outcome: Arc<Outcome>,
     /// Whose access key it is; set when the secret was looked up.
@@ -72,6 +75,12 @@ impl Call {
         self.access.get().ok_or_else(|| Refusal::new("AccessDenied"))
     }
 
+    /// What of the body nobody has read.
+    pub(crate) fn take_unread(&self) -> Option<Source> {
+        let content = self.content.lock().take();
+        content.or_else(|| self.unread.lock().take())
+    }
+
     /// The body, verified as it is read. Once: a second call finds nothing.
     pub(crate) fn take_content(&self) -> Result<Intake, Refusal> {
         let source = self.content.lock().take();
@@ -82,6 +91,7 @@ impl Call {
             }
             _ => None,
         };
+        let source = Box::pin(Lent::new(source, Arc::clone(&self.unread)));
         Ok(Intake::new(source, &self.plan, signer, Arc::clone(&self.outcome)))
     }
 }

@@ -38,6 +38,7 @@ use crate::{
         checksum::Algorithm,
         plan::{self, Plan},
     },
+    lent::Unread,
     limits::{DRAIN_SIZE_MAX, DRAIN_TIMEOUT, REQUESTS_MAX, XML_BODY_SIZE_MAX},
     normal,
     observer::{Observer, RequestRecord},
@@ -101,6 +102,7 @@ fn form_call(
         query: Vec::new(),
         plan,
         content: Mutex::new(None),
+        unread: Unread::default(),
         outcome: Arc::new(Outcome::default()),
         signer: std::sync::OnceLock::new(),
         access: std::sync::OnceLock::new(),
@@ -307,8 +309,7 @@ impl Front {
         let mut response = match self.put_of_form(&call).await {
             Ok(response) => self.settled(response, &call, path).await,
             Err(refusal) => {
-                let unread = call.content.lock().take();
-                if let Some(unread) = unread {
+                if let Some(unread) = call.take_unread() {
                     drain(unread, &call.headers).await;
                 }
                 answer::error(&refusal, path, id, Some(&call))
@@ -399,6 +400,7 @@ impl Front {
             query,
             plan,
             content: Mutex::new(None),
+            unread: Unread::default(),
             outcome: Arc::new(Outcome::default()),
             signer: std::sync::OnceLock::new(),
             access: std::sync::OnceLock::new(),
@@ -430,8 +432,7 @@ impl Front {
         {
             return response;
         }
-        let unread = call.content.lock().take();
-        if let Some(unread) = unread {
+        if let Some(unread) = call.take_unread() {
             drain(unread, &call.headers).await;
         }
         match refusal_of(call, &response) {

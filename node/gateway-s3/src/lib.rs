@@ -22,6 +22,7 @@ mod gate;
 mod headers;
 pub mod identities;
 pub mod intake;
+mod lent;
 pub mod limits;
 mod lists;
 mod normal;
