@@ -104,15 +104,20 @@ impl Shredder {
                 }
             };
             for (tenant, record) in view.shreds.iter().filter(|(_, record)| record.finished.is_none()) {
-                let waits = match self.step(&view, *tenant, record).await {
-                    Ok(Some(waits)) => waits,
+                let (failed, waits) = match self.step(&view, *tenant, record).await {
+                    Ok(Some(waits)) => (false, waits),
                     Ok(None) => continue,
-                    Err(error) => format!("{error:#}"),
+                    Err(error) => (true, format!("{error:#}")),
                 };
-                if said.get(tenant) != Some(&waits) {
-                    tracing::info!(%tenant, waits_for = waits, "a tenant is being destroyed");
-                    said.insert(*tenant, waits);
+                if said.get(tenant) == Some(&waits) {
+                    continue;
                 }
+                if failed {
+                    tracing::warn!(%tenant, error = waits, "destroying a tenant goes no further; tried again");
+                } else {
+                    tracing::info!(%tenant, waits_for = waits, "a tenant is being destroyed");
+                }
+                said.insert(*tenant, waits);
             }
         }
     }
