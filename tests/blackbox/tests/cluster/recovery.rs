@@ -115,7 +115,7 @@ async fn every_acknowledged_object_comes_back_from_the_drives_alone() -> Result<
 
 /// The acceptance figure: `cargo test ... recovery -- --ignored`, with the count in `HOLDFAST_OBJECTS`.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "writes and reads 100,000 objects; minutes"]
+#[ignore = "writes and reads 100,000 objects, minutes; by hand: -- --ignored"]
 async fn a_hundred_thousand_objects_come_back() -> Result<()> {
     let count: usize = std::env::var("HOLDFAST_OBJECTS").map_or(Ok(100_000), |text| text.parse())?;
     let mut cluster = cluster("recovery-large", 3, 4).await?;
@@ -179,7 +179,7 @@ async fn write_all(cluster: &DevCluster, from: usize, to: usize) -> Result<BTree
 }
 
 /// Waits until the leaders have written a base of every group.
-async fn wait_for_bases(cluster: &DevCluster) -> Result<()> {
+pub async fn wait_for_bases(cluster: &DevCluster) -> Result<()> {
     let begun = Instant::now();
     loop {
         let mut bases = 0.0;

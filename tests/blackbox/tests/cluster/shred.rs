@@ -13,7 +13,6 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use holdfast_blackbox::{
     dev::DevCluster,
-    metrics::Samples,
     paths,
     s3::{Client, Credentials},
     scan::scan,
@@ -29,6 +28,7 @@ use tokio::time::sleep;
 
 use crate::{
     keys::{issue, wait_lock},
+    recovery::wait_for_bases,
     support::{BUCKET, cluster},
     tenancy::{other_client, shred_of_demo, wait_answer, wait_shredded},
 };
@@ -36,9 +36,6 @@ use crate::{
 const NODES: [&str; 3] = ["n1", "n2", "n3"];
 /// Within the catalog, one stripe, several.
 const SIZES: [usize; 3] = [300, 90_000, 1_500_000];
-const BASES_LIMIT: Duration = Duration::from_secs(90);
-/// The control group and eight catalog groups.
-const GROUPS: f64 = 9.0;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_destroyed_tenant_is_not_opened_by_old_copies_and_all_present_secrets() -> Result<()> {
@@ -179,22 +176,6 @@ async fn check(client: &Client, seed: u64) -> Result<()> {
 
 fn objects() -> BTreeMap<String, usize> {
     (0..24).map(|n| (format!("{}/{n}", n % 3), SIZES[n % SIZES.len()])).collect()
-}
-
-async fn wait_for_bases(cluster: &DevCluster) -> Result<()> {
-    let begun = Instant::now();
-    loop {
-        let mut bases = 0.0;
-        for node in &cluster.file().nodes {
-            let samples = Samples::fetch(&node.metrics, cluster.file().trust()?).await?;
-            bases += samples.sum("holdfast_catalog_copy_bases_total").context("metric not exposed")?;
-        }
-        if bases >= GROUPS {
-            return Ok(());
-        }
-        ensure!(begun.elapsed() < BASES_LIMIT, "{bases} bases after {BASES_LIMIT:?}");
-        sleep(Duration::from_millis(200)).await;
-    }
 }
 
 /// Copies a directory; holes stay holes.
