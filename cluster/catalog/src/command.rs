@@ -3,13 +3,12 @@
 //!
 //! Everything a command needs is in it: ids and the time are chosen by its proposer. Any change of the
 //! encoding, a new variant included, is a new version, and is proposed only when every replica knows it:
-//! a replica that meets an unknown version stops, because it cannot know what the others made of it.
+//! a replica that meets an unknown version stops, because it cannot know what the others made of it. A command
+//! is encoded in the oldest version that has its words, so that nodes of two releases share one log.
 //!
 //! A command may reach the log twice when its proposer retries after an unknown outcome. One that carries a
 //! [`RequestId`] is done once and answered alike each time, within [`crate::REQUESTS_KEPT_MILLIS`]; later it is
 //! refused. Background work carries none: each such command says what its repetition does.
-//!
-//! Version 2 is not released yet: until it is, variants are added at its end.
 //!
 //! Version 1 existed before the catalog was sealed and is not read: no release wrote it.
 //!
@@ -32,8 +31,14 @@ use crate::{
 
 /// Version of the encoding, the first byte of every encoded command. Version 3 added
 /// [`Op::ReplaceStripes`] and its answers, [`Op::CreateBucketWith`] and [`Op::DropPartition`], behind what
-/// version 2 had.
-pub const COMMAND_VERSION: u8 = 3;
+/// version 2 had; version 4 what splits partitions: [`Op::SplitPartition`] and all after it.
+pub const COMMAND_VERSION: u8 = VERSION_OF_SPLITS;
+
+/// The version of everything before [`VERSION_OF_SPLITS`].
+pub(crate) const VERSION_OF_SEALING: u8 = 3;
+
+/// The version that can split partitions.
+pub(crate) const VERSION_OF_SPLITS: u8 = 4;
 
 /// The oldest version whose bytes are still read.
 const COMMAND_VERSION_MIN: u8 = 2;
@@ -187,6 +192,85 @@ pub enum Op {
         /// Which database.
         database_id: DatabaseId,
     },
+    /// Gives the upper half of the partition's keys to a new partition of the same tenant in the same group.
+    /// Repeated with the same ids: the same answer.
+    SplitPartition {
+        /// The new partition.
+        into: PartitionId,
+        /// Its database, random.
+        database_id: DatabaseId,
+    },
+    /// Removes some of the rows that a split left behind: keys of the other half. To be repeated until the
+    /// answer says that nothing is left.
+    ClearPartition,
+    /// Closes an empty bucket to everything new, in every partition of the tenant. A later close replaces the
+    /// token of an earlier one. Refused when any partition holds something of the bucket.
+    CloseBucket {
+        /// The bucket.
+        bucket: BucketId,
+        /// Random, of whoever closes.
+        token: [u8; 16],
+    },
+    /// Opens it again, in every partition, if it was closed with this token.
+    ReopenBucket {
+        /// The bucket.
+        bucket: BucketId,
+        /// The token.
+        token: [u8; 16],
+    },
+    /// Deletes a bucket in every partition, if it is closed with this token.
+    DeleteClosedBucket {
+        /// The bucket.
+        bucket: BucketId,
+        /// The token.
+        token: [u8; 16],
+    },
+    /// In every partition of the tenant: stripes that are unknown there can never become part of an object from
+    /// here on. Answered like [`Op::Condemn`], which may follow for those that are unknown everywhere.
+    Bar {
+        /// The stripes.
+        stripes: Vec<StripeId>,
+    },
+    /// Sets what each partition of the tenant may hold: their shares of one quota. Refused when they were shared
+    /// anew since the proposer looked.
+    ShareQuota {
+        /// The sharing that the proposer has seen in force: [`crate::Layout::quota_shares`].
+        before: u64,
+        /// By partition; others keep theirs.
+        shares: Vec<(PartitionId, Quota)>,
+    },
+}
+
+impl Op {
+    /// The version of the encoding that brought it.
+    const fn since(&self) -> u8 {
+        match self {
+            Self::SplitPartition { .. }
+            | Self::ClearPartition
+            | Self::CloseBucket { .. }
+            | Self::ReopenBucket { .. }
+            | Self::DeleteClosedBucket { .. }
+            | Self::Bar { .. }
+            | Self::ShareQuota { .. } => VERSION_OF_SPLITS,
+            _ => VERSION_OF_SEALING,
+        }
+    }
+
+    /// Whether every partition of the tenant in the group applies it, each to itself. It is addressed to the first
+    /// of them. Each decides by its own rows alone: on replay some of them are ahead of others.
+    pub(crate) const fn is_for_all_partitions(&self) -> bool {
+        matches!(
+            self,
+            Self::CreateBucket { .. }
+                | Self::CreateBucketWith { .. }
+                | Self::SetBucket { .. }
+                | Self::CloseBucket { .. }
+                | Self::ReopenBucket { .. }
+                | Self::DeleteClosedBucket { .. }
+                | Self::Bar { .. }
+                | Self::ShareQuota { .. }
+        )
+    }
 }
 
 /// One step of a lifecycle.
@@ -442,7 +526,7 @@ impl Command {
     /// The encoded form.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        encode(self)
+        encode_as(self.op.since(), self)
     }
 
     /// The partition a command is for, as proposed: sealed, or in the clear. `None` when it is malformed or of
@@ -468,8 +552,13 @@ impl Command {
     }
 }
 
+/// What is kept in rows.
 pub(crate) fn encode<T: Serialize>(value: &T) -> Bytes {
-    postcard::to_extend(value, vec![COMMAND_VERSION])
+    encode_as(VERSION_OF_SEALING, value)
+}
+
+pub(crate) fn encode_as<T: Serialize>(version: u8, value: &T) -> Bytes {
+    postcard::to_extend(value, vec![version])
         .expect("writing to a vector fails only on types that postcard cannot express, and these it can")
         .into()
 }

@@ -23,6 +23,7 @@ pub(crate) const PARTITION_TABLES: &[&str] = &[
     "dead_contents ORDER BY since_index, content",
     "stale_shards ORDER BY no",
     "condemned ORDER BY stripe",
+    "splits ORDER BY partition",
 ];
 
 /// SHA-256 over every value of every row of `tables`, each given with its order.

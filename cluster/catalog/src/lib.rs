@@ -17,6 +17,7 @@ mod apply;
 mod body;
 mod command;
 pub mod digest;
+mod hash_range;
 mod key_file;
 mod keys;
 mod lifecycle;
@@ -29,17 +30,19 @@ mod rows;
 mod sealed;
 mod settings;
 mod slots;
+mod split;
 pub mod sqlite;
 mod state_digest;
 mod used;
 
-pub use apply::{CONDEMNED_KEPT_MILLIS, REQUESTS_KEPT_MILLIS, SWEEP_MAX};
+pub use apply::{CLEARING_MILLIS_MIN, CONDEMNED_KEPT_MILLIS, REQUESTS_KEPT_MILLIS, SWEEP_MAX};
 pub use body::{BodyRef, INLINE_OVERHEAD_MAX, StripeRef};
 pub use command::{
     BucketChange, COMMAND_VERSION, Command, CompleteUpload, Condition, DecodeError, DeleteItem,
     LifecycleItem, LifecycleStep, MoveShards, ObjectChange, Op, Orphan, PutObject, PutPart, ReplaceStripes,
     RequestId, SetObject, ShardMove, VersionSelector,
 };
+pub use hash_range::{HASHES, HashRange};
 pub use keys::{Held, KeyVersion, MetadataKeys, MetadataSeal};
 pub use lifecycle::{
     Candidate, Expiration, FilterForm, Lifecycle, LifecycleError, LifecycleFilter, LifecycleRule,
@@ -54,7 +57,7 @@ pub use protect::{
 };
 pub use reader::{
     Bucket, CatalogReader, ContentBody, ContentCursor, Digest, Document, GarbageCursor, GarbageRow,
-    KnownStripe, ListPage, ListQuery, ListedObject, ListedVersion, Locked, ObjectHead, ObjectPartRow,
+    KnownStripe, Layout, ListPage, ListQuery, ListedObject, ListedVersion, Locked, ObjectHead, ObjectPartRow,
     ObjectPartsPage, ObjectRow, PartContent, PartRow, PartitionReader, ReadError, ShardOnDrive,
     StripedContent, UploadPage, UploadQuery, UploadRow, Usage, VersionMarker, VersionPage, VersionQuery,
 };

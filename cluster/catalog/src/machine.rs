@@ -10,7 +10,7 @@ use std::{collections::BTreeSet, fmt, io, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use holdfast_consensus::{Applied, StateMachine};
-use holdfast_model::PartitionId;
+use holdfast_model::{PartitionId, TenantId};
 
 use crate::{
     apply,
@@ -22,6 +22,7 @@ use crate::{
     response::{Outcome, Refusal, Response, encode_outcome},
     sealed::Sealed,
     slots::{self, Slot, Slots, Trust, hosted},
+    split,
     sqlite::{self, FileMark, ImageReader, ImageWriter, StateDir, io_error},
     state_digest::StateDigests,
 };
@@ -81,8 +82,9 @@ impl CatalogMachine {
                 let Some(slot) = self.partitions.get(&sealed.partition) else {
                     return Ok(Err(Refusal::NoSuchPartition(sealed.partition)));
                 };
-                let (tenant, replayed) = (slot.identity().tenant, self.has_applied(sealed.partition, index));
-                if replayed {
+                let tenant = slot.identity().tenant;
+                // What one partition has applied may be for all of its tenant's.
+                if self.of_tenant(tenant).into_iter().all(|id| self.has_applied(id, index)) {
                     return Ok(Ok(Response::Replayed));
                 }
                 match slots::wait_for(self.keys.as_ref(), tenant, Some(sealed.key))? {
@@ -111,9 +113,35 @@ impl CatalogMachine {
             let identity = Identity { partition: command.partition, tenant, database_id };
             return Ok(self.drop_partition(identity));
         }
-        self.unlock(command.partition)?;
-        let Some(Slot::Open(partition)) = self.partitions.get_mut(&command.partition) else {
+        if let Op::SplitPartition { into, database_id } = command.op {
+            let tenant = self.partitions.get(&command.partition).map(|slot| slot.identity().tenant);
+            let there = self.partitions.get(&into).map(Slot::identity);
+            if there.is_some_and(|id| Some(id.tenant) != tenant || id.database_id != database_id) {
+                return Ok(Err(Refusal::PartitionExists(into)));
+            }
+        }
+        if !command.op.is_for_all_partitions() {
+            return self.apply_to(command.partition, index, command);
+        }
+        let Some(addressed) = self.partitions.get(&command.partition) else {
             return Ok(Err(Refusal::NoSuchPartition(command.partition)));
+        };
+        let all = self.of_tenant(addressed.identity().tenant);
+        if all.first() != Some(&command.partition) {
+            return Ok(Err(Refusal::Moved));
+        }
+        let mut outcomes = Vec::new();
+        for id in all {
+            outcomes.push(self.apply_to(id, index, command.clone())?);
+        }
+        Ok(together(outcomes))
+    }
+
+    /// Applies a command to one partition.
+    fn apply_to(&mut self, id: PartitionId, index: u64, command: Command) -> io::Result<Outcome> {
+        self.unlock(id)?;
+        let Some(Slot::Open(partition)) = self.partitions.get_mut(&id) else {
+            return Ok(Err(Refusal::NoSuchPartition(id)));
         };
         if index < partition.next_index() {
             return Ok(Ok(Response::Replayed));
@@ -121,6 +149,51 @@ impl CatalogMachine {
         let outcome =
             partition.writer(index, command.at).and_then(|mut writer| apply::apply(&mut writer, command));
         outcome.map_err(|e| io_error("applying to", partition.path(), &e))
+    }
+
+    /// The partitions of a tenant in this group, in order.
+    fn of_tenant(&self, tenant: TenantId) -> Vec<PartitionId> {
+        let of_tenant = |(id, slot): (&PartitionId, &Slot)| (slot.identity().tenant == tenant).then_some(*id);
+        self.partitions.iter().filter_map(of_tenant).collect()
+    }
+
+    /// Carries out the splits that were decided: makes the upper halves, then leaves the lower ones theirs. A crash
+    /// in between leaves the decision, which is taken up before anything else is applied.
+    fn finish_splits(&mut self) -> io::Result<()> {
+        let due: Vec<PartitionId> = self
+            .partitions
+            .iter()
+            .filter_map(|(id, slot)| slot.open().filter(|open| open.is_splitting()).map(|_| *id))
+            .collect();
+        due.into_iter().try_for_each(|id| self.finish_split(id))
+    }
+
+    fn finish_split(&mut self, id: PartitionId) -> io::Result<()> {
+        let Some(source) = self.opened(id) else { return Ok(()) };
+        source.commit()?;
+        let Some(source) = self.partitions.get(&id).and_then(Slot::open) else { return Ok(()) };
+        let Some(decided) = source.decided_split()? else { return Ok(()) };
+        let tenant = source.identity().tenant;
+        let identity = Identity { partition: decided.into, tenant, database_id: decided.database_id };
+        let plan = split::plan(source)?;
+        match self.partitions.get(&decided.into).map(Slot::identity) {
+            Some(there) if there == identity => {}
+            Some(_) => {
+                let text = format!("{id} is to be split into {}, which is another database", decided.into);
+                return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+            }
+            None => {
+                let Some(seal) = slots::wait_for(self.keys.as_ref(), tenant, None)? else { return Ok(()) };
+                let upper = split::make(&self.dir.path(), source, &plan, identity, &seal)?;
+                self.reader.host(&upper);
+                self.partitions.insert(decided.into, Slot::Open(Box::new(upper)));
+            }
+        }
+        self.opened(id).map_or(Ok(()), |source| split::keep_lower(source, &plan))
+    }
+
+    fn opened(&mut self, id: PartitionId) -> Option<&mut Partition> {
+        self.partitions.get_mut(&id).and_then(Slot::open_mut)
     }
 
     fn has_applied(&self, partition: PartitionId, index: u64) -> bool {
@@ -138,6 +211,7 @@ impl CatalogMachine {
             Some(partition) => {
                 self.reader.host(&partition);
                 self.partitions.insert(id, Slot::Open(Box::new(partition)));
+                self.finish_split(id)?;
             }
             // Never finished: the command that makes it is still to come.
             None => drop(self.partitions.remove(&id)),
@@ -182,12 +256,14 @@ impl CatalogMachine {
 
     fn apply_entries(&mut self, entries: &[Applied<'_>]) -> io::Result<Vec<Vec<Bytes>>> {
         let mut answers = Vec::with_capacity(entries.len());
+        self.finish_splits()?;
         for entry in entries {
             let mut of_entry = Vec::with_capacity(entry.commands.len());
             for command in entry.commands {
                 of_entry.push(encode_outcome(&self.apply_one(entry.index, command)?));
             }
             answers.push(of_entry);
+            self.finish_splits()?;
             if StateDigests::may_be_due(entry.index) {
                 self.take_digest(entry.index)?;
             }
@@ -322,4 +398,19 @@ impl StateMachine for CatalogMachine {
         self.position = None;
         Ok(())
     }
+}
+
+/// One answer from those of all partitions: a refusal if there is one, and of stripes what is so everywhere. Partitions
+/// that are ahead of the log answer nothing; nobody waits for the answer then.
+fn together(outcomes: Vec<Outcome>) -> Outcome {
+    let mut answer = Response::Replayed;
+    for outcome in outcomes {
+        answer = match (answer, outcome?) {
+            (Response::Condemned(ours), Response::Condemned(theirs)) => {
+                Response::Condemned(ours.into_iter().zip(theirs).map(|(a, b)| a && b).collect())
+            }
+            (Response::Replayed, one) | (one, _) => one,
+        };
+    }
+    Ok(answer)
 }

@@ -16,10 +16,11 @@ use std::{
 use holdfast_crypt::FileKey;
 use holdfast_model::{BucketId, DatabaseId, DriveId, PartitionId, TenantId, UnixMillis};
 use holdfast_sealed_sqlite::SealedFile;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::{
     command::encode,
+    hash_range::HashRange,
     key_file::KeyFile,
     keys::MetadataSeal,
     sqlite::{self, Durability, FileMark, Form, Migration, io_error},
@@ -27,8 +28,10 @@ use crate::{
 };
 
 /// The schema of a partition.
-pub(crate) const MIGRATIONS: &[Migration] =
-    &[Migration { name: "0001_initial", up: include_str!("../migrations/partition/0001_initial/up.sql") }];
+pub(crate) const MIGRATIONS: &[Migration] = &[
+    Migration { name: "0001_initial", up: include_str!("../migrations/partition/0001_initial/up.sql") },
+    Migration { name: "0002_split", up: include_str!("../migrations/partition/0002_split/up.sql") },
+];
 
 /// Which database a file holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +57,27 @@ pub(crate) struct Partition {
     /// Changed since the last checkpoint.
     dirty: bool,
     open: Option<Open>,
+    /// A split is decided and not done.
+    splitting: bool,
+}
+
+/// How far the rows that a split left behind are cleared away: columns of `meta`.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Clearing {
+    /// 0: nothing is left.
+    pub(crate) phase: i64,
+    pub(crate) bucket: i64,
+    pub(crate) key: Vec<u8>,
+    pub(crate) rank: Vec<u8>,
+    /// When the split was, by the partition's clock.
+    pub(crate) split_at: i64,
+}
+
+/// A partition that is to be split off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Split {
+    pub(crate) into: PartitionId,
+    pub(crate) database_id: DatabaseId,
 }
 
 /// What an open transaction holds in memory until it commits.
@@ -71,10 +95,19 @@ pub(crate) struct Open {
     /// Buckets touched. `None`: looked for and not there.
     pub(crate) buckets: HashMap<BucketId, Option<BucketRow>>,
     pub(crate) drives: HashMap<DriveId, i64>,
+    /// Which sharing of the tenant's quota `quota` is from.
+    pub(crate) quota_shares: i64,
+    /// A split that is decided and not carried out.
+    pub(crate) split: Option<Split>,
+    /// Which keys it holds.
+    pub(crate) range: HashRange,
+    /// How far the rows of other keys are cleared away.
+    pub(crate) clearing: Clearing,
 }
 
 /// A partition inside its transaction, while one entry is applied: what the commands work on.
 pub(crate) struct Writer<'a> {
+    pub(crate) partition: PartitionId,
     pub(crate) db: &'a Connection,
     pub(crate) open: &'a mut Open,
     /// The entry's log index.
@@ -132,6 +165,7 @@ impl Partition {
             next_index: index,
             dirty: true,
             open: None,
+            splitting: false,
         })
     }
 
@@ -150,6 +184,9 @@ impl Partition {
             return Err(invalid(format!("{} holds partition {}", path.display(), identity.partition)));
         }
         let path = path.to_owned();
+        let splitting = connection
+            .query_row("SELECT split_into IS NOT NULL FROM meta", [], |row| row.get(0))
+            .map_err(|e| io_error("reading", &path, &e))?;
         Ok(Some(Self {
             identity,
             connection,
@@ -160,7 +197,40 @@ impl Partition {
             next_index,
             dirty: true,
             open: None,
+            splitting,
         }))
+    }
+
+    /// A file that a split has made, already named as it will be.
+    pub(crate) fn adopt(
+        dir: &Path,
+        key_file: KeyFile,
+        key: Arc<FileKey>,
+        next_index: u64,
+    ) -> io::Result<Self> {
+        let path = dir.join(file_name(key_file.identity.partition));
+        let form = Form::Sealed(SealedFile::new(Arc::clone(&key)));
+        let connection = sqlite::open_writer(&path, &form, MIGRATIONS, Durability::AtCheckpoint)?;
+        let identity = key_file.identity;
+        let (open, splitting) = (None, false);
+        Ok(Self { identity, connection, path, form, key_file, key, next_index, dirty: true, open, splitting })
+    }
+
+    /// A split is decided and not done.
+    pub(crate) fn is_splitting(&self) -> bool {
+        self.open.as_ref().map_or(self.splitting, |open| open.split.is_some())
+    }
+
+    /// The split that is decided and not done, as committed.
+    pub(crate) fn decided_split(&self) -> io::Result<Option<Split>> {
+        self.connection
+            .query_row("SELECT split_into, split_base FROM meta", [], |row| split_from(row, 0))
+            .map_err(|e| io_error("reading", &self.path, &e))
+    }
+
+    /// Carries on with what entries up to the last applied one came to.
+    pub(crate) fn writer_after(&mut self) -> rusqlite::Result<Writer<'_>> {
+        self.writer(self.next_index - 1, UnixMillis::new(0))
     }
 
     /// Versions in all its buckets, as committed.
@@ -234,7 +304,7 @@ impl Partition {
         open.next_index = index + 1;
         open.clock = open.clock.max(at.get().cast_signed());
         let now = UnixMillis::new(open.clock.cast_unsigned());
-        Ok(Writer { db: &self.connection, open, index, now })
+        Ok(Writer { partition: self.identity.partition, db: &self.connection, open, index, now })
     }
 
     /// Commits the open transaction, if any.
@@ -246,6 +316,7 @@ impl Partition {
             io_error("committing to", &self.path, &e)
         })?;
         self.next_index = open.next_index;
+        self.splitting = open.split.is_some();
         Ok(())
     }
 
@@ -267,9 +338,22 @@ impl Partition {
     }
 }
 
+/// A split from two columns.
+fn split_from(row: &Row<'_>, first: usize) -> rusqlite::Result<Option<Split>> {
+    let into: Option<i64> = row.get(first)?;
+    let database: Option<[u8; DatabaseId::SIZE]> = row.get(first + 1)?;
+    Ok(into.zip(database).map(|(into, database)| Split {
+        into: PartitionId::new(into.cast_unsigned()),
+        database_id: DatabaseId::from_bytes(database),
+    }))
+}
+
 fn read_open(db: &Connection) -> rusqlite::Result<Open> {
     db.prepare_cached(
-        "SELECT next_bucket, next_content, next_stale, clock, versions, bytes, quota_versions, quota_bytes FROM meta",
+        "SELECT next_bucket, next_content, next_stale, clock, versions, bytes, quota_versions, quota_bytes,
+                hash_from, hash_until, clearing, clear_bucket, clear_key, clear_rank, split_at, quota_shares,
+                split_into, split_base
+         FROM meta",
     )?
     .query_row([], |row| {
         Ok(Open {
@@ -279,6 +363,16 @@ fn read_open(db: &Connection) -> rusqlite::Result<Open> {
             clock: row.get(3)?,
             total: Stored { versions: row.get(4)?, bytes: row.get(5)? },
             quota: Limits { versions: row.get(6)?, bytes: row.get(7)? },
+            range: HashRange { from: row.get(8)?, until: row.get(9)? },
+            clearing: Clearing {
+                phase: row.get(10)?,
+                bucket: row.get(11)?,
+                key: row.get(12)?,
+                rank: row.get(13)?,
+                split_at: row.get(14)?,
+            },
+            quota_shares: row.get(15)?,
+            split: split_from(row, 16)?,
             ..Open::default()
         })
     })
@@ -288,7 +382,7 @@ fn write_back(db: &Connection, open: &Open) -> rusqlite::Result<()> {
     let mut update = db.prepare_cached(
         "UPDATE buckets SET objects = ?2, bytes = ?3, old_versions = ?4, old_bytes = ?5, uploads = ?6,
                 upload_bytes = ?7, versioning = ?8, object_lock = ?9, retention = ?10, quota_versions = ?11,
-                quota_bytes = ?12
+                quota_bytes = ?12, closed = ?13
          WHERE no = ?1",
     )?;
     let mut rows: Vec<&BucketRow> = open.buckets.values().flatten().collect();
@@ -306,12 +400,15 @@ fn write_back(db: &Connection, open: &Open) -> rusqlite::Result<()> {
             row.object_lock,
             row.retention.as_ref().map(|retention| encode(retention).to_vec()),
             row.quota.versions,
-            row.quota.bytes
+            row.quota.bytes,
+            row.closed
         ])?;
     }
     db.prepare_cached(
         "UPDATE meta SET next_index = ?1, next_bucket = ?2, next_content = ?3, next_stale = ?4, clock = ?5,
-                versions = ?6, bytes = ?7, quota_versions = ?8, quota_bytes = ?9",
+                versions = ?6, bytes = ?7, quota_versions = ?8, quota_bytes = ?9, hash_from = ?10,
+                hash_until = ?11, clearing = ?12, clear_bucket = ?13, clear_key = ?14, clear_rank = ?15,
+                split_at = ?16, quota_shares = ?17, split_into = ?18, split_base = ?19",
     )?
     .execute(params![
         open.next_index.cast_signed(),
@@ -322,7 +419,17 @@ fn write_back(db: &Connection, open: &Open) -> rusqlite::Result<()> {
         open.total.versions,
         open.total.bytes,
         open.quota.versions,
-        open.quota.bytes
+        open.quota.bytes,
+        open.range.from,
+        open.range.until,
+        open.clearing.phase,
+        open.clearing.bucket,
+        open.clearing.key,
+        open.clearing.rank,
+        open.clearing.split_at,
+        open.quota_shares,
+        open.split.map(|split| split.into.get().cast_signed()),
+        open.split.map(|split| *split.database_id.as_bytes())
     ])?;
     db.prepare_cached("COMMIT")?.execute([])?;
     Ok(())

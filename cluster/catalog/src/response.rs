@@ -4,7 +4,7 @@ use bytes::Bytes;
 use holdfast_model::{BucketId, Generation, PartitionId, StripeId, UnixMillis, VersionId};
 use serde::{Deserialize, Serialize};
 
-use crate::command::{DecodeError, decode, encode};
+use crate::command::{DecodeError, VERSION_OF_SEALING, VERSION_OF_SPLITS, decode, encode_as};
 
 /// What a command came to.
 pub type Outcome = Result<Response, Refusal>;
@@ -59,6 +59,19 @@ pub enum Response {
     StripesReplaced,
     /// The partition is not there (any more).
     PartitionDropped,
+    /// The upper half of the keys is in the other partition.
+    PartitionSplit,
+    /// Rows of the other half were removed.
+    Cleared {
+        /// Nothing is left to clear.
+        done: bool,
+    },
+    /// Nothing comes into the bucket any more.
+    BucketClosed,
+    /// The bucket takes what comes again.
+    BucketReopened,
+    /// The partition's share is set.
+    QuotaShared,
 }
 
 /// A version as clients are told of it.
@@ -194,6 +207,18 @@ pub enum Refusal {
     /// The content is gone, or in other stripes than the proposer read.
     #[error("the content is gone or in other stripes")]
     ContentChanged,
+    /// Another partition of the tenant holds the key, or must be asked as well.
+    #[error("another partition holds the key")]
+    Moved,
+    /// The partition still holds rows of keys that a split gave to another: its shards stay where they are.
+    #[error("the partition is being cleared after a split")]
+    Clearing,
+    /// The bucket is being deleted.
+    #[error("the bucket is being deleted")]
+    BucketClosed {
+        /// By whom.
+        token: [u8; 16],
+    },
 }
 
 /// A rule that ties a bucket's settings together.
@@ -219,10 +244,26 @@ pub enum GarbageId {
     Shards(u64),
 }
 
-/// The encoded form of an outcome.
+/// The encoded form of an outcome, in the oldest version that has its words.
 #[must_use]
 pub fn encode_outcome(outcome: &Outcome) -> Bytes {
-    encode(outcome)
+    let since = match outcome {
+        Ok(
+            Response::PartitionSplit
+            | Response::Cleared { .. }
+            | Response::BucketClosed
+            | Response::BucketReopened
+            | Response::QuotaShared,
+        )
+        | Err(Refusal::Moved | Refusal::Clearing | Refusal::BucketClosed { .. }) => VERSION_OF_SPLITS,
+        Ok(Response::ObjectsDeleted(answers)) if answers.iter().any(is_of_splits) => VERSION_OF_SPLITS,
+        _ => VERSION_OF_SEALING,
+    };
+    encode_as(since, outcome)
+}
+
+fn is_of_splits(answer: &Result<Deleted, Refusal>) -> bool {
+    matches!(answer, Err(Refusal::Moved | Refusal::Clearing | Refusal::BucketClosed { .. }))
 }
 
 /// Reads an encoded outcome.

@@ -39,6 +39,24 @@ impl Limits {
     }
 }
 
+impl Limits {
+    /// These limits in two parts that add up to them, when `moved` of `held` goes to the other half of a split:
+    /// what is free is shared evenly.
+    pub(crate) fn split(self, held: Stored, moved: Stored) -> (Self, Self) {
+        let part = |limit: Option<i64>, held: i64, moved: i64| {
+            limit.map(|limit| (moved + (limit - held).max(0) / 2).min(limit))
+        };
+        let other = Self {
+            versions: part(self.versions, held.versions, moved.versions),
+            bytes: part(self.bytes, held.bytes, moved.bytes),
+        };
+        let rest = |limit: Option<i64>, part: Option<i64>| Some(limit? - part?);
+        let own =
+            Self { versions: rest(self.versions, other.versions), bytes: rest(self.bytes, other.bytes) };
+        (own, other)
+    }
+}
+
 /// A bucket's number, counters and settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BucketRow {
@@ -48,6 +66,8 @@ pub(crate) struct BucketRow {
     pub(crate) object_lock: bool,
     pub(crate) retention: Option<DefaultRetention>,
     pub(crate) quota: Limits,
+    /// It is being deleted by who knows this token: nothing may come in.
+    pub(crate) closed: Option<[u8; 16]>,
 }
 
 /// Exact counters of a bucket, or a change of them.
@@ -62,6 +82,11 @@ pub(crate) struct Used {
 }
 
 impl Used {
+    /// Nothing is there, uploads included.
+    pub(crate) fn is_empty(self) -> bool {
+        self.objects == 0 && self.old_versions == 0 && self.uploads == 0
+    }
+
     /// What of it counts against quotas.
     pub(crate) fn stored(self) -> Stored {
         Stored {

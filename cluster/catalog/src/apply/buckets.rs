@@ -19,7 +19,7 @@ use crate::{
 /// Columns of [`bucket_row`], in order.
 pub(crate) const BUCKET_ROW_COLUMNS: &str =
     "no, objects, bytes, old_versions, old_bytes, uploads, upload_bytes,
-     versioning, object_lock, retention, quota_versions, quota_bytes";
+     versioning, object_lock, retention, quota_versions, quota_bytes, closed";
 
 /// A bucket's row from the columns [`BUCKET_ROW_COLUMNS`], the first of which is `first`.
 pub(crate) fn bucket_row(row: &Row<'_>, first: usize) -> rusqlite::Result<BucketRow> {
@@ -39,6 +39,7 @@ pub(crate) fn bucket_row(row: &Row<'_>, first: usize) -> rusqlite::Result<Bucket
         object_lock: row.get(first + 8)?,
         retention: retention.transpose().map_err(|_| malformed(first + 9, "default retention"))?,
         quota: Limits { versions: row.get(first + 10)?, bytes: row.get(first + 11)? },
+        closed: row.get(first + 12)?,
     })
 }
 
@@ -67,6 +68,10 @@ impl Writer<'_> {
     pub(super) fn charge(&mut self, bucket: BucketId, change: Used) -> Step<()> {
         let (total, quota, more) = (self.open.total, self.open.quota, change.stored());
         let row = step!(self.bucket(bucket));
+        let comes = more.versions > 0 || more.bytes > 0 || change.uploads > 0;
+        if let Some(token) = row.closed.filter(|_| comes) {
+            return Ok(Err(Refusal::BucketClosed { token }));
+        }
         if !row.quota.allow(row.used.stored(), more) {
             return Ok(Err(Refusal::QuotaExceeded { tenant: false }));
         }
@@ -135,6 +140,7 @@ pub(super) fn create(
         object_lock,
         retention: None,
         quota: Limits::default(),
+        closed: None,
     };
     writer.open.buckets.insert(bucket, Some(row));
     for (kind, body) in documents {
@@ -144,11 +150,24 @@ pub(super) fn create(
 }
 
 pub(super) fn delete(writer: &mut Writer<'_>, name: &str) -> rusqlite::Result<Outcome> {
+    if !writer.open.range.is_all() {
+        // Other partitions may hold keys of it: `family.rs`.
+        return Ok(Err(Refusal::Moved));
+    }
     let Some(bucket) = writer.bucket_named(name)? else { return Ok(Err(Refusal::NoSuchBucket)) };
     let row = *step!(writer.bucket(bucket));
-    if row.used.objects > 0 || row.used.old_versions > 0 || row.used.uploads > 0 {
+    if !row.used.is_empty() {
         return Ok(Err(Refusal::BucketNotEmpty));
     }
+    remove(writer, bucket, &row)
+}
+
+/// Removes an empty bucket.
+pub(super) fn remove(
+    writer: &mut Writer<'_>,
+    bucket: BucketId,
+    row: &BucketRow,
+) -> rusqlite::Result<Outcome> {
     writer.db.prepare_cached("DELETE FROM documents WHERE bucket = ?1")?.execute(params![row.no])?;
     writer.db.prepare_cached("DELETE FROM buckets WHERE no = ?1")?.execute(params![row.no])?;
     writer.open.buckets.insert(bucket, None);
@@ -156,6 +175,10 @@ pub(super) fn delete(writer: &mut Writer<'_>, name: &str) -> rusqlite::Result<Ou
 }
 
 pub(super) fn set_quota(writer: &mut Writer<'_>, quota: Quota) -> Outcome {
+    if !writer.open.range.is_all() {
+        // It is shared with other partitions: `family.rs`.
+        return Err(Refusal::Moved);
+    }
     writer.open.quota = Limits::of(quota);
     Ok(Response::QuotaSet)
 }
@@ -165,6 +188,7 @@ pub(super) fn set(
     bucket: BucketId,
     change: BucketChange,
 ) -> rusqlite::Result<Outcome> {
+    let is_whole = writer.open.range.is_all();
     let row = step!(writer.bucket(bucket));
     match change {
         BucketChange::Versioning(wanted) => {
@@ -194,6 +218,9 @@ pub(super) fn set(
                 return Ok(Err(Refusal::Invalid(fault.to_owned())));
             }
             row.retention = retention;
+        }
+        BucketChange::Quota(_) if !is_whole => {
+            return Ok(Err(Refusal::Invalid("a quota of a bucket whose partition was split".to_owned())));
         }
         BucketChange::Quota(quota) => row.quota = Limits::of(quota),
         BucketChange::Document { kind: DocumentKind::Owner, .. } => {

@@ -29,6 +29,9 @@ pub(super) fn apply(
 }
 
 fn take(writer: &mut Writer<'_>, bucket: BucketId, item: &LifecycleItem) -> Step<Deleted> {
+    if !writer.open.range.has(item.key.as_bytes()) {
+        return Ok(Err(Refusal::Moved));
+    }
     let row = *step!(writer.bucket(bucket));
     let newest = writer.newest(row.no, &item.key)?;
     let is_newest = newest.as_ref().is_some_and(|newest| newest.id == item.version);

@@ -1,7 +1,9 @@
 //! Commands applied to an open partition. Every function decides first and mutates then.
 
 mod buckets;
+mod clearing;
 mod contents;
+mod family;
 mod lifecycle;
 mod objects;
 mod replace;
@@ -13,13 +15,15 @@ mod versions;
 use holdfast_model::UnixMillis;
 
 pub(crate) use buckets::{BUCKET_ROW_COLUMNS, bucket_row};
+pub use clearing::CLEARING_MILLIS_MIN;
+pub(crate) use clearing::{OF_LOWER_HALF, OF_UPPER_HALF};
 pub use requests::REQUESTS_KEPT_MILLIS;
 pub use stripes::{CONDEMNED_KEPT_MILLIS, SWEEP_MAX};
 pub(crate) use versions::rank;
 
 use crate::{
     command::{Command, Op},
-    partition::Writer,
+    partition::{Split, Writer},
     response::{Outcome, Refusal, Response, decode_outcome, encode_outcome},
     rows::malformed,
 };
@@ -55,10 +59,36 @@ pub(crate) fn apply(writer: &mut Writer<'_>, command: Command) -> rusqlite::Resu
     }
 }
 
+/// The key that a command is about, if it is about one.
+fn key_of(op: &Op) -> Option<&str> {
+    match op {
+        Op::PutObject(put) => Some(&put.key),
+        Op::SetObject(set) => Some(&set.key),
+        Op::PutPart(put) => Some(&put.key),
+        Op::CompleteUpload(complete) => Some(&complete.key),
+        Op::CreateUpload { key, .. } | Op::AbortUpload { key, .. } => Some(key),
+        _ => None,
+    }
+}
+
 fn apply_op(writer: &mut Writer<'_>, op: Op) -> rusqlite::Result<Outcome> {
+    if key_of(&op).is_some_and(|key| !writer.open.range.has(key.as_bytes())) {
+        return Ok(Err(Refusal::Moved));
+    }
+    let moves = matches!(op, Op::MoveShards(_) | Op::ReplaceStripes(_));
+    if moves && writer.open.clearing.phase != 0 {
+        return Ok(Err(Refusal::Clearing));
+    }
     match op {
         Op::CreatePartition { .. } => Ok(Ok(Response::PartitionCreated)),
         Op::DropPartition { .. } => Ok(Ok(Response::PartitionDropped)),
+        Op::SplitPartition { into, database_id } => family::split(writer, Split { into, database_id }),
+        Op::ClearPartition => clearing::clear(writer),
+        Op::CloseBucket { bucket, token } => family::close(writer, bucket, token),
+        Op::ReopenBucket { bucket, token } => family::reopen(writer, bucket, token),
+        Op::DeleteClosedBucket { bucket, token } => family::delete_closed(writer, bucket, token),
+        Op::Bar { stripes } => family::bar(writer, &stripes),
+        Op::ShareQuota { before, shares } => Ok(family::share_quota(writer, before, &shares)),
         Op::SetQuota { quota } => Ok(buckets::set_quota(writer, quota)),
         Op::CreateBucket { bucket, name, object_lock } => {
             buckets::create(writer, bucket, &name, object_lock, &[])

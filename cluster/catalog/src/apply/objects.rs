@@ -109,6 +109,9 @@ pub(super) fn delete(
 }
 
 fn delete_one(writer: &mut Writer<'_>, bucket: BucketId, item: &DeleteItem) -> Step<Deleted> {
+    if !writer.open.range.has(item.key.as_bytes()) {
+        return Ok(Err(Refusal::Moved));
+    }
     let row = *step!(writer.bucket(bucket));
     if let Some(selector) = item.version {
         let found = writer.find_version(&row, &item.key, selector)?;

@@ -155,20 +155,44 @@ fn remove_stripe(writer: &mut Writer<'_>, stripe: StripeId) -> rusqlite::Result<
     Ok(true)
 }
 
+/// Forgets what was condemned long ago.
+pub(super) fn forget_condemned(writer: &Writer<'_>) -> rusqlite::Result<()> {
+    let before = UnixMillis::new(writer.now.get().saturating_sub(CONDEMNED_KEPT_MILLIS));
+    writer.db.prepare_cached("DELETE FROM condemned WHERE since < ?1")?.execute(params![millis(before)])?;
+    Ok(())
+}
+
+/// From here on the stripe, which is not known here, cannot become known.
+pub(super) fn bar_one(writer: &Writer<'_>, stripe: StripeId) -> rusqlite::Result<()> {
+    writer
+        .db
+        .prepare_cached("INSERT OR IGNORE INTO condemned (stripe, since) VALUES (?1, ?2)")?
+        .execute(params![stripe.as_bytes(), millis(writer.now)])?;
+    Ok(())
+}
+
+fn is_condemned(writer: &Writer<'_>, stripe: StripeId) -> rusqlite::Result<bool> {
+    writer.db.prepare_cached("SELECT 1 FROM condemned WHERE stripe = ?1")?.exists(params![stripe.as_bytes()])
+}
+
 pub(super) fn condemn(writer: &mut Writer<'_>, orphans: &[Orphan]) -> rusqlite::Result<Outcome> {
     if orphans.len() > SWEEP_MAX {
         return Ok(Err(Refusal::Invalid(format!("{} stripes in one condemnation", orphans.len()))));
     }
-    let before = UnixMillis::new(writer.now.get().saturating_sub(CONDEMNED_KEPT_MILLIS));
-    writer.db.prepare_cached("DELETE FROM condemned WHERE since < ?1")?.execute(params![millis(before)])?;
+    forget_condemned(writer)?;
+    // A partition that holds some keys only knows some stripes only: the others must have been asked.
+    if !writer.open.range.is_all() {
+        for orphan in orphans {
+            if !is_condemned(writer, orphan.stripe)? && writer.stripe_content(orphan.stripe)?.is_none() {
+                return Ok(Err(Refusal::Moved));
+            }
+        }
+    }
     let mut answers = Vec::with_capacity(orphans.len());
     for orphan in orphans {
         let known = writer.stripe_content(orphan.stripe)?.is_some();
         if !known {
-            writer
-                .db
-                .prepare_cached("INSERT OR IGNORE INTO condemned (stripe, since) VALUES (?1, ?2)")?
-                .execute(params![orphan.stripe.as_bytes(), millis(writer.now)])?;
+            bar_one(writer, orphan.stripe)?;
             // Each node reports the shards on its own drives, and again until they are swept.
             let waiting = unswept_drives(writer, orphan.stripe)?;
             let fresh: Vec<_> =

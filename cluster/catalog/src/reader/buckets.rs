@@ -61,6 +61,17 @@ pub struct Document {
     pub body: Bytes,
 }
 
+impl std::ops::AddAssign for Usage {
+    fn add_assign(&mut self, more: Self) {
+        self.objects += more.objects;
+        self.bytes += more.bytes;
+        self.old_versions += more.old_versions;
+        self.old_bytes += more.old_bytes;
+        self.uploads += more.uploads;
+        self.upload_bytes += more.upload_bytes;
+    }
+}
+
 impl From<Used> for Usage {
     fn from(used: Used) -> Self {
         Self {

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use holdfast_model::{UnixMillis, VersionId, limits::LIST_KEYS_MAX};
 use rusqlite::params;
 
-use super::{PartitionReader, ReadError, bucket_number, count_from, scan::Window, time_from};
-use crate::rows::key_from;
+use super::{PartitionReader, ReadError, bucket_number, count_from, layout::Keys, scan::Window, time_from};
+use crate::{hash_range::HashRange, rows::key_from};
 
 /// What to list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub struct ListPage {
     pub common_prefixes: Vec<String>,
     /// `after` of the next page, when there is more.
     pub next: Option<String>,
+    /// The keys that were looked through.
+    pub range: HashRange,
 }
 
 /// An object as listings show it.
@@ -58,7 +60,8 @@ impl PartitionReader {
     pub fn list(&self, bucket: &str, query: &ListQuery<'_>) -> Result<ListPage, ReadError> {
         self.read(|db| {
             let (bucket, _) = bucket_number(db, bucket)?;
-            let mut page = ListPage::default();
+            let keys = Keys::of(db)?;
+            let mut page = ListPage { range: keys.range, ..ListPage::default() };
             let limit = query.limit.min(LIST_KEYS_MAX);
             if limit == 0 {
                 return Ok(page);
@@ -74,14 +77,17 @@ impl PartitionReader {
             let mut from = window.start(query.after, false);
             while let Some(seek) = from.take() {
                 // One more than fits, to know whether there is a next page.
-                let left = limit - page.objects.len() - page.common_prefixes.len() + 1;
-                let mut rows = statement.query(params![bucket, seek, end, left as i64])?;
+                let left = keys.limit(limit - page.objects.len() - page.common_prefixes.len() + 1);
+                let mut rows = statement.query(params![bucket, seek, end, left])?;
                 while let Some(row) = rows.next()? {
+                    let key = key_from(row, 0)?;
+                    if keys.hides(&key) {
+                        continue;
+                    }
                     if page.objects.len() + page.common_prefixes.len() == limit {
                         page.next = last;
                         return Ok(page);
                     }
-                    let key = key_from(row, 0)?;
                     if let Some(prefix) = window.rolled_up(&key) {
                         from = super::scan::successor(prefix.as_bytes());
                         last = Some(prefix.to_owned());

@@ -5,7 +5,9 @@
 
 mod buckets;
 mod contents;
+mod layout;
 mod list;
+mod merge;
 mod objects;
 mod scan;
 mod stripes;
@@ -25,6 +27,7 @@ use rusqlite::{OptionalExtension, Transaction, params};
 
 pub use buckets::{Bucket, Document, Usage};
 pub use contents::{ContentBody, ContentCursor, StripedContent};
+pub use layout::Layout;
 pub use list::{ListPage, ListQuery, ListedObject};
 pub use objects::{ObjectHead, ObjectPartRow, ObjectPartsPage, ObjectRow, PartContent};
 pub use stripes::{GarbageCursor, GarbageRow, KnownStripe, ShardOnDrive};
@@ -48,6 +51,9 @@ pub enum ReadError {
     /// The tenant's key is not on this node.
     #[error("partition {0} is locked: the tenant's key is not on this node")]
     Locked(PartitionId),
+    /// Another partition of the tenant holds the key.
+    #[error("another partition holds the key")]
+    Moved,
     /// No bucket of that name.
     #[error("no such bucket")]
     NoSuchBucket,

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use holdfast_model::{BucketId, UnixMillis, UploadId, VersionId};
 use rusqlite::{OptionalExtension, Transaction, params};
 
-use super::{PartitionReader, ReadError, Stop, count_from, time_from};
+use super::{PartitionReader, ReadError, Stop, count_from, layout::expect_key, time_from};
 use crate::{
     apply::rank,
     body::BodyRef,
@@ -232,6 +232,7 @@ fn find(
     key: &str,
     version: Option<VersionSelector>,
 ) -> Result<(ObjectHead, i64), Stop> {
+    expect_key(db, key)?;
     let (no, bucket) = bucket_versioning(db, bucket)?;
     let query = |table: &str, rest: &str, rank: Option<[u8; VersionId::SIZE]>| {
         let sql = format!(

@@ -6,11 +6,13 @@ use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 use super::{
     PartitionReader, ReadError, Stop, bucket_number, count_from,
+    layout::{Keys, expect_key},
     scan::{Window, successor},
     time_from,
 };
 use crate::{
     command::decode,
+    hash_range::HashRange,
     protect::ObjectExtras,
     rows::{key_from, malformed},
 };
@@ -55,6 +57,8 @@ pub struct UploadPage {
     pub common_prefixes: Vec<String>,
     /// Where the next page starts, when there is more.
     pub next: Option<(String, Option<UploadId>)>,
+    /// The keys that were looked through.
+    pub range: HashRange,
 }
 
 /// A part that was uploaded.
@@ -122,7 +126,8 @@ impl PartitionReader {
     pub fn list_uploads(&self, bucket: &str, query: &UploadQuery<'_>) -> Result<UploadPage, ReadError> {
         self.read(|db| {
             let (bucket, _) = bucket_number(db, bucket)?;
-            let mut page = UploadPage::default();
+            let keys = Keys::of(db)?;
+            let mut page = UploadPage { range: keys.range, ..UploadPage::default() };
             let limit = query.limit.min(LIST_UPLOADS_MAX);
             if limit == 0 {
                 return Ok(page);
@@ -143,14 +148,17 @@ impl PartitionReader {
                 None => window.start(query.after.map(|(key, _)| key), false).map(|key| (key, Vec::new())),
             };
             while let Some((key, upload)) = from.take() {
-                let left = (limit - page.uploads.len() - page.common_prefixes.len() + 1) as i64;
+                let left = keys.limit(limit - page.uploads.len() - page.common_prefixes.len() + 1);
                 let mut rows = statement.query(params![bucket, key, end, left, upload])?;
                 while let Some(row) = rows.next()? {
+                    let key = key_from(row, 0)?;
+                    if keys.hides(&key) {
+                        continue;
+                    }
                     if page.uploads.len() + page.common_prefixes.len() == limit {
                         page.next = last;
                         return Ok(page);
                     }
-                    let key = key_from(row, 0)?;
                     if let Some(prefix) = window.rolled_up(&key) {
                         from = successor(prefix.as_bytes()).map(|key| (key, Vec::new()));
                         last = Some((prefix.to_owned(), None));
@@ -170,6 +178,7 @@ impl PartitionReader {
 const UPLOAD_COLUMNS: &str = "key, id, initiated, attributes, extras";
 
 fn find(db: &Transaction<'_>, bucket: &str, key: &str, upload: UploadId) -> Result<UploadRow, Stop> {
+    expect_key(db, key)?;
     let (bucket, _) = bucket_number(db, bucket)?;
     db.prepare_cached(&format!(
         "SELECT {UPLOAD_COLUMNS} FROM uploads WHERE bucket = ?1 AND key = ?2 AND id = ?3"

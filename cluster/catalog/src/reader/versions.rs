@@ -9,10 +9,11 @@ use rusqlite::{Row, Rows, params};
 
 use super::{
     PartitionReader, ReadError, bucket_number, count_from,
+    layout::Keys,
     scan::{Window, successor},
     time_from,
 };
-use crate::{apply::rank, protect::Flags, response::VersionRef, rows::key_from};
+use crate::{apply::rank, hash_range::HashRange, protect::Flags, response::VersionRef, rows::key_from};
 
 /// What to list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -46,6 +47,8 @@ pub struct VersionPage {
     pub common_prefixes: Vec<String>,
     /// Where the next page starts, when there is more: a key or common prefix, and the last version shown.
     pub next: Option<(String, Option<VersionId>)>,
+    /// The keys that were looked through.
+    pub range: HashRange,
 }
 
 /// A version as listings show it.
@@ -80,18 +83,26 @@ struct Side<'s> {
     rows: Rows<'s>,
     head: Option<ListedVersion>,
     current: bool,
+    keys: Keys,
 }
 
 impl<'s> Side<'s> {
-    fn new(rows: Rows<'s>, current: bool) -> rusqlite::Result<Self> {
-        let mut side = Self { rows, head: None, current };
+    fn new(rows: Rows<'s>, current: bool, keys: Keys) -> rusqlite::Result<Self> {
+        let mut side = Self { rows, head: None, current, keys };
         side.advance()?;
         Ok(side)
     }
 
     fn advance(&mut self) -> rusqlite::Result<()> {
         let current = self.current;
-        self.head = self.rows.next()?.map(|row| listed(row, current)).transpose()?;
+        self.head = None;
+        while let Some(row) = self.rows.next()? {
+            let version = listed(row, current)?;
+            if !self.keys.hides(&version.key) {
+                self.head = Some(version);
+                break;
+            }
+        }
         Ok(())
     }
 }
@@ -150,7 +161,8 @@ impl PartitionReader {
     pub fn list_versions(&self, bucket: &str, query: &VersionQuery<'_>) -> Result<VersionPage, ReadError> {
         self.read(|db| {
             let (bucket, _) = bucket_number(db, bucket)?;
-            let mut page = VersionPage::default();
+            let keys = Keys::of(db)?;
+            let mut page = VersionPage { range: keys.range, ..VersionPage::default() };
             let limit = query.limit.min(LIST_KEYS_MAX);
             if limit == 0 {
                 return Ok(page);
@@ -183,10 +195,11 @@ impl PartitionReader {
                 }
             }
             while let Some(seek) = from.take() {
-                let left = (limit - page.versions.len() - page.common_prefixes.len() + 1) as i64;
+                let left = keys.limit(limit - page.versions.len() - page.common_prefixes.len() + 1);
                 let (key, after_rank) = resumed.take().unwrap_or_else(|| (seek.clone(), Vec::new()));
-                let mut newest = Side::new(objects.query(params![bucket, seek, end, left])?, true)?;
-                let mut older = Side::new(versions.query(params![bucket, key, end, left, after_rank])?, false)?;
+                let mut newest = Side::new(objects.query(params![bucket, seek, end, left])?, true, keys)?;
+                let older = versions.query(params![bucket, key, end, left, after_rank])?;
+                let mut older = Side::new(older, false, keys)?;
                 loop {
                     let take_newest = match (&newest.head, &older.head) {
                         (None, None) => break,

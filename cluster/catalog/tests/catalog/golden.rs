@@ -7,7 +7,7 @@ use holdfast_catalog::{
     Response, Retention, RetentionMode, RetentionPeriod, SetObject, ShardMove, VersionSelector, Versioning,
     decode_outcome, encode_outcome,
 };
-use holdfast_model::{Generation, ShardIndex, UnixMillis};
+use holdfast_model::{DatabaseId, Generation, PartitionId, ShardIndex, UnixMillis};
 
 use crate::common::*;
 
@@ -83,6 +83,25 @@ fn commands() -> Vec<Command> {
         },
         drop_partition(PARTITION),
     ];
+    for_golden(ops)
+}
+
+/// One command of every kind that version 4 brought.
+fn commands_of_splits() -> Vec<Command> {
+    let (bucket, token) = (bucket_id(1), [7; 16]);
+    let into = PartitionId::new(300);
+    for_golden(vec![
+        Op::SplitPartition { into, database_id: DatabaseId::from_bytes([6; 16]) },
+        Op::ClearPartition,
+        Op::CloseBucket { bucket, token },
+        Op::ReopenBucket { bucket, token },
+        Op::DeleteClosedBucket { bucket, token },
+        Op::Bar { stripes: vec![stripe_id(1)] },
+        Op::ShareQuota { before: 300, shares: vec![(into, Quota { bytes: None, objects: Some(1) })] },
+    ])
+}
+
+fn for_golden(ops: Vec<Op>) -> Vec<Command> {
     ops.into_iter()
         .map(|op| Command {
             partition: PARTITION,
@@ -91,6 +110,20 @@ fn commands() -> Vec<Command> {
             op,
         })
         .collect()
+}
+
+fn outcomes_of_splits() -> Vec<Outcome> {
+    vec![
+        Ok(Response::PartitionSplit),
+        Ok(Response::Cleared { done: true }),
+        Ok(Response::BucketClosed),
+        Ok(Response::BucketReopened),
+        Ok(Response::QuotaShared),
+        Err(Refusal::Moved),
+        Err(Refusal::Clearing),
+        Err(Refusal::BucketClosed { token: [7; 16] }),
+        Ok(Response::ObjectsDeleted(vec![Ok(Deleted::Nothing), Err(Refusal::Moved)])),
+    ]
 }
 
 fn outcomes() -> Vec<Outcome> {
@@ -168,6 +201,19 @@ fn version_3_outcomes_stay_readable() {
     check("outcomes_v3.hex", &outcomes.iter().map(encode_outcome).collect::<Vec<_>>());
     for (line, outcome) in published("outcomes_v3.hex").iter().zip(&outcomes) {
         assert_eq!(&decode_outcome(line).unwrap(), outcome);
+    }
+}
+
+#[test]
+fn version_4_stays_readable_and_is_used_for_nothing_older() {
+    let (commands, outcomes) = (commands_of_splits(), outcomes_of_splits());
+    check("commands_v4.hex", &commands.iter().map(Command::encode).collect::<Vec<_>>());
+    check("outcomes_v4.hex", &outcomes.iter().map(encode_outcome).collect::<Vec<_>>());
+    for (line, command) in published("commands_v4.hex").iter().zip(&commands) {
+        assert_eq!((&Command::decode(line).unwrap(), line[0]), (command, 4));
+    }
+    for (line, outcome) in published("outcomes_v4.hex").iter().zip(&outcomes) {
+        assert_eq!((&decode_outcome(line).unwrap(), line[0]), (outcome, 4));
     }
 }
 

@@ -15,13 +15,13 @@ use proptest::{prelude::*, strategy::ValueTree};
 
 use crate::{common::*, model::Model};
 
-const KEYS: [&str; 4] = ["a", "a/b", "é/\u{0}", "zz"];
+pub const KEYS: [&str; 4] = ["a", "a/b", "é/\u{0}", "zz"];
 const BUCKETS: [&str; 2] = ["b", "c"];
 const DRIVES: u8 = 12;
 
 /// One step, in small numbers that shrink well; ids are given when it is carried out.
 #[derive(Debug, Clone)]
-enum Step {
+pub enum Step {
     Put { bucket: u8, key: usize, stripes: u64, condition: u8 },
     Delete { bucket: u8, keys: Vec<usize>, conditional: bool },
     DeleteVersion { bucket: u8, key: usize, which: usize, bypass: bool },
@@ -41,7 +41,7 @@ enum Step {
     Repeat { back: usize },
 }
 
-fn step() -> impl Strategy<Value = Step> {
+pub fn step() -> impl Strategy<Value = Step> {
     let (bucket, key) = (0..3u8, 0..KEYS.len());
     prop_oneof![
         6 => (bucket.clone(), key.clone(), 0..4u64, 0..4u8)
@@ -267,13 +267,14 @@ impl Driver {
 
 /// A log: entries of commands with what each came to.
 #[derive(Default)]
-struct Log {
-    entries: Vec<Vec<Bytes>>,
-    outcomes: Vec<Vec<Outcome>>,
+pub struct Log {
+    pub entries: Vec<Vec<Bytes>>,
+    pub outcomes: Vec<Vec<Outcome>>,
+    pub ops: Vec<Vec<Op>>,
 }
 
 /// Runs a history on one replica and the model side by side.
-fn run(dir: &Path, batches: &[Vec<Step>]) -> (Replica, Log) {
+pub fn run(dir: &Path, batches: &[Vec<Step>]) -> (Replica, Log) {
     let mut replica = Replica::open(dir);
     let (mut model, mut driver, mut log) = (Model::default(), Driver::default(), Log::default());
     let locked = Op::CreateBucket { bucket: bucket_id(2), name: "c".into(), object_lock: true };
@@ -290,6 +291,7 @@ fn run(dir: &Path, batches: &[Vec<Step>]) -> (Replica, Log) {
         }
         model.check_against(&replica.reader(), (0..DRIVES).map(drive));
         log.entries.push(commands);
+        log.ops.push(ops);
         log.outcomes.push(outcomes);
     }
     (replica, log)
@@ -297,7 +299,7 @@ fn run(dir: &Path, batches: &[Vec<Step>]) -> (Replica, Log) {
 
 /// How another replica lives through the same log.
 #[derive(Debug, Clone)]
-enum Event {
+pub enum Event {
     /// Applies this many entries in one call.
     Apply(usize),
     Checkpoint,
@@ -309,7 +311,7 @@ enum Event {
     Restore,
 }
 
-fn event() -> impl Strategy<Value = Event> {
+pub fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         6 => (1..6usize).prop_map(Event::Apply),
         2 => Just(Event::Checkpoint),
@@ -318,7 +320,7 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-fn live_through(log: &Log, events: &[Event], root: &Path) -> CatalogMachine {
+pub fn live_through(log: &Log, events: &[Event], root: &Path) -> CatalogMachine {
     let mut life = 0;
     let mut machine = CatalogMachine::open(&root.join("0"), keys()).unwrap();
     let mut at = 0usize;

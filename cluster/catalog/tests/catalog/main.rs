@@ -16,5 +16,6 @@ mod objects;
 mod recovery;
 mod replace;
 mod sealing;
+mod splitting;
 mod stripes;
 mod versions;

@@ -195,6 +195,13 @@ impl Model {
                 Ok(Response::Condemned(stripes.iter().map(|orphan| self.condemn(orphan)).collect()))
             }
             Op::ReplaceStripes(replace) => self.replace(replace),
+            Op::SplitPartition { .. }
+            | Op::ClearPartition
+            | Op::CloseBucket { .. }
+            | Op::ReopenBucket { .. }
+            | Op::DeleteClosedBucket { .. }
+            | Op::Bar { .. }
+            | Op::ShareQuota { .. } => unreachable!("these histories are of one partition: `splitting.rs`"),
         }
     }
 
