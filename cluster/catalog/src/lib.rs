@@ -57,9 +57,10 @@ pub use protect::{
 };
 pub use reader::{
     Bucket, CatalogReader, ContentBody, ContentCursor, Digest, Document, GarbageCursor, GarbageRow,
-    KnownStripe, Layout, ListPage, ListQuery, ListedObject, ListedVersion, Locked, ObjectHead, ObjectPartRow,
-    ObjectPartsPage, ObjectRow, PartContent, PartRow, PartitionReader, ReadError, ShardOnDrive,
-    StripedContent, UploadPage, UploadQuery, UploadRow, Usage, VersionMarker, VersionPage, VersionQuery,
+    KnownStripe, LIST_UPLOADS_MAX, Layout, ListPage, ListQuery, ListedObject, ListedVersion, Locked,
+    ObjectHead, ObjectPartRow, ObjectPartsPage, ObjectRow, PartContent, PartRow, PartitionReader, ReadError,
+    ShardOnDrive, StripedContent, UploadPage, UploadQuery, UploadRow, Usage, VersionMarker, VersionPage,
+    VersionQuery,
 };
 pub use response::{
     BucketStateRule, CompletedUpload, Deleted, GarbageId, Outcome, Refusal, Response, VersionRef,

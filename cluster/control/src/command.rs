@@ -10,6 +10,7 @@ use holdfast_model::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
+    features::FeatureCommand,
     identity::{IdentityChange, NewAccount},
     keys::KeyCommand,
     shred::ShredCommand,
@@ -18,7 +19,7 @@ use crate::{
 
 /// Version of the encoding. Any change of it, a new variant included, is a new version. Version 2 added
 /// [`Command::RetireNode`] and [`Command::CreateReplacementToken`] behind what version 1 had, version 3
-/// [`Command::Keys`], [`Command::CreateAccount`], [`Command::ChangeIdentities`] and [`Command::Shred`].
+/// [`Command::Keys`], [`Command::CreateAccount`], [`Command::ChangeIdentities`] and what comes behind it.
 pub const COMMAND_VERSION: u8 = 3;
 
 /// The oldest version whose bytes are still read.
@@ -177,6 +178,16 @@ pub enum Command {
     ChangeIdentities(IdentityChange),
     /// Destroys a tenant.
     Shred(ShredCommand),
+    /// A tenant gets one more partition, in the same group: half of what `partition` holds. Refused when the tenant
+    /// got one since the proposer looked.
+    SplitPartition {
+        /// The one to be split.
+        partition: PartitionId,
+        /// Partitions of the tenant as the proposer saw them.
+        of: u32,
+    },
+    /// Changes feature levels.
+    Features(FeatureCommand),
 }
 
 /// A node that asks to be registered.
@@ -230,6 +241,8 @@ pub enum Response {
     TenantCreated(PartitionId, GroupId),
     /// The entry was applied before a restart; nobody waits for its answer.
     Replayed,
+    /// The partition to be, and the group that is to host it.
+    PartitionAdded(PartitionId, GroupId),
 }
 
 /// A command was not done, and changed nothing.
@@ -302,6 +315,14 @@ pub enum Refusal {
     TooLarge {
         /// How much is.
         limit: u64,
+    },
+    /// Not every node can do it yet, or a node's program is older than what is in use.
+    #[error("feature level {needs} is needed, {has} is there: update the nodes that are behind")]
+    FeatureLevel {
+        /// The level that is needed.
+        needs: u32,
+        /// The level that is there.
+        has: u32,
     },
 }
 

@@ -32,6 +32,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { name: "0003_keys", up: include_str!("../migrations/0003_keys/up.sql") },
     Migration { name: "0004_identities", up: include_str!("../migrations/0004_identities/up.sql") },
     Migration { name: "0005_shreds", up: include_str!("../migrations/0005_shreds/up.sql") },
+    Migration { name: "0006_feature_levels", up: include_str!("../migrations/0006_feature_levels/up.sql") },
 ];
 
 /// Kind of a control image (see the image's header).

@@ -76,17 +76,26 @@ impl ControlReader {
     }
 }
 
+const NODES: &str = "SELECT node, name, peer, s3, admin, metrics, state, joined, feature_level FROM nodes";
+
+/// A tenant's partitions, and which of them come from which.
+type Partitions = (Vec<(PartitionId, GroupId)>, BTreeMap<PartitionId, PartitionId>);
+
 fn read_view(db: &Connection) -> rusqlite::Result<ControlView> {
-    let mut partitions: BTreeMap<TenantId, Vec<(PartitionId, GroupId)>> = BTreeMap::new();
-    for (tenant, partition) in
-        rows(db, "SELECT tenant, partition_no, group_no FROM partitions ORDER BY partition_no", |row| {
-            Ok((
-                TenantId::from_bytes(row.get(0)?),
-                (PartitionId::new(unsigned(row, 1)?), GroupId::new(row.get(2)?)),
-            ))
-        })?
-    {
-        partitions.entry(tenant).or_default().push(partition);
+    let mut partitions: BTreeMap<TenantId, Partitions> = BTreeMap::new();
+    let of_all = "SELECT tenant, partition_no, group_no, split_from FROM partitions ORDER BY partition_no";
+    for (tenant, partition, group, from) in rows(db, of_all, |row| {
+        let from: Option<i64> = row.get(3)?;
+        Ok((
+            TenantId::from_bytes(row.get(0)?),
+            PartitionId::new(unsigned(row, 1)?),
+            GroupId::new(row.get(2)?),
+            from.map(|from| PartitionId::new(from.cast_unsigned())),
+        ))
+    })? {
+        let of_tenant = partitions.entry(tenant).or_default();
+        of_tenant.0.push((partition, group));
+        of_tenant.1.extend(from.map(|from| (partition, from)));
     }
     Ok(ControlView {
         next_index: db
@@ -95,7 +104,7 @@ fn read_view(db: &Connection) -> rusqlite::Result<ControlView> {
             .unwrap_or(0),
         cluster: db
             .query_row(
-                "SELECT id, name, region, level, catalog_groups, epoch, founded FROM cluster",
+                "SELECT id, name, region, level, catalog_groups, epoch, founded, feature_level FROM cluster",
                 [],
                 |row| {
                     Ok(ClusterRecord {
@@ -106,11 +115,12 @@ fn read_view(db: &Connection) -> rusqlite::Result<ControlView> {
                         catalog_groups: row.get(4)?,
                         epoch: Epoch::new(unsigned(row, 5)?),
                         founded: UnixMillis::new(unsigned(row, 6)?),
+                        feature_level: row.get(7)?,
                     })
                 },
             )
             .optional()?,
-        nodes: rows(db, "SELECT node, name, peer, s3, admin, metrics, state, joined FROM nodes", |row| {
+        nodes: rows(db, NODES, |row| {
             let node = NodeId::new(unsigned(row, 0)?);
             let services = ServiceAddresses { s3: row.get(3)?, admin: row.get(4)?, metrics: row.get(5)? };
             let record = NodeRecord {
@@ -120,6 +130,7 @@ fn read_view(db: &Connection) -> rusqlite::Result<ControlView> {
                 services,
                 state: from_word(row, 6)?,
                 joined: UnixMillis::new(unsigned(row, 7)?),
+                feature_level: row.get(8)?,
             };
             Ok((node, record))
         })?
@@ -164,7 +175,8 @@ fn read_view(db: &Connection) -> rusqlite::Result<ControlView> {
                     level: level.map(|text| text.parse().map_err(|e| malformed(4, e))).transpose()?,
                     state: from_word(row, 5)?,
                     created: UnixMillis::new(unsigned(row, 6)?),
-                    partitions: partitions.get(&tenant).cloned().unwrap_or_default(),
+                    partitions: partitions.get(&tenant).cloned().unwrap_or_default().0,
+                    split_from: partitions.get(&tenant).cloned().unwrap_or_default().1,
                 };
                 Ok((tenant, record))
             },

@@ -11,6 +11,7 @@ use holdfast_model::{
     UnixMillis,
 };
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use crate::{keys::KeysView, shred::ShredRecord};
 
@@ -70,6 +71,8 @@ pub struct ClusterRecord {
     pub catalog_groups: u32,
     pub epoch: Epoch,
     pub founded: UnixMillis,
+    /// What every node can: see [`crate::FEATURE_LEVEL`].
+    pub feature_level: u32,
 }
 
 /// Where a node's services listen, as others reach them.
@@ -91,6 +94,8 @@ pub struct NodeRecord {
     pub services: ServiceAddresses,
     pub state: NodeState,
     pub joined: UnixMillis,
+    /// What its program can.
+    pub feature_level: u32,
 }
 
 /// A node's standing.
@@ -145,6 +150,27 @@ pub struct TenantRecord {
     pub state: TenantState,
     pub created: UnixMillis,
     pub partitions: Vec<(PartitionId, GroupId)>,
+    /// Partitions that were, or are to be, split off, each with the one it comes from.
+    pub split_from: BTreeMap<PartitionId, PartitionId>,
+}
+
+impl TenantRecord {
+    /// Which database a partition of the tenant is: that of the first was drawn with the tenant, those of others
+    /// follow from it and their numbers, which are never used again.
+    #[must_use]
+    pub fn database_of(&self, partition: PartitionId) -> DatabaseId {
+        database_of(self.database_id, self.split_from.contains_key(&partition).then_some(partition))
+    }
+}
+
+fn database_of(first: DatabaseId, split_off: Option<PartitionId>) -> DatabaseId {
+    let Some(partition) = split_off else { return first };
+    let mut hash = Sha256::new();
+    hash.update(first.as_bytes());
+    hash.update(partition.get().to_be_bytes());
+    let mut id = [0; DatabaseId::SIZE];
+    id.copy_from_slice(&hash.finalize()[..DatabaseId::SIZE]);
+    DatabaseId::from_bytes(id)
 }
 
 /// A tenant's standing.

@@ -18,7 +18,7 @@ use holdfast_model::{
 };
 use parking_lot::Mutex;
 
-use crate::{api::ObjectError, service::ObjectService, stripes::now, workers::Standing};
+use crate::{api::ObjectError, backing::Backing, service::ObjectService, stripes::now, workers::Standing};
 
 /// Shards listed at once.
 const PAGE: usize = 4096;
@@ -129,7 +129,14 @@ impl ObjectService {
         let held = Arc::new(held);
         let snapshot = self.directory.snapshot();
         for tenant in snapshot.tenants.values() {
-            for route in &tenant.partitions {
+            for route in &self.routes(tenant.id).await? {
+                if !self.is_settled(*route) {
+                    return Err(ObjectError::Unavailable(format!(
+                        "partition {} of tenant {} was split and still holds rows of the other half; try again when \
+                         they are cleared away",
+                        route.0, tenant.name
+                    )));
+                }
                 self.audit_partition(tenant.id, *route, &held, &mut report).await?;
             }
         }

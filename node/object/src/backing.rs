@@ -59,11 +59,35 @@ pub type Lookup =
 /// See the module.
 #[async_trait::async_trait]
 pub trait Backing: Send + Sync + 'static {
-    /// Where a tenant's catalog is.
+    /// Where a tenant's buckets are: the first of its partitions.
     ///
     /// # Errors
     /// [`ObjectError::Unavailable`] when the tenant is not active.
     fn route(&self, tenant: TenantId) -> Result<Route, ObjectError>;
+
+    /// Where a key is, as far as is known.
+    ///
+    /// # Errors
+    /// As [`Backing::route`].
+    async fn route_of(&self, tenant: TenantId, _key: &str) -> Result<Route, ObjectError> {
+        self.route(tenant)
+    }
+
+    /// All partitions of a tenant.
+    ///
+    /// # Errors
+    /// As [`Backing::route`].
+    async fn routes(&self, tenant: TenantId) -> Result<Vec<Route>, ObjectError> {
+        Ok(vec![self.route(tenant)?])
+    }
+
+    /// A partition said that what is known of them is out of date.
+    ///
+    /// # Errors
+    /// As [`Backing::route`].
+    async fn look_again(&self, _tenant: TenantId) -> Result<(), ObjectError> {
+        Ok(())
+    }
 
     /// Has a command decided and applied; once, however often it is proposed.
     ///
@@ -118,10 +142,17 @@ pub(crate) async fn query<T: Send + 'static>(
     (bucket, key): (&str, &str),
     query: impl FnOnce(&PartitionReader) -> Result<T, ReadError> + Send + 'static,
 ) -> Result<T, ObjectError> {
+    run(reader, query).await?.map_err(|error| missing(error, (bucket, key)))
+}
+
+/// Runs a read off the asynchronous threads; what it did not find is the inner error.
+pub(crate) async fn run<T: Send + 'static>(
+    reader: PartitionReader,
+    query: impl FnOnce(&PartitionReader) -> Result<T, ReadError> + Send + 'static,
+) -> Result<Result<T, ReadError>, ObjectError> {
     tokio::task::spawn_blocking(move || query(&reader))
         .await
-        .map_err(|e| ObjectError::Internal(format!("catalog read: {e}")))?
-        .map_err(|error| missing(error, (bucket, key)))
+        .map_err(|e| ObjectError::Internal(format!("catalog read: {e}")))
 }
 
 /// What a read did not find, in the words of the gateways.
@@ -136,7 +167,9 @@ pub(crate) fn missing(error: ReadError, (bucket, key): (&str, &str)) -> ObjectEr
         }
         ReadError::NoSuchDocument => ObjectError::NoSuchDocument,
         // Its creation has not come through to this replica yet.
-        ReadError::NoSuchPartition(_) | ReadError::Locked(_) => ObjectError::Unavailable(error.to_string()),
+        ReadError::NoSuchPartition(_) | ReadError::Locked(_) | ReadError::Moved => {
+            ObjectError::Unavailable(error.to_string())
+        }
         ReadError::Storage { ref source, .. } => ObjectError::Internal(format!("{error}: {source}")),
     }
 }

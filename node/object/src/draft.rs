@@ -4,12 +4,12 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use holdfast_catalog::{MetadataSeal, Op, Orphan, Response, SWEEP_MAX, StripeRef};
+use holdfast_catalog::{MetadataSeal, Orphan, SWEEP_MAX, StripeRef};
 use holdfast_consensus::Consensus;
 use holdfast_model::StripeId;
 use parking_lot::Mutex;
 
-use crate::{api::ObjectError, backing::Route, service::propose};
+use crate::{api::ObjectError, backing::Route, family, service::propose};
 
 /// How long after the end of a write its stripes are condemned: longer than a shard may be under way.
 const CONDEMN_AFTER: Duration = Duration::from_secs(25);
@@ -95,16 +95,8 @@ async fn condemn(
         generation: stripe.generation,
         shards: stripe.shards().collect(),
     };
-    let op = Op::Condemn { stripes: stripes.iter().map(orphan).collect() };
-    match propose(consensus, seal, route, op)
-        .await?
-        .map_err(|refusal| ObjectError::Internal(refusal.to_string()))?
-    {
-        Response::Condemned(answers) => {
-            let condemned = answers.iter().filter(|condemned| **condemned).count();
-            tracing::debug!(condemned, "stripes of a write that failed are condemned");
-            Ok(())
-        }
-        other => Err(ObjectError::Internal(format!("the catalog answered {other:?}"))),
-    }
+    let stripes = stripes.iter().map(orphan).collect();
+    let condemned = family::condemn(|op| propose(consensus, seal, route, op), stripes).await?;
+    tracing::debug!(condemned, "stripes of a write that failed are condemned");
+    Ok(())
 }

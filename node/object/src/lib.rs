@@ -13,6 +13,7 @@ mod body_reader;
 mod body_writer;
 mod directory;
 mod draft;
+mod family;
 pub mod journal;
 pub mod lifecycle;
 pub mod ownership;

@@ -21,6 +21,7 @@ use crate::{
     body_writer::{BodyTarget, BodyWriter},
     directory::{Directory, TenantEntry},
     draft::Draft,
+    family::{Layouts, sum_of_quotas},
     sealing::KeyRefusal,
     stripes::{StripeIo, now},
     tenant::TenantHandle,
@@ -49,6 +50,7 @@ pub struct ObjectService {
     pub(crate) scrub_asked: Notify,
     day: Duration,
     pub(crate) audits: Audits,
+    layouts: Layouts,
 }
 
 impl ObjectService {
@@ -69,6 +71,7 @@ impl ObjectService {
             scrub_asked: Notify::new(),
             day: DAY,
             audits: Audits::default(),
+            layouts: Layouts::default(),
         }
     }
 
@@ -124,18 +127,7 @@ impl ObjectService {
 
     /// This node's replica, once it has applied all that was committed before now.
     async fn reader(&self, (partition, group): Route) -> Result<PartitionReader, ObjectError> {
-        let barrier = tokio::time::timeout(READ_TIMEOUT, self.consensus.read_barrier(group));
-        match barrier.await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                return Err(ObjectError::Unavailable(format!("catalog group {group}: {error}")));
-            }
-            Err(_) => {
-                return Err(ObjectError::Unavailable(format!(
-                    "catalog group {group} has no leader or lags behind"
-                )));
-            }
-        }
+        self.barrier(group).await?;
         self.catalogs
             .get(&group)
             .ok_or_else(|| ObjectError::Internal(format!("group {group} is not hosted here")))?
@@ -143,13 +135,30 @@ impl ObjectService {
             .map_err(|error| backing::missing(error, ("", "")))
     }
 
+    /// Waits until this node's replica has applied all that was committed before now.
+    pub(crate) async fn barrier(&self, group: GroupId) -> Result<(), ObjectError> {
+        let barrier = tokio::time::timeout(READ_TIMEOUT, self.consensus.read_barrier(group));
+        match barrier.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(ObjectError::Unavailable(format!("catalog group {group}: {error}"))),
+            Err(_) => {
+                Err(ObjectError::Unavailable(format!("catalog group {group} has no leader or lags behind")))
+            }
+        }
+    }
+
     /// Versions of a tenant that legal holds and retentions in compliance mode keep now.
     ///
     /// # Errors
     /// When its catalog does not answer.
     pub async fn locked(&self, tenant: TenantId) -> Result<Locked, ObjectError> {
-        let route = self.tenant(tenant)?.partition()?;
-        self.read(route, ("", ""), |catalog| catalog.locked(now())).await
+        let mut sum = Locked::default();
+        for route in self.routes(tenant).await? {
+            let locked = self.read(route, ("", ""), |catalog| catalog.locked(now())).await?;
+            sum.holds += locked.holds;
+            sum.compliance += locked.compliance;
+        }
+        Ok(sum)
     }
 
     /// What a tenant may hold.
@@ -157,8 +166,17 @@ impl ObjectService {
     /// # Errors
     /// When its catalog does not answer.
     pub async fn quota(&self, tenant: TenantId) -> Result<Quota, ObjectError> {
-        let route = self.tenant(tenant)?.partition()?;
-        self.read(route, ("", ""), |catalog| catalog.quota()).await
+        let mut layouts = Vec::new();
+        for route in self.routes(tenant).await? {
+            layouts.push(self.read(route, ("", ""), |catalog| catalog.layout()).await?);
+        }
+        Ok(sum_of_quotas(layouts.iter()))
+    }
+
+    /// Whether the partition is there, on this node's replica, and holds only its own keys.
+    pub(crate) fn is_settled(&self, (partition, group): Route) -> bool {
+        let reader = self.catalogs.get(&group).and_then(|catalog| catalog.partition(partition).ok());
+        reader.and_then(|reader| reader.layout().ok()).is_some_and(|layout| !layout.clearing)
     }
 
     pub(crate) fn tenant(&self, tenant: TenantId) -> Result<Arc<TenantEntry>, ObjectError> {
@@ -217,6 +235,41 @@ pub(crate) fn refused(refusal: Refusal, bucket: &str, key: &str) -> ObjectError 
 impl Backing for ObjectService {
     fn route(&self, tenant: TenantId) -> Result<Route, ObjectError> {
         self.tenant(tenant)?.partition()
+    }
+
+    async fn route_of(&self, tenant: TenantId, key: &str) -> Result<Route, ObjectError> {
+        let entry = self.tenant(tenant)?;
+        if let [only] = entry.partitions.as_slice() {
+            return Ok(*only);
+        }
+        if let Some(route) = self.layouts.find(tenant, key) {
+            return Ok(route);
+        }
+        self.look_again(tenant).await?;
+        let found = self.layouts.find(tenant, key);
+        found.map_or_else(|| entry.partition(), Ok)
+    }
+
+    /// Those that are there: one that is to be split off is known before it is.
+    async fn routes(&self, tenant: TenantId) -> Result<Vec<Route>, ObjectError> {
+        let entry = self.tenant(tenant)?;
+        let (_, group) = entry.partition()?;
+        self.barrier(group).await?;
+        let there = |route: &Route| {
+            self.catalogs.get(&route.1).is_some_and(|catalog| catalog.identity(route.0).is_some())
+        };
+        Ok(entry.partitions.iter().copied().filter(there).collect())
+    }
+
+    async fn look_again(&self, tenant: TenantId) -> Result<(), ObjectError> {
+        let mut seen = Vec::new();
+        for route in self.routes(tenant).await? {
+            let catalog = self.catalogs.get(&route.1).and_then(|catalog| catalog.partition(route.0).ok());
+            let Some(reader) = catalog else { continue };
+            seen.push((backing::query(reader, ("", ""), |catalog| catalog.layout()).await?.range, route));
+        }
+        self.layouts.see(tenant, seen);
+        Ok(())
     }
 
     async fn propose(&self, route: Route, op: Op) -> Result<Outcome, ObjectError> {

@@ -19,7 +19,7 @@ use crate::{
     },
     backing::{self, Backing, BodyName, Lookup, Route},
     sealing::{CustomerKey, DefaultSealing, KeyRefusal, Sealed, Sealing},
-    service::{from_opaque, refused, to_opaque},
+    service::{from_opaque, to_opaque},
     stripes::now,
     versioned::{Expiry, UploadListQuery, VersionedObjects, Written, decode_tags},
     workers::read_level,
@@ -29,7 +29,7 @@ use crate::{
 #[derive(Clone)]
 pub struct TenantHandle {
     pub(crate) backing: Arc<dyn Backing>,
-    tenant: TenantId,
+    pub(crate) tenant: TenantId,
     /// What is asked for; the bucket's default when `None`.
     sealing: Option<Sealing>,
 }
@@ -172,7 +172,7 @@ impl TenantHandle {
             let head = catalog.head_object(&asked_bucket, &asked_key, version)?;
             Ok((head, document(catalog, &asked_bucket, DocumentKind::Lifecycle)?))
         };
-        let (head, rules) = self.read(self.route()?, (bucket, key), query).await?;
+        let (head, rules) = self.read_key((bucket, key), query).await?;
         let rules = rules.filter(|_| version.is_none());
         let expiry = self.expiry(rules.as_ref(), (key, head.size), &head.tags, head.modified)?;
         Ok((head, expiry))
@@ -191,7 +191,7 @@ impl TenantHandle {
             let row = catalog.get_object_range(&asked_bucket, &asked_key, version, select)?;
             Ok((row, document(catalog, &asked_bucket, DocumentKind::Lifecycle)?))
         };
-        let (ObjectRow { head, content }, rules) = self.read(self.route()?, (bucket, key), query).await?;
+        let (ObjectRow { head, content }, rules) = self.read_key((bucket, key), query).await?;
         let layer = self.layer(&Sealed::of(&from_opaque(&head.attributes)?))?;
         let range = range.resolve(head.size)?;
         let outer = layer.as_ref().map(Layer::outer);
@@ -213,9 +213,10 @@ impl TenantHandle {
                     if version.null { VersionSelector::Null } else { VersionSelector::Id(version.id) };
                 let (asked_bucket, asked_key) = (bucket.clone(), key.clone());
                 let query = move |catalog: &PartitionReader| {
+                    let range = range.clone();
                     catalog.get_object_range(&asked_bucket, &asked_key, Some(selector), |_| range)
                 };
-                let row = tenant.read(tenant.route()?, (&bucket, &key), query).await?;
+                let row = tenant.read_key((&bucket, &key), query).await?;
                 if row.head.version.id == version.id {
                     Ok(row.content)
                 } else {
@@ -261,7 +262,7 @@ impl TenantHandle {
             body: written.body,
             condition: condition(options.condition),
         };
-        match self.backing.propose(route, Op::PutObject(put)).await?.map_err(|r| refused(r, bucket, key))? {
+        match self.propose_key((bucket, key), Op::PutObject(put)).await? {
             Response::ObjectPut { version, modified } => {
                 written.draft.keep(&stripes);
                 let size = written.size;
@@ -277,7 +278,7 @@ impl TenantHandle {
     /// Aborts the uploads of a bucket that holds nothing else, as S3 does when it is deleted. `false` when it
     /// holds objects or versions.
     async fn drop_uploads(&self, bucket: &str) -> Result<bool, ObjectError> {
-        let found = self.bucket(self.route()?, bucket).await?;
+        let found = VersionedObjects::bucket(self, bucket).await?;
         if found.usage.objects > 0 || found.usage.old_versions > 0 {
             return Ok(false);
         }
@@ -324,8 +325,7 @@ impl TenantHandle {
             attributes: attributes.as_ref().map(to_opaque).transpose()?,
             condition: condition(write_condition),
         };
-        let outcome = self.backing.propose(route, Op::CompleteUpload(complete)).await?;
-        match outcome.map_err(|refusal| refused(refusal, bucket, key))? {
+        match self.propose_key((bucket, key), Op::CompleteUpload(complete)).await? {
             Response::UploadCompleted(done) => Ok(Written {
                 expiry: self.expiry(place.rules.as_ref(), (key, done.size), b"", done.modified)?,
                 info: ObjectInfo {
@@ -409,13 +409,10 @@ impl TenantObjects for TenantHandle {
     }
 
     async fn delete_bucket(&self, bucket: &str) -> Result<(), ObjectError> {
-        let delete = async || {
-            let op = Op::DeleteBucket { name: bucket.to_owned() };
-            let outcome = self.backing.propose(self.route()?, op).await?;
-            outcome.map(drop).map_err(|r| refused(r, bucket, ""))
-        };
-        match delete().await {
-            Err(ObjectError::BucketNotEmpty(_)) if self.drop_uploads(bucket).await? => delete().await,
+        match self.delete_empty(bucket).await {
+            Err(ObjectError::BucketNotEmpty(_)) if self.drop_uploads(bucket).await? => {
+                self.delete_empty(bucket).await
+            }
             decided => decided,
         }
     }
@@ -433,19 +430,19 @@ impl TenantObjects for TenantHandle {
     }
 
     async fn list(&self, bucket: &str, query: ListQuery) -> Result<ListPage, ObjectError> {
-        let route = self.route()?;
         let asked = bucket.to_owned();
-        let page = self
-            .read(route, (bucket, ""), move |catalog| {
-                let query = holdfast_catalog::ListQuery {
-                    prefix: &query.prefix,
-                    delimiter: query.delimiter.as_deref(),
-                    after: query.after.as_deref(),
-                    limit: query.limit,
-                };
-                catalog.list(&asked, &query)
-            })
-            .await?;
+        let limit = query.limit.min(LIST_KEYS_MAX);
+        let one = move |catalog: &PartitionReader| {
+            let query = holdfast_catalog::ListQuery {
+                prefix: &query.prefix,
+                delimiter: query.delimiter.as_deref(),
+                after: query.after.as_deref(),
+                limit,
+            };
+            catalog.list(&asked, &query)
+        };
+        let together = |pages| holdfast_catalog::ListPage::merged(pages, limit);
+        let page = self.read_together(bucket, one, together).await?;
         Ok(ListPage {
             objects: page.objects.into_iter().map(listed).collect::<Result<_, ObjectError>>()?,
             common_prefixes: page.common_prefixes,
@@ -495,7 +492,7 @@ impl TenantObjects for TenantHandle {
             wrapped_key: written.wrapped_key,
             body: written.body,
         };
-        self.backing.propose(route, Op::PutPart(put)).await?.map_err(|r| refused(r, bucket, key))?;
+        self.propose_key((bucket, key), Op::PutPart(put)).await?;
         written.draft.keep(&stripes);
         Ok(PartInfo { number, size: written.size, etag, modified: now(), checksums, sealed })
     }
@@ -504,7 +501,7 @@ impl TenantObjects for TenantHandle {
         let route = self.route()?;
         let bucket_id = self.bucket(route, bucket).await?.id;
         let op = Op::AbortUpload { bucket: bucket_id, key: key.to_owned(), upload };
-        self.backing.propose(route, op).await?.map(drop).map_err(|r| refused(r, bucket, key))
+        self.propose_key((bucket, key), op).await.map(drop)
     }
 
     async fn list_parts(
@@ -515,10 +512,9 @@ impl TenantObjects for TenantHandle {
         after: u32,
         limit: usize,
     ) -> Result<(UploadInfo, Vec<PartInfo>), ObjectError> {
-        let route = self.route()?;
         let (asked_bucket, asked_key) = (bucket.to_owned(), key.to_owned());
         let (row, parts) = self
-            .read(route, (bucket, key), move |catalog| {
+            .read_key((bucket, key), move |catalog| {
                 if limit == 0 {
                     return Ok((catalog.get_upload(&asked_bucket, &asked_key, upload)?, Vec::new()));
                 }

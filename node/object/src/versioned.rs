@@ -7,7 +7,8 @@ use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use holdfast_catalog::{
-    Bucket, DeleteItem, ObjectExtras, ObjectHead, Op, PartitionReader, Response, SetObject,
+    Bucket, DeleteItem, LIST_UPLOADS_MAX, ObjectExtras, ObjectHead, Op, PartitionReader, Refusal, Response,
+    SetObject,
 };
 pub use holdfast_catalog::{
     BucketChange, BucketStateRule, DefaultRetention, Deleted, Document, DocumentKind, Lifecycle,
@@ -15,7 +16,7 @@ pub use holdfast_catalog::{
     VersionSelector, Versioning,
 };
 use holdfast_crypt::random_array;
-use holdfast_model::{BucketId, UnixMillis, UploadId, VersionId};
+use holdfast_model::{BucketId, UnixMillis, UploadId, VersionId, limits::LIST_KEYS_MAX};
 
 use crate::{
     api::{
@@ -235,7 +236,7 @@ pub trait VersionedObjects: TenantObjects + BucketOwnership {
         version: Option<VersionSelector>,
         change: ObjectChange,
     ) -> Result<VersionRef, ObjectError>;
-    /// One result per request, in order; all are decided in one command.
+    /// One result per request, in order; all of one partition are decided in one command.
     async fn delete(
         &self,
         bucket: &str,
@@ -264,6 +265,12 @@ pub trait VersionedObjects: TenantObjects + BucketOwnership {
     ) -> Result<Written, ObjectError>;
     async fn list_uploads(&self, bucket: &str, query: UploadListQuery)
     -> Result<UploadListPage, ObjectError>;
+}
+
+fn sum(parts: Vec<Usage>) -> Usage {
+    let mut sum = Usage::default();
+    parts.into_iter().for_each(|part| sum += part);
+    sum
 }
 
 fn encode(extras: Extras) -> Result<ObjectExtras, ObjectError> {
@@ -298,16 +305,8 @@ fn version_info(key: &str, head: &ObjectHead, expiry: Option<Expiry>) -> Result<
 }
 
 impl TenantHandle {
-    /// Proposes what `op` makes of the bucket's id.
-    async fn on_bucket(
-        &self,
-        bucket: &str,
-        key: &str,
-        op: impl FnOnce(BucketId) -> Op + Send,
-    ) -> Result<Response, ObjectError> {
-        let route = self.route()?;
-        let id = TenantHandle::bucket(self, route, bucket).await?.id;
-        self.backing.propose(route, op(id)).await?.map_err(|refusal| refused(refusal, bucket, key))
+    async fn bucket_id(&self, bucket: &str) -> Result<BucketId, ObjectError> {
+        Ok(TenantHandle::bucket(self, self.route()?, bucket).await?.id)
     }
 }
 
@@ -318,12 +317,16 @@ impl VersionedObjects for TenantHandle {
     }
 
     async fn bucket(&self, bucket: &str) -> Result<Bucket, ObjectError> {
-        let route = self.route()?;
-        TenantHandle::bucket(self, route, bucket).await
+        let mut found = TenantHandle::bucket(self, self.route()?, bucket).await?;
+        let asked = bucket.to_owned();
+        let parts = self.read_all(bucket, move |catalog| Ok(catalog.get_bucket(&asked)?.usage)).await?;
+        found.usage = sum(parts);
+        Ok(found)
     }
 
     async fn set_bucket(&self, bucket: &str, change: BucketChange) -> Result<(), ObjectError> {
-        self.on_bucket(bucket, "", |bucket| Op::SetBucket { bucket, change }).await.map(drop)
+        let id = self.bucket_id(bucket).await?;
+        self.to_first(Op::SetBucket { bucket: id, change }, bucket).await.map(drop)
     }
 
     async fn document(&self, bucket: &str, kind: DocumentKind, id: &str) -> Result<Document, ObjectError> {
@@ -339,14 +342,14 @@ impl VersionedObjects for TenantHandle {
     }
 
     async fn usage(&self) -> Result<Usage, ObjectError> {
-        let route = self.route()?;
-        self.read(route, ("", ""), |catalog| catalog.usage()).await
+        Ok(sum(self.read_all("", |catalog| catalog.usage()).await?))
     }
 
     async fn set_quota(&self, quota: Quota) -> Result<(), ObjectError> {
-        let route = self.route()?;
-        let outcome = self.backing.propose(route, Op::SetQuota { quota }).await?;
-        outcome.map(drop).map_err(|refusal| refused(refusal, "", ""))
+        match self.backing.propose(self.route()?, Op::SetQuota { quota }).await? {
+            Err(Refusal::Moved) => self.share_quota(Some(quota)).await.map(drop),
+            outcome => outcome.map(drop).map_err(|refusal| refused(refusal, "", "")),
+        }
     }
 
     async fn put(
@@ -394,7 +397,7 @@ impl VersionedObjects for TenantHandle {
         let query = move |catalog: &PartitionReader| {
             catalog.object_parts(&asked_bucket, &asked_key, version, after, limit)
         };
-        let found = self.read(self.route()?, (bucket, key), query).await?;
+        let found = self.read_key((bucket, key), query).await?;
         let shown = |part: holdfast_catalog::ObjectPartRow| {
             let checksums = from_opaque(&part.checksums)?;
             Ok(ObjectPart { number: part.number, offset: part.offset, size: part.size, checksums })
@@ -421,9 +424,8 @@ impl VersionedObjects for TenantHandle {
                 holdfast_catalog::ObjectChange::Retention { retention, bypass_governance }
             }
         };
-        let key_owned = key.to_owned();
-        let op = |bucket| Op::SetObject(SetObject { bucket, key: key_owned, version, change });
-        match self.on_bucket(bucket, key, op).await? {
+        let set = SetObject { bucket: self.bucket_id(bucket).await?, key: key.to_owned(), version, change };
+        match self.propose_key((bucket, key), Op::SetObject(set)).await? {
             Response::ObjectSet { version } => Ok(version),
             other => Err(unexpected(&other)),
         }
@@ -434,7 +436,6 @@ impl VersionedObjects for TenantHandle {
         bucket: &str,
         requests: Vec<DeleteRequest>,
     ) -> Result<Vec<Result<Deleted, ObjectError>>, ObjectError> {
-        let keys: Vec<String> = requests.iter().map(|request| request.key.clone()).collect();
         let item = |request: DeleteRequest| DeleteItem {
             key: request.key,
             version: request.version,
@@ -442,30 +443,24 @@ impl VersionedObjects for TenantHandle {
             marker: random_array(),
             bypass_governance: request.bypass_governance,
         };
-        let items = requests.into_iter().map(item).collect();
-        match self.on_bucket(bucket, "", |bucket| Op::DeleteObjects { bucket, items }).await? {
-            Response::ObjectsDeleted(results) if results.len() == keys.len() => {
-                let answers = results.into_iter().zip(&keys);
-                Ok(answers.map(|(result, key)| result.map_err(|r| refused(r, bucket, key))).collect())
-            }
-            other => Err(unexpected(&other)),
-        }
+        let id = self.bucket_id(bucket).await?;
+        self.delete_items((bucket, id), requests.into_iter().map(item).collect()).await
     }
 
     async fn list_versions(&self, bucket: &str, query: VersionListQuery) -> Result<VersionPage, ObjectError> {
-        let route = self.route()?;
         let asked = bucket.to_owned();
-        self.read(route, (bucket, ""), move |catalog| {
+        let limit = query.limit.min(LIST_KEYS_MAX);
+        let one = move |catalog: &PartitionReader| {
             let after = query.after.as_ref();
             let query = holdfast_catalog::VersionQuery {
                 prefix: &query.prefix,
                 delimiter: query.delimiter.as_deref(),
                 after: after.map(|(key, version)| holdfast_catalog::VersionMarker { key, version: *version }),
-                limit: query.limit,
+                limit,
             };
             catalog.list_versions(&asked, &query)
-        })
-        .await
+        };
+        self.read_together(bucket, one, |pages| VersionPage::merged(pages, limit)).await
     }
 
     async fn create_upload(
@@ -483,7 +478,7 @@ impl VersionedObjects for TenantHandle {
         let (attributes, extras) = (to_opaque(&attributes)?, encode(extras)?);
         let (bucket_id, key_owned) = (place.bucket.id, key.to_owned());
         let op = Op::CreateUpload { bucket: bucket_id, key: key_owned, upload, attributes, extras };
-        self.backing.propose(route, op).await?.map_err(|refusal| refused(refusal, bucket, key))?;
+        self.propose_key((bucket, key), op).await?;
         Ok((upload, sealed))
     }
 
@@ -504,19 +499,19 @@ impl VersionedObjects for TenantHandle {
         bucket: &str,
         query: UploadListQuery,
     ) -> Result<UploadListPage, ObjectError> {
-        let route = self.route()?;
         let asked = bucket.to_owned();
-        let page = self
-            .read(route, (bucket, ""), move |catalog| {
-                let query = holdfast_catalog::UploadQuery {
-                    prefix: &query.prefix,
-                    delimiter: query.delimiter.as_deref(),
-                    after: query.after.as_ref().map(|(key, upload)| (key.as_str(), *upload)),
-                    limit: query.limit,
-                };
-                catalog.list_uploads(&asked, &query)
-            })
-            .await?;
+        let limit = query.limit.min(LIST_UPLOADS_MAX);
+        let one = move |catalog: &PartitionReader| {
+            let query = holdfast_catalog::UploadQuery {
+                prefix: &query.prefix,
+                delimiter: query.delimiter.as_deref(),
+                after: query.after.as_ref().map(|(key, upload)| (key.as_str(), *upload)),
+                limit,
+            };
+            catalog.list_uploads(&asked, &query)
+        };
+        let together = |pages| holdfast_catalog::UploadPage::merged(pages, limit);
+        let page = self.read_together(bucket, one, together).await?;
         let shown = |row: holdfast_catalog::UploadRow| {
             let attributes = from_opaque(&row.attributes)?;
             Ok(UploadInfo { key: row.key, upload: row.upload, initiated: row.initiated, attributes })

@@ -31,6 +31,8 @@ pub struct Bucket {
     pub retention: Option<DefaultRetention>,
     /// What it may hold.
     pub quota: Quota,
+    /// It is being deleted by who knows this token.
+    pub closed: Option<[u8; 16]>,
 }
 
 /// Exact counts, kept with every write.
@@ -241,5 +243,6 @@ fn bucket_from(row: &Row<'_>) -> rusqlite::Result<Bucket> {
         object_lock: of_writer.object_lock,
         retention: of_writer.retention,
         quota: of_writer.quota.quota(),
+        closed: of_writer.closed,
     })
 }

@@ -31,7 +31,7 @@ pub use layout::Layout;
 pub use list::{ListPage, ListQuery, ListedObject};
 pub use objects::{ObjectHead, ObjectPartRow, ObjectPartsPage, ObjectRow, PartContent};
 pub use stripes::{GarbageCursor, GarbageRow, KnownStripe, ShardOnDrive};
-pub use uploads::{PartRow, UploadPage, UploadQuery, UploadRow};
+pub use uploads::{LIST_UPLOADS_MAX, PartRow, UploadPage, UploadQuery, UploadRow};
 pub use versions::{ListedVersion, Locked, VersionMarker, VersionPage, VersionQuery};
 
 use crate::{

@@ -78,7 +78,7 @@ fn insert_node(db: &Connection, request: &RegisterNode, state: NodeState) -> rus
     let node =
         db.query_row("UPDATE cluster SET next_node = next_node + 1 RETURNING next_node - 1", [], node_of)?;
     db.execute(
-        "INSERT INTO nodes VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        "INSERT INTO nodes VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 1)",
         params![
             node_no(node),
             request.request,

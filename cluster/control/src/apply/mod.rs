@@ -1,5 +1,6 @@
 //! What each command does to the tables. Decides first, then writes: a refusal writes nothing.
 
+mod features;
 mod identity;
 mod keys;
 mod membership;
@@ -59,6 +60,8 @@ pub(crate) fn apply(db: &Connection, index: u64, command: &Command) -> Applied {
         Command::DeleteOperator { name } => delete_operator(db, name),
         Command::Keys(command) => keys::apply(db, command),
         Command::Shred(command) => shred::apply(db, index, command),
+        Command::Features(command) => features::apply(db, command),
+        Command::SplitPartition { partition, of } => tenants::split(db, *partition, *of),
         Command::PutSecret { name, sealed } => {
             if let Err(refusal) = check_name("secret", name) {
                 return Ok(Err(refusal));
@@ -105,7 +108,7 @@ fn init(db: &Connection, command: &Command) -> Applied {
         return Ok(Err(refusal));
     }
     db.execute(
-        "INSERT INTO cluster VALUES (1, ?1, ?2, ?3, ?4, ?5, 1, ?6, 1, ?7)",
+        "INSERT INTO cluster VALUES (1, ?1, ?2, ?3, ?4, ?5, 1, ?6, 1, ?7, 1)",
         params![
             cluster.as_bytes(),
             name,

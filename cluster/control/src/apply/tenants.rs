@@ -6,8 +6,12 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::{Applied, DONE, check_name, exists, found, not_found, word};
 use crate::{
     command::{NewTenant, Refusal, Response},
+    features::FEATURE_LEVEL_SPLITS,
     view::TenantState,
 };
+
+/// Partitions of one group at most: each costs open files and caches on every node.
+pub const PARTITIONS_PER_GROUP_MAX: u32 = 4096;
 
 /// A new tenant's partition goes to the group that hosts the fewest.
 pub(super) fn create(db: &Connection, new: &NewTenant) -> Applied {
@@ -34,11 +38,7 @@ pub(super) fn create(db: &Connection, new: &NewTenant) -> Applied {
     if let Some(refusal) = insert_access_key(db, new.tenant, &new.access_key, &new.sealed_secret, new.at)? {
         return Ok(Err(refusal));
     }
-    let partition = db.query_row(
-        "UPDATE cluster SET next_partition = next_partition + 1 RETURNING next_partition - 1",
-        [],
-        |row| Ok(PartitionId::new(row.get::<_, i64>(0)?.cast_unsigned())),
-    )?;
+    let partition = next_partition(db)?;
     let group = db.query_row(
         "SELECT g.group_no FROM groups g LEFT JOIN partitions p ON p.group_no = g.group_no
          WHERE g.group_no > 0 GROUP BY g.group_no ORDER BY count(p.partition_no), g.group_no LIMIT 1",
@@ -57,10 +57,51 @@ pub(super) fn create(db: &Connection, new: &NewTenant) -> Applied {
         ],
     )?;
     db.execute(
-        "INSERT INTO partitions VALUES (?1, ?2, ?3)",
+        "INSERT INTO partitions (partition_no, tenant, group_no) VALUES (?1, ?2, ?3)",
         params![partition.get().cast_signed(), new.tenant.as_bytes(), group.get()],
     )?;
     Ok(Ok(Response::TenantCreated(partition, group)))
+}
+
+/// A number for a half of a partition. The catalog group is told afterwards, and again until it has done it.
+pub(super) fn split(db: &Connection, partition: PartitionId, of: u32) -> Applied {
+    let found = db
+        .prepare_cached("SELECT tenant, group_no FROM partitions WHERE partition_no = ?1")?
+        .query_row([partition.get().cast_signed()], |row| {
+            Ok((TenantId::from_bytes(row.get(0)?), GroupId::new(row.get(1)?)))
+        })
+        .optional()?;
+    let Some((tenant, group)) = found else { return Ok(Err(not_found("partition", &partition))) };
+    if let Err(refusal) = super::features::require(db, FEATURE_LEVEL_SPLITS)? {
+        return Ok(Err(refusal));
+    }
+    if !is_alive(db, tenant)? {
+        return Ok(Err(not_found("tenant", &tenant)));
+    }
+    let count = |sql: &str, value: &dyn rusqlite::ToSql| -> rusqlite::Result<u32> {
+        db.prepare_cached(sql)?.query_row([value], |row| row.get(0))
+    };
+    if count("SELECT count(*) FROM partitions WHERE tenant = ?1", tenant.as_bytes())? != of {
+        return Ok(Err(Refusal::Changed(format!("partitions of tenant {tenant}"))));
+    }
+    if count("SELECT count(*) FROM partitions WHERE group_no = ?1", &group.get())? >= PARTITIONS_PER_GROUP_MAX
+    {
+        return Ok(Err(Refusal::TooLarge { limit: u64::from(PARTITIONS_PER_GROUP_MAX) }));
+    }
+    let into = next_partition(db)?;
+    db.execute(
+        "INSERT INTO partitions (partition_no, tenant, group_no, split_from) VALUES (?1, ?2, ?3, ?4)",
+        params![into.get().cast_signed(), tenant.as_bytes(), group.get(), partition.get().cast_signed()],
+    )?;
+    Ok(Ok(Response::PartitionAdded(into, group)))
+}
+
+fn next_partition(db: &Connection) -> rusqlite::Result<PartitionId> {
+    db.query_row(
+        "UPDATE cluster SET next_partition = next_partition + 1 RETURNING next_partition - 1",
+        [],
+        |row| Ok(PartitionId::new(row.get::<_, i64>(0)?.cast_unsigned())),
+    )
 }
 
 pub(super) fn set_state(db: &Connection, tenant: TenantId, state: TenantState) -> Applied {

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use holdfast_control::{
-    Command, DriveState, IdentityChange, IdentityWrite, KeyCommand, KeyWrite, Outcome, RecoveryRecord,
-    Refusal, Response, Rewrapped, ServiceAddresses, ShredCommand, ShredOrder, TenantState, Then,
-    decode_outcome, encode_outcome,
+    Command, DriveState, FeatureCommand, IdentityChange, IdentityWrite, KeyCommand, KeyWrite, Outcome,
+    RecoveryRecord, Refusal, Response, Rewrapped, ServiceAddresses, ShredCommand, ShredOrder, TenantState,
+    Then, decode_outcome, encode_outcome,
 };
 use holdfast_model::{ClusterId, GroupId, KeyId, PartitionId, RootEpoch};
 
@@ -111,6 +111,9 @@ fn commands() -> Vec<Command> {
             certificate: "HOLDFAST".into(),
             at: NOW,
         }),
+        Command::SplitPartition { partition: PartitionId::new(300), of: 2 },
+        Command::Features(FeatureCommand::Report { node: node(300), level: 2 }),
+        Command::Features(FeatureCommand::Raise { level: 300 }),
     ]
 }
 
@@ -134,6 +137,8 @@ fn outcomes() -> Vec<Outcome> {
         Err(Refusal::Stale { what: "root".into() }),
         Err(Refusal::Changed("ann".into())),
         Err(Refusal::TooLarge { limit: 300 }),
+        Ok(Response::PartitionAdded(PartitionId::new(300), GroupId::new(2))),
+        Err(Refusal::FeatureLevel { needs: 2, has: 1 }),
     ]
 }
 

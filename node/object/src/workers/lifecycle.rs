@@ -65,7 +65,8 @@ pub(super) async fn run(service: Arc<ObjectService>, node: NodeId, stop: Cancell
         let snapshot = service.directory.snapshot();
         let mut led = HashSet::new();
         for route in snapshot.tenants.values().flat_map(|tenant| tenant.partitions.clone()) {
-            if service.consensus.status(route.1).is_none_or(|status| status.leader != Some(node)) {
+            let leads = service.consensus.status(route.1).is_some_and(|status| status.leader == Some(node));
+            if !leads || !service.is_settled(route) {
                 continue;
             }
             led.insert(route.0);

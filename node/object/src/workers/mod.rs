@@ -59,8 +59,16 @@ pub async fn run(service: Arc<ObjectService>, node: NodeId, found: Found, stop: 
 /// A tenant's partition and the group that hosts it.
 type Route = (PartitionId, GroupId);
 
-/// Partitions whose groups this node leads.
+/// Partitions whose groups this node leads and whose shards may be worked on: not those that are not split off
+/// yet, nor those that still hold rows of others after a split.
 fn led(service: &ObjectService, node: NodeId) -> Vec<(Arc<TenantEntry>, Route)> {
+    let mut found = led_with_leftovers(service, node);
+    found.retain(|(_, route)| service.is_settled(*route));
+    found
+}
+
+/// Partitions whose groups this node leads.
+fn led_with_leftovers(service: &ObjectService, node: NodeId) -> Vec<(Arc<TenantEntry>, Route)> {
     let leads = |group| service.consensus.status(group).is_some_and(|status| status.leader == Some(node));
     let snapshot = service.directory.snapshot();
     let routes = snapshot.tenants.values().flat_map(|tenant| {

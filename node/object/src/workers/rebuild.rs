@@ -239,12 +239,17 @@ impl ObjectService {
     /// # Errors
     /// When a partition cannot be read now.
     pub async fn drive_is_empty(&self, drive: DriveId) -> Result<bool, ObjectError> {
-        let snapshot = self.directory.snapshot();
-        for route in snapshot.tenants.values().flat_map(|tenant| tenant.partitions.clone()) {
-            let held =
-                self.read(route, ("", ""), move |catalog| catalog.stripes_on_drive(drive, None, 1)).await?;
-            if !held.is_empty() {
-                return Ok(false);
+        // What is hosted counts, not what this node knows of tenants.
+        for (group, catalog) in &self.catalogs {
+            self.barrier(*group).await?;
+            for identity in catalog.partitions() {
+                let route = (identity.partition, *group);
+                let held = self
+                    .read(route, ("", ""), move |catalog| catalog.stripes_on_drive(drive, None, 1))
+                    .await?;
+                if !held.is_empty() {
+                    return Ok(false);
+                }
             }
         }
         Ok(true)

@@ -111,7 +111,7 @@ async fn repair(service: &ObjectService, bad: BadShard) -> Result<Option<Relocat
 async fn find(service: &ObjectService, bad: BadShard) -> Result<Option<(Home, KnownStripe)>, ObjectError> {
     let snapshot = service.directory.snapshot();
     for tenant in snapshot.tenants.values() {
-        for route in &tenant.partitions {
+        for route in tenant.partitions.iter().filter(|route| service.is_settled(**route)) {
             let stripe = bad.stripe;
             let known = service.read(*route, ("", ""), move |catalog| catalog.stripe(stripe)).await?;
             if let Some(known) = known {

@@ -106,7 +106,8 @@ async fn read_all(service: &ObjectService, node: NodeId, drive: &Drive) -> u64 {
 async fn compare(service: &ObjectService, node: NodeId, drive: &Drive) -> Result<u64, ObjectError> {
     let (id, mut missing) = (drive.id(), 0);
     let snapshot = service.directory.snapshot();
-    for route in snapshot.tenants.values().flat_map(|tenant| tenant.partitions.clone()) {
+    let routes = snapshot.tenants.values().flat_map(|tenant| tenant.partitions.clone());
+    for route in routes.filter(|route| service.is_settled(*route)) {
         let mut after = None;
         loop {
             let page = service

@@ -20,14 +20,15 @@ use std::{
 };
 
 use futures::{StreamExt, stream};
-use holdfast_catalog::{GarbageRow, Op, Orphan, Response};
+use holdfast_catalog::{GarbageRow, Op, Orphan};
 use holdfast_model::{DriveId, Generation, NodeId, ShardId, StripeId, TenantId, placement::Place};
 use holdfast_store::ShardError;
 use tokio::time::Interval;
 
-use super::{Route, absent::Standing, led, status::Kind, worker::Worker};
+use super::{Route, absent::Standing, led_with_leftovers, status::Kind, worker::Worker};
 use crate::{
-    api::ObjectError, body_writer::BODY_AGE_MAX, journal::CATALOG_OWNER, service::ObjectService, stripes::now,
+    api::ObjectError, backing::Backing, body_writer::BODY_AGE_MAX, family, journal::CATALOG_OWNER,
+    service::ObjectService, stripes::now,
 };
 
 /// How often garbage is looked for.
@@ -104,7 +105,7 @@ impl Worker for Sweep {
 
 async fn sweep_garbage(service: &Arc<ObjectService>, node: NodeId) {
     let mut run = Run { service, begun: false };
-    for (tenant, route) in led(service, node) {
+    for (tenant, route) in led_with_leftovers(service, node) {
         if let Err(error) = sweep_partition(&mut run, route).await {
             tracing::warn!(tenant = tenant.name, partition = %route.0, %error, "garbage not swept; will be tried again");
         }
@@ -283,31 +284,25 @@ async fn condemn(
     tenant: TenantId,
     found: BTreeMap<StripeId, Orphan>,
 ) -> Result<(), ObjectError> {
-    let route = service.tenant(tenant)?.partition()?;
-    let ids: Vec<StripeId> = found.keys().copied().collect();
-    let known = service
-        .read(route, ("", ""), move |catalog| {
-            ids.iter().map(|id| catalog.stripe_known(*id)).collect::<Result<Vec<bool>, _>>()
-        })
-        .await?;
-    let stripes: Vec<Orphan> =
-        found.into_values().zip(known).filter(|(_, known)| !known).map(|(orphan, _)| orphan).collect();
-    if stripes.is_empty() {
+    let mut unknown: Vec<Orphan> = found.into_values().collect();
+    for route in service.routes(tenant).await? {
+        let ids: Vec<StripeId> = unknown.iter().map(|orphan| orphan.stripe).collect();
+        let known = service
+            .read(route, ("", ""), move |catalog| {
+                ids.iter().map(|id| catalog.stripe_known(*id)).collect::<Result<Vec<bool>, _>>()
+            })
+            .await?;
+        let of_both = unknown.into_iter().zip(known);
+        unknown = of_both.filter(|(_, known)| !known).map(|(orphan, _)| orphan).collect();
+    }
+    if unknown.is_empty() {
         return Ok(());
     }
-    let count = stripes.len();
-    match service
-        .propose(route, Op::Condemn { stripes })
-        .await?
-        .map_err(|refusal| ObjectError::Internal(refusal.to_string()))?
-    {
-        Response::Condemned(answers) => {
-            let condemned = answers.iter().filter(|condemned| **condemned).count();
-            tracing::info!(%tenant, asked = count, condemned, "stripes of unfinished writes condemned");
-            Ok(())
-        }
-        other => Err(ObjectError::Internal(format!("the catalog answered {other:?}"))),
-    }
+    let asked = unknown.len();
+    let first = service.tenant(tenant)?.partition()?;
+    let condemned = family::condemn(|op| service.propose(first, op), unknown).await?;
+    tracing::info!(%tenant, asked, condemned, "stripes of unfinished writes condemned");
+    Ok(())
 }
 
 fn millis(duration: Duration) -> u64 {

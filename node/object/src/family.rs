@@ -1,0 +1,404 @@
+//! A tenant's partitions of the catalog, of which each holds the keys of a range of hashes. Most tenants have one;
+//! a large one is split ([`holdfast_catalog::Op::SplitPartition`]) while clients go on.
+//!
+//! Which partition has a key is read from the partitions themselves and remembered. What is remembered may be out of
+//! date: the partition then says so, changes nothing, and is asked again after a look. What concerns all partitions
+//! (buckets, quotas, condemning) goes to the first of them, which is the one the tenant began with.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
+
+use futures::future::try_join_all;
+use holdfast_catalog::{
+    DeleteItem, Deleted, HashRange, Layout, Op, Orphan, Outcome, PartitionReader, Quota, ReadError, Refusal,
+    Response,
+};
+use holdfast_crypt::random_array;
+use holdfast_model::{BucketId, PartitionId, TenantId};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::{
+    api::ObjectError,
+    backing::{self, Route},
+    service::refused,
+    tenant::{TenantHandle, unexpected},
+};
+
+/// How long a request waits for a split, or the deletion of a bucket, that is under way.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Pause before it looks again.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// After so long the deletion of a bucket was given up by whoever began it: the bucket is opened again.
+const CLOSED_MAX: Duration = Duration::from_secs(3);
+
+/// Which partition of a tenant holds which keys, as last seen.
+#[derive(Debug, Default)]
+pub(crate) struct Layouts(Mutex<HashMap<TenantId, Vec<(HashRange, Route)>>>);
+
+impl Layouts {
+    /// The partition that has the key, if what was last seen still fits the tenant's partitions.
+    pub(crate) fn find(&self, tenant: TenantId, key: &str) -> Option<Route> {
+        let layouts = self.0.lock();
+        let layout = layouts.get(&tenant)?;
+        layout.iter().find(|(range, _)| range.has(key.as_bytes())).map(|(_, route)| *route)
+    }
+
+    pub(crate) fn see(&self, tenant: TenantId, layout: Vec<(HashRange, Route)>) {
+        self.0.lock().insert(tenant, layout);
+    }
+}
+
+/// A wait that ends.
+struct Wait {
+    until: Instant,
+}
+
+impl Wait {
+    fn new() -> Self {
+        Self { until: Instant::now() + PATIENCE }
+    }
+
+    /// Pauses; refuses when it took too long.
+    async fn pause(&self, what: &str) -> Result<(), ObjectError> {
+        if Instant::now() >= self.until {
+            return Err(ObjectError::Unavailable(format!("{what}; try again")));
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+        Ok(())
+    }
+}
+
+impl TenantHandle {
+    /// Reads from the partition that has the key. `bucket` is for errors.
+    pub(crate) async fn read_key<T: Send + 'static>(
+        &self,
+        (bucket, key): (&str, &str),
+        query: impl Fn(&PartitionReader) -> Result<T, ReadError> + Clone + Send + 'static,
+    ) -> Result<T, ObjectError> {
+        let wait = Wait::new();
+        loop {
+            let route = self.backing.route_of(self.tenant, key).await?;
+            let reader = self.backing.reader(route).await?;
+            match backing::run(reader, query.clone()).await? {
+                Err(ReadError::Moved) => {
+                    wait.pause("the key's partition of the catalog is being split").await?;
+                    self.backing.look_again(self.tenant).await?;
+                }
+                other => return other.map_err(|error| backing::missing(error, (bucket, key))),
+            }
+        }
+    }
+
+    /// Reads from every partition, in the order of their numbers.
+    pub(crate) async fn read_all<T: Send + 'static>(
+        &self,
+        bucket: &str,
+        query: impl Fn(&PartitionReader) -> Result<T, ReadError> + Clone + Send + 'static,
+    ) -> Result<Vec<T>, ObjectError> {
+        let routes = self.backing.routes(self.tenant).await?;
+        try_join_all(routes.into_iter().map(|route| {
+            let query = query.clone();
+            async move { backing::query(self.backing.reader(route).await?, (bucket, ""), query).await }
+        }))
+        .await
+    }
+
+    /// Reads from every partition and puts their answers together; again when a partition was split meanwhile.
+    pub(crate) async fn read_together<T: Send + 'static>(
+        &self,
+        bucket: &str,
+        query: impl Fn(&PartitionReader) -> Result<T, ReadError> + Clone + Send + 'static,
+        together: impl Fn(Vec<T>) -> Option<T>,
+    ) -> Result<T, ObjectError> {
+        let wait = Wait::new();
+        loop {
+            if let Some(whole) = together(self.read_all(bucket, query.clone()).await?) {
+                return Ok(whole);
+            }
+            wait.pause("a partition of the catalog is being split").await?;
+            self.backing.look_again(self.tenant).await?;
+        }
+    }
+
+    /// Proposes what is about a key to the partition that has it.
+    pub(crate) async fn propose_key(
+        &self,
+        (bucket, key): (&str, &str),
+        op: Op,
+    ) -> Result<Response, ObjectError> {
+        let mut shared = false;
+        let wait = Wait::new();
+        loop {
+            let route = self.backing.route_of(self.tenant, key).await?;
+            match self.backing.propose(route, op.clone()).await? {
+                Ok(response) => return Ok(response),
+                Err(Refusal::Moved) => {
+                    wait.pause("the key's partition of the catalog is being split").await?;
+                    self.backing.look_again(self.tenant).await?;
+                }
+                Err(Refusal::BucketClosed { token }) => {
+                    self.wait_for_bucket(bucket, token).await?;
+                    wait.pause("the bucket is being deleted").await?;
+                }
+                Err(Refusal::QuotaExceeded { tenant: true }) if !shared && self.share_quota(None).await? => {
+                    shared = true;
+                }
+                Err(refusal) => return Err(refused(refusal, bucket, key)),
+            }
+        }
+    }
+
+    /// Waits until a bucket is deleted or open again; opens it when nobody goes on with its deletion.
+    async fn wait_for_bucket(&self, bucket: &str, token: [u8; 16]) -> Result<(), ObjectError> {
+        let begun = Instant::now();
+        loop {
+            let found = self.bucket(self.route()?, bucket).await?;
+            if found.closed != Some(token) {
+                return Ok(());
+            }
+            if begun.elapsed() > CLOSED_MAX {
+                return self.to_first(Op::ReopenBucket { bucket: found.id, token }, bucket).await.map(drop);
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// Proposes what is about all partitions.
+    pub(crate) async fn to_first(&self, op: Op, bucket: &str) -> Result<Response, ObjectError> {
+        let outcome = self.backing.propose(self.route()?, op).await?;
+        outcome.map_err(|refusal| refused(refusal, bucket, ""))
+    }
+
+    /// Deletes an empty bucket. One of several partitions is closed everywhere first: see `apply/family.rs` of the
+    /// catalog.
+    pub(crate) async fn delete_empty(&self, name: &str) -> Result<(), ObjectError> {
+        let whole: Outcome =
+            self.backing.propose(self.route()?, Op::DeleteBucket { name: name.to_owned() }).await?;
+        match whole {
+            Err(Refusal::Moved) => {}
+            decided => return decided.map(drop).map_err(|refusal| refused(refusal, name, "")),
+        }
+        let bucket: BucketId = self.bucket(self.route()?, name).await?.id;
+        let token = random_array();
+        match self.to_first(Op::CloseBucket { bucket, token }, name).await {
+            Ok(_) => self.to_first(Op::DeleteClosedBucket { bucket, token }, name).await.map(drop),
+            Err(error) => {
+                // Closed in those partitions that hold nothing of it.
+                self.to_first(Op::ReopenBucket { bucket, token }, name).await?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Deletes keys and versions: one command for those of each partition. One answer each, in order.
+    pub(crate) async fn delete_items(
+        &self,
+        (name, bucket): (&str, BucketId),
+        items: Vec<DeleteItem>,
+    ) -> Result<Vec<Result<Deleted, ObjectError>>, ObjectError> {
+        let wait = Wait::new();
+        let mut answers: Vec<Option<Result<Deleted, ObjectError>>> = items.iter().map(|_| None).collect();
+        loop {
+            let mut by_route: BTreeMap<Route, Vec<usize>> = BTreeMap::new();
+            for at in (0..items.len()).filter(|at| answers[*at].is_none()) {
+                let route = self.backing.route_of(self.tenant, &items[at].key).await?;
+                by_route.entry(route).or_default().push(at);
+            }
+            if by_route.is_empty() {
+                return Ok(answers.into_iter().flatten().collect());
+            }
+            let (mut moved, mut closed) = (false, None);
+            for (route, which) in by_route {
+                let theirs = which.iter().map(|at| items[*at].clone()).collect();
+                let op = Op::DeleteObjects { bucket, items: theirs };
+                let decided = match self.backing.propose(route, op).await? {
+                    Ok(Response::ObjectsDeleted(results)) if results.len() == which.len() => results,
+                    Ok(other) => return Err(unexpected(&other)),
+                    Err(refusal) => return Err(refused(refusal, name, "")),
+                };
+                for (at, result) in which.into_iter().zip(decided) {
+                    match result {
+                        Err(Refusal::Moved) => moved = true,
+                        Err(Refusal::BucketClosed { token }) => closed = Some(token),
+                        result => answers[at] = Some(result.map_err(|r| refused(r, name, &items[at].key))),
+                    }
+                }
+            }
+            if moved {
+                wait.pause("a partition of the catalog is being split").await?;
+                self.backing.look_again(self.tenant).await?;
+            }
+            if let Some(token) = closed {
+                self.wait_for_bucket(name, token).await?;
+                wait.pause("the bucket is being deleted").await?;
+            }
+        }
+    }
+
+    /// Shares the tenant's quota among its partitions by what they hold, or first sets it. `false` when there is one
+    /// partition, or no quota to share.
+    ///
+    /// First no share grows and some shrink; what partitions hold then cannot grow beyond that, so shares that cover
+    /// it add up to the quota and are never exceeded together.
+    pub(crate) async fn share_quota(&self, wanted: Option<Quota>) -> Result<bool, ObjectError> {
+        let wait = Wait::new();
+        loop {
+            let before = self.layouts().await?;
+            if before.len() == 1 {
+                return Ok(false);
+            }
+            let quota = wanted.unwrap_or_else(|| sum_of_quotas(before.iter().map(|(_, layout)| layout)));
+            if wanted.is_none() && quota == Quota::default() {
+                return Ok(false);
+            }
+            let aim = shares(quota, &before);
+            let kept: Vec<(PartitionId, Quota)> = before
+                .iter()
+                .zip(&aim)
+                .map(|((id, layout), (_, aim))| (*id, least(layout.quota, *aim)))
+                .collect();
+            if self.share(before[0].1.quota_shares, kept).await? {
+                let held = self.layouts().await?;
+                if held.len() == before.len()
+                    && self.share(held[0].1.quota_shares, shares(quota, &held)).await?
+                {
+                    return Ok(true);
+                }
+            }
+            wait.pause("the tenant's quota is being shared among its partitions").await?;
+        }
+    }
+
+    /// `false` when it was shared anew meanwhile.
+    async fn share(&self, before: u64, shares: Vec<(PartitionId, Quota)>) -> Result<bool, ObjectError> {
+        match self.backing.propose(self.route()?, Op::ShareQuota { before, shares }).await? {
+            Ok(Response::QuotaShared) => Ok(true),
+            Ok(other) => Err(unexpected(&other)),
+            Err(Refusal::Moved) => Ok(false),
+            Err(refusal) => Err(refused(refusal, "", "")),
+        }
+    }
+
+    /// Where each partition stands.
+    pub(crate) async fn layouts(&self) -> Result<Vec<(PartitionId, Layout)>, ObjectError> {
+        self.read_all("", |catalog| Ok((catalog.identity().partition, catalog.layout()?))).await
+    }
+}
+
+/// Condemns stripes that the catalog may not know: from then on they can never become part of an object, and their
+/// shards are garbage. `propose` is to the first partition. Returns how many were condemned.
+///
+/// Once a tenant has several partitions, each bars those it does not know; what all of them barred is condemned.
+pub(crate) async fn condemn<F: Future<Output = Result<Outcome, ObjectError>>>(
+    propose: impl Fn(Op) -> F,
+    stripes: Vec<Orphan>,
+) -> Result<usize, ObjectError> {
+    let answers = |outcome: Outcome| match outcome {
+        Ok(Response::Condemned(answers)) => Ok(answers),
+        Ok(other) => Err(unexpected(&other)),
+        Err(refusal) => Err(ObjectError::Internal(refusal.to_string())),
+    };
+    let condemned = match propose(Op::Condemn { stripes: stripes.clone() }).await? {
+        Err(Refusal::Moved) => {
+            let ids = stripes.iter().map(|orphan| orphan.stripe).collect();
+            let barred = answers(propose(Op::Bar { stripes: ids }).await?)?;
+            let unknown = stripes.into_iter().zip(barred).filter(|(_, barred)| *barred);
+            let stripes: Vec<Orphan> = unknown.map(|(orphan, _)| orphan).collect();
+            if stripes.is_empty() {
+                return Ok(0);
+            }
+            answers(propose(Op::Condemn { stripes }).await?)?
+        }
+        outcome => answers(outcome)?,
+    };
+    Ok(condemned.into_iter().filter(|condemned| *condemned).count())
+}
+
+/// What these partitions may hold together.
+pub(crate) fn sum_of_quotas<'a>(layouts: impl Iterator<Item = &'a Layout> + Clone) -> Quota {
+    let sum = |limit: &dyn Fn(&Layout) -> Option<u64>| {
+        layouts.clone().try_fold(0u64, |sum, layout| Some(sum.saturating_add(limit(layout)?)))
+    };
+    Quota { bytes: sum(&|layout| layout.quota.bytes), objects: sum(&|layout| layout.quota.objects) }
+}
+
+/// The lesser of two limits, of which `None` is the greatest.
+fn least(a: Quota, b: Quota) -> Quota {
+    let least = |a: Option<u64>, b: Option<u64>| match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (one, None) | (None, one) => one,
+    };
+    Quota { bytes: least(a.bytes, b.bytes), objects: least(a.objects, b.objects) }
+}
+
+/// Shares of a quota: what each partition holds and an even part of what is free. They add up to the quota.
+fn shares(quota: Quota, layouts: &[(PartitionId, Layout)]) -> Vec<(PartitionId, Quota)> {
+    let part = |limit: Option<u64>, held: &dyn Fn(&Layout) -> u64| -> Vec<Option<u64>> {
+        let Some(limit) = limit else { return vec![None; layouts.len()] };
+        let count = layouts.len() as u64;
+        let free = limit.saturating_sub(layouts.iter().map(|(_, layout)| held(layout)).sum());
+        let mut left = limit;
+        let last = layouts.len() - 1;
+        layouts
+            .iter()
+            .enumerate()
+            .map(|(at, (_, layout))| {
+                let share =
+                    if at == last { left } else { held(layout).saturating_add(free / count).min(left) };
+                left -= share;
+                Some(share)
+            })
+            .collect()
+    };
+    let bytes = part(quota.bytes, &|layout| layout.bytes);
+    let objects = part(quota.objects, &|layout| layout.versions);
+    layouts
+        .iter()
+        .zip(bytes.into_iter().zip(objects))
+        .map(|((id, _), (bytes, objects))| (*id, Quota { bytes, objects }))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout(n: u64, bytes: u64, quota: Option<u64>) -> (PartitionId, Layout) {
+        let layout = Layout {
+            range: HashRange::ALL,
+            clearing: false,
+            versions: bytes,
+            bytes,
+            quota: Quota { bytes: quota, objects: None },
+            quota_shares: 0,
+        };
+        (PartitionId::new(n), layout)
+    }
+
+    #[test]
+    fn shares_cover_what_is_held_and_add_up_to_the_quota() {
+        for quota in [0, 1, 99, 100, 101, 1000] {
+            for held in [[0, 0, 0], [100, 0, 0], [0, 50, 50], [30, 30, 40]] {
+                let layouts: Vec<_> = (1..).zip(held).map(|(n, held)| layout(n, held, None)).collect();
+                let shares = shares(Quota { bytes: Some(quota), objects: None }, &layouts);
+                assert_eq!(shares.iter().map(|(_, share)| share.bytes.unwrap()).sum::<u64>(), quota);
+                if quota >= held.iter().sum::<u64>() {
+                    assert!(shares.iter().zip(held).all(|((_, share), held)| share.bytes >= Some(held)));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_sum_without_a_limit_is_none() {
+        let layouts = [layout(1, 0, Some(3)).1, layout(2, 0, Some(4)).1];
+        assert_eq!(sum_of_quotas(layouts.iter()), Quota { bytes: Some(7), objects: None });
+        let layouts = [layout(1, 0, Some(3)).1, layout(2, 0, None).1];
+        assert_eq!(sum_of_quotas(layouts.iter()), Quota::default());
+    }
+}
