@@ -112,6 +112,7 @@ impl Bench {
             advertise: Vec::new(),
             s3: S3Settings::default(),
             unlock: Unlock::default(),
+            feature_level_max: None,
             known_ports: false,
         };
         let mut cluster = DevCluster::create(&spec, &say).await?;

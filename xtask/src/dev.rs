@@ -108,6 +108,7 @@ impl Dev {
             advertise: Vec::new(),
             s3: S3Settings { day_seconds: self.day_seconds, new_buckets },
             unlock: Unlock::default(),
+            feature_level_max: None,
         };
         let begun = Instant::now();
         let mut cluster = DevCluster::create(&spec, &say).await?.released()?;

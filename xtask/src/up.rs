@@ -281,6 +281,7 @@ fn write_seed(machine: &NodeSpec, bootstrap: Option<Bootstrap>, join: Option<Joi
         s3: S3Settings::default(),
         buffer_memory: ByteCount::mib(128),
         unlock: Unlock::default(),
+        feature_level_max: None,
         bootstrap,
         join,
         network: Some(network(machine.number)),

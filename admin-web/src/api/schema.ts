@@ -624,6 +624,30 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/tenants/{name}/partitions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The partitions of a tenant's catalog: which keys each holds, how many, and where it stands.
+         * @description Role: viewer. Figures and no content: for every account, not for anyone.
+         */
+        get: operations["partitions"];
+        put?: never;
+        /**
+         * Splits a partition of a tenant's catalog in two while clients go on; the largest if none is named.
+         * @description Role: operator. Makes work for every node.
+         */
+        post: operations["split_partition"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/tenants/{name}/quota": {
         parameters: {
             query?: never;
@@ -1246,6 +1270,14 @@ export interface components {
              */
             level?: string | null;
         };
+        /** @description The partition that is being split off. */
+        NewPartition: {
+            /**
+             * Format: int64
+             * @description Its number.
+             */
+            partition: number;
+        };
         /** @description Recovery shares to make. */
         NewRecovery: {
             /**
@@ -1345,6 +1377,58 @@ export interface components {
             uptime_seconds: number | null;
             /** @description Release it runs; null when it does not answer. */
             version: string | null;
+        };
+        /** @description Partitions of a tenant. */
+        PartitionList: {
+            /** @description The oldest first. */
+            partitions: components["schemas"]["PartitionStatus"][];
+        };
+        /**
+         * @description Where a partition stands.
+         * @enum {string}
+         */
+        PartitionState: "to-be-split" | "clearing" | "settled";
+        /** @description A partition of a tenant's catalog. */
+        PartitionStatus: {
+            /**
+             * Format: int64
+             * @description Bytes of content of these and of parts of uploads.
+             */
+            bytes: number;
+            /**
+             * Format: int32
+             * @description The Raft group that keeps it.
+             */
+            group: number;
+            /**
+             * Format: int32
+             * @description First hash of the keys it holds, of 65,536; null until it is split off.
+             */
+            hash_from: number | null;
+            /**
+             * Format: int32
+             * @description Behind the last.
+             */
+            hash_until: number | null;
+            /** @description The node that leads that group, as far as the node that answers knows. */
+            leader: string | null;
+            /**
+             * Format: int64
+             * @description Its number.
+             */
+            partition: number;
+            /**
+             * Format: int64
+             * @description The partition it was split off from.
+             */
+            split_from: number | null;
+            /** @description Where it stands. */
+            state: components["schemas"]["PartitionState"];
+            /**
+             * Format: int64
+             * @description Versions it holds, delete markers included.
+             */
+            versions: number;
         };
         /** @description Why a request was not carried out (RFC 9457). */
         Problem: {
@@ -1523,6 +1607,14 @@ export interface components {
             tenant: string;
             /** @description What it waits for; null when it is done. */
             waits_for: string | null;
+        };
+        /** @description Which partition to split. */
+        SplitPartition: {
+            /**
+             * Format: int64
+             * @description Absent: the largest.
+             */
+            partition?: number | null;
         };
         /** @description Shards of one stripe. */
         StripeShape: {
@@ -3265,6 +3357,99 @@ export interface operations {
             };
             /** @description No session, or one that is over. */
             401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Why it was not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    partitions: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PartitionList"];
+                };
+            };
+            /** @description No session, or one that is over. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Why it was not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    split_partition: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SplitPartition"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NewPartition"];
+                };
+            };
+            /** @description No session, or one that is over. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The account may not do this, or another site asked. */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };

@@ -10,11 +10,13 @@ use holdfast_model::{ByteCount, ClusterId, DriveId, Epoch, GroupId, Level, NodeI
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{AdminError, KeyAdmin, ProtectionBackend, TenancyBackend, WorkStatus};
+use crate::{AdminError, KeyAdmin, PartitionBackend, ProtectionBackend, TenancyBackend, WorkStatus};
 
 /// What the admin API needs of a node. Every method may be called at any time and by many requests at once.
 #[async_trait]
-pub trait AdminBackend: ProtectionBackend + TenancyBackend + Send + Sync + 'static {
+pub trait AdminBackend:
+    ProtectionBackend + TenancyBackend + PartitionBackend + Send + Sync + 'static
+{
     /// The cluster as this node knows it. Answers without a quorum: it is asked most when there is none.
     async fn cluster(&self) -> Result<ClusterStatus, AdminError>;
 

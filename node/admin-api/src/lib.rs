@@ -27,6 +27,7 @@ mod locked;
 mod login;
 mod metrics;
 mod openapi;
+mod partitions;
 mod password;
 mod problem;
 mod protection;
@@ -58,6 +59,7 @@ pub use locked::{
 };
 pub use metrics::serve_metrics;
 pub use openapi::document as openapi_document;
+pub use partitions::{PartitionBackend, PartitionState, PartitionStatus};
 pub use password::{HashPasswordError, hash_password};
 pub use protection::{
     Audit, AuditLoss, AuditStatus, BucketLevels, LevelScope, ProtectionBackend, TenantLevels, WorkerChange,

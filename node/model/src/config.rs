@@ -40,6 +40,10 @@ pub struct NodeConfig {
     /// What keeps this node's share of the root key from whoever holds its disk.
     #[serde(default, skip_serializing_if = "Unlock::is_default")]
     pub unlock: Unlock,
+    /// Holds new features back on this node, and so in the cluster, until a release has proven itself: see
+    /// `docs/cluster.md`. Absent: what its program can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub feature_level_max: Option<u32>,
     /// Found a cluster with this node as its first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bootstrap: Option<Bootstrap>,

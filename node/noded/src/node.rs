@@ -46,6 +46,7 @@ use crate::{
     control::{Control, now},
     drains,
     drives::open_drives,
+    features,
     founding::{
         CA_KEY, FIRST_NODE, Founding, JOIN_PATIENCE, REGION, SESSION_KEY, found, found_or_join, join_with,
         open_shares,
@@ -64,6 +65,7 @@ use crate::{
     poller::Poller,
     readmission,
     second_copy::{self, CatalogFiles, ControlFiles, LiveKeys, owner_of},
+    splits::Splitter,
     tenants, tls,
 };
 
@@ -329,6 +331,9 @@ impl Node {
 
         // What needs the control state: wait until this replica has it.
         let ca = Arc::new(wait_for_cluster(&control, &keyring, &credentials.ca, stop).await?);
+        let level = features::level(config.feature_level_max);
+        features::check(&control.view().await?, level)?;
+        tasks.spawn(features::run(control.clone(), Arc::clone(&consensus), own, level, stop.clone()));
         let session_key = open_session_key(&control, &keyring).await?;
         let admission = Arc::new(Admission::new(cluster, control.clone(), Arc::clone(&ca)));
         orders.serve_admission(Arc::clone(&admission));
@@ -383,6 +388,13 @@ impl Node {
         ));
         service.serve_objects(Arc::clone(&objects));
         tasks.spawn(workers::run(Arc::clone(&objects), own, found, stop.clone()));
+        let splitter = Splitter {
+            control: control.clone(),
+            consensus: Arc::clone(&consensus),
+            objects: Arc::clone(&objects),
+            own,
+        };
+        tasks.spawn(splitter.run(stop.clone()));
         let steward = Steward {
             control: control.clone(),
             consensus: Arc::clone(&consensus),

@@ -1,6 +1,11 @@
 //! The catalog's second copy on this node's side: whose key seals what, where files are copied from.
 
-use std::{collections::HashMap, io, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    io,
+    path::Path,
+    sync::Arc,
+};
 
 use holdfast_catalog::{CatalogReader, Command, Held, KeyVersion, MetadataKeys, MetadataSeal};
 use holdfast_control::{CONTROL_FILE, ControlReader, ControlView};
@@ -131,15 +136,19 @@ pub struct CatalogFiles(pub CatalogReader);
 impl BaseSource for CatalogFiles {
     fn copy_to(&self, dir: &Path) -> io::Result<Vec<BaseFile>> {
         let mut files = Vec::new();
-        for identity in self.0.partitions() {
+        let mut copied = BTreeSet::new();
+        loop {
+            // One that was split while it was waited for is copied as the lower half: the upper half is there then.
+            let found = self.0.partitions().into_iter().find(|found| !copied.contains(&found.partition));
+            let Some(identity) = found else { return Ok(files) };
             // A locked one cannot be copied: then there is no base, rather than one without it.
             let reader = self.0.partition(identity.partition).map_err(io::Error::other)?;
             for name in reader.copy_to(dir)? {
                 let path = dir.join(&name);
                 files.push(BaseFile { name, owner: Owner::Tenant(identity.tenant), path });
             }
+            copied.insert(identity.partition);
         }
-        Ok(files)
     }
 }
 

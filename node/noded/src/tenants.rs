@@ -202,14 +202,15 @@ pub async fn create(
     }
 }
 
-/// Creates the partitions of tenants that have none yet: a creation may have been cut short between the
-/// two groups. Run by the leader of the control group.
+/// Creates the partitions that tenants begin with: a creation may have been cut short between the two groups. Run by
+/// the leader of the control group. Those that are split off are the business of [`crate::splits`].
 ///
 /// # Errors
 /// When a catalog group does not decide.
 pub async fn complete_creations(view: &ControlView, consensus: &Consensus) -> Result<()> {
     for tenant in view.tenants.values().filter(|tenant| tenant.state != TenantState::Shredding) {
-        for (partition, group) in &tenant.partitions {
+        let first = tenant.partitions.iter().filter(|(id, _)| !tenant.split_from.contains_key(id));
+        for (partition, group) in first {
             create_partition(consensus, tenant.tenant, tenant.database_id, *partition, *group).await?;
         }
     }

@@ -16,14 +16,14 @@ use holdfast_catalog::{
     Response,
 };
 use holdfast_crypt::random_array;
-use holdfast_model::{BucketId, PartitionId, TenantId};
+use holdfast_model::{BucketId, DatabaseId, PartitionId, TenantId};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::{
     api::ObjectError,
     backing::{self, Route},
-    service::refused,
+    service::{ObjectService, refused},
     tenant::{TenantHandle, unexpected},
 };
 
@@ -317,6 +317,52 @@ pub(crate) async fn condemn<F: Future<Output = Result<Outcome, ObjectError>>>(
         outcome => answers(outcome)?,
     };
     Ok(condemned.into_iter().filter(|condemned| *condemned).count())
+}
+
+impl ObjectService {
+    /// Where a partition stands. `None`: it is not split off yet.
+    ///
+    /// # Errors
+    /// When its group has no leader, or the tenant's key is not on this node.
+    pub async fn layout(&self, route: Route) -> Result<Option<Layout>, ObjectError> {
+        self.barrier(route.1).await?;
+        let catalog = self.catalogs.get(&route.1);
+        if catalog.is_none_or(|catalog| catalog.identity(route.0).is_none()) {
+            return Ok(None);
+        }
+        self.read(route, ("", ""), |catalog| catalog.layout()).await.map(Some)
+    }
+
+    /// Gives the upper half of a partition's keys to a new one. `false`: not yet, because what an earlier split left
+    /// behind is still being cleared away.
+    ///
+    /// # Errors
+    /// When the group does not decide.
+    pub async fn split_off(
+        &self,
+        source: Route,
+        into: PartitionId,
+        database_id: DatabaseId,
+    ) -> Result<bool, ObjectError> {
+        match self.propose(source, Op::SplitPartition { into, database_id }).await? {
+            Ok(Response::PartitionSplit) => Ok(true),
+            Err(Refusal::Clearing) => Ok(false),
+            Ok(other) => Err(unexpected(&other)),
+            Err(refusal) => Err(ObjectError::Internal(refusal.to_string())),
+        }
+    }
+
+    /// Clears some of what a split left behind; `true` when nothing is left.
+    ///
+    /// # Errors
+    /// When the group does not decide.
+    pub async fn clear_after_split(&self, route: Route) -> Result<bool, ObjectError> {
+        match self.propose(route, Op::ClearPartition).await? {
+            Ok(Response::Cleared { done }) => Ok(done),
+            Ok(other) => Err(unexpected(&other)),
+            Err(refusal) => Err(ObjectError::Internal(refusal.to_string())),
+        }
+    }
 }
 
 /// What these partitions may hold together.

@@ -126,6 +126,7 @@ fn seed_of(number: u8) -> NodeConfig {
         s3: holdfast_model::config::S3Settings::default(),
         buffer_memory: holdfast_model::ByteCount::mib(64),
         unlock: holdfast_model::config::Unlock::default(),
+        feature_level_max: None,
         bootstrap: None,
         join: None,
         network: Some(network(number)),

@@ -125,6 +125,7 @@ async fn run(arguments: &Arguments) -> Result<Report> {
         level: None,
         cluster_name: "nemesis".to_owned(),
         unlock: holdfast_model::config::Unlock::default(),
+        feature_level_max: None,
         advertise: links.addresses(),
         s3: holdfast_model::config::S3Settings::default(),
         known_ports: false,

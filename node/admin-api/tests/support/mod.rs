@@ -12,13 +12,14 @@ use holdfast_admin_api::{
     AccessKeyPair, AccountStatus, AdminBackend, AdminError, Audit, AuditLoss, AuditStatus, BucketLevels,
     Capacity, ClusterStatus, CreatedAccount, CreatedTenant, DriveState, DriveStatus, DriveUsage, GroupStatus,
     JoinTokenInfo, KeyAdmin, KeysStatus, LevelScope, LevelStatus, LockState, LockStatus, LostShards,
-    NodeState, NodeStatus, OperatorRecord, ProtectionBackend, Quota, Readiness, RecoveryShares, Role, Secret,
-    ServiceUrls, ShareHolder, ShredOrder, ShredState, ShredStatus, StripeShape, TenancyBackend, TenantDebt,
-    TenantLevels, TenantQuota, TenantStanding, TenantStatus, WorkStatus, WorkerChange, WorkerHours,
-    WorkerImpact, WorkerOrder, WorkerStatus, router,
+    NodeState, NodeStatus, OperatorRecord, PartitionBackend, PartitionState, PartitionStatus,
+    ProtectionBackend, Quota, Readiness, RecoveryShares, Role, Secret, ServiceUrls, ShareHolder, ShredOrder,
+    ShredState, ShredStatus, StripeShape, TenancyBackend, TenantDebt, TenantLevels, TenantQuota,
+    TenantStanding, TenantStatus, WorkStatus, WorkerChange, WorkerHours, WorkerImpact, WorkerOrder,
+    WorkerStatus, router,
 };
 use holdfast_model::{
-    ByteCount, ClusterId, DriveId, Epoch, GroupId, KeyId, Level, NodeId, TenantId, UnixMillis,
+    ByteCount, ClusterId, DriveId, Epoch, GroupId, KeyId, Level, NodeId, PartitionId, TenantId, UnixMillis,
 };
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
@@ -202,6 +203,35 @@ impl ProtectionBackend for Example {
     async fn drain_node(&self, name: &str, _draining: bool) -> Result<(), AdminError> {
         let known = (self.cluster.lock())().nodes.iter().any(|node| node.name == name);
         if known { Ok(()) } else { Err(AdminError::NotFound { what: format!("node {name:?}") }) }
+    }
+}
+
+#[async_trait]
+impl PartitionBackend for Example {
+    async fn partitions(&self, tenant: &str) -> Result<Vec<PartitionStatus>, AdminError> {
+        let known = self.tenants.lock().iter().any(|known| known.name == tenant);
+        if !known {
+            return Err(AdminError::NotFound { what: format!("tenant {tenant:?}") });
+        }
+        Ok(vec![PartitionStatus {
+            partition: PartitionId::new(1),
+            group: GroupId::new(2),
+            leader: Some("n1".into()),
+            split_from: None,
+            state: PartitionState::Settled,
+            hash_from: Some(0),
+            hash_until: Some(65_536),
+            versions: 3,
+            bytes: 7,
+        }])
+    }
+
+    async fn split_partition(
+        &self,
+        tenant: &str,
+        _partition: Option<PartitionId>,
+    ) -> Result<PartitionId, AdminError> {
+        self.partitions(tenant).await.map(|_| PartitionId::new(2))
     }
 }
 

@@ -203,6 +203,7 @@ mod tests {
             services: ServiceAddresses::default(),
             state: NodeState::Active,
             joined: UnixMillis::new(0),
+            feature_level: 1,
         };
         let view = ControlView {
             keys: KeysView { roots: vec![root(1), root(2)], ..KeysView::default() },

@@ -180,11 +180,11 @@ impl Shredder {
         tenant: TenantId,
         record: &ShredRecord,
     ) -> Result<BTreeMap<GroupId, u64>> {
-        let database_id = view.tenants.get(&tenant).context("the tenant's row is gone")?.database_id;
+        let row = view.tenants.get(&tenant).context("the tenant's row is gone")?;
         let consensus = &self.steward.consensus;
         let mut through = BTreeMap::new();
         for (partition, group) in &record.partitions {
-            let op = Op::DropPartition { tenant, database_id };
+            let op = Op::DropPartition { tenant, database_id: row.database_of(*partition) };
             let command = CatalogCommand { partition: *partition, at: now(), request: None, op };
             let answer = consensus.propose(*group, command.encode()).await?;
             decode_outcome(&answer)?

@@ -141,8 +141,9 @@ pub(super) fn examine(
         for identity in catalog.partitions() {
             let reader = catalog.partition(identity.partition)?;
             let tenant = names.get(&identity.tenant).copied().unwrap_or("(unknown tenant)");
+            let is_first = reader.layout()?.range.from == 0;
             for bucket in reader.list_buckets()? {
-                verdict.buckets += 1;
+                verdict.buckets += u64::from(is_first);
                 examine_bucket(&reader, tenant, &bucket.name, &shards, &mut known, verdict)?;
             }
         }

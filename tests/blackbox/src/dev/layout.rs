@@ -112,6 +112,7 @@ impl NodeLayout {
             bootstrap,
             join,
             unlock: spec.unlock.clone(),
+            feature_level_max: spec.feature_level_max,
             network: None,
         };
         let path = self.config_file();

@@ -69,6 +69,8 @@ pub struct DevSpec {
     pub s3: S3Settings,
     /// What protects each node's share of the root key.
     pub unlock: Unlock,
+    /// Holds new features back: see the node's configuration.
+    pub feature_level_max: Option<u32>,
     /// Use 9443, 8443, 9100 ... when they are free (people), or any ports (tests).
     pub known_ports: bool,
 }
@@ -93,6 +95,7 @@ impl DevSpec {
             advertise: Vec::new(),
             s3: S3Settings::default(),
             unlock: Unlock::default(),
+            feature_level_max: None,
             known_ports: false,
         })
     }
@@ -291,6 +294,7 @@ impl DevCluster {
             advertise: Vec::new(),
             s3: self.config_of(self.file.node_at(through)?)?.s3,
             unlock: Unlock::default(),
+            feature_level_max: None,
             known_ports,
         };
         let layout = NodeLayout::create(&spec, number, &mut Ports::default())?;
@@ -337,6 +341,19 @@ impl DevCluster {
     fn some_running(&self) -> Result<usize> {
         let running = |node: &NodeEntry| self.process(&node.name).is_some();
         self.file.nodes.iter().position(running).context("no node runs")
+    }
+
+    /// Changes the configuration of a node. It goes by it when it is started the next time.
+    ///
+    /// # Errors
+    /// When its document cannot be read or written.
+    pub fn reconfigure(&self, name: &str, change: impl FnOnce(&mut NodeConfig)) -> Result<()> {
+        let node = self.file.nodes.iter().find(|node| node.name == name).context("no such node")?;
+        let mut config = self.config_of(node)?;
+        change(&mut config);
+        let path = self.dir.join(name).join("config.json");
+        fs::write(&path, serde_json::to_string_pretty(&config)?)
+            .with_context(|| format!("writing {}", path.display()))
     }
 
     fn config_of(&self, node: &NodeEntry) -> Result<NodeConfig> {

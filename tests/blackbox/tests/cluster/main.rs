@@ -26,6 +26,7 @@ mod recovery;
 mod rot;
 mod secrecy;
 mod shred;
+mod splitting;
 mod strangers;
 mod support;
 mod tenancy;

@@ -47,6 +47,8 @@ async fn every_acknowledged_object_comes_back_from_the_drives_alone() -> Result<
     // Half of it is in a base, the rest in the journal after that.
     let mut expected = write_all(&cluster, 0, OBJECTS_A_WRITER / 2).await?;
     wait_for_bases(&cluster).await?;
+    // The catalog is split between the base and what follows.
+    cluster.file().admin(0).await?.post("/api/v1/tenants/demo/partitions", &serde_json::json!({})).await?;
     expected.extend(write_all(&cluster, OBJECTS_A_WRITER / 2, OBJECTS_A_WRITER).await?);
     // What the base holds is overwritten and deleted after it.
     for key in ["0/2", "1/3"] {
