@@ -53,6 +53,21 @@ impl Layouts {
     }
 }
 
+/// What was tried to make room in a partition's share of the quota.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sharing {
+    NotYet,
+    Evenly,
+    AllToOne,
+}
+
+impl Sharing {
+    /// Who gets all that is free by the next try.
+    fn next(self, partition: PartitionId) -> Option<PartitionId> {
+        (self == Self::Evenly).then_some(partition)
+    }
+}
+
 /// A wait that ends.
 struct Wait {
     until: Instant,
@@ -131,7 +146,7 @@ impl TenantHandle {
         (bucket, key): (&str, &str),
         op: Op,
     ) -> Result<Response, ObjectError> {
-        let mut shared = false;
+        let mut shared = Sharing::NotYet;
         let wait = Wait::new();
         loop {
             let route = self.backing.route_of(self.tenant, key).await?;
@@ -145,8 +160,11 @@ impl TenantHandle {
                     self.wait_for_bucket(bucket, token).await?;
                     wait.pause("the bucket is being deleted").await?;
                 }
-                Err(Refusal::QuotaExceeded { tenant: true }) if !shared && self.share_quota(None).await? => {
-                    shared = true;
+                Err(Refusal::QuotaExceeded { tenant: true })
+                    if shared != Sharing::AllToOne
+                        && self.share_quota(None, shared.next(route.0)).await? =>
+                {
+                    shared = if shared == Sharing::NotYet { Sharing::Evenly } else { Sharing::AllToOne };
                 }
                 Err(refusal) => return Err(refused(refusal, bucket, key)),
             }
@@ -240,12 +258,16 @@ impl TenantHandle {
         }
     }
 
-    /// Shares the tenant's quota among its partitions by what they hold, or first sets it. `false` when there is one
-    /// partition, or no quota to share.
+    /// Shares the tenant's quota among its partitions by what they hold, or first sets it. What is free is shared
+    /// evenly, or goes `all_to` one. `false` when there is one partition, or no quota to share.
     ///
     /// First no share grows and some shrink; what partitions hold then cannot grow beyond that, so shares that cover
     /// it add up to the quota and are never exceeded together.
-    pub(crate) async fn share_quota(&self, wanted: Option<Quota>) -> Result<bool, ObjectError> {
+    pub(crate) async fn share_quota(
+        &self,
+        wanted: Option<Quota>,
+        all_to: Option<PartitionId>,
+    ) -> Result<bool, ObjectError> {
         let wait = Wait::new();
         loop {
             let before = self.layouts().await?;
@@ -256,7 +278,7 @@ impl TenantHandle {
             if wanted.is_none() && quota == Quota::default() {
                 return Ok(false);
             }
-            let aim = shares(quota, &before);
+            let aim = shares(quota, &before, all_to);
             let kept: Vec<(PartitionId, Quota)> = before
                 .iter()
                 .zip(&aim)
@@ -264,9 +286,8 @@ impl TenantHandle {
                 .collect();
             if self.share(before[0].1.quota_shares, kept).await? {
                 let held = self.layouts().await?;
-                if held.len() == before.len()
-                    && self.share(held[0].1.quota_shares, shares(quota, &held)).await?
-                {
+                let aim = shares(quota, &held, all_to);
+                if held.len() == before.len() && self.share(held[0].1.quota_shares, aim).await? {
                     return Ok(true);
                 }
             }
@@ -382,24 +403,28 @@ fn least(a: Quota, b: Quota) -> Quota {
     Quota { bytes: least(a.bytes, b.bytes), objects: least(a.objects, b.objects) }
 }
 
-/// Shares of a quota: what each partition holds and an even part of what is free. They add up to the quota.
-fn shares(quota: Quota, layouts: &[(PartitionId, Layout)]) -> Vec<(PartitionId, Quota)> {
+/// Shares of a quota: what each partition holds, and a part of what is free. They add up to the quota.
+fn shares(
+    quota: Quota,
+    layouts: &[(PartitionId, Layout)],
+    all_to: Option<PartitionId>,
+) -> Vec<(PartitionId, Quota)> {
     let part = |limit: Option<u64>, held: &dyn Fn(&Layout) -> u64| -> Vec<Option<u64>> {
         let Some(limit) = limit else { return vec![None; layouts.len()] };
-        let count = layouts.len() as u64;
         let free = limit.saturating_sub(layouts.iter().map(|(_, layout)| held(layout)).sum());
+        let each = if all_to.is_some() { 0 } else { free / layouts.len() as u64 };
         let mut left = limit;
-        let last = layouts.len() - 1;
-        layouts
-            .iter()
-            .enumerate()
-            .map(|(at, (_, layout))| {
-                let share =
-                    if at == last { left } else { held(layout).saturating_add(free / count).min(left) };
-                left -= share;
-                Some(share)
-            })
-            .collect()
+        let mut shares: Vec<u64> = Vec::with_capacity(layouts.len());
+        for (_, layout) in layouts {
+            let share = held(layout).saturating_add(each).min(left);
+            left -= share;
+            shares.push(share);
+        }
+        let favoured = layouts.iter().position(|(id, _)| Some(*id) == all_to).unwrap_or(0);
+        if let Some(share) = shares.get_mut(favoured) {
+            *share += left;
+        }
+        shares.into_iter().map(Some).collect()
     };
     let bytes = part(quota.bytes, &|layout| layout.bytes);
     let objects = part(quota.objects, &|layout| layout.versions);
@@ -431,10 +456,15 @@ mod tests {
         for quota in [0, 1, 99, 100, 101, 1000] {
             for held in [[0, 0, 0], [100, 0, 0], [0, 50, 50], [30, 30, 40]] {
                 let layouts: Vec<_> = (1..).zip(held).map(|(n, held)| layout(n, held, None)).collect();
-                let shares = shares(Quota { bytes: Some(quota), objects: None }, &layouts);
-                assert_eq!(shares.iter().map(|(_, share)| share.bytes.unwrap()).sum::<u64>(), quota);
-                if quota >= held.iter().sum::<u64>() {
-                    assert!(shares.iter().zip(held).all(|((_, share), held)| share.bytes >= Some(held)));
+                for all_to in [None, Some(PartitionId::new(2))] {
+                    let shares = shares(Quota { bytes: Some(quota), objects: None }, &layouts, all_to);
+                    assert_eq!(shares.iter().map(|(_, share)| share.bytes.unwrap()).sum::<u64>(), quota);
+                    let all: u64 = held.iter().sum();
+                    if quota >= all {
+                        assert!(shares.iter().zip(held).all(|((_, share), held)| share.bytes >= Some(held)));
+                        let second = held[1] + quota - all;
+                        assert!(all_to.is_none() || shares[1].1.bytes == Some(second));
+                    }
                 }
             }
         }

@@ -226,7 +226,9 @@ pub(crate) fn refused(refusal: Refusal, bucket: &str, key: &str) -> ObjectError 
         Refusal::Locked => ObjectError::Locked(key.to_owned()),
         Refusal::BucketState(rule) => ObjectError::BucketState(rule),
         Refusal::QuotaExceeded { tenant } => ObjectError::QuotaExceeded { tenant },
-        Refusal::TooOld => ObjectError::Unavailable(refusal.to_string()),
+        Refusal::TooOld | Refusal::Moved | Refusal::Clearing | Refusal::BucketClosed { .. } => {
+            ObjectError::Unavailable(refusal.to_string())
+        }
         other => ObjectError::Internal(other.to_string()),
     }
 }

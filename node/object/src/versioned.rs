@@ -347,7 +347,7 @@ impl VersionedObjects for TenantHandle {
 
     async fn set_quota(&self, quota: Quota) -> Result<(), ObjectError> {
         match self.backing.propose(self.route()?, Op::SetQuota { quota }).await? {
-            Err(Refusal::Moved) => self.share_quota(Some(quota)).await.map(drop),
+            Err(Refusal::Moved) => self.share_quota(Some(quota), None).await.map(drop),
             outcome => outcome.map(drop).map_err(|refusal| refused(refusal, "", "")),
         }
     }

@@ -74,5 +74,8 @@ fn led_with_leftovers(service: &ObjectService, node: NodeId) -> Vec<(Arc<TenantE
     let routes = snapshot.tenants.values().flat_map(|tenant| {
         tenant.partitions.iter().map(|route| (Arc::clone(tenant), *route)).collect::<Vec<_>>()
     });
-    routes.filter(|(_, route)| leads(route.1)).collect()
+    let is_there = |(partition, group): Route| {
+        service.catalogs.get(&group).is_some_and(|catalog| catalog.identity(partition).is_some())
+    };
+    routes.filter(|(_, route)| leads(route.1) && is_there(*route)).collect()
 }
