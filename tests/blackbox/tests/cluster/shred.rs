@@ -70,6 +70,8 @@ async fn a_destroyed_tenant_is_not_opened_by_old_copies_and_all_present_secrets(
 
     // Destroyed, with a node killed in between: pending, and it says for whom it waits; then done.
     let admin = cluster.file().admin(0).await?;
+    // Its catalog is being split: both halves go.
+    admin.post("/api/v1/tenants/demo/partitions", &json!({})).await?;
     admin.post("/api/v1/tenants/demo/suspend", &json!({})).await?;
     wait_answer(&demo, "0/0", StatusCode::FORBIDDEN, "The tenant is suspended").await?;
     let begun = Instant::now();
