@@ -30,7 +30,9 @@ pub use identity::{
 pub use keys::{
     HOLDERS_MAX, KeyCommand, KeysView, RECOVERY_SETS_MAX, RecoveryRecord, Rewrapped, RootRecord, Splitting,
 };
-pub use machine::{ControlMachine, FILE as CONTROL_FILE, IMAGE_KIND as CONTROL_IMAGE_KIND};
+pub use machine::{
+    CONTROL_DIGEST_ENTRIES, ControlMachine, FILE as CONTROL_FILE, IMAGE_KIND as CONTROL_IMAGE_KIND,
+};
 pub use reader::ControlReader;
 pub use shred::{
     Destroyed, Finished, SHRED_TEXT_SIZE_MAX, SHREDS_MAX, ShredCommand, ShredOrder, ShredRecord,

@@ -6,15 +6,19 @@
 //! - a snapshot is installed whole or not at all (see [`StateDir`]).
 
 use std::{
+    collections::VecDeque,
     io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use bytes::Bytes;
-use holdfast_catalog::sqlite::{
-    self, Durability, FileMark, Form, ImageReader, ImageWriter, Migration, StateDir, io_error,
+use holdfast_catalog::{
+    StateDigest,
+    sqlite::{self, Durability, FileMark, Form, ImageReader, ImageWriter, Migration, StateDir, io_error},
 };
 use holdfast_consensus::{Applied, StateMachine};
+use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::watch;
 
@@ -69,7 +73,17 @@ pub struct ControlMachine {
     position: Option<Vec<u8>>,
     source: Source,
     changed: watch::Sender<u64>,
+    digests: Digests,
 }
+
+/// Entries between two digests of the state. All replicas take them after the same ones.
+pub const CONTROL_DIGEST_ENTRIES: u64 = 32;
+
+/// Digests that are remembered.
+const DIGESTS_KEPT: usize = 8;
+
+/// The latest digests, oldest first.
+pub(crate) type Digests = Arc<Mutex<VecDeque<StateDigest>>>;
 
 impl ControlMachine {
     /// Opens the state under `root`, creating it when missing. `fresh_id` names the database if it is new.
@@ -103,8 +117,9 @@ impl ControlMachine {
         }
         let (changed, changes) = watch::channel(next_index);
         let source = Source::new(&path);
-        let reader = ControlReader::new(source.clone(), changes);
-        Ok((Self { dir, db, database_id, next_index, position, source, changed }, reader))
+        let digests = Digests::default();
+        let reader = ControlReader::new(source.clone(), changes, Arc::clone(&digests));
+        Ok((Self { dir, db, database_id, next_index, position, source, changed, digests }, reader))
     }
 
     /// SHA-256 over every row but the database's own id: equal on replicas that applied the same entries.
@@ -123,6 +138,7 @@ impl ControlMachine {
         let transaction = self.db.transaction()?;
         let mut next_index = self.next_index;
         let mut answers = Vec::with_capacity(entries.len());
+        let mut taken = Vec::new();
         for entry in entries {
             if entry.index < next_index {
                 answers.push(vec![encode_outcome(&Ok(Response::Replayed)); entry.commands.len()]);
@@ -142,10 +158,19 @@ impl ControlMachine {
             }
             answers.push(outcomes);
             next_index = entry.index + 1;
+            if entry.index.is_multiple_of(CONTROL_DIGEST_ENTRIES) {
+                let sha256 = holdfast_catalog::digest::of_tables(&transaction, TABLES)?;
+                taken.push(StateDigest { index: entry.index, schema: MIGRATIONS.len() as u32, sha256 });
+            }
         }
         transaction.execute("UPDATE meta SET next_index = ?1", [next_index.cast_signed()])?;
         transaction.commit()?;
         self.next_index = next_index;
+        let mut digests = self.digests.lock();
+        digests.extend(taken);
+        let superfluous = digests.len().saturating_sub(DIGESTS_KEPT);
+        digests.drain(..superfluous);
+        drop(digests);
         self.changed.send_replace(next_index);
         Ok(answers)
     }
@@ -219,6 +244,7 @@ impl StateMachine for ControlMachine {
         self.database_id = database_id;
         self.next_index = next_index;
         self.position = Some(position.to_vec());
+        self.digests.lock().clear();
         self.changed.send_replace(next_index);
         Ok(())
     }

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
-use holdfast_catalog::sqlite::{Form, Pool, copy_database, io_error};
+use holdfast_catalog::{
+    StateDigest,
+    sqlite::{Form, Pool, copy_database, io_error},
+};
 use holdfast_model::{
     ByteCount, ClusterId, DatabaseId, DriveId, Epoch, GroupId, KeyId, NodeId, PartitionId, RootEpoch,
     SplitId, TenantId, UnixMillis,
@@ -13,6 +16,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use crate::keys::{KeysView, RecoveryRecord, RootRecord, Splitting};
+use crate::machine::Digests;
 use crate::view::{
     AccessKeyRecord, AccountRecord, ClusterRecord, ControlView, DriveRecord, IdentityRecord, JoinTokenRecord,
     NodeRecord, OperatorRecord, ServiceAddresses, TenantRecord,
@@ -37,11 +41,18 @@ impl Source {
 pub struct ControlReader {
     source: Source,
     changes: watch::Receiver<u64>,
+    digests: Digests,
 }
 
 impl ControlReader {
-    pub(crate) fn new(source: Source, changes: watch::Receiver<u64>) -> Self {
-        Self { source, changes }
+    pub(crate) fn new(source: Source, changes: watch::Receiver<u64>, digests: Digests) -> Self {
+        Self { source, changes, digests }
+    }
+
+    /// The latest digests of this replica's state, oldest first.
+    #[must_use]
+    pub fn state_digests(&self) -> Vec<StateDigest> {
+        self.digests.lock().iter().copied().collect()
     }
 
     /// Holds the index of the next entry to be applied; changes with every applied entry.

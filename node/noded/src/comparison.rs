@@ -14,8 +14,9 @@ use std::{
     time::Duration,
 };
 
-use holdfast_catalog::CatalogReader;
+use holdfast_catalog::{CatalogReader, StateDigest};
 use holdfast_consensus::Consensus;
+use holdfast_control::ControlReader;
 use holdfast_model::{GroupId, NodeId};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -40,20 +41,30 @@ pub struct GroupDigest {
     pub sha256: [u8; 32],
 }
 
-/// The digests of the catalog groups of this node.
-#[must_use]
-pub fn digests(catalogs: &HashMap<GroupId, CatalogReader>) -> Vec<GroupDigest> {
-    let of_group = |(group, reader): (&GroupId, &CatalogReader)| {
-        let group = *group;
-        let digests = reader.state_digests().into_iter();
-        digests.map(move |digest| GroupDigest {
-            group,
-            index: digest.index,
-            schema: digest.schema,
-            sha256: digest.sha256,
-        })
-    };
-    catalogs.iter().flat_map(of_group).collect()
+/// Where the digests of this node's groups are: the control group's and, once they run, the catalogs'.
+#[derive(Debug, Clone)]
+pub struct States {
+    /// The control group.
+    pub control: ControlReader,
+    /// The catalog groups.
+    pub catalogs: HashMap<GroupId, CatalogReader>,
+}
+
+impl States {
+    /// The digests of the groups of this node.
+    #[must_use]
+    pub fn digests(&self) -> Vec<GroupDigest> {
+        let of = |group: GroupId, digests: Vec<StateDigest>| {
+            digests.into_iter().map(move |digest| GroupDigest {
+                group,
+                index: digest.index,
+                schema: digest.schema,
+                sha256: digest.sha256,
+            })
+        };
+        let catalogs = self.catalogs.iter().flat_map(|(group, reader)| of(*group, reader.state_digests()));
+        of(GroupId::CONTROL, self.control.state_digests()).chain(catalogs).collect()
+    }
 }
 
 /// What every node last said of its states.
@@ -90,7 +101,7 @@ impl Comparison {
         own: NodeId,
         consensus: Arc<Consensus>,
         groups: Arc<Groups>,
-        catalogs: HashMap<GroupId, CatalogReader>,
+        states: States,
         stop: CancellationToken,
     ) {
         let mut tick = interval(INTERVAL);
@@ -101,9 +112,8 @@ impl Comparison {
                 () = stop.cancelled() => return,
                 _ = tick.tick() => {}
             }
-            let mine = digests(&catalogs);
-            self.heard(own, mine);
-            for group in catalogs.keys() {
+            self.heard(own, states.digests());
+            for group in [GroupId::CONTROL].iter().chain(states.catalogs.keys()) {
                 let Some(status) = consensus.status(*group) else { continue };
                 let verdict = judge(own, *group, &status.voters, &self.heard.lock());
                 match verdict {

@@ -151,14 +151,27 @@ impl Groups {
         }
     }
 
-    /// Stops `group` on this node because a majority has another state, and notes that it may be cured.
+    /// Stops `group` on this node because a majority has another state, and notes that it may be cured. Not the
+    /// control group: everything on a node goes by its state, so the node is to join anew instead.
     pub async fn set_aside_diverged(&self, group: GroupId, what: String) {
+        if group == GroupId::CONTROL {
+            let what = format!("{what}; remove this node and have it join anew");
+            return self.stop_for_good(group, what).await;
+        }
         let _changing = self.changing.lock().await;
         if let Err(error) = self.consensus.stop_group(group).await {
             tracing::warn!(%group, %error, "a group whose state differs could not be put away");
         }
         self.diverged.lock().insert(group);
         self.note(group, true, what);
+    }
+
+    async fn stop_for_good(&self, group: GroupId, what: String) {
+        let _changing = self.changing.lock().await;
+        if let Err(error) = self.consensus.stop_group(group).await {
+            tracing::warn!(%group, %error, "a group whose state differs could not be put away");
+        }
+        self.note(group, false, what);
     }
 
     /// Forgets what the log holds of `group` and starts it empty: the others count on this replica no

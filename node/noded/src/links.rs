@@ -1,16 +1,15 @@
 //! What travels over peer links: Raft messages, shards, and each node's word about itself.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::BTreeSet,
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use holdfast_catalog::CatalogReader;
 use holdfast_consensus::{Consensus, Transport, TransportError};
 use holdfast_drive::{Comparison, DriveState, DriveStatus};
-use holdfast_model::{DriveId, GroupId, NodeId, PartitionId};
+use holdfast_model::{DriveId, NodeId, PartitionId};
 use holdfast_object::{
     ObjectService,
     workers::{BucketLevel, PartitionDebt, PartitionLevels, WorkerStatus},
@@ -25,7 +24,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    comparison::{self, GroupDigest},
+    comparison::{GroupDigest, States},
     groups::{Ailment, Groups},
     keys::{Holder, KeyWord},
     orders::Orders,
@@ -83,7 +82,7 @@ pub struct NodeService {
     orders: Arc<Orders>,
     objects: OnceLock<Arc<ObjectService>>,
     comparison: Mutex<Comparison>,
-    catalogs: OnceLock<HashMap<GroupId, CatalogReader>>,
+    states: OnceLock<States>,
     holder: Arc<Holder>,
 }
 
@@ -101,7 +100,7 @@ impl NodeService {
             orders,
             objects: OnceLock::new(),
             comparison: Mutex::default(),
-            catalogs: OnceLock::new(),
+            states: OnceLock::new(),
             holder,
         }
     }
@@ -114,15 +113,15 @@ impl NodeService {
     }
 
     /// The catalogs are open.
-    pub fn serve_catalogs(&self, catalogs: HashMap<GroupId, CatalogReader>) {
-        let _ = self.catalogs.set(catalogs);
+    pub fn serve_states(&self, states: States) {
+        let _ = self.states.set(states);
     }
 
     /// What this node says, groups and all.
     #[must_use]
     pub fn word(&self) -> Word {
         let ailments = self.groups.get().map(|groups| groups.ailments()).unwrap_or_default();
-        let digests = self.catalogs.get().map(comparison::digests).unwrap_or_default();
+        let digests = self.states.get().map(States::digests).unwrap_or_default();
         Word { report: self.report(), ailments, digests, keys: self.holder.word() }
     }
 

@@ -42,7 +42,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     admin::Admin,
     admission::Admission,
-    comparison::Comparison,
+    comparison::{Comparison, States},
     control::{Control, now},
     drains,
     drives::open_drives,
@@ -321,9 +321,9 @@ impl Node {
                     return Err(error);
                 }
             };
-        service.serve_catalogs(catalogs.clone());
-        let (node_groups, readers) = (Arc::clone(&groups), catalogs.clone());
-        tasks.spawn(comparison.run(own, Arc::clone(&consensus), node_groups, readers, stop.clone()));
+        let states = States { control: control.reader().clone(), catalogs: catalogs.clone() };
+        service.serve_states(states.clone());
+        tasks.spawn(comparison.run(own, Arc::clone(&consensus), Arc::clone(&groups), states, stop.clone()));
         let control_runs = consensus.status(GroupId::CONTROL).is_some();
         if own == FIRST_NODE && config.bootstrap.is_some() && control_runs {
             found(&config, &identity, &consensus, &control, &holder).await.context("founding the cluster")?;

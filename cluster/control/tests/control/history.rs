@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use holdfast_consensus::{Applied, StateMachine};
 use holdfast_control::{
-    Command, ControlView, DriveState, NodeState, Outcome, Response, ServiceAddresses, TenantState,
-    decode_outcome,
+    CONTROL_DIGEST_ENTRIES, Command, ControlView, DriveState, NodeState, Outcome, Response, ServiceAddresses,
+    TenantState, decode_outcome,
 };
 use holdfast_model::{GroupId, UnixMillis};
 use proptest::prelude::*;
@@ -136,6 +136,12 @@ proptest! {
                 second = Replica::open(two.path());
                 at = second.machine.position().map_or(0, |p| usize::from_le_bytes(p.try_into().unwrap()));
             }
+        }
+        // Digests of the same entry agree, however entries came; and there are some.
+        let (ours, theirs) = (first.reader.state_digests(), second.reader.state_digests());
+        prop_assert!(commands.len() < CONTROL_DIGEST_ENTRIES as usize || !ours.is_empty());
+        for digest in theirs {
+            prop_assert!(ours.contains(&digest));
         }
         let image = two.path().join("image");
         second.machine.snapshot(&image).unwrap();
