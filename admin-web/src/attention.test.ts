@@ -24,6 +24,14 @@ test('drives in trouble are named by serial and node', () => {
   expect(titles(withDrive({ kind: 'mounting' }))).toEqual(['busy: Drive S-vdb on n1 is mounting'])
 })
 
+test('a device that waits or is refused is named with what to do', () => {
+  const device = { serial: 'S9', path: '/dev/vdd', size_bytes: 2 ** 40, drive: null, erasable: false, locate_until_unix_ms: null }
+  const waiting = node(1, { devices: [{ ...device, standing: 'waiting' as const, reason: null }] })
+  expect(titles({ nodes: [waiting] })).toEqual(['busy: A blank drive waits for approval on n1'])
+  const stale = node(1, { devices: [{ ...device, standing: 'stale' as const, reason: 'it is an old image' }] })
+  expect(titles({ nodes: [stale] })).toEqual(['warning: A drive in n1 is not used: stale'])
+})
+
 test('a drive that tells no serial is named by its path', () => {
   const nodes = [node(1, { drives: [drive('/dev/vdb', { serial: '', state: { kind: 'slow' } })] })]
   expect(titles({ nodes })).toEqual(['warning: Drive /dev/vdb on n1 is slow'])
@@ -52,7 +60,7 @@ test('groups without a leader are one finding', () => {
 
 describe('capacity', () => {
   const used = (percent: number) =>
-    titles({ capacity: { raw_bytes: 100, used_bytes: percent, free_bytes: 100 - percent } })
+    titles({ capacity: { raw_bytes: 100, used_bytes: percent, free_bytes: 100 - percent, reserved_bytes: 0, spare_drives: 0 } })
   test('warns from 80 % and is bad from 90 %', () => {
     expect(used(79)).toEqual([])
     expect(used(80)).toEqual(['warning: 80 % of the capacity is used'])

@@ -1,5 +1,5 @@
 // What an operator should look at, most serious first. Pure: a cluster in, findings out.
-import type { ClusterStatus, DriveStatus, GroupStatus, NodeStatus } from './api/types.ts'
+import type { ClusterStatus, DeviceStatus, DriveStatus, GroupStatus, NodeStatus } from './api/types.ts'
 import { describeDrive, describeNode, survives } from './state.ts'
 import { bytes, percent, percentNumber, plural } from './units.ts'
 
@@ -76,7 +76,11 @@ function ofNode(node: NodeStatus, now: number): Finding[] {
     findings.push({ key: `node-${node.id}`, severity: 'busy', title: `${node.name} is joining`, detail: state.detail, node: node.name })
   }
   // Of a node that is down the drives are unknown, which its own finding says already.
-  return [...findings, ...node.drives.flatMap((drive) => ofDrive(node.name, drive))]
+  return [
+    ...findings,
+    ...node.drives.flatMap((drive) => ofDrive(node.name, drive)),
+    ...node.devices.map((device) => ofDevice(node.name, device)),
+  ]
 }
 
 function ofDrive(node: string, drive: DriveStatus): Finding[] {
@@ -93,13 +97,28 @@ function ofDrive(node: string, drive: DriveStatus): Finding[] {
     const advice = drive.state.kind === 'missing' ? 'Check that it is plugged in, or replace it.' : 'Replace it.'
     return [finding('bad', `Drive ${name} on ${node} is ${label.toLowerCase()}`, `${drive.path}: ${sentence(detail)} ${advice}`)]
   }
-  if (tone === 'warning') return [finding('warning', `Drive ${name} on ${node} is ${label.toLowerCase()}`, detail)]
+  const why = drive.reason === null ? detail : sentence(`${detail} Why: ${drive.reason}`)
+  if (tone === 'warning') return [finding('warning', `Drive ${name} on ${node} is ${label.toLowerCase()}`, why)]
   if (tone === 'busy') return [finding('busy', `Drive ${name} on ${node} is ${label.toLowerCase()}`, detail)]
   const errors = drive.usage?.errors ?? 0
   if (errors > 0) {
     return [finding('warning', `Drive ${name} on ${node} had ${plural(errors, 'error')}`, 'It still serves. Watch whether the number grows.')]
   }
   return []
+}
+
+function ofDevice(node: string, device: DeviceStatus): Finding {
+  const about = { key: `device-${node}-${device.path}`, node }
+  const name = `${device.serial} in ${node} (${device.path}, ${bytes(device.size_bytes)})`
+  if (device.standing === 'waiting') {
+    const how = `Approve of it with: holdfast drive adopt ${node} ${device.serial}`
+    return { ...about, severity: 'busy', title: `A blank drive waits for approval on ${node}`, detail: `${name}. ${how}` }
+  }
+  if (device.standing === 'adopting') {
+    return { ...about, severity: 'busy', title: `A drive is being adopted on ${node}`, detail: name }
+  }
+  const why = device.reason ?? 'It cannot be used.'
+  return { ...about, severity: 'warning', title: `A drive in ${node} is not used: ${device.standing}`, detail: sentence(`${name}: ${why}`) }
 }
 
 function sentence(text: string): string {

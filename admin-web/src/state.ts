@@ -37,6 +37,8 @@ export function describeDrive(state: DriveState): Described {
       return { tone: 'busy', label: 'Mounting', detail: 'Its index is being rebuilt.' }
     case 'slow':
       return { tone: 'warning', label: 'Slow', detail: 'Serves, but later than its peers.' }
+    case 'failing':
+      return { tone: 'warning', label: 'Failing', detail: 'Its reads fail again and again. Empty it and replace it.' }
     case 'draining':
       return { tone: 'busy', label: 'Draining', detail: 'It is being emptied onto the others; leave it in until it has left.' }
     case 'removed':

@@ -106,6 +106,7 @@ impl Bench {
             nodes: self.nodes,
             drives: self.drives,
             drive_size: DRIVE_SIZE,
+            watched: false,
             buffer_memory: ByteCount::mib(512),
             level: None,
             cluster_name: "bench".into(),

@@ -23,12 +23,15 @@ const capacity = z.object({
   raw_bytes: count,
   used_bytes: count,
   free_bytes: count,
+  reserved_bytes: count,
+  spare_drives: count,
 }) satisfies z.ZodType<api.Capacity>
 
 const driveState = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('healthy') }),
   z.object({ kind: z.literal('mounting') }),
   z.object({ kind: z.literal('slow') }),
+  z.object({ kind: z.literal('failing') }),
   z.object({ kind: z.literal('fenced'), reason: z.string() }),
   z.object({ kind: z.literal('draining') }),
   z.object({ kind: z.literal('removed') }),
@@ -43,7 +46,20 @@ const driveStatus = z.object({
   state: driveState,
   capacity_bytes: count,
   usage: z.object({ used_bytes: count, live_bytes: count, free_bytes: count, shards: count, errors: count }).nullable(),
+  reason: z.string().nullable(),
+  locate_until_unix_ms: count.nullable(),
 }) satisfies z.ZodType<api.DriveStatus>
+
+const deviceStatus = z.object({
+  serial: z.string(),
+  path: z.string(),
+  size_bytes: count,
+  standing: z.enum(['waiting', 'adopting', 'foreign', 'duplicate', 'stale', 'left', 'unknown', 'damaged', 'unreadable']),
+  reason: z.string().nullable(),
+  drive: z.string().nullable(),
+  erasable: z.boolean(),
+  locate_until_unix_ms: count.nullable(),
+}) satisfies z.ZodType<api.DeviceStatus>
 
 const nodeState = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('up') }),
@@ -61,6 +77,7 @@ const nodeStatus = z.object({
   version: z.string().nullable(),
   uptime_seconds: count.nullable(),
   drives: z.array(driveStatus),
+  devices: z.array(deviceStatus),
 }) satisfies z.ZodType<api.NodeStatus>
 
 const groupStatus = z.object({

@@ -25,7 +25,7 @@ test('what the console does not know is dropped, what it needs is missed', () =>
 })
 
 test('capacities beyond 2^53 bytes are accepted', () => {
-  const capacity = { raw_bytes: 2 ** 59, used_bytes: 1, free_bytes: 2 ** 58 }
+  const capacity = { raw_bytes: 2 ** 59, used_bytes: 1, free_bytes: 2 ** 58, reserved_bytes: 0, spare_drives: 0 }
   expect(clusterStatus.safeParse(cluster({ capacity })).success).toBe(true)
 })
 

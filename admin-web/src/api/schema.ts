@@ -88,6 +88,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/cluster/spare": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Sets how many drives' space is set aside for rebuilding.
+         * @description Role: operator. Decides when clients' writes are refused, and whether a lost drive can be made good then.
+         */
+        post: operations["set_spare"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/drives": {
         parameters: {
             query?: never;
@@ -102,6 +122,46 @@ export interface paths {
         get: operations["drives"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/drives/adopt": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Has a device made a drive of the cluster; one that is not blank only when it is named to be erased.
+         * @description Role: operator. Writes to a device and adds capacity; may erase what is on it.
+         */
+        post: operations["adopt_drive"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/drives/locate": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Has the light of a drive or device blink for some minutes, so that the right one is pulled.
+         * @description Role: operator. Takes a little of the drive's time and switches lights in the machine room.
+         */
+        post: operations["locate_drive"];
         delete?: never;
         options?: never;
         head?: never;
@@ -864,6 +924,15 @@ export interface components {
             /** @description 12 digits, as in ARNs. */
             number: string;
         };
+        /** @description Which device is to be adopted. */
+        Adoption: {
+            /** @description Its serial number or path. */
+            device: string;
+            /** @description Its serial number once more, when it is not blank and what is on it is to be erased. */
+            erase?: string | null;
+            /** @description Name of its node. */
+            node: string;
+        };
         /** @description A replica of a group that does not run on its node. */
         AilingReplica: {
             /** @description Whether it is being taken out and filled from the others, by itself. */
@@ -968,6 +1037,16 @@ export interface components {
             raw_bytes: number;
             /**
              * Format: int64
+             * @description Set aside for rebuilding: clients' writes are refused before less is free.
+             */
+            reserved_bytes: number;
+            /**
+             * Format: int32
+             * @description Drives whose space that is.
+             */
+            spare_drives: number;
+            /**
+             * Format: int64
              * @description Taken by records.
              */
             used_bytes: number;
@@ -1025,8 +1104,40 @@ export interface components {
             /** @description The secret of that key. */
             secret_key: components["schemas"]["Secret"];
         };
+        /**
+         * @description What a device is that is no drive of the cluster.
+         * @enum {string}
+         */
+        DeviceStanding: "waiting" | "adopting" | "foreign" | "duplicate" | "stale" | "left" | "unknown" | "damaged" | "unreadable";
+        /** @description A device that is no drive of the cluster, or not yet. */
+        DeviceStatus: {
+            /** @description The drive that its label names. */
+            drive: string | null;
+            /** @description Whether it can be erased and adopted, by naming its serial number. */
+            erasable: boolean;
+            /**
+             * Format: int64
+             * @description Its light blinks until then; null when it does not.
+             */
+            locate_until_unix_ms: number | null;
+            /** @description Where its node finds it. */
+            path: string;
+            /** @description Why it is not used, and what to do; null when it waits for approval or is being adopted. */
+            reason: string | null;
+            /** @description Printed on it, or its place. */
+            serial: string;
+            /**
+             * Format: int64
+             * @description Its size.
+             */
+            size_bytes: number;
+            /** @description What it is. */
+            standing: components["schemas"]["DeviceStanding"];
+        };
         /** @description All drives. */
         DriveList: {
+            /** @description Devices that are no drives of the cluster, or not yet, by node. */
+            devices: components["schemas"]["NodeDevice"][];
             /** @description By node, in the node's order. */
             drives: components["schemas"]["NodeDrive"][];
         };
@@ -1040,6 +1151,9 @@ export interface components {
         } | {
             /** @enum {string} */
             kind: "slow";
+        } | {
+            /** @enum {string} */
+            kind: "failing";
         } | {
             /** @enum {string} */
             kind: "fenced";
@@ -1067,8 +1181,15 @@ export interface components {
             capacity_bytes: number;
             /** @description Chosen when the drive was formatted, 32 hex digits. */
             id: string;
+            /**
+             * Format: int64
+             * @description Its light blinks until then; null when it does not.
+             */
+            locate_until_unix_ms: number | null;
             /** @description Where its node finds it. */
             path: string;
+            /** @description Why it is not healthy; null when it is. */
+            reason: string | null;
             /** @description Printed on the device; empty when it tells none. */
             serial: string;
             /** @description What it is good for. */
@@ -1197,6 +1318,18 @@ export interface components {
              */
             suggested: string;
         };
+        /** @description Which device is looked for. */
+        Locating: {
+            /** @description Its serial number, its path, or the id of the drive on it. */
+            device: string;
+            /**
+             * Format: int32
+             * @description How long its light blinks, at most 1440; 0 stops it.
+             */
+            minutes: number;
+            /** @description Name of its node. */
+            node: string;
+        };
         /**
          * @description Whether a node has its keys.
          * @enum {string}
@@ -1305,6 +1438,14 @@ export interface components {
             /** @description Login name. */
             user: string;
         };
+        /** @description How much is set aside for rebuilding. */
+        NewSpare: {
+            /**
+             * Format: int32
+             * @description Drives, 0 to 4, the largest ones counting; null for the usual: one where it is at most a fifth of the cluster.
+             */
+            drives: number | null;
+        };
         /** @description A tenant to make. */
         NewTenant: {
             /**
@@ -1322,6 +1463,13 @@ export interface components {
              * @description Shares that give the root; null or absent: a majority of the nodes.
              */
             threshold?: number | null;
+        };
+        /** @description A device and where it is. */
+        NodeDevice: {
+            /** @description The device. */
+            device: components["schemas"]["DeviceStatus"];
+            /** @description Name of its node. */
+            node: string;
         };
         /** @description A drive and where it is. */
         NodeDrive: {
@@ -1356,6 +1504,8 @@ export interface components {
         };
         /** @description One node. */
         NodeStatus: {
+            /** @description Devices in it that are no drives of the cluster, or not yet. */
+            devices: components["schemas"]["DeviceStatus"][];
             /** @description Its drives. */
             drives: components["schemas"]["DriveStatus"][];
             /**
@@ -2037,6 +2187,55 @@ export interface operations {
             };
         };
     };
+    set_spare: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewSpare"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No session, or one that is over. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The account may not do this, or another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Why it was not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     drives: {
         parameters: {
             query?: never;
@@ -2057,6 +2256,104 @@ export interface operations {
             };
             /** @description No session, or one that is over. */
             401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Why it was not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    adopt_drive: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Adoption"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No session, or one that is over. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The account may not do this, or another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Why it was not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    locate_drive: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Locating"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No session, or one that is over. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The account may not do this, or another site asked. */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };

@@ -13,6 +13,8 @@ export function drive(path: string, change: Partial<DriveStatus> = {}): DriveSta
     state: { kind: 'healthy' },
     capacity_bytes: 4 * TIB,
     usage: { used_bytes: TIB, live_bytes: TIB, free_bytes: 3 * TIB, shards: 1234, errors: 0 },
+    reason: null,
+    locate_until_unix_ms: null,
     ...change,
   }
 }
@@ -27,6 +29,7 @@ export function node(id: number, change: Partial<NodeStatus> = {}): NodeStatus {
     version: '0.1.0',
     uptime_seconds: 3700,
     drives: [drive('/dev/vdb'), drive('/dev/vdc')],
+    devices: [],
     ...change,
   }
 }
@@ -37,7 +40,7 @@ export function cluster(change: Partial<ClusterStatus> = {}): ClusterStatus {
     name: 'archive-west',
     epoch: 7,
     level: { requested: '+2d:1n', actual: '+2d:1n', suggested: '+2d:1n', stripe: { data: 4, parity: 2 } },
-    capacity: { raw_bytes: 24 * TIB, used_bytes: 6 * TIB, free_bytes: 18 * TIB },
+    capacity: { raw_bytes: 24 * TIB, used_bytes: 6 * TIB, free_bytes: 18 * TIB, reserved_bytes: 4 * TIB, spare_drives: 1 },
     nodes: [node(1), node(2), node(3)],
     groups: [0, 1].map((id) => ({ id, leader: 1, term: 3, voters: [1, 2, 3], applied_index: 1000, ailing: [] })),
     tenants: 1,

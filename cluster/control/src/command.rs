@@ -188,6 +188,8 @@ pub enum Command {
     },
     /// Changes feature levels.
     Features(FeatureCommand),
+    /// How far the labels of drives have come, each with its counter. One that is known to be further stays so.
+    NoteLabels(Vec<(DriveId, u64)>),
 }
 
 /// A node that asks to be registered.

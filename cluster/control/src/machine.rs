@@ -37,6 +37,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { name: "0004_identities", up: include_str!("../migrations/0004_identities/up.sql") },
     Migration { name: "0005_shreds", up: include_str!("../migrations/0005_shreds/up.sql") },
     Migration { name: "0006_feature_levels", up: include_str!("../migrations/0006_feature_levels/up.sql") },
+    Migration { name: "0007_drive_labels", up: include_str!("../migrations/0007_drive_labels/up.sql") },
 ];
 
 /// Kind of a control image (see the image's header).
@@ -48,6 +49,7 @@ const TABLES: &[&str] = &[
     "nodes ORDER BY node",
     "groups ORDER BY group_no",
     "drives ORDER BY drive",
+    "drive_labels ORDER BY drive",
     "tenants ORDER BY tenant",
     "partitions ORDER BY partition_no",
     "accounts ORDER BY account",

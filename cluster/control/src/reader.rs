@@ -158,18 +158,24 @@ fn read_view(db: &Connection) -> rusqlite::Result<ControlView> {
         })?
         .into_iter()
         .collect(),
-        drives: rows(db, "SELECT drive, node, path, capacity, state, registered FROM drives", |row| {
-            let drive = DriveId::from_bytes(row.get(0)?);
-            let record = DriveRecord {
-                drive,
-                node: NodeId::new(unsigned(row, 1)?),
-                path: row.get(2)?,
-                capacity: ByteCount::new(unsigned(row, 3)?),
-                state: from_word(row, 4)?,
-                registered: UnixMillis::new(unsigned(row, 5)?),
-            };
-            Ok((drive, record))
-        })?
+        drives: rows(
+            db,
+            "SELECT drive, node, path, capacity, state, registered, coalesce(counter, 0)
+             FROM drives LEFT JOIN drive_labels USING (drive)",
+            |row| {
+                let drive = DriveId::from_bytes(row.get(0)?);
+                let record = DriveRecord {
+                    drive,
+                    node: NodeId::new(unsigned(row, 1)?),
+                    path: row.get(2)?,
+                    capacity: ByteCount::new(unsigned(row, 3)?),
+                    state: from_word(row, 4)?,
+                    registered: UnixMillis::new(unsigned(row, 5)?),
+                    label_counter: unsigned(row, 6)?,
+                };
+                Ok((drive, record))
+            },
+        )?
         .into_iter()
         .collect(),
         tenants: rows(

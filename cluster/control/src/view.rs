@@ -122,6 +122,9 @@ pub struct DriveRecord {
     pub capacity: ByteCount,
     pub state: DriveState,
     pub registered: UnixMillis,
+    /// How far its label is known to have come: one that is behind is an old image of the drive. 0 when nobody
+    /// said yet.
+    pub label_counter: u64,
 }
 
 /// A drive's standing in the cluster; how it does is its node's report.

@@ -10,12 +10,15 @@ use holdfast_model::{ByteCount, ClusterId, DriveId, Epoch, GroupId, Level, NodeI
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{AdminError, KeyAdmin, PartitionBackend, ProtectionBackend, TenancyBackend, WorkStatus};
+use crate::{
+    AdminError, DeviceStatus, DriveBackend, KeyAdmin, PartitionBackend, ProtectionBackend, TenancyBackend,
+    WorkStatus,
+};
 
 /// What the admin API needs of a node. Every method may be called at any time and by many requests at once.
 #[async_trait]
 pub trait AdminBackend:
-    ProtectionBackend + TenancyBackend + PartitionBackend + Send + Sync + 'static
+    DriveBackend + ProtectionBackend + TenancyBackend + PartitionBackend + Send + Sync + 'static
 {
     /// The cluster as this node knows it. Answers without a quorum: it is asked most when there is none.
     async fn cluster(&self) -> Result<ClusterStatus, AdminError>;
@@ -207,6 +210,11 @@ pub struct Capacity {
     /// Free for new records.
     #[schema(value_type = u64)]
     pub free_bytes: ByteCount,
+    /// Set aside for rebuilding: clients' writes are refused before less is free.
+    #[schema(value_type = u64)]
+    pub reserved_bytes: ByteCount,
+    /// Drives whose space that is.
+    pub spare_drives: u8,
 }
 
 /// One node.
@@ -232,6 +240,8 @@ pub struct NodeStatus {
     pub uptime_seconds: Option<u64>,
     /// Its drives.
     pub drives: Vec<DriveStatus>,
+    /// Devices in it that are no drives of the cluster, or not yet.
+    pub devices: Vec<DeviceStatus>,
 }
 
 /// Whether a node takes part.
@@ -281,6 +291,12 @@ pub struct DriveStatus {
     /// What is on it; null when its node does not answer.
     #[schema(required = true)]
     pub usage: Option<DriveUsage>,
+    /// Why it is not healthy; null when it is.
+    #[schema(required = true)]
+    pub reason: Option<String>,
+    /// Its light blinks until then; null when it does not.
+    #[schema(value_type = Option<u64>, required = true)]
+    pub locate_until_unix_ms: Option<UnixMillis>,
 }
 
 /// What is on a drive.
@@ -311,6 +327,8 @@ pub enum DriveState {
     Mounting,
     /// Serves, but later than its peers.
     Slow,
+    /// Serves, but its reads fail again and again: empty it and replace it.
+    Failing,
     /// A write or flush failed: reads at most, never written again.
     Fenced {
         /// The failure.

@@ -19,6 +19,7 @@ mod accounts;
 mod audit;
 mod backend;
 mod backoff;
+mod drives;
 mod error;
 mod guard;
 mod headers;
@@ -51,6 +52,7 @@ pub use backend::{
     NodeStatus, OperatorRecord, Readiness, Role, Secret, ServiceUrls, StripeShape, TenantStanding,
     TenantStatus,
 };
+pub use drives::{DeviceStanding, DeviceStatus, DriveBackend, LOCATE_MINUTES_MAX};
 pub use error::AdminError;
 pub use keys::{KeyAdmin, KeysStatus, RecoveryShares, RecoveryStatus, ShareHolder};
 pub use locked::{

@@ -6,7 +6,7 @@ use axum::{
     extract::{Path, State},
     response::{IntoResponse, Response},
 };
-use holdfast_model::{DriveId, Level, TenantId, UnixMillis};
+use holdfast_model::{DriveId, Level, TenantId, UnixMillis, spare::SPARE_DRIVES_MAX};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -29,6 +29,9 @@ pub trait ProtectionBackend: Send + Sync + 'static {
 
     /// Has stripes that are narrower than the drives allow now cut anew.
     async fn widen(&self) -> Result<(), AdminError>;
+
+    /// Sets how many drives' space is set aside for rebuilding, 0 to 4; `None` leaves it to the cluster.
+    async fn set_spare(&self, drives: Option<u8>) -> Result<(), AdminError>;
 
     /// Changes what is asked of a kind of worker.
     async fn set_worker(&self, kind: &str, change: WorkerChange) -> Result<(), AdminError>;
@@ -240,6 +243,26 @@ pub(crate) async fn set_bucket_level(
 ) -> Response {
     let result = state.backend.set_level(LevelScope::Bucket(&tenant, &bucket), new.level).await;
     done(format!("{tenant}/{bucket}"), result)
+}
+
+/// How much is set aside for rebuilding.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewSpare {
+    /// Drives, 0 to 4, the largest ones counting; null for the usual: one where it is at most a fifth of the cluster.
+    #[schema(required = true)]
+    drives: Option<u8>,
+}
+
+pub(crate) async fn set_spare(
+    State(state): State<AppState>,
+    Body(spare): Body<NewSpare>,
+) -> Result<StatusCode, Problem> {
+    if spare.drives.is_some_and(|drives| drives > SPARE_DRIVES_MAX) {
+        return Err(Problem::invalid("The space of at most 4 drives can be set aside."));
+    }
+    state.backend.set_spare(spare.drives).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 pub(crate) async fn widen(State(state): State<AppState>) -> Result<StatusCode, Problem> {

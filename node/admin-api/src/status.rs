@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    ClusterStatus, DriveStatus, NodeStatus, Readiness,
+    ClusterStatus, DeviceStatus, DriveStatus, NodeStatus, Readiness,
     audit::Note,
     problem::{Body, Problem},
     state::AppState,
@@ -37,6 +37,17 @@ pub(crate) struct Removal {
 pub(crate) struct DriveList {
     /// By node, in the node's order.
     drives: Vec<NodeDrive>,
+    /// Devices that are no drives of the cluster, or not yet, by node.
+    devices: Vec<NodeDevice>,
+}
+
+/// A device and where it is.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct NodeDevice {
+    /// Name of its node.
+    node: String,
+    /// The device.
+    device: DeviceStatus,
 }
 
 /// A drive and where it is.
@@ -58,14 +69,13 @@ pub(crate) async fn nodes(State(state): State<AppState>) -> Result<Json<NodeList
 
 pub(crate) async fn drives(State(state): State<AppState>) -> Result<Json<DriveList>, Problem> {
     let nodes = state.backend.cluster().await?.nodes;
-    let drives = nodes
-        .into_iter()
-        .flat_map(|node| {
-            let name = node.name;
-            node.drives.into_iter().map(move |drive| NodeDrive { node: name.clone(), drive })
-        })
-        .collect();
-    Ok(Json(DriveList { drives }))
+    let mut list = DriveList { drives: Vec::new(), devices: Vec::new() };
+    for node in nodes {
+        let name = || node.name.clone();
+        list.drives.extend(node.drives.into_iter().map(|drive| NodeDrive { node: name(), drive }));
+        list.devices.extend(node.devices.into_iter().map(|device| NodeDevice { node: name(), device }));
+    }
+    Ok(Json(list))
 }
 
 /// The program runs. Says nothing else: it answers anyone.

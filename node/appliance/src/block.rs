@@ -8,6 +8,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use holdfast_image_layout::names::{PARTITION_ESP, PARTITION_META, PARTITION_STATE};
+
+/// Partitions of the system disk.
+const OUR_PARTITIONS: [&str; 3] = [PARTITION_ESP, PARTITION_META, PARTITION_STATE];
+
 /// Root of sysfs.
 pub const SYS: &str = "/sys";
 
@@ -23,6 +28,11 @@ pub struct DataDrive {
     pub path: PathBuf,
     /// Capacity in bytes.
     pub size: u64,
+    /// Counts devices that came up since the machine started: one that was pulled and put back, or replaced by
+    /// another under the same kernel name, has a new one.
+    pub sequence: u64,
+    /// It has a partition table, and none of its partitions is ours: it belongs to someone.
+    pub partitioned: bool,
 }
 
 /// Whole block devices for data, in the stable order of their serial numbers.
@@ -37,9 +47,24 @@ pub fn data_drives() -> Vec<PathBuf> {
 
 /// As `data_drives`, with serial numbers and sizes, from the sysfs at `sys`.
 pub fn inspect_data_drives(sys: &Path) -> Vec<DataDrive> {
+    inspect_devices(sys).into_iter().filter(|drive| !drive.partitioned).collect()
+}
+
+/// As `inspect_data_drives`, and those with someone's partitions too, so that they can be shown.
+pub fn inspect_devices(sys: &Path) -> Vec<DataDrive> {
     let mut drives: Vec<DataDrive> = devices(sys).iter().filter_map(|device| data_drive(device)).collect();
     drives.sort();
     drives
+}
+
+/// The file that switches the light of the slot in which the device at `path` sits, when its enclosure has one.
+pub fn locate_light(sys: &Path, path: &Path) -> Option<PathBuf> {
+    let name = path.strip_prefix("/dev").ok()?.to_str()?.replace('/', "!");
+    let entries = |dir: &Path| fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok);
+    entries(&sys.join("class/enclosure"))
+        .flat_map(|enclosure| entries(&enclosure.path()).map(|slot| slot.path()))
+        .find(|slot| slot.join("locate").exists() && slot.join("device/block").join(&name).exists())
+        .map(|slot| slot.join("locate"))
 }
 
 /// Device nodes of the partitions with a GPT name; more than one means that two system disks are attached.
@@ -63,19 +88,28 @@ fn data_drive(device: &Path) -> Option<DataDrive> {
     let excluded = NOT_DRIVES.iter().any(|prefix| name.starts_with(prefix))
         || device.join("partition").exists()
         || attribute(device, "ro").as_deref() != Some("0")
-        || fs::read_dir(device.join("holders")).is_ok_and(|mut holders| holders.next().is_some())
-        || has_partitions(device);
+        || fs::read_dir(device.join("holders")).is_ok_and(|mut holders| holders.next().is_some());
+    let partitions = partitions(device);
+    let system = partitions.iter().any(|name| OUR_PARTITIONS.contains(&name.as_str()));
     let size = attribute(device, "size")?.parse::<u64>().ok()?.checked_mul(512)?;
-    if excluded || size == 0 {
+    if excluded || system || size == 0 {
         return None;
     }
-    Some(DataDrive { serial: serial(device), path: node(device), size })
+    Some(DataDrive {
+        serial: serial(device),
+        path: node(device),
+        size,
+        sequence: attribute(device, "diskseq").and_then(|text| text.parse().ok()).unwrap_or(0),
+        partitioned: !partitions.is_empty(),
+    })
 }
 
-fn has_partitions(device: &Path) -> bool {
-    fs::read_dir(device).is_ok_and(|entries| {
-        entries.filter_map(Result::ok).any(|entry| entry.path().join("partition").exists())
-    })
+/// Names of the partitions on a disk, empty for those without.
+fn partitions(device: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(device) else { return Vec::new() };
+    let entries = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    let partitions = entries.filter(|entry| entry.join("partition").exists());
+    partitions.map(|partition| partition_name(&partition).unwrap_or_default()).collect()
 }
 
 /// virtio keeps the serial number at the disk, NVMe at its controller, SCSI in the world-wide id.
@@ -107,7 +141,6 @@ fn node(device: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use holdfast_image_layout::names::{PARTITION_ESP, PARTITION_STATE};
 
     struct FakeSys(tempfile::TempDir);
 
@@ -173,6 +206,22 @@ mod tests {
         fs::write(sys.disk("sdc", 2048, None).join("ro"), "1\n").unwrap();
         fs::write(sys.disk("sdd", 2048, None).join("holders/dm-0"), "").unwrap();
         assert_eq!(sys.paths(), [Path::new("/dev/vdb")]);
+        // A disk of someone is shown, the system disk is not.
+        let shown = inspect_devices(sys.0.path());
+        let shown: Vec<_> = shown.iter().map(|drive| (drive.path.as_path(), drive.partitioned)).collect();
+        assert_eq!(shown, [(Path::new("/dev/sda"), true), (Path::new("/dev/vdb"), false)]);
+    }
+
+    #[test]
+    fn the_light_of_a_slot_is_found_by_the_device_in_it() {
+        let sys = FakeSys::new();
+        let slot = sys.0.path().join("class/enclosure/0:0:8:0/Slot 03");
+        fs::create_dir_all(slot.join("device/block/sdc")).unwrap();
+        assert_eq!(locate_light(sys.0.path(), Path::new("/dev/sdc")), None, "a slot without a light");
+        fs::write(slot.join("locate"), "0").unwrap();
+        assert_eq!(locate_light(sys.0.path(), Path::new("/dev/sdc")), Some(slot.join("locate")));
+        assert_eq!(locate_light(sys.0.path(), Path::new("/dev/sdd")), None);
+        assert_eq!(locate_light(sys.0.path(), Path::new("/tmp/d1")), None);
     }
 
     #[test]

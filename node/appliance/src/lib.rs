@@ -35,7 +35,7 @@ mod watchdog;
 
 use std::{ffi::OsString, path::PathBuf};
 
-pub use block::{DataDrive, SYS, data_drives, inspect_data_drives};
+pub use block::{DataDrive, SYS, data_drives, inspect_data_drives, inspect_devices, locate_light};
 pub use config::ConfigError;
 
 /// Where STATE is mounted.

@@ -374,12 +374,26 @@ impl Drive {
             DriveState::Live if lagging => DriveState::Slow,
             state => state,
         };
+        let reason = match state {
+            DriveState::Failing => format!(
+                "{} reads failed and {} records did not match their checksums since it was opened; {FAILING_AFTER} \
+                 together are too many",
+                counters.read_errors, counters.checksum_errors
+            ),
+            DriveState::Slow if lagging => {
+                "it takes several times as long as the other drives of its node".to_owned()
+            }
+            DriveState::Slow => "an operation took longer than a second just now".to_owned(),
+            DriveState::Draining => "it is being emptied".to_owned(),
+            _ => gauges.reason,
+        };
         DriveStatus {
             id: self.id(),
             path: self.inner.path.clone(),
             state,
-            reason: gauges.reason,
+            reason,
             mount_epoch: self.inner.identity.mount_epoch,
+            label_counter: gauges.label_counter,
             capacity: self.inner.offered,
             used: ByteCount::new(gauges.used),
             live: ByteCount::new(gauges.live),

@@ -45,7 +45,7 @@ pub use commit::Durable;
 pub use comparison::Comparison;
 pub use errors::{DeleteError, FormatDriveError, GetError, OpenError, ProbeError, PutError};
 pub use handle::Drive;
-pub use probe::{format, format_simulated, probe};
+pub use probe::{erase, format, format_simulated, probe};
 pub use types::{
     DamagedRecord, DriveCounters, DriveIdentity, DriveOptions, DriveState, DriveStatus, Finding,
     FormatParams, Latency, MountReport, Probe, ScrubFinding, Scrubbed, ShardInfo, ShardWrite, TornRecord,

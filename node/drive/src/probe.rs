@@ -23,6 +23,9 @@ const POOL_SIZE: ByteCount = ByteCount::mib(2);
 /// Operations in flight while probing and formatting.
 const DEPTH: usize = 32;
 
+/// Bytes zeroed by one write while erasing: several fit the pool.
+const ERASE_STEP: usize = 256 * 1024;
+
 impl From<DriveLabel> for DriveIdentity {
     fn from(label: DriveLabel) -> Self {
         Self {
@@ -33,6 +36,7 @@ impl From<DriveLabel> for DriveIdentity {
             segment_size: label.layout.segment_size(),
             formatted: label.formatted,
             mount_epoch: label.mount_epoch,
+            label_counter: label.counter,
             fenced: label.fenced,
         }
     }
@@ -72,6 +76,34 @@ pub fn format(path: &Path, params: &FormatParams) -> Result<DriveId, FormatDrive
     format_device(&mut device, params, layout)
         .map_err(|source| FormatDriveError::Write { path: path.to_owned(), source })?;
     Ok(params.drive)
+}
+
+/// Takes from the device at `path` what says what it is: both ends are zeros afterwards, so that it counts as
+/// blank. What lies between is no longer found, and is still there until it is written over. Blocking.
+///
+/// # Errors
+/// When it cannot be opened or written, or someone has it open.
+pub fn erase(path: &Path) -> Result<(), FormatDriveError> {
+    let options = RingOptions { depth: DEPTH, ..RingOptions::default() };
+    let mut device = RingDevice::open(path, &options).map_err(ProbeError::Device)?;
+    erase_device(&mut device).map_err(|source| FormatDriveError::Write { path: path.to_owned(), source })
+}
+
+fn erase_device<D: BlockDevice>(device: &mut D) -> io::Result<()> {
+    let pool = own_pool()?;
+    let capacity = device.capacity();
+    let mut io = Blocking::new(device, &pool);
+    let mut parts = Vec::new();
+    for (start, length) in Layout::label_areas_for(capacity) {
+        let mut offset = start;
+        while offset < start + length {
+            let step = usize::try_from(start + length - offset).unwrap_or(usize::MAX).min(ERASE_STEP);
+            parts.push((offset, step));
+            offset += step as u64;
+        }
+    }
+    io.zero_many(&parts)?;
+    io.flush()
 }
 
 /// Makes a drive of whatever `device` is, with segments of the given size: for simulations, whose devices are

@@ -112,6 +112,8 @@ pub(crate) struct Gauges {
     pub(crate) used: u64,
     pub(crate) live: u64,
     pub(crate) free: u64,
+    /// Of the label that is known to be flushed.
+    pub(crate) label_counter: u64,
 }
 
 /// Durations of one kind of operation.
@@ -218,6 +220,7 @@ impl Shared {
                 used: 0,
                 live: 0,
                 free: 0,
+                label_counter: 0,
             }),
         }
     }

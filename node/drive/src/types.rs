@@ -91,6 +91,8 @@ pub struct DriveIdentity {
     pub formatted: UnixMillis,
     /// Mounts so far. A clone that was away is behind.
     pub mount_epoch: u64,
+    /// Counts writes of the label: an image taken earlier has a lower one.
+    pub label_counter: u64,
     /// Closed for good after a failed write or flush.
     pub fenced: bool,
 }
@@ -311,10 +313,13 @@ pub struct DriveStatus {
     pub path: PathBuf,
     /// Whether it can be used.
     pub state: DriveState,
-    /// Why it is fenced or gone; empty otherwise.
+    /// Why it is anything but live; empty when it is.
     pub reason: String,
     /// Number of this mount.
     pub mount_epoch: u64,
+    /// The highest counter of its label that is known to have been flushed: a label with a lower one, found on
+    /// this drive later, is an old image of it.
+    pub label_counter: u64,
     /// Bytes it offers for segments.
     pub capacity: ByteCount,
     /// Bytes in segments that hold records, live or not yet reclaimed.

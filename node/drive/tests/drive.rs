@@ -405,3 +405,39 @@ fn a_million_records_mount_from_their_footers() {
     println!("mount of 1,000,000 records: {:?}, {memory:.1} bytes of index a record", report.took);
     assert!(memory <= 48.0, "{memory} bytes of index a record");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_from_before_a_drive_was_closed_has_a_label_that_is_behind() {
+    let fixture = Fixture::new(64);
+    let (drive, _) = fixture.open();
+    let image = std::fs::read(fixture.path()).unwrap();
+    assert_eq!(drive.status().label_counter, drive.identity().label_counter);
+    drive.put(fixture.write(shard(1), 1, &bytes(1, 5000)).await).await.unwrap();
+    drive.close().await;
+    let counter = drive.status().label_counter;
+    let label = || match probe(fixture.path()).unwrap() {
+        Probe::Ours(identity) => identity.label_counter,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(label(), counter);
+    fixture.file.as_file().write_all_at(&image, 0).unwrap();
+    assert!(label() < counter);
+}
+
+#[test]
+fn an_erased_drive_is_blank_and_one_that_is_open_is_not_erased() {
+    let fixture = Fixture::new(64);
+    let (drive, _) = fixture.open();
+    assert!(erase(fixture.path()).is_err(), "it is open");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(drive.close());
+    drop(drive);
+    erase(fixture.path()).unwrap();
+    assert_eq!(probe(fixture.path()).unwrap(), Probe::Blank);
+    let params =
+        FormatParams { cluster: CLUSTER, drive: DriveId::from_bytes([0xD2; 16]), node: NodeId::new(1) };
+    format(fixture.path(), &params).unwrap();
+    let (drive, report) = fixture.open();
+    assert_eq!((report.shards, drive.id()), (0, params.drive));
+    runtime.block_on(drive.close());
+}

@@ -120,9 +120,12 @@ impl Unlock {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DriveSelection {
-    /// Block devices or preallocated files, by path.
+    /// Block devices or preallocated files, by path. Whoever names a blank one here has approved of it.
     Paths(Vec<PathBuf>),
-    /// Appliance: every whole block device that is not the system disk and is blank or already ours.
+    /// Every file in a directory, which may come and go while the node runs: drives for processes.
+    Directory(PathBuf),
+    /// Appliance: every whole block device that is not the system disk. Blank ones are taken when the node
+    /// first starts, and wait for approval from then on.
     AllBlank,
 }
 

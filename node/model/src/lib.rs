@@ -12,6 +12,7 @@ pub mod ids;
 pub mod level;
 pub mod limits;
 pub mod placement;
+pub mod spare;
 pub mod table;
 pub mod units;
 

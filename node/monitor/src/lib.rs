@@ -27,8 +27,8 @@ use prometheus::{Registry, TextEncoder, proto::MetricFamily};
 
 pub use catalogue::{Kind, Metric, catalogue};
 pub use reading::{
-    BufferReading, CatalogCopyReading, DebtReading, DriveErrors, DriveLabels, DriveReading, DriveState,
-    KeyReading, PeerReading, RaftGroupReading, RaftLogReading, StripeReading,
+    BufferReading, CatalogCopyReading, DebtReading, DeviceReading, DriveErrors, DriveLabels, DriveReading,
+    DriveState, KeyReading, PeerReading, RaftGroupReading, RaftLogReading, SpareReading, StripeReading,
 };
 pub use s3::{S3Metrics, S3Request};
 pub use sample::Sample;
@@ -134,6 +134,8 @@ mod tests {
             let reading = DriveReading { capacity_bytes: 1 << 40, ..DriveReading::default() };
             sample.drive(&labels, DriveState::Fenced, &reading, &errors);
             sample.stripes(&StripeReading { written: 9, ..StripeReading::default() });
+            sample.devices(&DeviceReading::default());
+            sample.spare(&SpareReading::default());
             sample.debt(holdfast_model::PartitionId::new(1), &DebtReading::default());
             sample.catalog_copy(&CatalogCopyReading { bases: 2, ..CatalogCopyReading::default() });
             sample.raft_group(

@@ -75,6 +75,8 @@ pub enum DriveState {
     Mounting,
     /// Serves, but later than its peers.
     Slow,
+    /// Its reads fail again and again: replace it.
+    Failing,
     /// A write or flush failed: never written again.
     Fenced,
     /// Known, and not there.
@@ -82,10 +84,11 @@ pub enum DriveState {
 }
 
 impl DriveState {
-    pub(crate) const ALL: [(Self, &'static str); 5] = [
+    pub(crate) const ALL: [(Self, &'static str); 6] = [
         (Self::Healthy, "healthy"),
         (Self::Mounting, "mounting"),
         (Self::Slow, "slow"),
+        (Self::Failing, "failing"),
         (Self::Fenced, "fenced"),
         (Self::Missing, "missing"),
     ];
@@ -125,7 +128,7 @@ pub(crate) const DRIVE_STATE_AND_ERRORS: &[Metric] = &[
         name: DRIVE_STATE,
         kind: Kind::Gauge,
         labels: &["drive", "serial", "path", "state"],
-        help: "1 for the state the drive is in, 0 for the others: healthy, mounting, slow, fenced, missing. Replace a fenced drive.",
+        help: "1 for the state the drive is in, 0 for the others: healthy, mounting, slow, failing, fenced, missing. Replace a failing or fenced drive.",
     },
     Metric {
         name: DRIVE_ERRORS,
@@ -148,6 +151,23 @@ reading! {
         written_bytes: u64 = Counter "holdfast_drive_written_bytes_total", "Bytes written to the device, with headers and padding.";
         flushes: u64 = Counter "holdfast_drive_flushes_total", "Device flushes completed.";
         records_acknowledged: u64 = Counter "holdfast_drive_records_acknowledged_total", "Records acknowledged after a clean flush. Divided by flushes: how many writes share one.";
+    }
+}
+
+reading! {
+    /// Devices of this node that are no drives of the cluster.
+    DeviceReading, labels &[], {
+        waiting: u64 = Gauge "holdfast_devices_waiting", "Blank devices that wait for an operator's approval.";
+        refused: u64 = Gauge "holdfast_devices_refused", "Devices that are not used: foreign, a copy, an old image, or not readable. The cluster's status says why.";
+    }
+}
+
+reading! {
+    /// Space set aside for rebuilding, in the whole cluster, as this node sees it.
+    SpareReading, labels &[], {
+        drives: u64 = Gauge "holdfast_spare_drives", "Drives whose space is set aside for rebuilding, in the whole cluster.";
+        reserved_bytes: u64 = Gauge "holdfast_spare_reserved_bytes", "Bytes set aside for rebuilding. Clients' writes are refused before less than this is free.";
+        free_bytes: u64 = Gauge "holdfast_spare_free_bytes", "Bytes free on all drives that take shards, or dead and to be reclaimed, what is set aside included.";
     }
 }
 

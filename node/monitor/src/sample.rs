@@ -9,9 +9,9 @@ use crate::{
     BuildInfo,
     catalogue::{Kind, Metric},
     reading::{
-        BufferReading, CatalogCopyReading, DRIVE_STATE_AND_ERRORS, DebtReading, DriveErrors, DriveLabels,
-        DriveReading, DriveState, Figure, KeyReading, PeerReading, RaftGroupReading, RaftLogReading,
-        StripeReading,
+        BufferReading, CatalogCopyReading, DRIVE_STATE_AND_ERRORS, DebtReading, DeviceReading, DriveErrors,
+        DriveLabels, DriveReading, DriveState, Figure, KeyReading, PeerReading, RaftGroupReading,
+        RaftLogReading, SpareReading, StripeReading,
     },
 };
 
@@ -61,6 +61,16 @@ impl Sample {
         for (kind, count) in errors.by_kind() {
             self.add(errors_metric, &with("kind", kind), count.figure());
         }
+    }
+
+    /// Devices that are no drives of the cluster. Call once.
+    pub fn devices(&mut self, reading: &DeviceReading) {
+        self.add_all(DeviceReading::METRICS, &[], &reading.figures());
+    }
+
+    /// Space set aside for rebuilding. Call once.
+    pub fn spare(&mut self, reading: &SpareReading) {
+        self.add_all(SpareReading::METRICS, &[], &reading.figures());
     }
 
     /// The stripes this node coordinated. Call once.

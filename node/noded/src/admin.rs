@@ -4,9 +4,9 @@ use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use holdfast_admin_api::{
     AccessKeyPair, AccountStatus, AdminBackend, AdminError, AilingReplica, Capacity, ClusterStatus,
-    CreatedAccount, CreatedTenant, DriveState, DriveStatus, DriveUsage, GroupStatus, JoinTokenInfo, KeyAdmin,
-    LevelStatus, NodeState, NodeStatus, OperatorRecord, Readiness, Role, Secret, ServiceUrls, StripeShape,
-    TenantStanding, TenantStatus, WorkStatus,
+    CreatedAccount, CreatedTenant, DriveStatus, GroupStatus, JoinTokenInfo, KeyAdmin, LevelStatus, NodeState,
+    NodeStatus, OperatorRecord, Readiness, Role, Secret, ServiceUrls, StripeShape, TenantStanding,
+    TenantStatus, WorkStatus,
 };
 use holdfast_consensus::Consensus;
 use holdfast_control::{Command, ControlView, DriveState as StandingOfDrive, Refusal, TenantState};
@@ -14,11 +14,13 @@ use holdfast_gateway_s3::identities::Identities as _;
 use holdfast_keyring::Keyring;
 use holdfast_model::{ByteCount, DriveId, GroupId, Level, NodeId, UnixMillis};
 use holdfast_object::ObjectService;
-use holdfast_peer::{join::JoinToken, pki::Ca};
-use holdfast_store::{DriveReport, DriveReportState, Health};
+use holdfast_peer::{PeerClient, join::JoinToken, pki::Ca};
+use holdfast_store::Health;
 
 use crate::{
     control::{Control, now},
+    drive_admin::{device_status, drive_status},
+    drives::Keeper,
     groups::Ward,
     identities::NodeIdentities,
     key_admin::Keys,
@@ -53,6 +55,12 @@ pub struct Admin {
     pub keys: Keys,
     /// Identities, as gateways see them.
     pub identities: Arc<NodeIdentities>,
+    /// Links to the other nodes.
+    pub peers: PeerClient,
+    /// This node's drives.
+    pub keeper: Arc<Keeper>,
+    /// This node.
+    pub own: NodeId,
 }
 
 pub(crate) fn internal(doing: &str, error: anyhow::Error) -> AdminError {
@@ -121,46 +129,6 @@ impl Admin {
     pub(crate) async fn view(&self) -> Result<ControlView, AdminError> {
         self.control.view().await.map_err(|error| internal("reading the control state", error))
     }
-
-    fn drive_status(
-        record: &holdfast_control::DriveRecord,
-        report: Option<&DriveReport>,
-        up: bool,
-    ) -> DriveStatus {
-        let state = match (report, up) {
-            _ if record.state == StandingOfDrive::Removed => DriveState::Removed,
-            (_, false) => DriveState::Unknown,
-            (None, true) => DriveState::Missing,
-            (Some(report), true) => match report.state {
-                DriveReportState::Live | DriveReportState::Slow
-                    if record.state == StandingOfDrive::Draining =>
-                {
-                    DriveState::Draining
-                }
-                DriveReportState::Draining => DriveState::Draining,
-                DriveReportState::Live => DriveState::Healthy,
-                DriveReportState::Slow | DriveReportState::Failing => DriveState::Slow,
-                DriveReportState::Gone => DriveState::Missing,
-                DriveReportState::Fenced => {
-                    DriveState::Fenced { reason: "a write or flush failed; replace the drive".to_owned() }
-                }
-            },
-        };
-        DriveStatus {
-            id: record.drive,
-            serial: String::new(),
-            path: record.path.clone(),
-            state,
-            capacity_bytes: record.capacity,
-            usage: report.filter(|_| up).map(|report| DriveUsage {
-                used_bytes: ByteCount::new(report.used_bytes),
-                live_bytes: ByteCount::new(report.live_bytes),
-                free_bytes: ByteCount::new(report.free_bytes),
-                shards: report.shards,
-                errors: report.errors,
-            }),
-        }
-    }
 }
 
 pub(crate) fn level_status(requested: Level, health: &Health, nodes: usize) -> LevelStatus {
@@ -204,6 +172,7 @@ impl AdminBackend for Admin {
             });
         };
         let reports = self.health.snapshot();
+        let spare = self.health.spare();
         let mut capacity = (0, 0, 0);
         let nodes: Vec<NodeStatus> = view
             .nodes
@@ -226,7 +195,7 @@ impl AdminBackend for Admin {
                             capacity.1 += told.used_bytes;
                             capacity.2 += if up && told.state.writable() { told.free_bytes } else { 0 };
                         }
-                        Self::drive_status(drive, told, up)
+                        drive_status(drive, told, up)
                     })
                     .collect();
                 let state = match (node.state, up) {
@@ -249,6 +218,10 @@ impl AdminBackend for Admin {
                     version: report.filter(|_| up).map(|report| report.version.clone()),
                     uptime_seconds: report.filter(|_| up).map(|report| report.uptime_seconds),
                     drives,
+                    devices: report
+                        .filter(|_| up)
+                        .map(|report| report.devices.iter().map(device_status).collect())
+                        .unwrap_or_default(),
                 }
             })
             .collect();
@@ -283,6 +256,8 @@ impl AdminBackend for Admin {
                 raw_bytes: ByteCount::new(capacity.0),
                 used_bytes: ByteCount::new(capacity.1),
                 free_bytes: ByteCount::new(capacity.2),
+                reserved_bytes: ByteCount::new(spare.reserved_bytes),
+                spare_drives: spare.drives,
             },
             nodes,
             groups,

@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     comparison::{GroupDigest, States},
+    drives::Keeper,
     groups::{Ailment, Groups},
     keys::{Holder, KeyWord},
     orders::Orders,
@@ -84,6 +85,7 @@ pub struct NodeService {
     comparison: Mutex<Comparison>,
     states: OnceLock<States>,
     holder: Arc<Holder>,
+    keeper: OnceLock<Arc<Keeper>>,
 }
 
 impl NodeService {
@@ -102,6 +104,7 @@ impl NodeService {
             comparison: Mutex::default(),
             states: OnceLock::new(),
             holder,
+            keeper: OnceLock::new(),
         }
     }
 
@@ -126,7 +129,9 @@ impl NodeService {
     }
 
     /// Drives are up.
-    pub fn serve_shards(&self, shards: Arc<Shards>) {
+    pub fn serve_shards(&self, shards: Arc<Shards>, keeper: Arc<Keeper>) {
+        self.orders.serve_drives(Arc::clone(&keeper));
+        let _ = self.keeper.set(keeper);
         let _ = self.shards.set(shards);
     }
 
@@ -162,10 +167,38 @@ impl NodeService {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: self.started.elapsed().as_secs(),
             drives_open: self.shards.get().is_some(),
-            drives: drives.iter().map(|drive| drive_report(&drive.status())).collect(),
+            drives: drives.iter().map(|drive| self.drive_report(&drive.status())).collect(),
+            devices: self.keeper.get().map(|keeper| keeper.devices()).unwrap_or_default(),
             workers: self.objects.get().map(|objects| worker_reports(objects)).unwrap_or_default(),
             debts: self.objects.get().map(|objects| debt_reports(objects)).unwrap_or_default(),
             levels: self.objects.get().map(|objects| level_reports(objects)).unwrap_or_default(),
+        }
+    }
+
+    /// A drive's status as its node reports it.
+    fn drive_report(&self, status: &DriveStatus) -> DriveReport {
+        let (serial, locate_until) =
+            self.keeper.get().map(|keeper| keeper.about(&status.path)).unwrap_or_default();
+        DriveReport {
+            id: status.id,
+            path: status.path.display().to_string(),
+            state: match status.state {
+                DriveState::Live => DriveReportState::Live,
+                DriveState::Slow => DriveReportState::Slow,
+                DriveState::Failing => DriveReportState::Failing,
+                DriveState::Draining => DriveReportState::Draining,
+                DriveState::Gone => DriveReportState::Gone,
+                DriveState::Fenced | DriveState::Closed => DriveReportState::Fenced,
+            },
+            capacity_bytes: status.capacity.get(),
+            used_bytes: status.used.get(),
+            live_bytes: status.live.get(),
+            free_bytes: status.free.get(),
+            shards: status.shards,
+            errors: status.counters.errors(),
+            serial,
+            reason: status.reason.clone(),
+            locate_until,
         }
     }
 }
@@ -221,29 +254,6 @@ fn level_reports(objects: &ObjectService) -> Vec<LevelReport> {
             .collect(),
     };
     objects.workers().levels().into_iter().map(report).collect()
-}
-
-/// A drive's status as its node reports it.
-#[must_use]
-pub fn drive_report(status: &DriveStatus) -> DriveReport {
-    DriveReport {
-        id: status.id,
-        path: status.path.display().to_string(),
-        state: match status.state {
-            DriveState::Live => DriveReportState::Live,
-            DriveState::Slow => DriveReportState::Slow,
-            DriveState::Failing => DriveReportState::Failing,
-            DriveState::Draining => DriveReportState::Draining,
-            DriveState::Gone => DriveReportState::Gone,
-            DriveState::Fenced | DriveState::Closed => DriveReportState::Fenced,
-        },
-        capacity_bytes: status.capacity.get(),
-        used_bytes: status.used.get(),
-        live_bytes: status.live.get(),
-        free_bytes: status.free.get(),
-        shards: status.shards,
-        errors: status.counters.errors(),
-    }
 }
 
 #[async_trait::async_trait]

@@ -8,6 +8,7 @@ mod admission;
 mod comparison;
 mod control;
 mod drains;
+mod drive_admin;
 mod drives;
 mod features;
 mod founding;

@@ -3,24 +3,29 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use holdfast_consensus::{Consensus, Role};
-use holdfast_drive::{Drive, DriveState};
+use holdfast_drive::DriveState;
 use holdfast_gateway_s3::{Observer, RequestRecord};
 use holdfast_model::NodeId;
 use holdfast_monitor::{
-    BufferReading, BuildInfo, CatalogCopyReading, DebtReading, DriveErrors, DriveLabels, DriveReading,
-    KeyReading, Monitor, PeerReading, RaftGroupReading, RaftLogReading, Sample, StripeReading,
+    BufferReading, BuildInfo, CatalogCopyReading, DebtReading, DeviceReading, DriveErrors, DriveLabels,
+    DriveReading, KeyReading, Monitor, PeerReading, RaftGroupReading, RaftLogReading, Sample, SpareReading,
+    StripeReading,
 };
 use holdfast_object::{ObjectService, journal::Journal};
 use holdfast_peer::PeerClient;
-use holdfast_store::Counters;
+use holdfast_store::{Counters, DeviceStanding, Health, Shards};
 
-use crate::{groups::Groups, keys::Unlocker, node::Pools};
+use crate::{drives::Keeper, groups::Groups, keys::Unlocker, node::Pools};
 
 /// What is measured.
 #[derive(Debug)]
 pub struct Parts {
     /// This node's drives.
-    pub drives: Vec<Drive>,
+    pub shards: Arc<Shards>,
+    /// Who answers.
+    pub health: Arc<Health>,
+    /// What devices there are.
+    pub keeper: Arc<Keeper>,
     /// All groups.
     pub consensus: Arc<Consensus>,
     /// Which of them do not run here.
@@ -61,6 +66,8 @@ pub fn monitor(parts: Parts) -> Arc<Monitor> {
     let monitor = Arc::new(Monitor::new(BUILD));
     monitor.register_source(move |sample| {
         drives(&parts, sample);
+        devices(&parts, sample);
+        spare(&parts, sample);
         groups(&parts, sample);
         peers(&parts, sample);
         stripes(&parts, sample);
@@ -73,15 +80,17 @@ pub fn monitor(parts: Parts) -> Arc<Monitor> {
 }
 
 fn drives(parts: &Parts, sample: &mut Sample) {
-    for drive in &parts.drives {
+    for drive in parts.shards.local() {
         let status = drive.status();
         let counters = status.counters;
         let path = status.path.display().to_string();
-        let labels = DriveLabels { drive: status.id, serial: "", path: &path };
+        let (serial, _) = parts.keeper.about(&status.path);
+        let labels = DriveLabels { drive: status.id, serial: &serial, path: &path };
         let state = match status.state {
             DriveState::Live => holdfast_monitor::DriveState::Healthy,
             DriveState::Draining => holdfast_monitor::DriveState::Healthy,
-            DriveState::Slow | DriveState::Failing => holdfast_monitor::DriveState::Slow,
+            DriveState::Slow => holdfast_monitor::DriveState::Slow,
+            DriveState::Failing => holdfast_monitor::DriveState::Failing,
             DriveState::Fenced => holdfast_monitor::DriveState::Fenced,
             DriveState::Gone | DriveState::Closed => holdfast_monitor::DriveState::Missing,
         };
@@ -106,6 +115,27 @@ fn drives(parts: &Parts, sample: &mut Sample) {
         };
         sample.drive(&labels, state, &reading, &errors);
     }
+}
+
+fn devices(parts: &Parts, sample: &mut Sample) {
+    let mut reading = DeviceReading::default();
+    for device in parts.keeper.devices() {
+        match device.standing {
+            DeviceStanding::Waiting => reading.waiting += 1,
+            DeviceStanding::Adopting => {}
+            _ => reading.refused += 1,
+        }
+    }
+    sample.devices(&reading);
+}
+
+fn spare(parts: &Parts, sample: &mut Sample) {
+    let spare = parts.health.spare();
+    sample.spare(&SpareReading {
+        drives: spare.drives.into(),
+        reserved_bytes: spare.reserved_bytes,
+        free_bytes: spare.free_bytes,
+    });
 }
 
 fn groups(parts: &Parts, sample: &mut Sample) {

@@ -18,9 +18,9 @@ use std::{
 use anyhow::{Context, Result, bail};
 use holdfast_catalog::{CatalogMachine, CatalogReader, MetadataKeys};
 use holdfast_consensus::{Consensus, ConsensusError, ConsensusOptions, LogError};
-use holdfast_control::{Command, ControlMachine, DriveEntry, ServiceAddresses};
+use holdfast_control::{Command, ControlMachine, ServiceAddresses};
 use holdfast_crypt::random_array;
-use holdfast_drive::{Drive, DriveOptions};
+use holdfast_drive::DriveOptions;
 use holdfast_gateway_s3::S3Gateway;
 use holdfast_keyring::{Keyring, ShareStore};
 use holdfast_model::{ByteCount, GroupId, NodeId, config::NodeConfig};
@@ -43,9 +43,9 @@ use crate::{
     admin::Admin,
     admission::Admission,
     comparison::{Comparison, States},
-    control::{Control, now},
+    control::Control,
     drains,
-    drives::open_drives,
+    drives::{Keeper, KeeperParts},
     features,
     founding::{
         CA_KEY, FIRST_NODE, Founding, JOIN_PATIENCE, REGION, SESSION_KEY, found, found_or_join, join_with,
@@ -165,7 +165,7 @@ struct Node {
     consensus: Arc<Consensus>,
     journal: Arc<Journal>,
     server: Arc<PeerServer>,
-    drives: Vec<Drive>,
+    shards: Arc<Shards>,
 }
 
 impl Node {
@@ -288,12 +288,20 @@ impl Node {
         tasks.spawn(Arc::clone(&groups).watch(stop.clone()));
 
         // Drives.
-        let drives = {
-            let (selection, options) = (config.drives.clone(), DriveOptions::new(pools.drive.clone()));
-            tokio::task::spawn_blocking(move || open_drives(&selection, cluster, own, &options)).await??
+        let shards = Arc::new(Shards::new(own, Vec::new(), peers.clone(), Arc::clone(&health)));
+        let keeper = KeeperParts {
+            selection: config.drives.clone(),
+            cluster,
+            own,
+            options: DriveOptions::new(pools.drive.clone()),
+            state_dir: config.state_dir.clone(),
+            control: control.clone(),
+            health: Arc::clone(&health),
+            shards: Arc::clone(&shards),
         };
-        let shards = Arc::new(Shards::new(own, drives.clone(), peers.clone(), Arc::clone(&health)));
-        service.serve_shards(Arc::clone(&shards));
+        let keeper = Arc::new(Keeper::new(keeper, stop.clone()));
+        keeper.begin().await?;
+        service.serve_shards(Arc::clone(&shards), Arc::clone(&keeper));
         health.heard(service.report(), Instant::now());
 
         // Keys. Peers have been served since their parts came up; clients hear that this node is locked.
@@ -339,18 +347,20 @@ impl Node {
         orders.serve_admission(Arc::clone(&admission));
         server.set_join_authority(admission);
         tasks.spawn(leave_when_told(orders, config.state_dir.clone(), own, stop.clone()));
-        tasks.spawn(announce(control.clone(), config.clone(), own, drives.clone(), stop.clone()));
+        tasks.spawn(announce(control.clone(), config.clone(), own, stop.clone()));
+        tasks.spawn(Arc::clone(&keeper).run());
 
         // Objects.
         let counters = Arc::new(Counters::default());
         let (findings, found) = Findings::channel();
         let stripes = StripeIo {
-            shards,
+            shards: Arc::clone(&shards),
             health: Arc::clone(&health),
             write_pool: pools.write.clone(),
             read_memory: ReadMemory::new(pools.drive.clone()),
             counters: Arc::clone(&counters),
             findings,
+            uses_spare: false,
         };
         let directory = Arc::new(Directory::new(cluster, REGION.to_owned()));
         let identities = Arc::new(NodeIdentities::new(control.clone(), Arc::clone(&keyring)));
@@ -358,6 +368,7 @@ impl Node {
             control.clone(),
             Arc::clone(&keyring),
             Arc::clone(&directory),
+            Arc::clone(&health),
             Arc::clone(&identities),
             Arc::clone(&metadata_keys),
             stop.clone(),
@@ -383,6 +394,7 @@ impl Node {
             control.clone(),
             Arc::clone(&consensus),
             Arc::clone(&objects),
+            Arc::clone(&health),
             own,
             stop.clone(),
         ));
@@ -453,7 +465,9 @@ impl Node {
             stop.clone(),
         ));
         let monitor = metrics::monitor(metrics::Parts {
-            drives: drives.clone(),
+            shards: Arc::clone(&shards),
+            health: Arc::clone(&health),
+            keeper: Arc::clone(&keeper),
             consensus: Arc::clone(&consensus),
             groups,
             peers: peers.clone(),
@@ -475,6 +489,9 @@ impl Node {
             objects: Arc::clone(&objects),
             keys: Keys { steward: key_steward, unlocker, health },
             identities: Arc::clone(&identities),
+            peers: peers.clone(),
+            keeper,
+            own,
         });
         let admin_listener = listen(config.listen.admin, "admin").await?;
         let metrics_listener = listen(config.listen.metrics, "metrics").await?;
@@ -502,7 +519,7 @@ impl Node {
         );
         tasks.spawn(gateway.serve(s3_listener, tls_config, shutdown()));
         tracing::info!(s3 = %config.listen.s3, admin = %config.listen.admin, metrics = %config.listen.metrics, "serving");
-        Ok(Self { stop: stop.clone(), tasks, consensus, journal, server, drives })
+        Ok(Self { stop: stop.clone(), tasks, consensus, journal, server, shards })
     }
 
     /// Gateways first, then groups, then drives: what is acknowledged is durable before each step.
@@ -516,7 +533,7 @@ impl Node {
         self.journal.stop().await;
         self.server.shutdown().await;
         let log = self.consensus.shutdown().await;
-        for drive in &self.drives {
+        for drive in self.shards.local() {
             drive.close().await;
         }
         log.context("closing the log")?;
@@ -664,25 +681,8 @@ async fn open_session_key(control: &Control, keyring: &Keyring) -> Result<[u8; 3
     key.try_into().map_err(|_| anyhow::anyhow!("the session key has another length"))
 }
 
-/// Tells the control group where this node is and which drives it has, until it has taken it.
-async fn announce(
-    control: Control,
-    config: NodeConfig,
-    own: NodeId,
-    drives: Vec<Drive>,
-    stop: CancellationToken,
-) {
-    let entries: Vec<DriveEntry> = drives
-        .iter()
-        .map(|drive| {
-            let status = drive.status();
-            DriveEntry {
-                drive: status.id,
-                path: status.path.display().to_string(),
-                capacity: status.capacity,
-            }
-        })
-        .collect();
+/// Tells the control group where this node is, until it has taken it.
+async fn announce(control: Control, config: NodeConfig, own: NodeId, stop: CancellationToken) {
     loop {
         let outcome = async {
             let view = control.view().await?;
@@ -696,15 +696,6 @@ async fn announce(
                     services: services(&config),
                 };
                 control.propose(&update).await?.map_err(|refusal| anyhow::anyhow!("{refusal}"))?;
-            }
-            let unknown = entries.iter().any(|entry| {
-                view.drives.get(&entry.drive).is_none_or(|known| {
-                    known.node != own || known.path != entry.path || known.capacity != entry.capacity
-                })
-            });
-            if unknown {
-                let register = Command::RegisterDrives { node: own, drives: entries.clone(), at: now() };
-                control.propose(&register).await?.map_err(|refusal| anyhow::anyhow!("{refusal}"))?;
             }
             anyhow::Ok(())
         };

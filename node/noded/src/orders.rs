@@ -15,11 +15,11 @@ use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use crate::{admission::Admission, groups::Groups, keys::Holder};
+use crate::{admission::Admission, drives::Keeper, groups::Groups, keys::Holder};
 
 /// Version of the encoding, its first byte. Any change of it is a new version. Version 2 added orders about
-/// shares behind what version 1 had.
-const VERSION: u8 = 2;
+/// shares behind what version 1 had, version 3 orders about drives.
+const VERSION: u8 = 3;
 
 /// The oldest version whose bytes are still read.
 const VERSION_MIN: u8 = 1;
@@ -48,6 +48,20 @@ pub enum Order {
     ShareWanted,
     /// A share of a new splitting, to be kept durably.
     TakeShare(HeldShare),
+    /// An operator wants a device of the receiver made a drive.
+    AdoptDevice {
+        /// Its serial number or path.
+        device: String,
+        /// The serial number again, when what is on it is to be erased.
+        erase: Option<String>,
+    },
+    /// An operator looks for a device of the receiver.
+    Locate {
+        /// Its serial number, path, or drive.
+        device: String,
+        /// How long its light blinks; 0: no longer.
+        minutes: u32,
+    },
 }
 
 /// What is answered.
@@ -87,6 +101,7 @@ pub struct Orders {
     holder: Arc<Holder>,
     groups: RwLock<Option<Arc<Groups>>>,
     admission: RwLock<Option<Arc<Admission>>>,
+    drives: RwLock<Option<Arc<Keeper>>>,
     /// Told when this node has left the cluster.
     pub farewell: Notify,
 }
@@ -95,7 +110,13 @@ impl Orders {
     /// Orders about shares can be carried out from the start.
     #[must_use]
     pub fn new(holder: Arc<Holder>) -> Self {
-        Self { holder, groups: RwLock::default(), admission: RwLock::default(), farewell: Notify::new() }
+        Self {
+            holder,
+            groups: RwLock::default(),
+            admission: RwLock::default(),
+            drives: RwLock::default(),
+            farewell: Notify::new(),
+        }
     }
 
     /// The groups are up.
@@ -106,6 +127,11 @@ impl Orders {
     /// Admissions can be made.
     pub fn serve_admission(&self, admission: Arc<Admission>) {
         *self.admission.write() = Some(admission);
+    }
+
+    /// Drives are looked after.
+    pub fn serve_drives(&self, keeper: Arc<Keeper>) {
+        *self.drives.write() = Some(keeper);
     }
 
     /// Answers `from`.
@@ -144,6 +170,16 @@ impl Orders {
                 tokio::task::spawn_blocking(move || holder.take(from, share)).await??;
                 Ok(Answer::Done)
             }
+            Order::AdoptDevice { device, erase } => {
+                let keeper = self.drives.read().clone().context("the drives are not up yet")?;
+                keeper.adopt(&device, erase.as_deref())?;
+                Ok(Answer::Done)
+            }
+            Order::Locate { device, minutes } => {
+                let keeper = self.drives.read().clone().context("the drives are not up yet")?;
+                keeper.locate(&device, minutes)?;
+                Ok(Answer::Done)
+            }
         }
     }
 }
@@ -156,11 +192,13 @@ mod tests {
     fn orders_keep_their_encoding_and_foreign_ones_are_refused() {
         let order = Order::BeginAnew { group: GroupId::new(3), ailment: 300 };
         let bytes = postcard::to_extend(&order, vec![VERSION]).unwrap();
-        assert_eq!(bytes, [2, 0, 3, 0xac, 2]);
+        assert_eq!(bytes, [3, 0, 3, 0xac, 2]);
         assert_eq!(decode::<Order>(&bytes).unwrap(), order);
         assert_eq!(decode::<Order>(&[1, 0, 3, 0xac, 2]).unwrap(), order);
         assert_eq!(decode::<Order>(&[1, 2]).unwrap(), Order::ReplaceMe);
         assert_eq!(decode::<Order>(&[2, 3]).unwrap(), Order::ShareWanted);
-        assert!(decode::<Order>(&[3, 2]).is_err() && decode::<Order>(&[]).is_err());
+        let locate = Order::Locate { device: "d1".into(), minutes: 5 };
+        assert_eq!(decode::<Order>(&[3, 6, 2, b'd', b'1', 5]).unwrap(), locate);
+        assert!(decode::<Order>(&[4, 2]).is_err() && decode::<Order>(&[]).is_err());
     }
 }

@@ -7,7 +7,7 @@ use holdfast_admin_api::{
     WorkerChange, WorkerImpact,
 };
 use holdfast_control::{Command, ControlView, DriveState, NodeState, TenantRecord};
-use holdfast_model::{Level, NodeId, UnixMillis};
+use holdfast_model::{ByteCount, Level, NodeId, UnixMillis, spare::Spare};
 use holdfast_object::{
     AuditReport, LostObject,
     workers::{Hours, Impact, Kind, Orders},
@@ -176,6 +176,25 @@ impl ProtectionBackend for Admin {
     async fn widen(&self) -> Result<(), AdminError> {
         let at: UnixMillis = now();
         self.change_orders(|orders| orders.widen_before = Some(at)).await
+    }
+
+    async fn set_spare(&self, drives: Option<u8>) -> Result<(), AdminError> {
+        let view = self.view().await?;
+        let members = view.drives.values().filter(|drive| drive.state == DriveState::Active);
+        let sizes: Vec<(u64, u64)> = members.map(|drive| (drive.capacity.get(), 0)).collect();
+        let (all, spare) = (sizes.iter().map(|(size, _)| size).sum::<u64>(), Spare::new(&sizes, drives));
+        if spare.reserved_bytes > all / 2 {
+            return Err(AdminError::Conflict {
+                what: format!(
+                    "{} drives are {} of {}: more than half of the cluster is not set aside; add drives, or set \
+                     fewer aside",
+                    spare.drives,
+                    ByteCount::new(spare.reserved_bytes),
+                    ByteCount::new(all)
+                ),
+            });
+        }
+        self.change_orders(|orders| orders.spare_drives = drives).await
     }
 
     async fn set_worker(&self, kind: &str, change: WorkerChange) -> Result<(), AdminError> {

@@ -13,6 +13,7 @@ use holdfast_object::{
     Directory, DirectorySnapshot, TenantEntry,
     workers::{KnownDrive, Standing},
 };
+use holdfast_store::Health;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -63,6 +64,7 @@ pub async fn follow(
     control: Control,
     keyring: Arc<Keyring>,
     directory: Arc<Directory>,
+    health: Arc<Health>,
     identities: Arc<NodeIdentities>,
     metadata_keys: Arc<LiveMetadataKeys>,
     stop: CancellationToken,
@@ -80,7 +82,9 @@ pub async fn follow(
             Ok(view) => {
                 learn(&view, &keyring);
                 metadata_keys.forget_destroyed(&view);
-                directory.update(snapshot(&view, &keyring));
+                let snapshot = snapshot(&view, &keyring);
+                health.set_spare(snapshot.orders.spare_drives);
+                directory.update(snapshot);
                 identities.update(&view);
             }
             Err(error) => tracing::error!(error = format!("{error:#}"), "tenants not refreshed"),

@@ -14,7 +14,7 @@ use holdfast_catalog::StripeRef;
 use holdfast_crypt::{BodyKey, BodySealer, SealedBodyKey, random_array};
 use holdfast_erasure::Code;
 use holdfast_model::{
-    DriveId, Generation, Geometry, StripeId, UnixMillis,
+    ByteCount, DriveId, Generation, Geometry, StripeId, UnixMillis,
     limits::{DATA_SHARDS_MAX, SECTOR_SIZE, SHARD_SIZE_MAX},
     placement::{Place, place},
 };
@@ -55,6 +55,8 @@ pub struct StripeIo {
     pub counters: Arc<Counters>,
     /// Where bad shards are told.
     pub findings: Findings,
+    /// What is written may use the space that is set aside for rebuilding.
+    pub uses_spare: bool,
 }
 
 impl StripeIo {
@@ -208,6 +210,15 @@ impl StripeSink {
                 Ok(_) => ObjectError::NoSpace(format!("{refused} with room for a shard")),
                 Err(refused) => ObjectError::Unavailable(refused.to_string()),
             })?;
+        let spare = self.io.health.spare();
+        if !self.io.uses_spare && !spare.allows(geometry.shards() as u64 * record) {
+            return Err(ObjectError::NoSpace(format!(
+                "the space of {} drives, {}, is set aside for rebuilding, and {} are free",
+                spare.drives,
+                ByteCount::new(spare.reserved_bytes),
+                ByteCount::new(spare.free_bytes)
+            )));
+        }
         debug_assert!(usize::from(geometry.data) <= DATA_SHARDS_MAX);
         let capacity = Layout::capacity(geometry.data);
         let len = left.map_or(capacity, |left| usize::try_from(left).unwrap_or(capacity).min(capacity));

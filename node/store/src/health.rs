@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use holdfast_model::{DriveId, NodeId, placement::Candidate};
+use holdfast_model::{DriveId, NodeId, placement::Candidate, spare::Spare};
 use parking_lot::RwLock;
 
 use crate::wire::{DriveReport, DriveReportState, NodeReport};
@@ -42,6 +42,8 @@ pub struct Health {
     nodes: RwLock<BTreeMap<NodeId, NodeHealth>>,
     members: AtomicUsize,
     closed: RwLock<BTreeSet<DriveId>>,
+    /// How many drives' space an operator wants set aside.
+    spare: RwLock<Option<u8>>,
 }
 
 impl Health {
@@ -89,6 +91,18 @@ impl Health {
             health.up(now)
                 && health.report.drives.iter().any(|known| known.id == drive && known.state.readable())
         })
+    }
+
+    /// The node that answers and has `drive` open, readable, if one does.
+    #[must_use]
+    pub fn holder(&self, drive: DriveId) -> Option<NodeId> {
+        let now = Instant::now();
+        let open = |known: &DriveReport| known.id == drive && known.state != DriveReportState::Gone;
+        self.nodes
+            .read()
+            .iter()
+            .find(|(_, health)| health.up(now) && health.report.drives.iter().any(open))
+            .map(|(node, _)| *node)
     }
 
     /// Whether `node` reports its `drive` as slower than it should be: reads prefer others.
@@ -147,6 +161,26 @@ impl Health {
         if capacity == 0 { 0.0 } else { free as f64 / capacity as f64 }
     }
 
+    /// How many drives' space is to be set aside for rebuilding; `None`: as is usual.
+    pub fn set_spare(&self, drives: Option<u8>) {
+        *self.spare.write() = drives;
+    }
+
+    /// What is set aside for rebuilding, on the drives that may take new shards now.
+    #[must_use]
+    pub fn spare(&self) -> Spare {
+        let now = Instant::now();
+        let (closed, nodes) = (self.closed.read(), self.nodes.read());
+        let drives: Vec<(u64, u64)> = nodes
+            .values()
+            .filter(|health| health.up(now))
+            .flat_map(|health| &health.report.drives)
+            .filter(|drive| drive.state.writable() && !closed.contains(&drive.id))
+            .map(|drive| (drive.capacity_bytes, room(drive)))
+            .collect();
+        Spare::new(&drives, *self.spare.read())
+    }
+
     /// Drives that may take new shards now.
     #[must_use]
     pub fn candidates(&self) -> Vec<Candidate> {
@@ -169,6 +203,13 @@ impl Health {
     }
 }
 
+/// Bytes that are free on a drive, or dead: it reclaims those when it is short of room. An eighth of the drive is
+/// left out, for what it keeps free for itself and for segments that are nearly all alive.
+fn room(drive: &DriveReport) -> u64 {
+    let usable = drive.capacity_bytes - drive.capacity_bytes / 8;
+    drive.free_bytes.max(usable.saturating_sub(drive.live_bytes))
+}
+
 #[cfg(test)]
 mod tests {
     use holdfast_model::DriveId;
@@ -189,6 +230,9 @@ mod tests {
                 free_bytes: 100,
                 shards: 0,
                 errors: 0,
+                serial: String::new(),
+                reason: String::new(),
+                locate_until: None,
             })
             .collect();
         NodeReport {
@@ -198,10 +242,27 @@ mod tests {
             uptime_seconds: 0,
             drives_open: true,
             drives,
+            devices: Vec::new(),
             workers: Vec::new(),
             debts: Vec::new(),
             levels: Vec::new(),
         }
+    }
+
+    #[test]
+    fn what_is_dead_counts_as_room_and_what_is_set_aside_is_the_largest_drive() {
+        use DriveReportState::{Fenced, Live};
+        let health = Health::default();
+        let mut told = report(1, &[Live, Live, Live, Live, Live, Fenced]);
+        for drive in &mut told.drives {
+            (drive.capacity_bytes, drive.used_bytes, drive.live_bytes, drive.free_bytes) =
+                (800, 790, 100, 10);
+        }
+        health.heard(told, Instant::now());
+        let spare = health.spare();
+        assert_eq!((spare.drives, spare.reserved_bytes, spare.free_bytes), (1, 800, 5 * 600));
+        health.set_spare(Some(0));
+        assert_eq!(health.spare().reserved_bytes, 0);
     }
 
     #[test]

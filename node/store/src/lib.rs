@@ -30,7 +30,8 @@ pub use rebuilder::{Moved, RebuildFailed, Relocation, StripeRebuilder};
 pub use service::ShardService;
 pub use shards::{GET_TIMEOUT as READ_TIMEOUT, ShardError, Shards};
 pub use wire::{
-    BucketLevelReport, DebtReport, DriveReport, DriveReportState, LevelReport, NodeReport, WorkerReport,
+    BucketLevelReport, DebtReport, DeviceReport, DeviceStanding, DriveReport, DriveReportState, LevelReport,
+    NodeReport, WorkerReport,
 };
 pub use writer::{StripeDraft, WriteFailed, Written, write_stripe};
 

@@ -97,6 +97,16 @@ impl Shards {
         self.local.read().values().cloned().collect()
     }
 
+    /// A drive of this node has come. Returns the one that was there under its id, if it had not gone.
+    pub fn add(&self, drive: Drive) -> Option<Drive> {
+        self.local.write().insert(drive.id(), drive)
+    }
+
+    /// A drive of this node has gone: nothing is read from it or written to it any more.
+    pub fn remove(&self, drive: DriveId) -> Option<Drive> {
+        self.local.write().remove(&drive)
+    }
+
     /// One of this node's drives.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! What nodes ask each other about shards. Bodies are postcard; payload bytes travel beside them.
 
-use holdfast_model::{DriveId, Generation, Level, NodeId, PartitionId, ShardId, TenantId};
+use holdfast_model::{DriveId, Generation, Level, NodeId, PartitionId, ShardId, TenantId, UnixMillis};
 use serde::{Deserialize, Serialize};
 
 /// Body of `ShardPut`; the payload is the shard.
@@ -67,6 +67,8 @@ pub struct NodeReport {
     pub drives_open: bool,
     /// Its drives.
     pub drives: Vec<DriveReport>,
+    /// Devices that are not drives of the cluster, or not yet.
+    pub devices: Vec<DeviceReport>,
     /// What its background workers are at.
     pub workers: Vec<WorkerReport>,
     /// Debt of the partitions whose groups it leads.
@@ -170,6 +172,69 @@ pub struct DriveReport {
     pub shards: u64,
     /// Failed operations since the drive was opened.
     pub errors: u64,
+    /// Printed on the device; empty when it tells none.
+    pub serial: String,
+    /// Why it is anything but live; empty when it is.
+    pub reason: String,
+    /// Its light blinks until then.
+    pub locate_until: Option<UnixMillis>,
+}
+
+/// A device that is not a drive of the cluster, or not yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceReport {
+    /// Printed on it, or its place.
+    pub serial: String,
+    /// Device path on its node.
+    pub path: String,
+    /// Size in bytes.
+    pub size_bytes: u64,
+    /// What it is.
+    pub standing: DeviceStanding,
+    /// Why it is not used, and what to do; empty while it waits for approval.
+    pub reason: String,
+    /// The drive that its label names.
+    pub drive: Option<DriveId>,
+    /// Its light blinks until then.
+    pub locate_until: Option<UnixMillis>,
+}
+
+/// What a device is that is not a drive of the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceStanding {
+    /// Blank: an operator may have it adopted.
+    Waiting,
+    /// Being made a drive.
+    Adopting,
+    /// A drive of another cluster.
+    Foreign,
+    /// A copy of a drive that is open.
+    Duplicate,
+    /// An old image of a drive.
+    Stale,
+    /// A drive that has left the cluster for good.
+    Left,
+    /// Something else is on it.
+    Unknown,
+    /// A drive whose labels are damaged.
+    Damaged,
+    /// It cannot be read or opened.
+    Unreadable,
+}
+
+impl DeviceStanding {
+    /// Whether it is adopted without a word about what is on it.
+    #[must_use]
+    pub fn is_blank(self) -> bool {
+        self == Self::Waiting
+    }
+
+    /// Whether it can be erased and adopted.
+    #[must_use]
+    pub fn is_erasable(self) -> bool {
+        !matches!(self, Self::Waiting | Self::Adopting | Self::Unreadable)
+    }
 }
 
 /// Whether a drive can be used.

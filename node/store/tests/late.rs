@@ -213,6 +213,9 @@ fn report(places: &[Place], state: impl Fn(DriveId) -> DriveReportState) -> Node
         free_bytes: 1 << 24,
         shards: 1,
         errors: 0,
+        serial: String::new(),
+        reason: String::new(),
+        locate_until: None,
     };
     NodeReport {
         node: NODE,
@@ -221,6 +224,7 @@ fn report(places: &[Place], state: impl Fn(DriveId) -> DriveReportState) -> Node
         uptime_seconds: 0,
         drives_open: true,
         drives: places.iter().map(drive).collect(),
+        devices: Vec::new(),
         workers: Vec::new(),
         debts: Vec::new(),
         levels: Vec::new(),

@@ -121,6 +121,7 @@ async fn run(arguments: &Arguments) -> Result<Report> {
         nodes: arguments.nodes,
         drives: arguments.drives,
         drive_size: ByteCount::mib(arguments.drive_mib),
+        watched: false,
         buffer_memory: ByteCount::mib(64),
         level: None,
         cluster_name: "nemesis".to_owned(),

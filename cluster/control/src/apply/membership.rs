@@ -199,6 +199,21 @@ pub(super) fn register_drives(
     DONE
 }
 
+/// Changes no membership: who is a member and who may be placed on is what it was.
+pub(super) fn note_labels(db: &Connection, labels: &[(DriveId, u64)]) -> Applied {
+    if labels.len() > DRIVES_PER_NODE_MAX {
+        return Ok(Err(Refusal::Invalid(format!("labels of {} drives at once", labels.len()))));
+    }
+    for (drive, counter) in labels {
+        db.prepare_cached(
+            "INSERT INTO drive_labels SELECT ?1, ?2 WHERE EXISTS (SELECT 1 FROM drives WHERE drive = ?1)
+             ON CONFLICT (drive) DO UPDATE SET counter = ?2 WHERE counter < ?2",
+        )?
+        .execute(params![drive.as_bytes(), counter.cast_signed()])?;
+    }
+    DONE
+}
+
 pub(super) fn set_drive_state(db: &Connection, drive: DriveId, state: DriveState) -> Applied {
     let current: Option<String> = db
         .prepare_cached("SELECT state FROM drives WHERE drive = ?1")?

@@ -62,6 +62,7 @@ pub(crate) fn apply(db: &Connection, index: u64, command: &Command) -> Applied {
         Command::Shred(command) => shred::apply(db, index, command),
         Command::Features(command) => features::apply(db, command),
         Command::SplitPartition { partition, of } => tenants::split(db, *partition, *of),
+        Command::NoteLabels(labels) => membership::note_labels(db, labels),
         Command::PutSecret { name, sealed } => {
             if let Err(refusal) = check_name("secret", name) {
                 return Ok(Err(refusal));

@@ -114,6 +114,7 @@ fn commands() -> Vec<Command> {
         Command::SplitPartition { partition: PartitionId::new(300), of: 2 },
         Command::Features(FeatureCommand::Report { node: node(300), level: 2 }),
         Command::Features(FeatureCommand::Raise { level: 300 }),
+        Command::NoteLabels(vec![(drive_id(4), 300)]),
     ]
 }
 

@@ -287,3 +287,19 @@ fn word_of_a_change_reaches_those_who_wait() {
     assert_eq!(*changes.borrow_and_update(), replica.index + 1);
     assert_eq!(replica.reader.view().unwrap().next_index, replica.index + 1);
 }
+
+#[test]
+fn labels_only_go_forward_and_are_no_matter_of_membership() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut replica = Replica::scripted(dir.path());
+    let counter = |replica: &Replica| replica.reader.view().unwrap().drives[&drive_id(4)].label_counter;
+    let epoch = replica.epoch();
+    assert_eq!(counter(&replica), 0);
+    replica.done(&Command::NoteLabels(vec![(drive_id(4), 7), (drive_id(99), 3)]));
+    assert_eq!(counter(&replica), 7);
+    replica.done(&Command::NoteLabels(vec![(drive_id(4), 5)]));
+    assert_eq!(counter(&replica), 7, "an old label changes nothing");
+    replica.done(&Command::NoteLabels(vec![(drive_id(4), 8)]));
+    assert_eq!((counter(&replica), replica.epoch()), (8, epoch));
+    assert!(!replica.reader.view().unwrap().drives.contains_key(&drive_id(99)), "who is unknown stays so");
+}

@@ -168,6 +168,10 @@ impl ProtectionBackend for Example {
         Ok(())
     }
 
+    async fn set_spare(&self, _drives: Option<u8>) -> Result<(), AdminError> {
+        Ok(())
+    }
+
     async fn set_worker(&self, kind: &str, _change: WorkerChange) -> Result<(), AdminError> {
         if kind == "rebuild" {
             return Ok(());
@@ -283,6 +287,21 @@ impl TenancyBackend for Example {
 
     async fn certificate(&self, tenant: TenantId) -> Result<String, AdminError> {
         Ok(format!("HOLDFAST CERTIFICATE OF DESTRUCTION 1\ntenant {tenant}\n"))
+    }
+}
+
+#[async_trait::async_trait]
+impl holdfast_admin_api::DriveBackend for Example {
+    async fn adopt(&self, _node: &str, device: &str, erase: Option<&str>) -> Result<(), AdminError> {
+        match (device, erase) {
+            ("blank", _) | ("full", Some("full")) => Ok(()),
+            ("full", _) => Err(AdminError::Conflict { what: "full is not blank".to_owned() }),
+            _ => Err(AdminError::NotFound { what: format!("device {device:?}") }),
+        }
+    }
+
+    async fn locate(&self, _node: &str, _device: &str, _minutes: u32) -> Result<(), AdminError> {
+        Ok(())
     }
 }
 
@@ -469,6 +488,8 @@ fn drive(node: u8, index: u8, used: u64) -> DriveStatus {
             shards: used / 400_000,
             errors: 0,
         }),
+        reason: None,
+        locate_until_unix_ms: None,
     }
 }
 
@@ -487,6 +508,7 @@ fn node(number: u8) -> NodeStatus {
         version: Some("0.1.0".into()),
         uptime_seconds: Some(86_400 * u64::from(number) + 4_321),
         drives: (0..4).map(|i| drive(number, i, TIB + u64::from(i) * (TIB / 9))).collect(),
+        devices: Vec::new(),
     }
 }
 
@@ -498,6 +520,8 @@ fn sum(nodes: &[NodeStatus]) -> Capacity {
         raw_bytes: ByteCount::new(raw),
         used_bytes: ByteCount::new(used),
         free_bytes: ByteCount::new(raw - used),
+        reserved_bytes: ByteCount::new(4 * TIB),
+        spare_drives: 1,
     }
 }
 

@@ -63,7 +63,8 @@ impl<D: BlockDevice> Engine<D> {
                     return false;
                 }
                 Stage::Flushing if self.device.in_flight() > 0 => return false,
-                Stage::Flushing => {}
+                // The label was whole before that flush was asked for.
+                Stage::Flushing => self.label_flushed = self.label.counter,
             }
         }
         for request in self.shared.close() {

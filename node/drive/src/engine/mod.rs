@@ -156,6 +156,8 @@ pub(crate) struct Engine<D> {
     slow_until: Option<Instant>,
     closing: Option<Closing>,
     idle_since: Instant,
+    /// Counter of the newest label that is known to be flushed.
+    label_flushed: u64,
     label_pending: usize,
     /// Reused each turn.
     requests: Vec<Request>,
@@ -210,6 +212,7 @@ impl<D: BlockDevice> Engine<D> {
             FlushTicket::<()>::new(label.drive, Vec::new()).finish(Ok(0)).ok().map(|(proof, _)| proof);
         let mut engine = Self {
             drive: label.drive,
+            label_flushed: label.counter,
             layout: label.layout,
             meta,
             move_pace: Pace::new(options.background_rate.get()),
@@ -530,6 +533,7 @@ impl<D: BlockDevice> Engine<D> {
         gauges.used = (u64::from(self.layout.segments()) - free_segments) * size - open;
         gauges.live = self.segments.live_sectors() * sector;
         gauges.free = self.free_bytes();
+        gauges.label_counter = self.label_flushed;
     }
 
     /// The drive takes no writes from now on, or nothing at all. Everyone who waits is told.

@@ -41,7 +41,7 @@ use holdfast_ring::BufferPool;
 use zeroize::Zeroizing;
 
 use crate::{
-    drives::open_existing,
+    drives::{devices, open_existing},
     identity::{Credentials, Identity},
     keys::passphrase_of,
     second_copy::RecoveryKeys,
@@ -160,6 +160,9 @@ impl Recover {
         for node in nodes {
             match &node.config.drives {
                 DriveSelection::Paths(named) => paths.extend(named.iter().cloned()),
+                DriveSelection::Directory(_) => {
+                    paths.extend(devices(&node.config.drives).into_iter().map(|device| device.path));
+                }
                 DriveSelection::AllBlank => paths.extend(holdfast_appliance::data_drives()),
             }
         }

@@ -114,6 +114,9 @@ pub struct Orders {
     /// Stripes written before this are to be as wide as the drives allow now.
     #[serde(default)]
     pub widen_before: Option<UnixMillis>,
+    /// Drives whose space is set aside for rebuilding; `None`: as is usual.
+    #[serde(default)]
+    pub spare_drives: Option<u8>,
 }
 
 impl Orders {

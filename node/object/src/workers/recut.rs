@@ -31,7 +31,7 @@ use crate::{
     directory::TenantEntry,
     draft::Draft,
     service::ObjectService,
-    stripes::now,
+    stripes::{StripeIo, now},
 };
 
 /// What came of it.
@@ -138,7 +138,9 @@ async fn write(
         level: standard.level(),
     };
     let size = old.size;
-    let mut writer = BodyWriter::begin(&service.stripes, target, Some(size), None);
+    // What is cut anew replaces what is there, and may be what holds a level again after a loss.
+    let io = StripeIo { uses_spare: true, ..service.stripes.clone() };
+    let mut writer = BodyWriter::begin(&io, target, Some(size), None);
     let draft = Draft::new(
         (Arc::clone(&service.consensus), service.directory.seal(owner.tenant)?),
         route,

@@ -201,6 +201,9 @@ pub fn report(id: DriveId, drive: &Drive) -> DriveReport {
         free_bytes: status.free.get(),
         shards: status.shards,
         errors: status.counters.errors(),
+        serial: String::new(),
+        reason: String::new(),
+        locate_until: None,
     }
 }
 
@@ -212,6 +215,7 @@ pub fn node_report(node: NodeId, drives: Vec<DriveReport>) -> NodeReport {
         uptime_seconds: 0,
         drives_open: true,
         drives,
+        devices: Vec::new(),
         workers: Vec::new(),
         debts: Vec::new(),
         levels: Vec::new(),

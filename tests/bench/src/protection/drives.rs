@@ -278,6 +278,9 @@ fn report(id: DriveId) -> DriveReport {
         free_bytes: CAPACITY.get(),
         shards: 0,
         errors: 0,
+        serial: String::new(),
+        reason: String::new(),
+        locate_until: None,
     }
 }
 
@@ -289,6 +292,7 @@ fn node_report(node: NodeId, drives: Vec<DriveReport>) -> NodeReport {
         uptime_seconds: 0,
         drives_open: true,
         drives,
+        devices: Vec::new(),
         workers: Vec::new(),
         debts: Vec::new(),
         levels: Vec::new(),

@@ -102,7 +102,11 @@ impl NodeLayout {
         let config = NodeConfig {
             name: self.name.clone(),
             state_dir: self.state_dir(),
-            drives: DriveSelection::Paths(self.drives(spec.drives)),
+            drives: if spec.watched {
+                DriveSelection::Directory(self.dir.join("drives"))
+            } else {
+                DriveSelection::Paths(self.drives(spec.drives))
+            },
             listen: self.listen.clone(),
             advertise_peer: self.advertise.unwrap_or(self.listen.peer),
             service_names: service_names(),

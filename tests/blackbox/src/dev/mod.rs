@@ -56,6 +56,9 @@ pub struct DevSpec {
     pub drives: u16,
     /// Size of each drive.
     pub drive_size: ByteCount,
+    /// Nodes watch their directory of drives, as the appliance watches its devices: files may come and go, and
+    /// blank ones wait for approval. Otherwise drives are named, and a blank one is taken at the next start.
+    pub watched: bool,
     /// Payload buffers of each node.
     pub buffer_memory: ByteCount,
     /// Default protection level; the product's when absent.
@@ -89,6 +92,7 @@ impl DevSpec {
             nodes,
             drives,
             drive_size: ByteCount::mib(1024),
+            watched: false,
             buffer_memory: ByteCount::mib(64),
             level: None,
             cluster_name: name.to_owned(),
@@ -288,6 +292,7 @@ impl DevCluster {
             nodes: number,
             drives,
             drive_size,
+            watched: false,
             buffer_memory: ByteCount::mib(64),
             level: None,
             cluster_name: String::new(),

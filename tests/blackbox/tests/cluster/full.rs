@@ -5,12 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use holdfast_blackbox::{
     s3::{Call, Client},
     tree::noise,
 };
 use http::{Method, StatusCode};
+use serde_json::json;
 use tokio::{task::JoinSet, time::sleep};
 
 use crate::support::{BUCKET, assert_refused, cluster, send};
@@ -54,6 +55,19 @@ async fn fill(client: Client, writer: usize) -> Result<Vec<(usize, usize)>> {
     anyhow::bail!("writer {writer} was never refused")
 }
 
+/// Writes one object again and again until the answer is this one.
+async fn until_answered(client: &Client, status: StatusCode) -> Result<()> {
+    let begun = Instant::now();
+    loop {
+        let answer = send(client, Call::new(Method::PUT, BUCKET, "once"), noise(1, OBJECT_SIZE)).await?;
+        if answer.status == status {
+            return Ok(());
+        }
+        ensure!(begun.elapsed() < PATIENCE, "{status} was not answered: {}", answer.text());
+        sleep(Duration::from_millis(500)).await;
+    }
+}
+
 async fn intact(client: &Client, kept: &[(usize, usize)]) -> Result<()> {
     for &(writer, number) in kept {
         let found = client.get(BUCKET, &key(writer, number)).await?;
@@ -79,9 +93,21 @@ async fn a_full_cluster_refuses_writes_and_does_everything_else() -> Result<()> 
     println!("{} objects of {OBJECT_SIZE} bytes, then refused", kept.len());
     ensure!(kept.len() > 50, "full after {} objects", kept.len());
 
+    // Clients stopped before the space for one drive was gone; it is theirs when nothing is set aside.
+    let admin = cluster.file().admin(0).await?;
+    let capacity = admin.cluster().await?["capacity"].take();
+    let bytes = |field: &str| capacity[field].as_u64().context("bytes");
+    println!("{} bytes set aside, {} free", bytes("reserved_bytes")?, bytes("free_bytes")?);
+    ensure!(capacity["spare_drives"] == 1 && bytes("reserved_bytes")? > 400 << 20, "{capacity}");
+    // Nodes hear of each other's space once a second: a little more was taken.
+    ensure!(bytes("free_bytes")? > bytes("reserved_bytes")? / 4 * 3, "{capacity}");
+    admin.post("/api/v1/cluster/spare", &json!({ "drives": 0 })).await?;
+    until_answered(&client, StatusCode::OK).await?;
+    admin.post("/api/v1/cluster/spare", &json!({ "drives": null })).await?;
+    until_answered(&client, StatusCode::INSUFFICIENT_STORAGE).await?;
+
     // What was acknowledged is there, and the cluster takes orders.
     intact(&cluster.s3(1)?, &kept).await?;
-    let admin = cluster.file().admin(0).await?;
     admin.create_tenant("late").await?;
     client.create_bucket("late").await?;
     ensure!(!client.list_all(BUCKET, "filling/0/").await?.is_empty(), "nothing is listed");

@@ -6,6 +6,7 @@ mod conditions;
 mod crash;
 mod crowd;
 mod divergence;
+mod drives;
 mod errors;
 mod full;
 mod growth;
