@@ -24,6 +24,14 @@ pub fn noded() -> Result<PathBuf> {
     Ok(program)
 }
 
+/// Builds the `holdfast` command.
+///
+/// # Errors
+/// When the build fails.
+pub fn command() -> Result<()> {
+    build("holdfast")
+}
+
 /// Builds the benchmark client.
 ///
 /// # Errors

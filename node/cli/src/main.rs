@@ -1,76 +1,49 @@
-//! `holdfast`: commands for people, beside the node program. `drive inspect` looks at a drive offline,
-//! `level table` says what levels cost and survive.
+//! `holdfast`: commands for people. Most ask a node through its admin API; `drive inspect` looks at a drive offline,
+//! and `level table` says what levels cost and survive.
 //!
-//! Links nothing of the node but the drive and the model: it is there when a node does not start.
+//! Links nothing of the node but the drive and the model: what is offline is there when a node does not start.
 
 #![forbid(unsafe_code)]
 
+mod arguments;
+mod client;
+mod online;
+mod session;
+mod table;
+
 use std::{
+    env,
     io::{self, Write},
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use anyhow::{Context, Result};
-use clap::{Parser, Subcommand};
+use clap::Parser;
 use holdfast_drive::inspect::{InspectedRecord, inspect_each};
 use holdfast_model::table::LevelTable;
+
+use crate::{
+    arguments::{Arguments, Command, DriveCommand, LevelCommand, Reach},
+    client::Client,
+    session::Login,
+};
 
 /// Exit code of a drive on which something is damaged or missing.
 const UNSOUND: u8 = 2;
 
-/// Holdfast from the command line.
-#[derive(Debug, Parser)]
-#[command(name = "holdfast", version, about = "Holdfast from the command line")]
-struct Arguments {
-    #[command(subcommand)]
-    command: Command,
-}
+/// The admin address, when the command line does not say.
+const SERVER: &str = "HOLDFAST_SERVER";
 
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Protection levels.
-    Level {
-        #[command(subcommand)]
-        command: LevelCommand,
-    },
-    /// Look at a drive without a node.
-    Drive {
-        #[command(subcommand)]
-        command: DriveCommand,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-enum LevelCommand {
-    /// Print what every level costs and survives on so many nodes.
-    Table {
-        /// Nodes of the cluster, 1 to 252.
-        #[arg(long, value_parser = clap::value_parser!(u16).range(1..=252))]
-        nodes: u16,
-        /// Drives of each node, 1 to 64.
-        #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u16).range(1..=64))]
-        drives: u16,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-enum DriveCommand {
-    /// Print and verify everything on a drive that nobody has open. Reads only. Exit code 0: sound;
-    /// 2: something is damaged or missing; 1: it cannot be read, or is no drive of Holdfast.
-    Inspect {
-        /// Block device or drive file.
-        device: PathBuf,
-        /// Print every record as well.
-        #[arg(long)]
-        records: bool,
-    },
-}
+/// The CA certificate, when the command line does not say.
+const CA: &str = "HOLDFAST_CA";
 
 fn main() -> ExitCode {
-    let outcome = match Arguments::parse().command {
+    let Arguments { reach, command } = Arguments::parse();
+    let outcome = match command {
         Command::Level { command: LevelCommand::Table { nodes, drives } } => level_table(nodes, drives),
         Command::Drive { command: DriveCommand::Inspect { device, records } } => inspect(&device, records),
+        command => ask(reach, command),
     };
     match outcome {
         Ok(code) => code,
@@ -79,6 +52,34 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn ask(reach: Reach, command: Command) -> Result<ExitCode> {
+    let server = reach.server.or_else(|| env::var(SERVER).ok());
+    let server =
+        server.with_context(|| format!("which node? Give --server https://HOST:PORT, or set {SERVER}"))?;
+    let ca = reach.ca.or_else(|| env::var_os(CA).map(PathBuf::from));
+    let ca =
+        ca.with_context(|| format!("whom to trust? Give --ca FILE with the cluster's CA, or set {CA}"))?;
+    let client = Client::new(&server, &ca)?;
+    let login = Login { user: reach.user, password_file: reach.password_file };
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
+    runtime.block_on(async {
+        match command {
+            Command::Login => {
+                let kept = session::login(&client, &login).await?;
+                writeln!(io::stdout(), "session kept in {}", kept.display()).context("printing")
+            }
+            Command::Logout => {
+                let ended = session::logout(client).await?;
+                let forgotten = if ended { "session ended" } else { "no session was kept" };
+                writeln!(io::stdout(), "{forgotten}").context("printing")
+            }
+            command => online::run(&session::enter(client, &login).await?, command, reach.json).await,
+        }
+    })?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn level_table(nodes: u16, drives: u16) -> Result<ExitCode> {

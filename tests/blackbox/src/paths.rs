@@ -43,6 +43,12 @@ pub fn noded() -> PathBuf {
     env::var_os("HOLDFAST_NODED").map_or_else(|| binaries().join("noded"), PathBuf::from)
 }
 
+/// The `holdfast` command: `HOLDFAST_COMMAND`, or the one that `cargo build -p holdfast-cli` leaves.
+#[must_use]
+pub fn command() -> PathBuf {
+    env::var_os("HOLDFAST_COMMAND").map_or_else(|| binaries().join("holdfast"), PathBuf::from)
+}
+
 /// Interpreter of the virtual environment that `cargo xtask setup` makes for Python clients.
 #[must_use]
 pub fn python() -> PathBuf {

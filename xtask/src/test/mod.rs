@@ -96,6 +96,7 @@ fn steps(scope: Scope) -> Vec<Step> {
         }),
         command("unit tests", || Ok(with(&["test", "--workspace", "--no-fail-fast"]))),
         function("node program", || binaries::noded().map(|_| one_check())),
+        function("command", || binaries::command().map(|()| one_check())),
         command("black box: cluster of processes", || blackbox("cluster")),
     ];
     if scope == Scope::Full {
