@@ -17,6 +17,7 @@ mod family;
 pub mod journal;
 pub mod lifecycle;
 pub mod ownership;
+mod quota_shares;
 pub mod sealing;
 mod service;
 mod stripes;
