@@ -24,12 +24,13 @@ const RUN: Duration = Duration::from_secs(4);
 const COMMAND_BYTES: usize = 256;
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
-async fn main() {
+async fn main() -> std::io::Result<()> {
     if let Some(dir) = std::env::args().nth(1) {
         // Everything below uses `tempfile`.
-        tempfile::env::override_temp_dir(std::path::Path::new(&dir)).unwrap();
+        tempfile::env::override_temp_dir(std::path::Path::new(&dir))
+            .map_err(|set| std::io::Error::other(format!("files go to {} already", set.display())))?;
     }
-    println!("one flush alone: {:.2} ms", flush_millis());
+    println!("one flush alone: {:.2} ms", flush_millis()?);
     println!(
         "| in flight | in flight entries | commands/s | p50 ms | p99 ms | commands/entry | flushes/command |"
     );
@@ -39,20 +40,21 @@ async fn main() {
             measure(callers, entries_in_flight).await;
         }
     }
+    Ok(())
 }
 
 /// One 4 KiB write and flush in a preallocated file, on average.
-fn flush_millis() -> f64 {
+fn flush_millis() -> std::io::Result<f64> {
     use std::os::unix::fs::FileExt;
-    let mut file = tempfile::tempfile().unwrap();
-    std::io::Write::write_all(&mut file, &vec![0; 1 << 20]).unwrap();
-    file.sync_all().unwrap();
+    let mut file = tempfile::tempfile()?;
+    std::io::Write::write_all(&mut file, &vec![0; 1 << 20])?;
+    file.sync_all()?;
     let started = Instant::now();
     for at in 0..100 {
-        file.write_all_at(&[1; 4096], at * 4096).unwrap();
-        file.sync_data().unwrap();
+        file.write_all_at(&[1; 4096], at * 4096)?;
+        file.sync_data()?;
     }
-    started.elapsed().as_secs_f64() * 10.0
+    Ok(started.elapsed().as_secs_f64() * 10.0)
 }
 
 async fn measure(callers: usize, entries_in_flight: usize) {

@@ -3,8 +3,9 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use holdfast_catalog::ListQuery;
+use holdfast_catalog::{ListQuery, Op};
 use holdfast_consensus::StateMachine;
+use holdfast_model::{DatabaseId, PartitionId};
 
 use crate::common::*;
 
@@ -89,6 +90,27 @@ fn small_puts_in_batches_and_a_page_of_a_thousand_keys() {
     let begin = Instant::now();
     reader.digest().unwrap();
     eprintln!("digest: {:?}", begin.elapsed());
+
+    let into = PartitionId::new(2);
+    let database_id = DatabaseId::from_bytes([2; 16]);
+    let begin = Instant::now();
+    replica.done(Op::SplitPartition { into, database_id });
+    eprintln!("split of {objects} objects: {:?}, while the group waits", begin.elapsed());
+    let (mut commands, mut slowest) = (0u32, std::time::Duration::ZERO);
+    let start = Instant::now();
+    // Rows are looked at in order, and none is left to look at behind the last.
+    while commands < u32::try_from(objects / 1024).unwrap() {
+        let begin = Instant::now();
+        replica.done(Op::ClearPartition);
+        slowest = slowest.max(begin.elapsed());
+        commands += 1;
+    }
+    eprintln!("clearing one half: {:?}, {commands} commands, slowest {slowest:?}", start.elapsed());
+    let of_both: u64 = [PARTITION, into]
+        .map(|id| replica.machine.reader().partition(id).unwrap().layout().unwrap().versions)
+        .iter()
+        .sum();
+    assert_eq!(of_both, objects);
     assert!(rate > 2_000.0, "{rate}");
 }
 
