@@ -20,6 +20,7 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::Path,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -40,8 +41,10 @@ fn main() -> io::Result<()> {
     let listener = TcpListener::bind(("0.0.0.0", PORT))?;
     println!("tiny node {} is ready", config.name);
     for connection in listener.incoming() {
-        // A client that goes away is its own business.
-        answer(&connection?, &config.name, starts).ok();
+        let (connection, name) = (connection?, config.name.clone());
+        // Each on its own: one that a cut link leaves half open must not keep others waiting. A client that goes
+        // away is its own business.
+        thread::spawn(move || answer(&connection, &name, starts).ok());
     }
     Ok(())
 }

@@ -58,12 +58,18 @@ impl Test {
             let outcome = step.run();
             sum += outcome.count;
             if outcome.count.failed > 0 {
-                broken.push(name);
+                broken.push((name, outcome.failed_tests));
             }
             sweep()?;
         }
         if !broken.is_empty() {
-            println!("\n  failed: {}", broken.join(", "));
+            println!("\n  failed:");
+            for (step, tests) in &broken {
+                println!(
+                    "    {step}: {}",
+                    if tests.is_empty() { "see above".to_owned() } else { tests.join(", ") }
+                );
+            }
         }
         println!("\n  {}", duration(begun.elapsed()));
         println!("{sum}");

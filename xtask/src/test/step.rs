@@ -1,6 +1,7 @@
 //! One step of a test run: a program with its output in a log, or a check of our own.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     fs::{self, File},
     io::{self, Write},
@@ -44,6 +45,8 @@ impl fmt::Debug for Step {
 pub struct Outcome {
     /// Its tests.
     pub count: Count,
+    /// Tests that failed, by name, as far as their runner names them.
+    pub failed_tests: Vec<String>,
 }
 
 /// A step that runs a program; it passes when the program succeeds.
@@ -67,16 +70,14 @@ impl Step {
             Work::Function(work) => work(),
             Work::Command(make) => make().and_then(|command| logged(self.name, command)),
         };
-        let (count, explanation) = match result {
-            Ok((count, explanation)) => (count, explanation),
-            Err(error) => (Count { passed: 0, failed: 1 }, format!("{error:#}")),
-        };
+        let (count, explanation) =
+            result.unwrap_or_else(|error| (Count { passed: 0, failed: 1 }, format!("{error:#}")));
         let word = if count.failed == 0 { "ok" } else { "FAILED" };
         println!(" {word:<6} {count:>24}  {}", duration(begun.elapsed()));
         for line in explanation.lines() {
             println!("    | {line}");
         }
-        Outcome { count }
+        Outcome { count, failed_tests: names_of_failed(&explanation) }
     }
 }
 
@@ -128,9 +129,37 @@ fn failures(lines: &[&str]) -> String {
     shown.join("\n")
 }
 
+/// The tests that cargo lists as failed (`test NAME ... FAILED`, or `    NAME` below `failures:`).
+fn names_of_failed(output: &str) -> Vec<String> {
+    let mut names = BTreeSet::new();
+    let mut listing = false;
+    for line in output.lines() {
+        if let Some(name) = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED")) {
+            names.insert(name.to_owned());
+        }
+        let listed = line.strip_prefix("    ").filter(|name| listing && !name.contains(' '));
+        names.extend(listed.map(str::to_owned));
+        listing = line == "failures:" || listed.is_some();
+    }
+    names.into_iter().collect()
+}
+
 fn log_file(name: &str) -> Result<PathBuf> {
     let dir = paths::target().join("test");
     fs::create_dir_all(&dir)?;
     let plain: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
     Ok(dir.join(format!("{plain}.log")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tests_that_failed_are_named() {
+        let output = "test split::early ... ok\ntest split::late ... FAILED\n\nfailures:\n\n---- split::late stdout ----\n\
+            thread panicked\n\n\nfailures:\n    rot::found\n    split::late\n\ntest result: FAILED. 1 passed";
+        assert_eq!(names_of_failed(output), ["rot::found", "split::late"]);
+        assert_eq!(names_of_failed("error: could not compile"), Vec::<String>::new());
+    }
 }
