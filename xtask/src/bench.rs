@@ -27,6 +27,7 @@ use crate::{
 const DRIVE: &str = "drive";
 const CATALOG: &str = "catalog";
 const PROTECTION: &str = "protection";
+const REBUILD: &str = "rebuild";
 const SEAL: &str = "seal";
 
 /// All rows of the S3 benchmark.
@@ -37,7 +38,7 @@ const S3: &str = "s3";
 pub struct Bench {
     /// Only rows whose name holds this word: put, get, delete, list, 4KiB, 64KiB, 1MiB, 64MiB; `s3`: all of them;
     /// `drive`: one drive against fio; `catalog`: sealed files against plain ones, a million objects, three replicas;
-    /// `protection`: codes, degraded reads, rebuild;
+    /// `protection`: codes, degraded reads, rebuild; `rebuild`: the loss of a drive of a filled cluster;
     /// `seal`: sealing against the bare cipher
     name: Option<String>,
     /// Nodes of the cluster that is started
@@ -52,6 +53,9 @@ pub struct Bench {
     /// Whether signatures cover bodies: unsigned (as most clients do over TLS), signed
     #[arg(long, default_value = "unsigned")]
     payload: String,
+    /// Objects that the cluster of `rebuild` is filled with, in units of 10^9 bytes
+    #[arg(long, default_value_t = 20)]
+    gigabytes: u32,
     /// Longest time for one row, in seconds
     #[arg(long, default_value_t = 5)]
     seconds: u32,
@@ -85,6 +89,12 @@ impl Bench {
         }
         if self.name.as_deref() == Some(PROTECTION) {
             return run(binaries::bench_protection()?.arg("--dir").arg(paths::target().join("bench")));
+        }
+        if self.name.as_deref() == Some(REBUILD) {
+            binaries::noded()?;
+            let mut bench = binaries::bench_rebuild()?;
+            bench.arg("--gigabytes").arg(self.gigabytes.to_string());
+            return run(bench.arg("--dir").arg(paths::target().join("bench").join("rebuild")));
         }
         if self.name.as_deref() == Some(SEAL) {
             let arguments =

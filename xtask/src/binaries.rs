@@ -77,6 +77,15 @@ pub fn bench_protection() -> Result<Command> {
     Ok(Command::new(paths::binaries().join("holdfast-bench-protection")))
 }
 
+/// Builds the benchmark of a drive's loss.
+///
+/// # Errors
+/// When the build fails.
+pub fn bench_rebuild() -> Result<Command> {
+    build("holdfast-bench-rebuild")?;
+    Ok(Command::new(paths::binaries().join("holdfast-bench-rebuild")))
+}
+
 /// Builds one program. All packages are selected, so that dependencies have the same features whatever is built:
 /// with `--package` each selection would build most of them again.
 fn build(program: &str) -> Result<()> {

@@ -219,6 +219,9 @@ impl StripeSink {
                 ByteCount::new(spare.free_bytes)
             )));
         }
+        for place in &places {
+            self.io.health.placed(place.node, record);
+        }
         debug_assert!(usize::from(geometry.data) <= DATA_SHARDS_MAX);
         let capacity = Layout::capacity(geometry.data);
         let len = left.map_or(capacity, |left| usize::try_from(left).unwrap_or(capacity).min(capacity));

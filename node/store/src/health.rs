@@ -7,7 +7,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -28,6 +31,8 @@ pub struct NodeHealth {
     pub heard: Instant,
     /// Set when an operation found the node unreachable after `heard`.
     pub suspected: bool,
+    /// Bytes that this node placed there after `heard`.
+    placed: Arc<AtomicU64>,
 }
 
 impl NodeHealth {
@@ -50,7 +55,7 @@ impl Health {
     /// Takes a report that came at `now`.
     pub fn heard(&self, report: NodeReport, now: Instant) {
         let node = report.node;
-        let fresh = NodeHealth { report, heard: now, suspected: false };
+        let fresh = NodeHealth { report, heard: now, suspected: false, placed: Arc::default() };
         let before = self.nodes.write().insert(node, fresh);
         if before.is_none_or(|before| !before.up(now)) {
             tracing::info!(%node, "node answers");
@@ -166,10 +171,21 @@ impl Health {
         *self.spare.write() = drives;
     }
 
+    /// This node is about to write so many bytes to the drives of `node`, which has not reported them yet.
+    pub fn placed(&self, node: NodeId, bytes: u64) {
+        if let Some(health) = self.nodes.read().get(&node) {
+            health.placed.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
     /// What is set aside for rebuilding, on the drives that may take new shards now.
+    ///
+    /// What this node placed since the last reports is no longer free, and the other nodes are taken to have placed as
+    /// much: between two reports nodes know nothing of each other's clients.
     #[must_use]
     pub fn spare(&self) -> Spare {
         let now = Instant::now();
+        let members = self.members.load(Ordering::Acquire).max(1) as u64;
         let (closed, nodes) = (self.closed.read(), self.nodes.read());
         let drives: Vec<(u64, u64)> = nodes
             .values()
@@ -178,7 +194,10 @@ impl Health {
             .filter(|drive| drive.state.writable() && !closed.contains(&drive.id))
             .map(|drive| (drive.capacity_bytes, room(drive)))
             .collect();
-        Spare::new(&drives, *self.spare.read())
+        let placed: u64 = nodes.values().map(|health| health.placed.load(Ordering::Relaxed)).sum();
+        let mut spare = Spare::new(&drives, *self.spare.read());
+        spare.free_bytes = spare.free_bytes.saturating_sub(placed.saturating_mul(members));
+        spare
     }
 
     /// Drives that may take new shards now.
@@ -258,11 +277,18 @@ mod tests {
             (drive.capacity_bytes, drive.used_bytes, drive.live_bytes, drive.free_bytes) =
                 (800, 790, 100, 10);
         }
-        health.heard(told, Instant::now());
+        health.heard(told.clone(), Instant::now());
         let spare = health.spare();
         assert_eq!((spare.drives, spare.reserved_bytes, spare.free_bytes), (1, 800, 5 * 600));
         health.set_spare(Some(0));
         assert_eq!(health.spare().reserved_bytes, 0);
+
+        // What was written since counts at once, three times where three nodes write; a new report knows of it.
+        health.set_members(3);
+        health.placed(NodeId::new(1), 200);
+        assert_eq!(health.spare().free_bytes, 5 * 600 - 3 * 200);
+        health.heard(told, Instant::now());
+        assert_eq!(health.spare().free_bytes, 5 * 600);
     }
 
     #[test]

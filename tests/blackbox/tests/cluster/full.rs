@@ -99,7 +99,7 @@ async fn a_full_cluster_refuses_writes_and_does_everything_else() -> Result<()> 
     let bytes = |field: &str| capacity[field].as_u64().context("bytes");
     println!("{} bytes set aside, {} free", bytes("reserved_bytes")?, bytes("free_bytes")?);
     ensure!(capacity["spare_drives"] == 1 && bytes("reserved_bytes")? > 400 << 20, "{capacity}");
-    // Nodes hear of each other's space once a second: a little more was taken.
+    // Nodes guess what others write between two reports: a little more may have been taken.
     ensure!(bytes("free_bytes")? > bytes("reserved_bytes")? / 4 * 3, "{capacity}");
     admin.post("/api/v1/cluster/spare", &json!({ "drives": 0 })).await?;
     until_answered(&client, StatusCode::OK).await?;

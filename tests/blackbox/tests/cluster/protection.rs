@@ -11,7 +11,13 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use holdfast_blackbox::{admin::Admin, dev::DevCluster, s3::Client, tree::noise};
+use futures::{StreamExt, TryStreamExt, stream};
+use holdfast_blackbox::{
+    admin::Admin,
+    dev::{DevCluster, DevSpec},
+    s3::Client,
+    tree::noise,
+};
 use holdfast_model::ByteCount;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -24,7 +30,7 @@ const DRIVE_SIZE: ByteCount = ByteCount::mib(512);
 const POLL: Duration = Duration::from_millis(300);
 
 /// Far longer than any of it takes.
-const PATIENCE: Duration = Duration::from_secs(240);
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Stripes lie unused for half a minute before they are swept: `live_bytes` follows then.
 const OBJECTS: usize = 60;
@@ -136,6 +142,12 @@ async fn shares(admin: &Admin) -> Result<Vec<f64>> {
     Ok(drives.filter_map(share).collect())
 }
 
+/// Ten thousand, one in a hundred of several stripes.
+fn one_of_many(number: usize) -> (String, Vec<u8>) {
+    let size = if number.is_multiple_of(100) { OBJECT_SIZE } else { 40_000 + number % 50_000 };
+    (format!("many/{number}"), noise(number as u64, size))
+}
+
 async fn intact(client: &Client) -> Result<()> {
     for number in 0..OBJECTS {
         let (key, body) = object(number);
@@ -224,4 +236,45 @@ async fn lose_a_drive(cluster: &mut DevCluster) -> Result<()> {
     cluster.kill("n2")?;
     fs::remove_file(cluster.dir().join("n2/drives/d1"))?;
     cluster.start("n2").await
+}
+
+/// The acceptance figure: `cargo test ... protection -- --ignored`, with the count in `HOLDFAST_OBJECTS`.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "writes 10,000 objects and cuts them anew three times, minutes; by hand: -- --ignored"]
+async fn a_bucket_of_ten_thousand_objects_changes_levels_under_load() -> Result<()> {
+    let count: usize = std::env::var("HOLDFAST_OBJECTS").map_or(Ok(10_000), |text| text.parse())?;
+    let mut spec = DevSpec::for_test("protection-large", 4, 3)?;
+    spec.drive_size = ByteCount::mib(1536);
+    let cluster = DevCluster::create(&spec, &|_| {}).await?;
+    cluster.s3(0)?.create_bucket(BUCKET).await?;
+    let nodes = (0..4).map(|node| cluster.s3(node)).collect::<Result<Vec<_>>>()?;
+    stream::iter(0..count)
+        .map(|number| {
+            let ((key, body), client) = (one_of_many(number), &nodes[number % nodes.len()]);
+            async move { client.put(BUCKET, &key, body).await.map(drop) }
+        })
+        .buffer_unordered(16)
+        .try_collect::<()>()
+        .await?;
+    let clients = Clients::start(nodes.clone());
+    let admin = cluster.file().admin(0).await?;
+    for level in ["+1n", "4x", "+2d:1n"] {
+        admin.set_bucket_level(TENANT, BUCKET, Some(level)).await?;
+        level_reached(&admin, level).await?;
+    }
+    clients.stop().await?;
+    stream::iter(0..count)
+        .map(|number| {
+            let ((key, body), client) = (one_of_many(number), &nodes[number % nodes.len()]);
+            async move {
+                ensure!(client.get(BUCKET, &key).await? == body, "{key}: other bytes");
+                Ok(())
+            }
+        })
+        .buffer_unordered(16)
+        .try_collect::<()>()
+        .await?;
+    let audit = audited(&admin).await?;
+    ensure!(audit["debt_stripes"] == 0 && audit["lost_count"] == 0, "{audit}");
+    Ok(())
 }

@@ -1,0 +1,113 @@
+//! Clients that read and write small objects at a fixed pace: a request is due whether the one before it was quick
+//! or not, and what it waits for that counts as its time.
+
+use std::{
+    fmt,
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use holdfast_blackbox::{s3::Client, tree::noise};
+use tokio::{task::JoinSet, time::sleep_until};
+
+use crate::fill::BUCKET;
+
+/// Objects that are read.
+const OBJECTS: usize = 256;
+
+const SIZE: usize = 64 << 10;
+
+/// Time between two requests of one client; three clients.
+const PACE: Duration = Duration::from_millis(50);
+
+/// Clients at work on every node.
+pub struct Foreground {
+    clients: Vec<Client>,
+}
+
+/// How long requests took.
+#[derive(Debug)]
+pub struct Times(Vec<Duration>);
+
+impl Times {
+    /// The time that one in a hundred exceeds.
+    pub fn p99(&self) -> Duration {
+        self.at(0.99)
+    }
+
+    fn at(&self, share: f64) -> Duration {
+        self.0[((self.0.len() - 1) as f64 * share) as usize]
+    }
+}
+
+impl fmt::Display for Times {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [p50, p99] = [self.at(0.5), self.p99()].map(|time| time.as_secs_f64() * 1e3);
+        write!(f, "{} requests of 64 KiB, half of them PUT: p50 {p50:.1} ms, p99 {p99:.1} ms", self.0.len())
+    }
+}
+
+fn key(number: usize) -> String {
+    format!("small/{number}")
+}
+
+fn body(number: usize) -> Vec<u8> {
+    noise(number as u64, SIZE)
+}
+
+impl Foreground {
+    pub fn new(clients: Vec<Client>) -> Self {
+        Self { clients }
+    }
+
+    /// Writes what is read.
+    pub async fn prepare(&self) -> Result<()> {
+        for number in 0..OBJECTS {
+            self.clients[0].put(BUCKET, &key(number), body(number)).await?;
+        }
+        Ok(())
+    }
+
+    /// Works until `end`; every answer is checked.
+    pub async fn run(&self, end: impl Future<Output = ()>) -> Result<Times> {
+        let working = Arc::new(AtomicBool::new(true));
+        let mut tasks = JoinSet::new();
+        for (worker, client) in self.clients.iter().enumerate() {
+            tasks.spawn(work(worker, client.clone(), Arc::clone(&working)));
+        }
+        end.await;
+        working.store(false, Ordering::Relaxed);
+        let mut all = Vec::new();
+        while let Some(times) = tasks.join_next().await {
+            all.extend(times??);
+        }
+        ensure!(all.len() >= 1000, "{} requests are too few for a percentile", all.len());
+        all.sort();
+        Ok(Times(all))
+    }
+}
+
+async fn work(worker: usize, client: Client, working: Arc<AtomicBool>) -> Result<Vec<Duration>> {
+    let mut times = Vec::new();
+    let mut due = Instant::now();
+    for number in worker.. {
+        due += PACE;
+        sleep_until(due.into()).await;
+        if !working.load(Ordering::Relaxed) {
+            break;
+        }
+        let at = (number * 7) % OBJECTS;
+        if number % 2 == 0 {
+            client.put(BUCKET, &format!("written/{worker}/{}", number % 64), body(at)).await?;
+        } else {
+            ensure!(client.get(BUCKET, &key(at)).await? == body(at), "{}: other bytes", key(at));
+        }
+        times.push(due.elapsed());
+    }
+    Ok(times)
+}
