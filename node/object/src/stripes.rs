@@ -379,10 +379,9 @@ impl StripeSink {
         if durable < usize::from(stripe.data) {
             return Err(ObjectError::Unavailable(failed.to_string()));
         }
-        let range = 0..stripe.plain_len as usize;
         self.io
             .reader()
-            .read(&stored(stripe, last), self.sealer.key(), range)
+            .read_back(&stored(stripe, last), self.sealer.key())
             .await
             .map_err(|e| ObjectError::Unavailable(format!("{failed}; reading it back: {e}")))
     }

@@ -194,7 +194,8 @@ impl Health {
             .filter(|drive| drive.state.writable() && !closed.contains(&drive.id))
             .map(|drive| (drive.capacity_bytes, room(drive)))
             .collect();
-        let placed: u64 = nodes.values().map(|health| health.placed.load(Ordering::Relaxed)).sum();
+        let up = nodes.values().filter(|health| health.up(now));
+        let placed: u64 = up.map(|health| health.placed.load(Ordering::Relaxed)).sum();
         let mut spare = Spare::new(&drives, *self.spare.read());
         spare.free_bytes = spare.free_bytes.saturating_sub(placed.saturating_mul(members));
         spare

@@ -2,13 +2,18 @@
 //!
 //! A read that held some of its buffers while waiting for the rest would, with enough others like it, wait
 //! for ever; on two nodes at once, each for the other. So a read reserves everything it will hold before
-//! it takes the first buffer, and three uses never share:
+//! it takes the first buffer, and four uses never share:
 //!
 //! | part of the pool | for                                     | held until                     |
 //! |------------------|-----------------------------------------|--------------------------------|
 //! | a half           | content on its way to clients           | the client has taken it        |
+//! | an eighth        | a stripe that a write takes back, because drives failed under it | it is copied |
 //! | a quarter        | shards gathered to rebuild a lost one   | it is rebuilt                  |
-//! | a quarter        | shards read for peers, never reserved   | they are sent; waits for nobody |
+//! | an eighth        | shards read for peers, never reserved   | they are sent; waits for nobody |
+//!
+//! Whoever holds one of them may wait only for those below it. A body that is copied (a client's copy, a content that
+//! is cut anew) holds content while it writes: if what the write takes back came out of the same share, enough copies
+//! that lose a drive at once would wait for each other for ever, and every client's read behind them.
 //!
 //! Reservations are granted in the order they were asked for, so a large one is not starved by small ones.
 
@@ -26,6 +31,7 @@ const SECTORS_EXTRA: usize = 2;
 pub struct ReadMemory {
     pool: BufferPool,
     contents: Share,
+    read_backs: Share,
     rebuilds: Share,
 }
 
@@ -47,7 +53,8 @@ impl ReadMemory {
     #[must_use]
     pub fn new(pool: BufferPool) -> Self {
         let sectors = usize::try_from(pool.budget().get()).unwrap_or(usize::MAX) / SECTOR_SIZE;
-        Self { contents: Share::new(sectors / 2), rebuilds: Share::new(sectors / 4), pool }
+        let [contents, read_backs, rebuilds] = [sectors / 2, sectors / 8, sectors / 4].map(Share::new);
+        Self { contents, read_backs, rebuilds, pool }
     }
 
     pub(crate) fn pool(&self) -> &BufferPool {
@@ -57,6 +64,11 @@ impl ReadMemory {
     /// For buffers of these lengths that go to a client.
     pub(crate) async fn reserve_content(&self, lengths: impl Iterator<Item = usize>) -> Reservation {
         self.contents.reserve(lengths).await
+    }
+
+    /// For buffers of these lengths whose content a write takes back at once.
+    pub(crate) async fn reserve_read_back(&self, lengths: impl Iterator<Item = usize>) -> Reservation {
+        self.read_backs.reserve(lengths).await
     }
 
     /// For `count` shards of `length` gathered to rebuild another one.
@@ -102,6 +114,22 @@ mod tests {
 
         held.pop();
         assert!(memory.reserve_content([SHARD_SIZE_MAX; 4].into_iter()).now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn copies_that_hold_all_content_can_still_take_back_what_they_wrote() {
+        let memory = ReadMemory::new(BufferPool::new(ByteCount::mib(16)).unwrap());
+        let mut held = Vec::new();
+        while let Some(reservation) = memory.reserve_content([SHARD_SIZE_MAX; 4].into_iter()).now_or_never() {
+            held.push(reservation);
+        }
+        // Another copy waits in front of everybody.
+        let mut next = Box::pin(memory.reserve_content([SHARD_SIZE_MAX; 4].into_iter()));
+        assert!(next.as_mut().now_or_never().is_none());
+        for _ in 0..3 {
+            let back = memory.reserve_read_back([SHARD_SIZE_MAX; 2].into_iter()).now_or_never();
+            assert!(back.is_some() && memory.reserve_rebuild(4, SHARD_SIZE_MAX).now_or_never().is_some());
+        }
     }
 
     #[tokio::test]

@@ -122,11 +122,36 @@ impl StripeReader {
         range: Range<usize>,
     ) -> Result<Vec<Bytes>, ReadFailed> {
         let (layout, code) = self.describe(stripe)?;
-        self.counters.ranges_read.fetch_add(1, Ordering::Relaxed);
         let plan = layout.plan(range.clone());
         let reservation = self.memory.reserve_content(plan.iter().map(|span| span.bytes.len())).await;
+        self.read_planned(stripe, key, range, (&layout, &code, &plan), reservation).await
+    }
+
+    /// All of a stripe's content, for a write that takes it back: in memory of its own, none of the pool's is held
+    /// when it returns, and it waits for no content on its way to clients.
+    ///
+    /// # Errors
+    /// [`ReadFailed`]; nothing is returned then.
+    pub async fn read_back(&self, stripe: &StoredStripe, key: &BodyKey) -> Result<Vec<Bytes>, ReadFailed> {
+        let (layout, code) = self.describe(stripe)?;
+        let range = 0..stripe.len;
+        let plan = layout.plan(range.clone());
+        let reservation = self.memory.reserve_read_back(plan.iter().map(|span| span.bytes.len())).await;
+        let pieces = self.read_planned(stripe, key, range, (&layout, &code, &plan), reservation).await?;
+        Ok(pieces.iter().map(|piece| Bytes::copy_from_slice(piece)).collect())
+    }
+
+    async fn read_planned(
+        &self,
+        stripe: &StoredStripe,
+        key: &BodyKey,
+        range: Range<usize>,
+        (layout, code, plan): (&Layout, &Code, &[ShardSpan]),
+        reservation: Reservation,
+    ) -> Result<Vec<Bytes>, ReadFailed> {
+        self.counters.ranges_read.fetch_add(1, Ordering::Relaxed);
         let reservation = Arc::new(reservation);
-        let reads = plan.iter().map(|span| self.read_span(stripe, &layout, &code, key, span));
+        let reads = plan.iter().map(|span| self.read_span(stripe, layout, code, key, span));
         let buffers = futures::future::try_join_all(reads).await.inspect_err(|_| {
             self.counters.unreadable.fetch_add(1, Ordering::Relaxed);
         })?;

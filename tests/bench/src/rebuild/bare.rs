@@ -83,7 +83,7 @@ fn rebuild(drives: &[PathBuf], target: &Path, next: &AtomicU64, shards: u64) -> 
         }
         code.rebuild(&present, &[0], &mut [&mut *rebuilt])?;
         output.write_all_at(rebuilt, number * SHARD as u64)?;
-        if number % FLUSH_INTERVAL == 0 {
+        if number.is_multiple_of(FLUSH_INTERVAL) {
             output.sync_data()?;
         }
     }
