@@ -67,7 +67,7 @@ pub struct Ailing {
 }
 
 /// Redundancy that is owed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Work {
     /// Stripes with fewer readable shards than their level asks for.
     pub debt_stripes: u64,
