@@ -26,10 +26,10 @@ use crate::{
 };
 
 /// Entries between two digests at least. A power of two.
-pub const DIGEST_ENTRIES_MIN: u64 = 128;
+pub const DIGEST_ENTRIES_MIN: u64 = 512;
 
 /// Versions of objects per entry between two digests: the larger the state, the rarer it is read.
-const VERSIONS_PER_ENTRY: u64 = 64;
+const VERSIONS_PER_ENTRY: u64 = 16;
 
 /// Version of a partition's tables.
 const SCHEMA: u32 = MIGRATIONS.len() as u32;

@@ -24,11 +24,13 @@ pub enum Method {
     Join = 8,
     /// Read a whole shard with its record's manifest.
     ShardGetWhole = 9,
+    /// Give shards of a stripe new places on the node that is asked.
+    ShardRelocate = 10,
 }
 
 impl Method {
     /// All methods.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Raft,
         Self::ShardPut,
         Self::ShardGet,
@@ -38,6 +40,7 @@ impl Method {
         Self::Control,
         Self::Join,
         Self::ShardGetWhole,
+        Self::ShardRelocate,
     ];
 
     /// The number on the wire.
@@ -59,6 +62,7 @@ impl Method {
             Self::ShardPut
             | Self::ShardGet
             | Self::ShardGetWhole
+            | Self::ShardRelocate
             | Self::ShardDelete
             | Self::ShardList
             | Self::Control => Lane::Bulk,
@@ -96,6 +100,7 @@ impl Role {
                 | Method::ShardPut
                 | Method::ShardGet
                 | Method::ShardGetWhole
+                | Method::ShardRelocate
                 | Method::ShardDelete
                 | Method::ShardList
                 | Method::NodeStatus

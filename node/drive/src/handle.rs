@@ -24,7 +24,7 @@ use crate::{
     mount::{self, Mounted},
     planted::{self, Bug},
     probe::unix_now,
-    shared::{GetRequest, PutRequest, REQUESTS_MAX, RawRead, Request, Shared, Unavailable, add},
+    shared::{GetRequest, PutRequest, REQUESTS_MAX, RawRead, Request, Shared, Unavailable, Urgency, add},
     types::{
         DriveIdentity, DriveOptions, DriveState, DriveStatus, MountReport, ScrubFinding, Scrubbed, ShardInfo,
         ShardWrite,
@@ -202,11 +202,11 @@ impl Drive {
         range: Range<u32>,
         deadline: Duration,
     ) -> Result<Buffer, GetError> {
-        self.get_by(id, generation, range, deadline, false).await.map(|(buffer, _)| buffer)
+        self.get_by(id, generation, range, deadline, Urgency::Now).await.map(|(buffer, _)| buffer)
     }
 
     /// A whole shard, verified, with the sealed manifest of its record: what a copy elsewhere, or another
-    /// shard of the same stripe, is made from. In the background: beside little else.
+    /// shard of the same stripe, is made from. Behind reads that somebody waits for.
     ///
     /// # Errors
     /// As for [`Drive::get`].
@@ -218,7 +218,7 @@ impl Drive {
     ) -> Result<(Buffer, Vec<u8>), GetError> {
         let entry = self.inner.shared.index.read().get(id);
         let length = expect_generation(self.id(), id, generation, entry)?.payload_len;
-        let (buffer, header) = self.get_by(id, generation, 0..length, deadline, true).await?;
+        let (buffer, header) = self.get_by(id, generation, 0..length, deadline, Urgency::Behind).await?;
         Ok((buffer, header.manifest))
     }
 
@@ -228,10 +228,10 @@ impl Drive {
         generation: Generation,
         range: Range<u32>,
         deadline: Duration,
-        background: bool,
+        urgency: Urgency,
     ) -> Result<(Buffer, RecordHeader), GetError> {
         let expires = Instant::now() + deadline;
-        let get = self.get_unhurried(id, generation, range, expires, background);
+        let get = self.get_unhurried(id, generation, range, expires, urgency);
         match tokio::time::timeout(deadline, get).await {
             Ok(Err(GetError::Deadline { drive, .. })) => Err(GetError::Deadline { drive, id, deadline }),
             Ok(result) => result,
@@ -248,7 +248,7 @@ impl Drive {
         generation: Generation,
         range: Range<u32>,
         expires: Instant,
-        background: bool,
+        urgency: Urgency,
     ) -> Result<(Buffer, RecordHeader), GetError> {
         let drive = self.id();
         let closed = GetError::Closed { drive };
@@ -264,7 +264,7 @@ impl Drive {
         let to = end.next_multiple_of(BLOCK_SIZE as u32).min(entry.payload_len);
         let buffer = self.inner.options.pool.acquire((to - from) as usize).await;
         let (reply, answer) = oneshot::channel();
-        let request = GetRequest { id, generation, first_block, background, buffer, expires, reply };
+        let request = GetRequest { id, generation, first_block, urgency, buffer, expires, reply };
         if !self.inner.shared.send(Request::Get(request)) {
             return Err(self.unavailable().get(drive).unwrap_or(closed));
         }
@@ -291,7 +291,7 @@ impl Drive {
         let shards = self.list(after, records);
         scrubbed.finished = shards.len() < records;
         for ShardInfo { id, generation, payload_len, .. } in shards {
-            match self.get_by(id, generation, 0..payload_len, SCRUB_DEADLINE, true).await {
+            match self.get_by(id, generation, 0..payload_len, SCRUB_DEADLINE, Urgency::Background).await {
                 Ok(_) => scrubbed.bytes += u64::from(payload_len),
                 // Deleted or replaced since it was listed.
                 Err(GetError::NotFound { .. } | GetError::OtherGeneration { .. }) => {}

@@ -76,14 +76,24 @@ pub(crate) struct PutRequest {
     pub(crate) reply: oneshot::Sender<Result<Durable, PutError>>,
 }
 
+/// What a read waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Urgency {
+    /// Somebody waits: nothing.
+    Now,
+    /// For a device with little else to do, though not for long.
+    Behind,
+    /// For that, however long, and for its pace.
+    Background,
+}
+
 /// Blocks `first_block..` of the payload into `buffer`, whose length is that of those blocks.
 #[derive(Debug)]
 pub(crate) struct GetRequest {
     pub(crate) id: ShardId,
     pub(crate) generation: Generation,
     pub(crate) first_block: u32,
-    /// It may wait for everything else.
-    pub(crate) background: bool,
+    pub(crate) urgency: Urgency,
     pub(crate) buffer: Buffer,
     pub(crate) expires: Instant,
     pub(crate) reply: oneshot::Sender<Result<RawRead, GetError>>,

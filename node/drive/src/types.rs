@@ -51,7 +51,8 @@ pub struct DriveOptions {
     /// Pin and register the pool's memory with the kernel: less CPU for small operations, but the whole
     /// budget is resident from the start, for each drive's ring.
     pub register_memory: bool,
-    /// Bytes a second that reclaiming may move while there is room; without limit when room is short.
+    /// Bytes a second that a scrub may read, and that reclaiming may move while there is room; without limit when
+    /// room is short.
     pub background_rate: ByteCount,
 }
 

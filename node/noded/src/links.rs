@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use holdfast_consensus::{Consensus, Transport, TransportError};
-use holdfast_drive::{Comparison, DriveState, DriveStatus};
+use holdfast_drive::{Comparison, Drive, DriveState, DriveStatus};
 use holdfast_model::{DriveId, NodeId, PartitionId};
 use holdfast_object::{
     ObjectService,
@@ -18,7 +18,7 @@ use holdfast_peer::{Method, PeerClient, PeerError, PeerNode, Refusal, Reply, Ser
 use holdfast_ring::Buffer;
 use holdfast_store::{
     BucketLevelReport, DebtReport, DriveReport, DriveReportState, LevelReport, NodeReport, ShardService,
-    Shards, WorkerReport,
+    StripeRebuilder, WorkerReport,
 };
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -78,7 +78,7 @@ pub struct NodeService {
     node: NodeId,
     started: Instant,
     consensus: OnceLock<Arc<Consensus>>,
-    shards: OnceLock<Arc<Shards>>,
+    rebuilder: OnceLock<StripeRebuilder>,
     groups: OnceLock<Arc<Groups>>,
     orders: Arc<Orders>,
     objects: OnceLock<Arc<ObjectService>>,
@@ -97,7 +97,7 @@ impl NodeService {
             node,
             started: Instant::now(),
             consensus: OnceLock::new(),
-            shards: OnceLock::new(),
+            rebuilder: OnceLock::new(),
             groups: OnceLock::new(),
             orders,
             objects: OnceLock::new(),
@@ -129,22 +129,27 @@ impl NodeService {
     }
 
     /// Drives are up.
-    pub fn serve_shards(&self, shards: Arc<Shards>, keeper: Arc<Keeper>) {
+    pub fn serve_shards(&self, rebuilder: StripeRebuilder, keeper: Arc<Keeper>) {
         self.orders.serve_drives(Arc::clone(&keeper));
         let _ = self.keeper.set(keeper);
-        let _ = self.shards.set(shards);
+        let _ = self.rebuilder.set(rebuilder);
+    }
+
+    /// This node's drives, once they are up.
+    fn drives(&self) -> Vec<Drive> {
+        self.rebuilder.get().map(|rebuilder| rebuilder.shards.local()).unwrap_or_default()
     }
 
     /// Drives of this node that the cluster empties refuse new shards; the others take them.
     pub fn drain(&self, draining: &BTreeSet<DriveId>) {
-        for drive in self.shards.get().map(|shards| shards.local()).unwrap_or_default() {
+        for drive in self.drives() {
             drive.set_draining(draining.contains(&drive.id()));
         }
     }
 
     /// Ends a round of comparing this node's drives: those that lag behind the others are slow.
     pub fn compare_drives(&self) {
-        let drives = self.shards.get().map(|shards| shards.local()).unwrap_or_default();
+        let drives = self.drives();
         let counters: Vec<_> = drives.iter().map(|drive| (drive.id(), drive.status().counters)).collect();
         let lagging = self.comparison.lock().round(&counters);
         for drive in drives {
@@ -160,13 +165,13 @@ impl NodeService {
     /// What this node says about itself.
     #[must_use]
     pub fn report(&self) -> NodeReport {
-        let drives = self.shards.get().map(|shards| shards.local()).unwrap_or_default();
+        let drives = self.drives();
         NodeReport {
             node: self.node,
             name: self.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: self.started.elapsed().as_secs(),
-            drives_open: self.shards.get().is_some(),
+            drives_open: self.rebuilder.get().is_some(),
             drives: drives.iter().map(|drive| self.drive_report(&drive.status())).collect(),
             devices: self.keeper.get().map(|keeper| keeper.devices()).unwrap_or_default(),
             workers: self.objects.get().map(|objects| worker_reports(objects)).unwrap_or_default(),
@@ -283,8 +288,8 @@ impl Service for NodeService {
             }
             Method::Control => Ok(Reply::with_body(self.orders.carry_out(peer.node, &body).await?)),
             method => {
-                let shards = self.shards.get().ok_or_else(starting)?;
-                ShardService::new(Arc::clone(shards)).call(method, body, payload).await
+                let rebuilder = self.rebuilder.get().ok_or_else(starting)?;
+                ShardService::new(rebuilder.clone()).call(method, body, payload).await
             }
         }
     }

@@ -34,7 +34,7 @@ use holdfast_peer::{
     pki::{Ca, Certificate, PeerIdentity, PrivateKey},
 };
 use holdfast_ring::BufferPool;
-use holdfast_store::{Counters, Findings, Health, ReadMemory, Shards};
+use holdfast_store::{Counters, Findings, Health, ReadMemory, Shards, StripeRebuilder};
 use parking_lot::Mutex;
 use tokio::{net::TcpListener, sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -301,7 +301,13 @@ impl Node {
         };
         let keeper = Arc::new(Keeper::new(keeper, stop.clone()));
         keeper.begin().await?;
-        service.serve_shards(Arc::clone(&shards), Arc::clone(&keeper));
+        let read_memory = ReadMemory::new(pools.drive.clone());
+        let rebuilder = StripeRebuilder {
+            shards: Arc::clone(&shards),
+            health: Arc::clone(&health),
+            memory: read_memory.clone(),
+        };
+        service.serve_shards(rebuilder, Arc::clone(&keeper));
         health.heard(service.report(), Instant::now());
 
         // Keys. Peers have been served since their parts came up; clients hear that this node is locked.
@@ -357,7 +363,7 @@ impl Node {
             shards: Arc::clone(&shards),
             health: Arc::clone(&health),
             write_pool: pools.write.clone(),
-            read_memory: ReadMemory::new(pools.drive.clone()),
+            read_memory,
             counters: Arc::clone(&counters),
             findings,
             uses_spare: false,

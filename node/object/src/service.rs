@@ -126,9 +126,22 @@ impl ObjectService {
         backing::query(reader, what, query).await
     }
 
+    /// As [`Self::read`], of what this node's replica has applied, which others may be ahead of.
+    pub(crate) async fn read_applied<T: Send + 'static>(
+        &self,
+        route: Route,
+        query: impl FnOnce(&PartitionReader) -> Result<T, ReadError> + Send + 'static,
+    ) -> Result<T, ObjectError> {
+        backing::query(self.applied(route)?, ("", ""), query).await
+    }
+
     /// This node's replica, once it has applied all that was committed before now.
-    async fn reader(&self, (partition, group): Route) -> Result<PartitionReader, ObjectError> {
-        self.barrier(group).await?;
+    async fn reader(&self, route: Route) -> Result<PartitionReader, ObjectError> {
+        self.barrier(route.1).await?;
+        self.applied(route)
+    }
+
+    fn applied(&self, (partition, group): Route) -> Result<PartitionReader, ObjectError> {
         self.catalogs
             .get(&group)
             .ok_or_else(|| ObjectError::Internal(format!("group {group} is not hosted here")))?

@@ -11,6 +11,7 @@
 
 #![forbid(unsafe_code)]
 
+mod elsewhere;
 mod findings;
 mod health;
 mod hedges;

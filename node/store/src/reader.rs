@@ -22,6 +22,7 @@ use holdfast_erasure::Code;
 use holdfast_model::{Generation, ShardId, ShardIndex, StripeId, placement::Place};
 use holdfast_ring::Buffer;
 use holdfast_stripe::{Layout, ShardSpan, open_cells, rebuild_range};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     Counters,
@@ -32,7 +33,7 @@ use crate::{
 };
 
 /// A stripe as the catalog knows it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct StoredStripe {
     /// The stripe.
     pub id: StripeId,

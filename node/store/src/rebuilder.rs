@@ -16,6 +16,7 @@ use holdfast_erasure::Code;
 use holdfast_model::{Generation, ShardId, ShardIndex, TenantId, placement::Place};
 use holdfast_ring::Buffer;
 use holdfast_stripe::Layout;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     health::Health,
@@ -25,7 +26,7 @@ use crate::{
 };
 
 /// One shard that needs a place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Relocation {
     /// Which shard of the stripe.
     pub index: ShardIndex,
@@ -35,8 +36,8 @@ pub struct Relocation {
     pub to: Place,
 }
 
-/// Why shards have no new places.
-#[derive(Debug, thiserror::Error)]
+/// Why shards have no new places. Travels between nodes.
+#[derive(Debug, Serialize, Deserialize, thiserror::Error)]
 pub enum RebuildFailed {
     /// Too few shards can be read now. What is down may come back.
     #[error("{readable} shards readable, {needed} needed; {cause}")]
@@ -64,13 +65,16 @@ pub enum RebuildFailed {
         /// What was found.
         what: String,
     },
+    /// The node that was to do it gave no clear answer.
+    #[error("{0}")]
+    Elsewhere(ShardError),
     /// The catalog's description is not of a stripe this release can have written.
     #[error("its description is not of a stripe: {0}")]
     Description(String),
 }
 
 /// What was moved to carry out a relocation.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Moved {
     /// Bytes of shards read to make the new ones.
     pub read_bytes: u64,
@@ -96,11 +100,28 @@ struct Gathered {
 }
 
 impl StripeRebuilder {
-    /// Writes the shards named in `relocations` to their new places under `generation` and reads them back.
+    /// Writes the shards named in `relocations` to their new places under `generation` and reads them back. The
+    /// node that gets most of them does it: what it writes and reads back crosses no network.
     ///
     /// # Errors
     /// [`RebuildFailed`]; some new copies may be on drives then, which the catalog does not know.
     pub async fn relocate(
+        &self,
+        tenant: TenantId,
+        stripe: &StoredStripe,
+        relocations: &[Relocation],
+        generation: Generation,
+    ) -> Result<Moved, RebuildFailed> {
+        if let Some(node) = self.elsewhere(relocations)
+            && let Some(result) = self.ask(node, tenant, stripe, relocations, generation).await
+        {
+            return result;
+        }
+        self.relocate_here(tenant, stripe, relocations, generation).await
+    }
+
+    /// As [`StripeRebuilder::relocate`], by this node.
+    pub(crate) async fn relocate_here(
         &self,
         tenant: TenantId,
         stripe: &StoredStripe,
@@ -154,8 +175,11 @@ impl StripeRebuilder {
         }
         let needed = usize::from(stripe.data);
         let mut waiting: Vec<usize> = (0..stripe.places.len()).filter(|i| !wanted.contains(i)).collect();
-        // Nodes that answer first (the vector is used from its end).
-        waiting.sort_by_key(|i| (self.health.is_up(stripe.places[*i].node), std::cmp::Reverse(*i)));
+        // Nodes that answer first, then what crosses no network (the vector is used from its end).
+        waiting.sort_by_key(|i| {
+            let place = stripe.places[*i];
+            (self.health.is_up(place.node), self.shards.is_here(place), std::cmp::Reverse(*i))
+        });
         let (mut readable, mut cause) = (0, "none failed".to_owned());
         let mut running = FuturesUnordered::new();
         loop {

@@ -9,28 +9,33 @@ use holdfast_ring::Buffer;
 use serde::de::DeserializeOwned;
 
 use crate::{
+    elsewhere::encode_failure,
+    rebuilder::StripeRebuilder,
     shards::{
         ShardError, Shards, delete_local, encode_refusal, get_local, get_whole_local, list_local, put_local,
     },
-    wire::{DeleteShard, GetShard, GetWholeShard, ListShards, PutShard},
+    wire::{DeleteShard, GetShard, GetWholeShard, ListShards, PutShard, RelocateShards},
 };
 
 /// Code of a refusal that carries a [`ShardError`].
 const SHARD_ERROR: u16 = 1;
 /// Code of a refusal of a request that makes no sense.
 const BAD_REQUEST: u16 = 2;
+/// Code of a refusal that carries a [`RebuildFailed`](crate::RebuildFailed).
+pub(crate) const REBUILD_FAILED: u16 = 3;
 
-/// Answers `ShardPut`, `ShardGet`, `ShardGetWhole`, `ShardList` and `ShardDelete`.
+/// Answers `ShardPut`, `ShardGet`, `ShardGetWhole`, `ShardRelocate`, `ShardList` and `ShardDelete`.
 #[derive(Debug, Clone)]
 pub struct ShardService {
     shards: Arc<Shards>,
+    rebuilder: StripeRebuilder,
 }
 
 impl ShardService {
-    /// Serves the local drives of `shards`.
+    /// Serves the local drives that `rebuilder` reaches, and rebuilds onto them.
     #[must_use]
-    pub fn new(shards: Arc<Shards>) -> Self {
-        Self { shards }
+    pub fn new(rebuilder: StripeRebuilder) -> Self {
+        Self { shards: Arc::clone(&rebuilder.shards), rebuilder }
     }
 
     /// Answers one request.
@@ -64,6 +69,14 @@ impl ShardService {
                 let (buffer, manifest) =
                     get_whole_local(&drive, get.id, get.generation).await.map_err(refusal)?;
                 Ok(Reply { body: Bytes::from(manifest), ..Reply::with_payload(buffer) })
+            }
+            Method::ShardRelocate => {
+                let RelocateShards { tenant, stripe, relocations, generation } = decode(&body)?;
+                let moved = self.rebuilder.relocate_here(tenant, &stripe, &relocations, generation).await;
+                let moved = moved.map_err(|failed| Refusal::new(REBUILD_FAILED, encode_failure(&failed)))?;
+                let moved = postcard::to_stdvec(&moved)
+                    .map_err(|e| bad_request(&format!("what was moved does not encode: {e}")))?;
+                Ok(Reply::with_body(Bytes::from(moved)))
             }
             Method::ShardList => {
                 let list: ListShards = decode(&body)?;

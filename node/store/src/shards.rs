@@ -125,6 +125,16 @@ impl Shards {
         (drive.is_ok() || place.node == self.node).then_some(drive)
     }
 
+    /// Whether what is placed there is kept by this process.
+    pub(crate) fn is_here(&self, place: Place) -> bool {
+        place.node == self.node || self.local.read().contains_key(&place.drive)
+    }
+
+    /// Links to the other nodes.
+    pub(crate) fn peers(&self) -> &PeerClient {
+        &self.peers
+    }
+
     /// Writes a shard; returns when it is durable.
     ///
     /// # Errors

@@ -3,6 +3,8 @@
 use holdfast_model::{DriveId, Generation, Level, NodeId, PartitionId, ShardId, TenantId, UnixMillis};
 use serde::{Deserialize, Serialize};
 
+use crate::{reader::StoredStripe, rebuilder::Relocation};
+
 /// Body of `ShardPut`; the payload is the shard.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct PutShard {
@@ -49,6 +51,16 @@ pub(crate) type Listed = (ShardId, Generation);
 pub(crate) struct DeleteShard {
     pub drive: DriveId,
     pub id: ShardId,
+    pub generation: Generation,
+}
+
+/// Body of `ShardRelocate`: what [`StripeRebuilder::relocate`](crate::StripeRebuilder::relocate) takes. The reply's body is
+/// a [`Moved`](crate::Moved); a refusal's message a [`RebuildFailed`](crate::RebuildFailed) as JSON.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct RelocateShards {
+    pub tenant: TenantId,
+    pub stripe: StoredStripe,
+    pub relocations: Vec<Relocation>,
     pub generation: Generation,
 }
 

@@ -20,7 +20,7 @@ use std::{
 };
 
 use holdfast_sealed_sqlite::{DAMAGED_PAGE, SealedFile};
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
 pub use image::{ImageReader, ImageWriter, copy_database};
 pub use migrate::{Migration, migrate};
@@ -139,6 +139,8 @@ pub fn open_reader(path: &Path, form: &Form) -> rusqlite::Result<Connection> {
 fn prepare(connection: &Connection, cache_kib: u32) -> rusqlite::Result<()> {
     connection.busy_timeout(LOCK_WAIT)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
+    // Plans do not depend on values: otherwise statements are compiled anew for each of them.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.execute_batch(&format!(
         "PRAGMA soft_heap_limit = {HEAP_SOFT_MAX};
          PRAGMA cache_size = -{cache_kib};

@@ -341,6 +341,7 @@ impl<D: BlockDevice> Engine<D> {
         }
         self.start_waiting_reads(now);
         self.submit_ready(now);
+        self.start_reads_behind(now);
         self.start_background_read(now);
         if self.unavailable.is_none() {
             self.maybe_flush(now);
@@ -466,7 +467,7 @@ impl<D: BlockDevice> Engine<D> {
         if let Some(pause) = self.reclaim.pause(now) {
             at_most(pause);
         }
-        if let Some(until) = self.reads.background_from() {
+        if let Some(until) = self.reads.due() {
             at_most(until.saturating_duration_since(now).max(Duration::from_millis(1)));
         }
         if let Some((until, _)) = self.starved.front() {

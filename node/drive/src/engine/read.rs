@@ -23,11 +23,15 @@ use crate::{
     errors::GetError,
     handle::expect_generation,
     index::Indexed,
-    shared::{GetRequest, RawRead, Unavailable, add},
+    shared::{GetRequest, RawRead, Unavailable, Urgency, add},
 };
 
-/// Operations beside which a read in the background may start.
-const BACKGROUND_BESIDE_MAX: usize = 2;
+/// Operations beside which a read that may wait starts.
+const BESIDE_MAX: usize = 2;
+
+/// How long a read may wait for a quiet device that is to restore what was lost: clients that never rest do not keep
+/// a rebuild from its end.
+const BEHIND_MAX: Duration = Duration::from_millis(200);
 
 /// A read in flight: bytes `start + done..start + length` of its buffer's frame are still to come.
 #[derive(Debug)]
@@ -62,6 +66,8 @@ pub(super) struct Reads {
     active: HashMap<u64, CallerRead>,
     /// For want of a buffer for the header.
     waiting: VecDeque<GetRequest>,
+    /// Reads behind those of clients, and until when the first of them waits for these.
+    behind: VecDeque<(Instant, GetRequest)>,
     /// Reads in the background, and when the first may start.
     background: VecDeque<GetRequest>,
     background_from: Option<Instant>,
@@ -69,12 +75,15 @@ pub(super) struct Reads {
 
 impl Reads {
     pub(super) fn is_empty(&self) -> bool {
-        self.active.is_empty() && self.waiting.is_empty() && self.background.is_empty()
+        let Self { active, waiting, behind, background, .. } = self;
+        active.is_empty() && waiting.is_empty() && behind.is_empty() && background.is_empty()
     }
 
-    /// When the next read in the background may start, if one waits for its pace.
-    pub(super) fn background_from(&self) -> Option<Instant> {
-        self.background_from.filter(|_| !self.background.is_empty())
+    /// When a read that waits may start whatever else there is, or may be looked at again.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let behind = self.behind.front().map(|(until, _)| *until);
+        let background = self.background_from.filter(|_| !self.background.is_empty());
+        behind.into_iter().chain(background).min()
     }
 }
 
@@ -92,10 +101,11 @@ type PendingGet = tokio::sync::oneshot::Sender<Result<RawRead, GetError>>;
 
 impl<D: BlockDevice> Engine<D> {
     pub(super) fn get(&mut self, request: GetRequest, now: Instant) {
-        if request.background {
-            return self.reads.background.push_back(request);
+        match request.urgency {
+            Urgency::Now => self.get_now(request, now),
+            Urgency::Behind => self.reads.behind.push_back((now + BEHIND_MAX, request)),
+            Urgency::Background => self.reads.background.push_back(request),
         }
-        self.get_now(request, now);
     }
 
     fn get_now(&mut self, request: GetRequest, now: Instant) {
@@ -245,16 +255,28 @@ impl<D: BlockDevice> Engine<D> {
         }
     }
 
+    fn is_quiet(&self) -> bool {
+        self.device.in_flight() <= BESIDE_MAX && self.ready.is_empty() && self.outgoing.is_empty()
+    }
+
+    /// Starts reads behind those of clients as long as the device has little else to do, and those that waited long.
+    pub(super) fn start_reads_behind(&mut self, now: Instant) {
+        while let Some((until, request)) = self.reads.behind.pop_front() {
+            if now < until && !self.is_quiet() {
+                return self.reads.behind.push_front((until, request));
+            }
+            self.get_now(request, now);
+            self.submit_ready(now);
+        }
+    }
+
     /// Starts a read in the background when the device has little else to do and its pace allows it.
     pub(super) fn start_background_read(&mut self, now: Instant) {
         if self.reads.background_from.is_some_and(|from| now < from) {
             return;
         }
         self.reads.background_from = None;
-        if self.device.in_flight() > BACKGROUND_BESIDE_MAX
-            || !self.ready.is_empty()
-            || !self.outgoing.is_empty()
-        {
+        if !self.is_quiet() {
             return;
         }
         let Some(request) = self.reads.background.front() else { return };
@@ -275,8 +297,9 @@ impl<D: BlockDevice> Engine<D> {
         for (_, read) in self.reads.active.drain() {
             drop(read.request.send(Err(error.clone())));
         }
-        let (waiting, background) = (&mut self.reads.waiting, &mut self.reads.background);
-        for request in waiting.drain(..).chain(background.drain(..)) {
+        let Reads { waiting, behind, background, .. } = &mut self.reads;
+        let behind = behind.drain(..).map(|(_, request)| request);
+        for request in waiting.drain(..).chain(behind).chain(background.drain(..)) {
             drop(request.reply.send(Err(error.clone())));
         }
     }

@@ -38,7 +38,7 @@ use crate::{
     index::Indexed,
     mount::{Mounted, mount},
     probe::format_device,
-    shared::{GetRequest, PutRequest, RawRead, Request, Shared},
+    shared::{GetRequest, PutRequest, RawRead, Request, Shared, Urgency},
     types::{DriveCounters, DriveIdentity, DriveOptions, DriveState, FormatParams, MountReport, ShardWrite},
 };
 
@@ -157,7 +157,7 @@ impl Rig {
             id,
             generation,
             first_block: 0,
-            background: false,
+            urgency: Urgency::Now,
             buffer,
             expires,
             reply,

@@ -15,6 +15,9 @@ use crate::stripes::now;
 /// How often a worker that may not run looks whether it may.
 const ASK_INTERVAL: Duration = Duration::from_millis(500);
 
+/// How much longer than a piece of work the rest after it is, at low impact.
+const LOW_RESTS: u32 = 9;
+
 /// The longest rest after one piece of work.
 const REST_MAX: Duration = Duration::from_secs(5);
 
@@ -24,7 +27,7 @@ const HOUR_MILLIS: u64 = 3_600_000;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Impact {
-    /// One thing at a time, and three times as long a rest after it: a quarter of one stream.
+    /// One thing at a time, and a rest nine times as long after it: a tenth of one stream.
     Low,
     /// Four at once.
     #[default]
@@ -48,7 +51,7 @@ impl Impact {
     #[must_use]
     pub fn rest(self, took: Duration) -> Duration {
         match self {
-            Self::Low => (took * 3).min(REST_MAX),
+            Self::Low => (took * LOW_RESTS).min(REST_MAX),
             Self::Medium | Self::High => Duration::ZERO,
         }
     }
@@ -187,9 +190,9 @@ mod tests {
     }
 
     #[test]
-    fn low_impact_works_a_quarter_of_the_time() {
+    fn low_impact_works_a_tenth_of_the_time() {
         let took = Duration::from_millis(100);
-        assert_eq!(Impact::Low.rest(took), 3 * took);
+        assert_eq!(Impact::Low.rest(took), 9 * took);
         assert_eq!((Impact::Low.parallel(), Impact::High.rest(took)), (1, Duration::ZERO));
         assert_eq!(Impact::Low.rest(Duration::from_secs(60)), REST_MAX);
     }

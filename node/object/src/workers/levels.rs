@@ -12,7 +12,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::{StreamExt, stream};
 use holdfast_catalog::{DocumentKind, StripedContent};
 use holdfast_model::{
     BucketId, Level, NodeId, PartitionId, UnixMillis,
@@ -21,6 +20,7 @@ use holdfast_model::{
 
 use super::{
     Route,
+    abreast::Abreast,
     absent::{Standing, Verdict},
     led,
     recut::{Recut, fit, recut},
@@ -315,20 +315,19 @@ async fn pass(
     board.begin(Kind::Level, found.plan.iter().map(|(_, stripes, _)| stripes).sum());
     tracing::info!(tenant = tenant.name, partition = %route.0, contents = found.plan.len(), "cutting stripes anew for their level");
     let mut left = found.more;
-    let parallel = board.orders().of(Kind::Level).impact.parallel();
-    let mut results = stream::iter(std::mem::take(&mut found.plan))
-        .map(|(fit, stripes, owned)| {
-            let standard = standards.get(&owned.bucket);
-            async move {
-                let result = match standard {
-                    Some(standard) => one(service, tenant, route, &owned, standard, fit).await,
-                    None => Ok(Recut::Overtaken),
-                };
-                (stripes, owned, result)
-            }
-        })
-        .buffer_unordered(parallel);
-    while let Some((stripes, owned, result)) = results.next().await {
+    let parallel = || board.orders().of(Kind::Level).impact.parallel();
+    let begin = |(fit, stripes, owned): (Fit, u64, StripedContent)| {
+        let standard = standards.get(&owned.bucket);
+        async move {
+            let result = match standard {
+                Some(standard) => one(service, tenant, route, &owned, standard, fit).await,
+                None => Ok(Recut::Overtaken),
+            };
+            (stripes, owned, result)
+        }
+    };
+    let mut results = Abreast::new(std::mem::take(&mut found.plan), parallel, begin);
+    while let Some((stripes, owned, result)) = results.next(true).await {
         board.update(Kind::Level, |progress| progress.left = progress.left.saturating_sub(stripes));
         match result {
             Ok(Recut::Done { bytes }) => {

@@ -12,6 +12,7 @@
 //! elsewhere. What they do and what debt they know of is on the [`Board`]; what operators ask of them comes
 //! with the directory ([`Orders`]).
 
+mod abreast;
 mod absent;
 mod control;
 mod levels;

@@ -11,7 +11,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::{StreamExt, stream};
 use holdfast_catalog::{ShardOnDrive, StripeRef};
 use holdfast_model::{
     DriveId, NodeId, ShardIndex, StripeId,
@@ -25,6 +24,7 @@ use parking_lot::Mutex;
 
 use super::{
     Route,
+    abreast::Abreast,
     absent::Standing,
     led,
     rebuild::home,
@@ -210,18 +210,16 @@ async fn carry_out(service: &Arc<ObjectService>, plan: Vec<Movable>, deficits: &
     let board = &service.workers;
     board.begin(Kind::Rebalance, plan.len() as u64);
     tracing::info!(shards = plan.len(), "moving shards to emptier drives");
-    let parallel = board.orders().of(Kind::Rebalance).impact.parallel();
     let mut moved = 0;
-    let mut results = stream::iter(plan)
-        .map(|shard| async move {
-            board.leave(Kind::Rebalance).await;
-            let begun = Instant::now();
-            let result = move_one(service, &shard, deficits).await;
-            board.rest(Kind::Rebalance, begun.elapsed()).await;
-            result
-        })
-        .buffer_unordered(parallel);
-    while let Some(result) = results.next().await {
+    let parallel = || board.orders().of(Kind::Rebalance).impact.parallel();
+    let mut results = Abreast::new(plan, parallel, |shard| async move {
+        board.leave(Kind::Rebalance).await;
+        let begun = Instant::now();
+        let result = move_one(service, &shard, deficits).await;
+        board.rest(Kind::Rebalance, begun.elapsed()).await;
+        result
+    });
+    while let Some(result) = results.next(true).await {
         board.update(Kind::Rebalance, |progress| progress.left = progress.left.saturating_sub(1));
         match result {
             Ok(Relocated::Done { bytes, .. }) => {

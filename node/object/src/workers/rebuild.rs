@@ -12,17 +12,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::{StreamExt, stream};
 use holdfast_catalog::StripeRef;
-use holdfast_model::{DriveId, NodeId, PartitionId};
+use holdfast_model::{DriveId, NodeId, PartitionId, StripeId};
+use holdfast_store::DebtReport;
 
 use super::{
     Route,
+    abreast::Abreast,
     absent::{Absences, KnownDrive, Reported, Standing, Verdict},
+    control::Impact,
     led,
     relocate::{Home, Leaving, Relocated, Targets, relocate},
-    status::Kind,
-    survey::{PLAN_MAX, Survey, debt_of, survey},
+    status::{Kind, PartitionDebt},
+    survey::{debt_of, survey},
     worker::Worker,
 };
 use crate::{api::ObjectError, directory::TenantEntry, service::ObjectService};
@@ -62,17 +64,8 @@ impl Worker for Rebuild {
     }
 
     async fn work(&mut self) {
-        let service = &self.service;
-        let known = service.directory.snapshot().drives.clone();
-        service.stripes.health.set_closed(closed(&known));
-        let reported = reported(service);
-        let silent = known.iter().any(|drive| !reported.nodes.contains(&drive.node));
-        if self.started.elapsed() < SETTLE && silent {
-            return;
-        }
-        let verdict = self.absences.judge(&known, &reported, Instant::now());
-        service.workers.set_verdict(verdict.clone());
-        let led = led(service, self.node);
+        let Some(verdict) = self.look() else { return };
+        let led = led(&self.service, self.node);
         let partitions: BTreeSet<PartitionId> = led.iter().map(|(_, route)| route.0).collect();
         let unchanged = self.last.as_ref().is_some_and(|(before, of, at)| {
             same(before, &verdict) && *of == partitions && at.elapsed() < RECOUNT_INTERVAL
@@ -80,9 +73,145 @@ impl Worker for Rebuild {
         if unchanged {
             return;
         }
-        let worked = pass(service, &verdict, &led).await;
+        let worked = self.pass(&verdict, &led).await;
         self.last = (!worked).then(|| (verdict, partitions, Instant::now()));
     }
+}
+
+impl Rebuild {
+    /// What has become of all drives. `None` while nodes have not spoken that may do so soon.
+    fn look(&mut self) -> Option<Verdict> {
+        let service = &self.service;
+        let known = service.directory.snapshot().drives.clone();
+        service.stripes.health.set_closed(closed(&known));
+        let reported = reported(service);
+        let silent = known.iter().any(|drive| !reported.nodes.contains(&drive.node));
+        if self.started.elapsed() < SETTLE && silent {
+            return None;
+        }
+        let verdict = self.absences.judge(&known, &reported, Instant::now());
+        service.workers.set_verdict(verdict.clone());
+        Some(verdict)
+    }
+
+    /// Counts, and works on what was found. Whether there was anything to work on.
+    async fn pass(&mut self, verdict: &Verdict, led: &[(Arc<TenantEntry>, Route)]) -> bool {
+        let service = Arc::clone(&self.service);
+        let mut debts = BTreeMap::new();
+        let mut plan = BTreeMap::<u8, Vec<Planned>>::new();
+        let (mut rebuilds, mut moves) = (0, 0);
+        for (tenant, route) in led {
+            let verdict = verdict.clone();
+            let survey = match service.read(*route, ("", ""), move |catalog| survey(catalog, &verdict)).await
+            {
+                Ok(survey) => survey,
+                Err(error) => {
+                    tracing::warn!(tenant = tenant.name, partition = %route.0, %error, "debt not counted; will be tried again");
+                    continue;
+                }
+            };
+            debts.insert(route.0, debt_of(tenant, &survey));
+            if survey.rebuilds + survey.moves > 0 {
+                tracing::info!(tenant = tenant.name, partition = %route.0, rebuilds = survey.rebuilds, moves = survey.moves, debt = ?survey.stripes, "rebuilding");
+            }
+            rebuilds += survey.rebuilds;
+            moves += survey.moves;
+            let home = home(&service, tenant, *route);
+            for (level, stripes) in survey.plan {
+                plan.entry(level).or_default().extend(stripes.into_iter().map(|stripe| Planned {
+                    home,
+                    level,
+                    stripe,
+                }));
+            }
+        }
+        let board = &service.workers;
+        board.set_debt(debts.clone());
+        if plan.is_empty() {
+            return false;
+        }
+        let totals = [(Kind::Rebuild, rebuilds), (Kind::Smartfail, moves)];
+        for (kind, left) in totals.into_iter().filter(|(_, left)| *left > 0) {
+            board.begin(kind, left);
+        }
+        let moved = self.work_on(verdict, debts, plan.into_values().rev().flatten()).await;
+        for (kind, _) in totals {
+            board.end(kind);
+        }
+        moved > 0
+    }
+
+    /// Moves what is planned, most exposed first, until the standing of drives changes: then other stripes may be the
+    /// most exposed. Returns how many were moved.
+    async fn work_on(
+        &mut self,
+        verdict: &Verdict,
+        mut debts: BTreeMap<PartitionId, PartitionDebt>,
+        plan: impl Iterator<Item = Planned>,
+    ) -> u64 {
+        let service = Arc::clone(&self.service);
+        let board = &service.workers;
+        let begin = |planned: Planned| {
+            let service = &service;
+            async move { (planned, move_one(service, verdict, planned).await) }
+        };
+        let mut results = Abreast::new(plan, || streams(&service), begin);
+        let (mut moved, mut looked, mut current) = (0, Instant::now(), true);
+        while let Some((planned, outcome)) = results.next(current).await {
+            if looked.elapsed() >= LOOK_INTERVAL {
+                looked = Instant::now();
+                current = self.look().is_none_or(|now| same(&now, verdict));
+            }
+            let Some((kind, wanted, result)) = outcome else { continue };
+            board.update(kind, |progress| progress.left = progress.left.saturating_sub(1));
+            match result {
+                Ok(Relocated::Done { shards, bytes, .. }) => {
+                    moved += 1;
+                    board.update(kind, |progress| {
+                        progress.done += 1;
+                        progress.bytes += bytes;
+                    });
+                    let partition = planned.home.route.0;
+                    if shards == wanted
+                        && let Some(debt) = debts.get_mut(&partition)
+                    {
+                        debt.settle(planned.level);
+                        board.set_partition_debt(partition, debt.clone());
+                    }
+                }
+                Ok(Relocated::Overtaken) => {}
+                Ok(Relocated::NoPlace) => {
+                    board.update(kind, |progress| progress.failed += 1);
+                    board.trouble(
+                        kind,
+                        "no drive can take shards of some stripes without breaking their level: add a drive or a node, or bring one back",
+                    );
+                }
+                Err(error) => {
+                    board.update(kind, |progress| progress.failed += 1);
+                    board.trouble(kind, error.to_string());
+                    tracing::warn!(%error, "stripe not rebuilt; will be tried again");
+                }
+            }
+        }
+        moved
+    }
+}
+
+/// How many stripes may be worked on at once. The nodes that get the shards do the work, so one that leads for others
+/// has more under way; at low impact each leader has one.
+fn streams(service: &ObjectService) -> usize {
+    let orders = service.workers.orders();
+    let impact = orders.of(Kind::Rebuild).impact.max(orders.of(Kind::Smartfail).impact);
+    if impact == Impact::Low {
+        return impact.parallel();
+    }
+    let up = service.stripes.health.snapshot().into_iter().filter(|(_, up)| *up);
+    let (nodes, leading) = up.fold((0, 0), |(nodes, leading), (health, _)| {
+        let owes = |debt: &DebtReport| !debt.by_lost.is_empty() || debt.draining > 0;
+        (nodes + 1, leading + usize::from(health.report.debts.iter().any(owes)))
+    });
+    impact.parallel() * (nodes / leading.max(1)).max(1)
 }
 
 fn same(a: &Verdict, b: &Verdict) -> bool {
@@ -106,115 +235,44 @@ fn reported(service: &ObjectService) -> Reported {
     reported
 }
 
-/// Counts, and works on what was found. Whether there was anything to work on.
-async fn pass(service: &Arc<ObjectService>, verdict: &Verdict, led: &[(Arc<TenantEntry>, Route)]) -> bool {
-    let mut debts = BTreeMap::new();
-    let mut plans = Vec::new();
-    for (tenant, route) in led {
-        let verdict = verdict.clone();
-        let survey = match service.read(*route, ("", ""), move |catalog| survey(catalog, &verdict)).await {
-            Ok(survey) => survey,
-            Err(error) => {
-                tracing::warn!(tenant = tenant.name, partition = %route.0, %error, "debt not counted; will be tried again");
-                continue;
-            }
-        };
-        debts.insert(route.0, debt_of(tenant, &survey));
-        if survey.rebuilds + survey.moves > 0 {
-            plans.push((Arc::clone(tenant), *route, survey));
-        }
-    }
-    let board = &service.workers;
-    board.set_debt(debts);
-    if plans.is_empty() {
-        return false;
-    }
-    let sum = |count: fn(&Survey) -> u64| plans.iter().map(|(_, _, survey)| count(survey)).sum::<u64>();
-    let totals = [(Kind::Rebuild, sum(|s| s.rebuilds)), (Kind::Smartfail, sum(|s| s.moves))];
-    for (kind, left) in totals.into_iter().filter(|(_, left)| *left > 0) {
-        board.begin(kind, left);
-    }
-    let mut moved = 0;
-    for (tenant, route, survey) in plans {
-        tracing::info!(tenant = tenant.name, partition = %route.0, rebuilds = survey.rebuilds, moves = survey.moves, debt = ?survey.stripes, "rebuilding");
-        moved += work_on(service, verdict, &tenant, route, survey).await;
-    }
-    for (kind, _) in totals {
-        board.end(kind);
-    }
-    moved > 0
-}
-
-/// Moves what the survey planned, most exposed first; returns how many stripes were moved.
-async fn work_on(
-    service: &Arc<ObjectService>,
-    verdict: &Verdict,
-    tenant: &TenantEntry,
-    route: Route,
-    survey: Survey,
-) -> u64 {
-    let board = &service.workers;
-    let home = home(service, tenant, route);
-    let mut debt = debt_of(tenant, &survey);
-    let plan = survey
-        .plan
-        .into_iter()
-        .rev()
-        .flat_map(|(level, stripes)| stripes.into_iter().map(move |stripe| (level, stripe)));
-    let orders = board.orders();
-    let parallel = orders.of(Kind::Rebuild).impact.max(orders.of(Kind::Smartfail).impact).parallel();
-    let mut results = stream::iter(plan.take(PLAN_MAX))
-        .map(|(level, stripe)| async move { (level, move_one(service, verdict, home, &stripe).await) })
-        .buffer_unordered(parallel);
-    let mut moved = 0;
-    while let Some((level, outcome)) = results.next().await {
-        let Some((kind, wanted, result)) = outcome else { continue };
-        board.update(kind, |progress| progress.left = progress.left.saturating_sub(1));
-        match result {
-            Ok(Relocated::Done { shards, bytes, .. }) => {
-                moved += 1;
-                board.update(kind, |progress| {
-                    progress.done += 1;
-                    progress.bytes += bytes;
-                });
-                if shards == wanted {
-                    debt.settle(level);
-                    board.set_partition_debt(route.0, debt.clone());
-                }
-            }
-            Ok(Relocated::Overtaken) => {}
-            Ok(Relocated::NoPlace) => {
-                board.update(kind, |progress| progress.failed += 1);
-                board.trouble(
-                    kind,
-                    "no drive can take shards of some stripes without breaking their level: add a drive or a node, or bring one back",
-                );
-            }
-            Err(error) => {
-                board.update(kind, |progress| progress.failed += 1);
-                board.trouble(kind, error.to_string());
-                tracing::warn!(%error, "stripe not rebuilt; will be tried again");
-            }
-        }
-    }
-    moved
+/// A stripe that is to be moved.
+#[derive(Debug, Clone, Copy)]
+struct Planned {
+    home: Home,
+    /// Shards of it that could not be read when it was planned.
+    level: u8,
+    stripe: StripeId,
 }
 
 /// Moves what leaves of one stripe. `None` when its worker may not run now: counting goes on meanwhile.
 async fn move_one(
     service: &Arc<ObjectService>,
     verdict: &Verdict,
-    home: Home,
-    stripe: &StripeRef,
+    planned: Planned,
 ) -> Option<(Kind, usize, Result<Relocated, ObjectError>)> {
-    let leaving = leaving_shards(stripe, verdict);
+    let board = &service.workers;
+    if !board.may_run(Kind::Rebuild) && !board.may_run(Kind::Smartfail) {
+        return None;
+    }
+    let Planned { home, stripe, .. } = planned;
+    // The catalog refuses the move if this is out of date.
+    let known = service.read_applied(home.route, move |catalog| catalog.stripe(stripe)).await;
+    let stripe = match known {
+        Ok(Some(known)) if known.live => known.stripe,
+        Ok(_) => return Some((Kind::Rebuild, 0, Ok(Relocated::Overtaken))),
+        Err(error) => return Some((Kind::Rebuild, 0, Err(error))),
+    };
+    let leaving = leaving_shards(&stripe, verdict);
     let kind = if leaving.iter().all(|shard| shard.readable) { Kind::Smartfail } else { Kind::Rebuild };
-    if !service.workers.may_run(kind) {
+    if leaving.is_empty() {
+        return Some((kind, 0, Ok(Relocated::Overtaken)));
+    }
+    if !board.may_run(kind) {
         return None;
     }
     let begun = Instant::now();
-    let result = relocate(service, home, stripe, &leaving, Targets::Any).await;
-    service.workers.rest(kind, begun.elapsed()).await;
+    let result = relocate(service, home, &stripe, &leaving, Targets::Any).await;
+    board.rest(kind, begun.elapsed()).await;
     Some((kind, leaving.len(), result))
 }
 

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_catalog::{PartitionReader, ReadError, StripeRef};
-use holdfast_model::DriveId;
+use holdfast_model::{DriveId, StripeId};
 
 use super::{
     absent::Verdict,
@@ -14,8 +14,8 @@ use super::{
 };
 use crate::directory::TenantEntry;
 
-/// Stripes planned at once; further ones are planned when these are done.
-pub(super) const PLAN_MAX: usize = 8192;
+/// Stripes of one partition and exposure planned at once (16 bytes each); further ones are planned when these are done.
+const PLAN_MAX: usize = 1 << 20;
 
 /// Rows read from the catalog at once.
 const PAGE: usize = 1024;
@@ -27,7 +27,7 @@ pub(super) struct Survey {
     pub unreadable: u64,
     pub draining: u64,
     /// Stripes to move shards of, by exposure.
-    pub plan: BTreeMap<u8, Vec<StripeRef>>,
+    pub plan: BTreeMap<u8, Vec<StripeId>>,
     /// Stripes that have shards to rebuild, planned or not.
     pub rebuilds: u64,
     /// Stripes of which shards only move, planned or not.
@@ -66,7 +66,7 @@ pub(super) fn survey(catalog: &PartitionReader, verdict: &Verdict) -> Result<Sur
                     let (exposed, to_move) = (on(&verdict.absent), on(&leaving));
                     let lost = on(&verdict.lost);
                     survey.draining += on(&verdict.draining) as u64;
-                    survey.note(stripe, exposed, to_move, lost);
+                    survey.note(&stripe, exposed, to_move, lost);
                 }
             }
         }
@@ -75,7 +75,7 @@ pub(super) fn survey(catalog: &PartitionReader, verdict: &Verdict) -> Result<Sur
 }
 
 impl Survey {
-    fn note(&mut self, stripe: StripeRef, exposed: usize, to_move: usize, lost: usize) {
+    fn note(&mut self, stripe: &StripeRef, exposed: usize, to_move: usize, lost: usize) {
         let level = u8::try_from(exposed).unwrap_or(u8::MAX);
         if exposed > 0 {
             *self.stripes.entry(level).or_default() += 1;
@@ -85,7 +85,7 @@ impl Survey {
             *(if lost > 0 { &mut self.rebuilds } else { &mut self.moves }) += 1;
             let planned = self.plan.entry(level).or_default();
             if planned.len() < PLAN_MAX {
-                planned.push(stripe);
+                planned.push(stripe.id);
             }
         }
     }

@@ -30,25 +30,58 @@ pub struct Foreground {
     clients: Vec<Client>,
 }
 
+/// Requests below which a percentile says little.
+const REQUESTS_MIN: usize = 500;
+
 /// How long requests took.
-#[derive(Debug)]
-pub struct Times(Vec<Duration>);
+#[derive(Debug, Default)]
+pub struct Times {
+    puts: Sorted,
+    gets: Sorted,
+    all: Sorted,
+}
+
+#[derive(Debug, Default)]
+struct Sorted(Vec<Duration>);
 
 impl Times {
     /// The time that one in a hundred exceeds.
     pub fn p99(&self) -> Duration {
-        self.at(0.99)
+        self.all.at(0.99)
     }
+}
 
+impl FromIterator<(bool, Duration)> for Times {
+    fn from_iter<T: IntoIterator<Item = (bool, Duration)>>(all: T) -> Self {
+        let mut times = Self::default();
+        for (put, time) in all {
+            times.all.0.push(time);
+            (if put { &mut times.puts } else { &mut times.gets }).0.push(time);
+        }
+        for kind in [&mut times.puts, &mut times.gets, &mut times.all] {
+            kind.0.sort();
+        }
+        times
+    }
+}
+
+impl Sorted {
     fn at(&self, share: f64) -> Duration {
-        self.0[((self.0.len() - 1) as f64 * share) as usize]
+        self.0.get((self.0.len().saturating_sub(1) as f64 * share) as usize).copied().unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Sorted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [p50, p99] = [self.at(0.5), self.at(0.99)].map(|time| time.as_secs_f64() * 1e3);
+        write!(f, "p50 {p50:.1} ms, p99 {p99:.1} ms")
     }
 }
 
 impl fmt::Display for Times {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [p50, p99] = [self.at(0.5), self.p99()].map(|time| time.as_secs_f64() * 1e3);
-        write!(f, "{} requests of 64 KiB, half of them PUT: p50 {p50:.1} ms, p99 {p99:.1} ms", self.0.len())
+        let Self { puts, gets, all } = self;
+        write!(f, "{} requests of 64 KiB: {all} (PUT: {puts}; GET: {gets})", all.0.len())
     }
 }
 
@@ -82,17 +115,16 @@ impl Foreground {
         }
         end.await;
         working.store(false, Ordering::Relaxed);
-        let mut all = Vec::new();
+        let mut all: Vec<(bool, Duration)> = Vec::new();
         while let Some(times) = tasks.join_next().await {
             all.extend(times??);
         }
-        ensure!(all.len() >= 1000, "{} requests are too few for a percentile", all.len());
-        all.sort();
-        Ok(Times(all))
+        ensure!(all.len() >= REQUESTS_MIN, "{} requests are too few for a percentile", all.len());
+        Ok(all.into_iter().collect())
     }
 }
 
-async fn work(worker: usize, client: Client, working: Arc<AtomicBool>) -> Result<Vec<Duration>> {
+async fn work(worker: usize, client: Client, working: Arc<AtomicBool>) -> Result<Vec<(bool, Duration)>> {
     let mut times = Vec::new();
     let mut due = Instant::now();
     for number in worker.. {
@@ -102,12 +134,13 @@ async fn work(worker: usize, client: Client, working: Arc<AtomicBool>) -> Result
             break;
         }
         let at = (number * 7) % OBJECTS;
-        if number % 2 == 0 {
+        let put = number % 2 == 0;
+        if put {
             client.put(BUCKET, &format!("written/{worker}/{}", number % 64), body(at)).await?;
         } else {
             ensure!(client.get(BUCKET, &key(at)).await? == body(at), "{}: other bytes", key(at));
         }
-        times.push(due.elapsed());
+        times.push((put, due.elapsed()));
     }
     Ok(times)
 }

@@ -3,8 +3,8 @@
 //!
 //! 1. Objects of 8 MiB fill the cluster, and small ones for the clients of the measurement.
 //! 2. Clients read and write at a fixed pace while nothing else happens: the quiet figures.
-//! 3. A drive is pulled. From the moment its debt shrinks, the same clients are measured beside the rebuild at low
-//!    impact; then they stop, and the rest is rebuilt at high impact against the clock.
+//! 3. A drive is pulled; clients feel that by itself. From the moment its debt shrinks, the same clients are measured
+//!    beside the rebuild at low impact; then they stop, and the rest is rebuilt at high impact against the clock.
 //! 4. Debt is 0 and an audit that asks the drives agrees; everything reads back.
 //! 5. The same number of bytes is read, decoded and written without anything around it.
 
@@ -20,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use holdfast_blackbox::{
     admin::{Admin, Work},
@@ -53,6 +53,9 @@ const POLL: Duration = Duration::from_millis(250);
 
 /// How long clients are measured, quiet and beside the rebuild.
 const MEASURED: Duration = Duration::from_secs(60);
+
+/// How long they are measured with the drive gone and nothing else. Below its grace.
+const MEASURED_IN_GRACE: Duration = Duration::from_secs(20);
 
 /// Nothing of it takes longer, unless it stands still.
 const PATIENCE: Duration = Duration::from_secs(1200);
@@ -89,6 +92,8 @@ async fn main() -> Result<()> {
     let from = cluster.dir().join("n2/drives/d1");
     fs::rename(&from, cluster.dir().join("n2/drives/.pulled")).context("pulling a drive")?;
     let lost = until(&admin, "debt to appear", |work| work.debt_stripes > 0).await?.debt_stripes;
+    let degraded = load.run(async { sleep(MEASURED_IN_GRACE).await }).await?;
+    println!("clients, a drive gone:    {degraded}");
     // It grows while leaders count, and shrinks when the grace is over.
     let mut most = lost;
     until(&admin, "the rebuild to begin", |work| {
@@ -98,12 +103,12 @@ async fn main() -> Result<()> {
     })
     .await?;
     let (begun, before) = (Instant::now(), admin.work().await?.debt_stripes);
-    // Half of it is left for the clock.
-    let half = until(&admin, "half of it to be rebuilt", |work| {
-        work.debt_stripes <= before / 2 || begun.elapsed() >= MEASURED
+    // Most of it is left for the clock.
+    let quarter = until(&admin, "a quarter of it to be rebuilt", |work| {
+        work.debt_stripes <= before / 4 * 3 || begun.elapsed() >= MEASURED
     });
     let mut after = Ok(Work::default());
-    let beside = load.run(async { after = half.await }).await?;
+    let beside = load.run(async { after = quarter.await }).await?;
     let (took, after) = (begun.elapsed(), after?.debt_stripes);
     println!("clients, beside rebuild:  {beside}");
     let slow = beside.p99().as_secs_f64() / quiet.p99().as_secs_f64();
@@ -111,10 +116,17 @@ async fn main() -> Result<()> {
     println!("rebuild at low impact:    {:.0} MB/s", rate(shards(before - after), took));
 
     admin.set_worker("rebuild", &json!({ "impact": "high" })).await?;
-    let (begun, before) = (Instant::now(), admin.work().await?.debt_stripes);
-    until(&admin, "the rebuild to end", |work| work.debt_stripes == 0).await?;
-    let rebuilt = rate(shards(before), begun.elapsed());
-    println!("rebuild at high impact:   {rebuilt:.0} MB/s of {before} shards, {most} at first");
+    // Nodes say once a second what is left: the rate is that between the first and the last of their words.
+    let mut words = Vec::new();
+    until(&admin, "the rebuild to end", |work| {
+        if words.last().is_none_or(|(_, left)| *left != work.debt_stripes) {
+            words.push((Instant::now(), work.debt_stripes));
+        }
+        work.debt_stripes == 0
+    })
+    .await?;
+    let rebuilt = between(&words)?;
+    println!("rebuild at high impact:   {rebuilt:.0} MB/s; {} shards of {most}", words[0].1);
 
     let audit = admin.audit().await?;
     ensure!(audit["debt_stripes"] == 0 && audit["lost_count"] == 0, "the audit does not agree: {audit}");
@@ -124,7 +136,7 @@ async fn main() -> Result<()> {
     println!("everything read back:     {:.0} MB/s, all the same", rate(bytes, begun.elapsed()));
 
     let drives = cluster.dir().join("n1/drives");
-    let bare = bare::measure(&drives, before)?;
+    let bare = bare::measure(&drives, words[0].1)?;
     println!(
         "bare copy plus decode:    {bare:.0} MB/s; the rebuild is {:.0} % (wanted 80 %)",
         100.0 * rebuilt / bare
@@ -165,6 +177,14 @@ async fn until(admin: &Admin, what: &str, mut reached: impl FnMut(&Work) -> bool
         ensure!(begun.elapsed() < PATIENCE, "gave up waiting for {what}: {work:?}");
         sleep(POLL).await;
     }
+}
+
+/// MB/s from the second word, the first at this pace, to the last before there was nothing left.
+fn between(words: &[(Instant, u64)]) -> Result<f64> {
+    let [_, (begun, at_first), .., (ended, at_last), _] = words else {
+        bail!("it ended before its rate could be seen: use more gigabytes");
+    };
+    Ok(rate(shards(at_first - at_last), *ended - *begun))
 }
 
 /// Bytes of so many full shards.
