@@ -16,6 +16,7 @@ mod histories;
 mod interrupted;
 mod keys;
 mod lifecycle;
+mod limits;
 mod listing;
 mod load;
 mod multipart;
