@@ -56,6 +56,14 @@ pub(crate) struct StorageKey {
 }
 
 impl StorageKey {
+    /// From what follows the header of the answer to CreatePrimary.
+    pub(crate) fn parse(answer: &[u8]) -> Option<Self> {
+        let mut reader = Reader::new(answer);
+        let handle = reader.u32()?;
+        let _parameters_size = reader.u32()?;
+        Some(Self { handle, public: reader.sized()?.to_vec() })
+    }
+
     fn named(&self) -> Named {
         Named { handle: self.handle, name: name_of(&self.public) }
     }
@@ -85,19 +93,12 @@ impl Chip {
         let area_size = 9_u32;
         let body = joined(&[&OWNER.to_be_bytes(), &area_size.to_be_bytes(), &area, &parameters]);
         let answer = self.0.ask(NAME, &frame(WITH_SESSIONS, CREATE_PRIMARY, &body))?;
-        let mut reader = Reader::new(&answer);
-        let mut parse = || {
-            let handle = reader.u32()?;
-            let _parameters_size = reader.u32()?;
-            Some(StorageKey { handle, public: reader.sized()?.to_vec() })
-        };
-        parse().ok_or(TpmError::Malformed { command: NAME })
+        StorageKey::parse(&answer).ok_or(TpmError::Malformed { command: NAME })
     }
 
     /// A session whose salt only the storage key opens.
     pub(crate) fn session(&mut self, storage: &StorageKey) -> Result<Session, TpmError> {
         const NAME: &str = "TPM2_StartAuthSession";
-        let malformed = || TpmError::Malformed { command: NAME };
         let (x, y) =
             point_of(&storage.public).ok_or(TpmError::Malformed { command: "TPM2_CreatePrimary" })?;
         let offer = TpmOffer::to(&x, &y)?;
@@ -111,9 +112,7 @@ impl Chip {
         body.push(0);
         [ALG_AES, KEY_BITS, ALG_CFB, ALG_SHA256].iter().for_each(|value| body.extend(value.to_be_bytes()));
         let answer = self.0.ask(NAME, &frame(PLAIN, START_AUTH_SESSION, &body))?;
-        let mut reader = Reader::new(&answer);
-        let handle = reader.u32().ok_or_else(malformed)?;
-        let nonce = reader.sized().ok_or_else(malformed)?;
+        let (handle, nonce) = parse_started(&answer).ok_or(TpmError::Malformed { command: NAME })?;
         Ok(Session { handle, keys: offer.accepted(nonce) })
     }
 
@@ -136,13 +135,9 @@ impl Chip {
         put_creation(&mut rest);
         let answer = session.send(&mut self.0, &request, Some(&mut *sensitive), &rest);
         self.flush(session.handle);
-        let answer = answer?;
-        let mut reader = Reader::new(&answer.parameters);
-        let mut parse = || {
-            let private = reader.sized()?.to_vec();
-            Some((reader.sized()?.to_vec(), private))
-        };
-        parse().ok_or(TpmError::Malformed { command: NAME })
+        let (private, public) =
+            parse_created(&answer?.parameters).ok_or(TpmError::Malformed { command: NAME })?;
+        Ok((public, private))
     }
 
     /// Loads a sealed key and opens it.
@@ -207,6 +202,18 @@ impl Chip {
     }
 }
 
+/// Handle and nonce of a session, from what follows the header of the answer to StartAuthSession.
+pub(crate) fn parse_started(answer: &[u8]) -> Option<(u32, &[u8])> {
+    let mut reader = Reader::new(answer);
+    Some((reader.u32()?, reader.sized()?))
+}
+
+/// Private and public area, from the parameters of the answer to Create.
+pub(crate) fn parse_created(parameters: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+    let mut reader = Reader::new(parameters);
+    Some((reader.sized()?.to_vec(), reader.sized()?.to_vec()))
+}
+
 /// TPMT_PUBLIC of the storage key: the ECC template of the TCG's provisioning guidance (version 1.0, 7.5.1).
 fn storage_template() -> Vec<u8> {
     let mut public = public_head(ALG_ECC, STORAGE_ATTRIBUTES);
@@ -243,7 +250,7 @@ fn name_of(public: &[u8]) -> Vec<u8> {
 }
 
 /// The point of a storage key; `None` when its public area is not what the template asked for.
-fn point_of(public: &[u8]) -> Option<([u8; TPM_FIELD_SIZE], [u8; TPM_FIELD_SIZE])> {
+pub(crate) fn point_of(public: &[u8]) -> Option<([u8; TPM_FIELD_SIZE], [u8; TPM_FIELD_SIZE])> {
     let template = storage_template();
     let mut reader = Reader::new(public);
     (reader.take(template.len() - 4)? == &template[..template.len() - 4]).then_some(())?;

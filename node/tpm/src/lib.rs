@@ -8,6 +8,7 @@
 //!
 //! - [`Tpm`]: the device; every call opens it, and leaves nothing in the chip;
 //! - [`sealed::SealedKey`]: what lies on the disk;
+//! - [`answers`]: what a chip's answer is read as, for the fuzzer;
 //! - `wire`, `session`, `commands`: as much of TPM 2.0 as that takes, and no more.
 //!
 //! Source: Trusted Platform Module Library, revision 1.59: Part 2 structures, Part 3 commands.
@@ -22,6 +23,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod answers;
 mod commands;
 mod error;
 pub mod sealed;

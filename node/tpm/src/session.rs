@@ -126,15 +126,17 @@ impl Session {
     }
 }
 
-struct Parsed<'a> {
-    handle: Option<u32>,
-    parameters: &'a [u8],
-    nonce: &'a [u8],
-    attributes: u8,
-    proof: &'a [u8],
+/// What follows the header of an answer.
+pub(crate) struct Parsed<'a> {
+    pub(crate) handle: Option<u32>,
+    pub(crate) parameters: &'a [u8],
+    pub(crate) nonce: &'a [u8],
+    pub(crate) attributes: u8,
+    pub(crate) proof: &'a [u8],
 }
 
-fn parse(answer: &[u8], handles: usize) -> Option<Parsed<'_>> {
+/// Splits what follows the header of an answer that has so many handles.
+pub(crate) fn parse(answer: &[u8], handles: usize) -> Option<Parsed<'_>> {
     let mut reader = Reader::new(answer);
     let mut handle = None;
     for _ in 0..handles {

@@ -104,7 +104,7 @@ impl Transport {
 }
 
 /// Code and body of an answer whose size is what it says.
-fn parse(answer: &[u8]) -> Option<(u32, &[u8])> {
+pub(crate) fn parse(answer: &[u8]) -> Option<(u32, &[u8])> {
     let mut reader = Reader::new(answer);
     let (_tag, size, code) = (reader.u16()?, reader.u32()?, reader.u32()?);
     (usize::try_from(size).ok()? == answer.len()).then(|| (code, reader.rest()))
