@@ -33,3 +33,4 @@ mod splitting;
 mod strangers;
 mod support;
 mod tenancy;
+mod timing;
