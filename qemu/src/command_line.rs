@@ -21,6 +21,11 @@ use crate::{
 /// third of its speed (a password check by argon2id: 16 s with, 5 s without).
 const EMULATED_CPU: &str = "max,avx2=off,avx=off";
 
+/// Firmware of machines with a TPM that are booted directly. QEMU places the initramfs as if there were no log of the
+/// TPM's below the end of memory; SeaBIOS has one there, moves the ACPI tables down for it, and the initramfs overwrites
+/// them (QEMU 7.2). qboot keeps its tables in low memory.
+const DIRECT_BOOT_WITH_TPM: &str = "qboot.rom";
+
 /// Jumbo frames between the nodes: a sixth of the frames for the same bytes, which is what an emulated
 /// processor pays for.
 const CLUSTER_MTU: u16 = 9000;
@@ -34,6 +39,8 @@ pub struct Endpoints<'a> {
     pub switch: &'a Path,
     /// The serial console is appended here.
     pub console: &'a Path,
+    /// The emulator of its TPM listens here.
+    pub tpm: Option<&'a Path>,
     /// Servers of the data drives, in order, when they are not files.
     pub drives: &'a [PathBuf],
 }
@@ -76,10 +83,19 @@ pub fn arguments(
             line.option("-drive", &drive(1, "off", variables));
         }
         _ => {
+            if endpoints.tpm.is_some() {
+                line.option("-bios", DIRECT_BOOT_WITH_TPM);
+            }
             line.path("-kernel", &cluster.image.vmlinux);
             line.path("-initrd", &cluster.image.initrd);
             line.option("-append", &cluster.command_line);
         }
+    }
+
+    if let Some(socket) = endpoints.tpm {
+        line.option("-chardev", &format!("socket,id=tpm,path={}", escaped(socket)));
+        line.option("-tpmdev", "emulator,id=tpm,chardev=tpm");
+        line.option("-device", "tpm-tis,tpmdev=tpm");
     }
 
     line.drive("system", &disks.system);
@@ -186,6 +202,10 @@ mod tests {
     }
 
     fn line_with(boot: Boot, drives: &[PathBuf]) -> String {
+        whole_line(boot, drives, None)
+    }
+
+    fn whole_line(boot: Boot, drives: &[PathBuf], tpm: Option<&Path>) -> String {
         let mut node = NodeSpec::new(2, 2, PathBuf::from("/c/se,ed.json"));
         node.forwards = vec![Forward { service: "s3".into(), host_port: 21001, guest_port: 9443 }];
         let cluster = ClusterSpec {
@@ -201,6 +221,7 @@ mod tests {
             qmp: Path::new("/r/n2.qmp"),
             switch: Path::new("/r/n2.net"),
             console: Path::new("/c/n2/console.log"),
+            tpm,
             drives,
         };
         let arguments = arguments(&cluster, &node, &Disks::of(&cluster, &node), &endpoints);
@@ -227,6 +248,15 @@ mod tests {
         assert_eq!(line.matches(r#""driver":"nbd""#).count(), 2);
         assert!(line.contains(r#""path":"/r/n2d2.nbd""#) && line.contains("/c/n2/system.img"));
         assert!(!line.contains("n2d1.img"));
+    }
+
+    #[test]
+    fn a_machine_with_a_tpm_has_the_firmware_that_leaves_its_tables_whole() {
+        let direct = whole_line(Boot::Pvh, &[], Some(Path::new("/r/n2.tpm")));
+        assert!(direct.contains("-bios\nqboot.rom") && direct.contains("socket,id=tpm,path=/r/n2.tpm"));
+        assert!(direct.contains("tpm-tis,tpmdev=tpm"));
+        assert!(!whole_line(Boot::Ovmf, &[], Some(Path::new("/r/n2.tpm"))).contains("qboot"));
+        assert!(!line(Boot::Pvh).contains("tpm") && !line(Boot::Pvh).contains("-bios"));
     }
 
     #[test]

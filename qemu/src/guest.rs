@@ -20,6 +20,7 @@ use crate::{
     qmp::{Qmp, QmpError},
     spawn::{self, Program},
     spec::{ClusterSpec, NodeSpec},
+    tpm::{self, Emulator},
 };
 
 const QEMU: &str = "qemu-system-x86_64";
@@ -62,6 +63,8 @@ struct Process {
     child: Child,
     qmp: Qmp,
     paused: bool,
+    // Ends with QEMU, and is reaped with it.
+    _tpm: Option<Emulator>,
 }
 
 /// A machine. Dropping it kills it; its disks stay.
@@ -72,6 +75,7 @@ pub struct Guest {
     disks: Disks,
     qmp_socket: PathBuf,
     switch_socket: PathBuf,
+    tpm_socket: Option<PathBuf>,
     /// Data drives with a volatile cache. They outlive the machine's deaths.
     volatile: Vec<NbdServer>,
     power_cuts: u64,
@@ -92,7 +96,8 @@ impl Guest {
         switch_socket: &Path,
     ) -> Result<Self, HarnessError> {
         let qmp_socket = runtime.join(format!("{}.qmp", node.name));
-        for path in [&qmp_socket, switch_socket] {
+        let tpm_socket = node.tpm.then(|| runtime.join(format!("{}.tpm", node.name)));
+        for path in [qmp_socket.as_path(), switch_socket].into_iter().chain(tpm_socket.as_deref()) {
             check_socket_path(path)?;
         }
         let mut volatile = Vec::new();
@@ -108,6 +113,7 @@ impl Guest {
             disks: Disks::of(cluster, node),
             qmp_socket,
             switch_socket: switch_socket.to_owned(),
+            tpm_socket,
             volatile,
             power_cuts: 0,
             process: None,
@@ -177,11 +183,20 @@ impl Guest {
         let console = self.console_log();
         let drives: Vec<PathBuf> = self.volatile.iter().map(|server| server.socket().to_owned()).collect();
         let (qmp, switch) = (self.qmp_socket.as_path(), self.switch_socket.as_path());
-        let endpoints = Endpoints { qmp, switch, console: &console, drives: &drives };
+        let tpm = self.tpm_socket.as_deref();
+        let endpoints = Endpoints { qmp, switch, console: &console, tpm, drives: &drives };
         let arguments = command_line::arguments(&self.cluster, &self.node, &self.disks, &endpoints);
         let log = directory.join("qemu.log");
         let output =
             OpenOptions::new().create(true).append(true).open(&log).map_err(io_error("create", &log))?;
+        let emulator = match tpm {
+            Some(socket) => {
+                let state = tpm::state_directory(&directory);
+                let output = output.try_clone().map_err(io_error("write to", &log))?;
+                Some(Emulator::start(&self.node.name, &state, socket, output)?)
+            }
+            None => None,
+        };
         let program = Program { name: QEMU, arguments, output };
         let mut child = spawn::spawn(program).map_err(|source| HarnessError::MissingProgram {
             program: "setpriv",
@@ -190,7 +205,7 @@ impl Guest {
         })?;
         match self.connect(&mut child, &log) {
             Ok(qmp) => {
-                self.process = Some(Process { child, qmp, paused: false });
+                self.process = Some(Process { child, qmp, paused: false, _tpm: emulator });
                 Ok(())
             }
             Err(error) => {
@@ -378,6 +393,9 @@ impl Drop for Guest {
     fn drop(&mut self) {
         self.kill();
         fs::remove_file(&self.qmp_socket).ok();
+        if let Some(socket) = &self.tpm_socket {
+            fs::remove_file(socket).ok();
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! xtask / tests ──> Cluster ──> Guest (QEMU process, QMP)      one per node
+//!       │              ├──────> swtpm                          each guest's TPM
 //!       │              └──────> Switch (one thread)            unix sockets, cut / loss / delay
 //!       └─ control socket ──> supervise(): a background process that owns a Cluster
 //! ```
@@ -33,6 +34,7 @@ mod spawn;
 mod spec;
 mod supervisor;
 pub mod switch;
+mod tpm;
 
 pub use address::{access_mac, cluster_address, cluster_mac, network};
 pub use cluster::{Cluster, ClusterStatus, GuestStatus};
@@ -48,5 +50,5 @@ pub use switch::LinkFault;
 
 /// Debian packages the harness needs.
 pub fn required_packages() -> &'static [&'static str] {
-    &["ipxe-qemu", "ovmf", "qemu-system-x86", "qemu-utils", "seabios", "util-linux"]
+    &["ipxe-qemu", "ovmf", "qemu-system-x86", "qemu-utils", "seabios", "swtpm", "util-linux"]
 }

@@ -93,6 +93,9 @@ pub struct NodeSpec {
     /// the guest had not flushed, `kill` keeps what chance with this seed says. `None`: sparse files.
     #[serde(default)]
     pub volatile: Option<u64>,
+    /// With a TPM 2.0, emulated by `swtpm`; its state is in `dir/n1/tpm`.
+    #[serde(default)]
+    pub tpm: bool,
 }
 
 /// Most data drives of a machine: what fits the slots of its PCIe bus beside everything else.
@@ -124,6 +127,7 @@ impl NodeSpec {
             forwards: Vec::new(),
             autostart: true,
             volatile: None,
+            tpm: false,
         }
     }
 

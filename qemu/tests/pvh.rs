@@ -13,6 +13,7 @@ use holdfast_qemu::{
 fn pvh_boot_reaches_node_role() {
     let mut tiny = TinyCluster::new(Boot::Pvh, 1, 2);
     tiny.spec.nodes[0].volatile = Some(2026);
+    tiny.spec.nodes[0].tpm = true;
     let mut cluster = Cluster::start(&tiny.spec).unwrap();
     let status = tiny.await_answer(0, "status", |_| true);
     assert_eq!(status, "n1 starts 1 drives /dev/vdb /dev/vdc");

@@ -146,6 +146,7 @@ impl Up {
                 fs::create_dir_all(&home)?;
                 let mut machine = NodeSpec::new(number, self.drives, home.join("seed.json"));
                 machine.autostart = number == 1;
+                machine.tpm = true;
                 for (service, guest_port) in SERVICES {
                     // People find the ports they know; tests, which run beside them, take any.
                     let known = guest_port + u16::from(number) - 1;
@@ -280,8 +281,9 @@ fn write_seed(machine: &NodeSpec, bootstrap: Option<Bootstrap>, join: Option<Joi
         s3_domains: vec![dev::S3_DOMAIN.into()],
         s3: S3Settings::default(),
         buffer_memory: ByteCount::mib(128),
-        unlock: Unlock::default(),
+        unlock: if machine.tpm { Unlock::Tpm } else { Unlock::File },
         feature_level_max: None,
+        tpm_device: holdfast_model::config::default_tpm_device(),
         bootstrap,
         join,
         network: Some(network(machine.number)),

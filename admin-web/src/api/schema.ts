@@ -684,6 +684,30 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/tenants/{name}/limits": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What a tenant's clients may ask of the cluster.
+         * @description Role: viewer. Figures and no content: for every account, not for anyone.
+         */
+        get: operations["limits"];
+        put?: never;
+        /**
+         * Sets what a tenant's clients may ask of the cluster; what is left out is lifted.
+         * @description Role: operator. Decides how well a tenant is served.
+         */
+        post: operations["set_limits"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/tenants/{name}/partitions": {
         parameters: {
             query?: never;
@@ -1317,6 +1341,32 @@ export interface components {
              * @example +2d:1n
              */
             suggested: string;
+        };
+        /**
+         * @description What a tenant's clients may ask of the whole cluster. Each node enforces its part: the figure divided by the
+         *     number of nodes, rounded up.
+         */
+        Limits: {
+            /**
+             * Format: int64
+             * @description Bytes of bodies received in a second; bodies are slowed down to it. Null or absent: no limit.
+             */
+            in_bytes_per_second?: number | null;
+            /**
+             * Format: int64
+             * @description Bytes of bodies sent in a second; answers are slowed down to it. Null or absent: no limit.
+             */
+            out_bytes_per_second?: number | null;
+            /**
+             * Format: int32
+             * @description Requests in progress at once; more are answered 503 SlowDown. Null or absent: no limit.
+             */
+            requests_at_once?: number | null;
+            /**
+             * Format: int32
+             * @description Requests begun in a second; more are answered 503 SlowDown. Null or absent: no limit.
+             */
+            requests_per_second?: number | null;
         };
         /** @description Which device is looked for. */
         Locating: {
@@ -3654,6 +3704,97 @@ export interface operations {
             };
             /** @description No session, or one that is over. */
             401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Why it was not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    limits: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Limits"];
+                };
+            };
+            /** @description No session, or one that is over. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Why it was not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    set_limits: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Limits"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No session, or one that is over. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The account may not do this, or another site asked. */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };

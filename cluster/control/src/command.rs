@@ -5,7 +5,8 @@ use std::{collections::BTreeSet, net::SocketAddr};
 
 use bytes::Bytes;
 use holdfast_model::{
-    ByteCount, ClusterId, DatabaseId, DriveId, GroupId, Level, NodeId, PartitionId, TenantId, UnixMillis,
+    ByteCount, ClusterId, DatabaseId, DriveId, GroupId, Level, NodeId, PartitionId, TenantId, TenantLimits,
+    UnixMillis,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -190,6 +191,13 @@ pub enum Command {
     Features(FeatureCommand),
     /// How far the labels of drives have come, each with its counter. One that is known to be further stays so.
     NoteLabels(Vec<(DriveId, u64)>),
+    /// Sets what a tenant's clients may ask of the cluster; limits that are left out are lifted.
+    SetTenantLimits {
+        /// Which.
+        tenant: TenantId,
+        /// All of them.
+        limits: TenantLimits,
+    },
 }
 
 /// A node that asks to be registered.

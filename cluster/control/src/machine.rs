@@ -38,6 +38,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { name: "0005_shreds", up: include_str!("../migrations/0005_shreds/up.sql") },
     Migration { name: "0006_feature_levels", up: include_str!("../migrations/0006_feature_levels/up.sql") },
     Migration { name: "0007_drive_labels", up: include_str!("../migrations/0007_drive_labels/up.sql") },
+    Migration { name: "0008_tenant_limits", up: include_str!("../migrations/0008_tenant_limits/up.sql") },
 ];
 
 /// Kind of a control image (see the image's header).
@@ -62,6 +63,7 @@ const TABLES: &[&str] = &[
     "keys ORDER BY one",
     "recovery_sets ORDER BY at, set_tag",
     "shreds ORDER BY tenant",
+    "tenant_limits ORDER BY tenant",
 ];
 
 /// The machine.

@@ -8,7 +8,7 @@ use holdfast_catalog::{
 };
 use holdfast_model::{
     ByteCount, ClusterId, DatabaseId, DriveId, Epoch, GroupId, KeyId, NodeId, PartitionId, RootEpoch,
-    SplitId, TenantId, UnixMillis,
+    SplitId, TenantId, TenantLimits, UnixMillis,
 };
 use parking_lot::RwLock;
 use rusqlite::{Connection, OptionalExtension, Row, types::Type};
@@ -180,7 +180,9 @@ fn read_view(db: &Connection) -> rusqlite::Result<ControlView> {
         .collect(),
         tenants: rows(
             db,
-            "SELECT tenant, name, database_id, wrapped_key, level, state, created FROM tenants",
+            "SELECT t.tenant, name, database_id, wrapped_key, level, state, created, requests_per_second,
+             requests_at_once, in_bytes_per_second, out_bytes_per_second
+             FROM tenants t LEFT JOIN tenant_limits l ON l.tenant = t.tenant",
             |row| {
                 let tenant = TenantId::from_bytes(row.get(0)?);
                 let level: Option<String> = row.get(4)?;
@@ -194,6 +196,12 @@ fn read_view(db: &Connection) -> rusqlite::Result<ControlView> {
                     created: UnixMillis::new(unsigned(row, 6)?),
                     partitions: partitions.get(&tenant).cloned().unwrap_or_default().0,
                     split_from: partitions.get(&tenant).cloned().unwrap_or_default().1,
+                    limits: TenantLimits {
+                        requests_per_second: row.get(7)?,
+                        requests_at_once: row.get(8)?,
+                        in_bytes_per_second: row.get::<_, Option<i64>>(9)?.map(i64::cast_unsigned),
+                        out_bytes_per_second: row.get::<_, Option<i64>>(10)?.map(i64::cast_unsigned),
+                    },
                 };
                 Ok((tenant, record))
             },

@@ -8,7 +8,7 @@ use std::{
 
 use holdfast_model::{
     ByteCount, ClusterId, DatabaseId, DriveId, Epoch, GroupId, Level, NodeId, PartitionId, TenantId,
-    UnixMillis,
+    TenantLimits, UnixMillis,
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -155,6 +155,8 @@ pub struct TenantRecord {
     pub partitions: Vec<(PartitionId, GroupId)>,
     /// Partitions that were, or are to be, split off, each with the one it comes from.
     pub split_from: BTreeMap<PartitionId, PartitionId>,
+    /// Over the whole cluster.
+    pub limits: TenantLimits,
 }
 
 impl TenantRecord {

@@ -17,10 +17,12 @@
 
 pub mod certificate;
 mod keyring;
+mod protection;
 pub mod recovery;
 mod shares;
 mod store;
 
 pub use keyring::{Keyring, KeyringError};
+pub use protection::{Protection, Protector, Seal, StoreError};
 pub use shares::{Gathering, HeldShare, PENDING_MAX, Progress, ShareSet, deal};
-pub use store::{Protection, ShareStore, StoreError};
+pub use store::ShareStore;

@@ -4,11 +4,14 @@
 //! |-------:|-----:|-----------|--------------------------------------------------------|
 //! |      0 |    7 | magic     | `HFSHARE`                                              |
 //! |      7 |    1 | version   | 1                                                      |
-//! |      8 |    1 | protector | 1: file mode alone, 2: passphrase                      |
+//! |      8 |    1 | protector | 1: file mode alone, 2: passphrase, 3: TPM              |
 //! |      9 |    3 | reserved  | zero, verified                                         |
 //! |     12 |   16 | cluster   | whose shares                                           |
 //! |     28 |    n | shares    | postcard; sealed by the protector over bytes 0..28     |
 //! |   28+n |    4 | checksum  | CRC-32C of all before, little-endian                   |
+//!
+//! Under a TPM, `shares` is the length of a sealed key (2, big-endian), that key as the TPM sealed it, and an envelope
+//! under it over header, length and sealed key.
 //!
 //! Invariants: the file is whole or absent (written beside, flushed, renamed), mode 0600; a damaged one is
 //! refused, never replaced; a share is durable before it is acknowledged to whoever dealt it.
@@ -21,12 +24,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use holdfast_crypt::{CryptError, PassphraseKey};
+use holdfast_crypt::{CryptError, DeviceKey, PassphraseKey};
 use holdfast_model::{ClusterId, SplitId};
+use holdfast_tpm::{Tpm, TpmError, sealed::SealedKey};
 use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
-use crate::shares::{HeldShare, ShareSet};
+use crate::{
+    protection::{Key, Protection, Protector, Seal, StoreError},
+    shares::{HeldShare, ShareSet},
+};
 
 const MAGIC: &[u8; 7] = b"HFSHARE";
 const VERSION: u8 = 1;
@@ -35,78 +42,17 @@ const CHECKSUM_SIZE: usize = 4;
 /// Larger files are foreign.
 const FILE_SIZE_MAX: u64 = 64 * 1024;
 
-/// What keeps a node's shares from whoever holds its state disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protection {
-    /// The file's mode only: who holds the disk holds this node's share.
-    File,
-    /// A passphrase, by argon2id.
-    Passphrase,
-}
-
-impl Protection {
-    const fn code(self) -> u8 {
-        match self {
-            Self::File => 1,
-            Self::Passphrase => 2,
-        }
-    }
-
-    /// As people read it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::File => "file",
-            Self::Passphrase => "passphrase",
-        }
-    }
-}
-
-/// Why the shares of a node are not to be had.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The file cannot be read or written.
-    #[error("share file {path}: {source}")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
-    /// The file is not what this program wrote.
-    #[error("share file {0} is damaged or foreign: move it away, and this node unlocks from its peers")]
-    Damaged(PathBuf),
-    /// The file belongs to another cluster.
-    #[error("share file {path} belongs to cluster {found}, this node is in {expected}")]
-    OtherCluster {
-        /// The file.
-        path: PathBuf,
-        /// Cluster named in the file.
-        found: ClusterId,
-        /// Cluster of the node.
-        expected: ClusterId,
-    },
-    /// The passphrase is not there yet.
-    #[error("the shares of this node are sealed under its passphrase, which has not been entered")]
-    Sealed,
-    /// The passphrase is wrong.
-    #[error("this is not the passphrase of this node's shares")]
-    WrongPassphrase,
-    /// Anything else about the seal.
-    #[error(transparent)]
-    Crypt(#[from] CryptError),
-}
-
 /// A node's shares, on disk and in memory.
 pub struct ShareStore {
     path: PathBuf,
     cluster: ClusterId,
+    tpm: Option<Tpm>,
     inner: Mutex<Inner>,
 }
 
 enum Inner {
-    Sealed,
-    Open { shares: ShareSet, key: Option<PassphraseKey> },
+    Sealed(Seal),
+    Open { shares: ShareSet, key: Key },
 }
 
 impl fmt::Debug for ShareStore {
@@ -116,29 +62,47 @@ impl fmt::Debug for ShareStore {
 }
 
 impl ShareStore {
-    /// Opens what is in `state_dir`, as far as that goes without a passphrase. With nothing there the store
-    /// is new and empty, protected by `passphrase` when there is one, and written with its first share.
+    /// Opens what is in `state_dir`, as far as that goes with what is at hand. With nothing there the store is
+    /// new and empty, protected by `protector` when there is one, and written with its first share.
     ///
     /// # Errors
-    /// `Io`, `Damaged`, `OtherCluster`; a passphrase that is still wanted is no error.
-    pub fn open(state_dir: &Path, cluster: ClusterId, passphrase: Option<&[u8]>) -> Result<Self, StoreError> {
-        let path = path_in(state_dir);
-        let store = Self { path, cluster, inner: Mutex::new(Inner::Sealed) };
+    /// `Io`, `Damaged`, `OtherCluster`; `Tpm` when a new store cannot be sealed. Shares that stay closed are no
+    /// error: see [`ShareStore::seal`].
+    pub fn open(
+        state_dir: &Path,
+        cluster: ClusterId,
+        protector: Option<Protector<'_>>,
+    ) -> Result<Self, StoreError> {
+        let (passphrase, tpm) = match protector {
+            None => (None, None),
+            Some(Protector::Passphrase(passphrase)) => (Some(passphrase), None),
+            Some(Protector::Tpm(tpm)) => (None, Some(tpm)),
+        };
+        let inner = Mutex::new(Inner::Sealed(Seal::Passphrase));
+        let store = Self { path: path_in(state_dir), cluster, tpm, inner };
         match store.read()? {
             None => {
-                let key = passphrase.map(PassphraseKey::fresh).transpose()?;
+                let key = match (passphrase, &store.tpm) {
+                    (Some(passphrase), _) => Key::Passphrase(PassphraseKey::fresh(passphrase)?),
+                    (None, Some(tpm)) => Key::sealed_to(tpm)?,
+                    (None, None) => Key::File,
+                };
                 *store.inner.lock() = Inner::Open { shares: ShareSet::default(), key };
             }
-            Some((Protection::File, header, body)) => {
-                drop(header);
+            Some((Protection::File, _, body)) => {
                 let shares =
                     postcard::from_bytes(&body).map_err(|_| StoreError::Damaged(store.path.clone()))?;
-                *store.inner.lock() = Inner::Open { shares, key: None };
+                *store.inner.lock() = Inner::Open { shares, key: Key::File };
             }
             Some((Protection::Passphrase, ..)) => {
                 if let Some(passphrase) = passphrase {
                     store.unseal(passphrase)?;
                 }
+            }
+            Some((Protection::Tpm, ..)) => {
+                let seal = Seal::Tpm { why: "no TPM is configured".to_owned(), is_other: false };
+                *store.inner.lock() = Inner::Sealed(seal);
+                store.ask_tpm()?;
             }
         }
         Ok(store)
@@ -172,23 +136,71 @@ impl ShareStore {
             other => other.into(),
         })?;
         let shares = postcard::from_bytes(&plain).map_err(|_| StoreError::Damaged(self.path.clone()))?;
-        *self.inner.lock() = Inner::Open { shares, key: Some(key) };
+        *self.inner.lock() = Inner::Open { shares, key: Key::Passphrase(key) };
         Ok(())
+    }
+
+    /// Asks the TPM to open the shares that are sealed to it. Does nothing when they are open, or sealed otherwise.
+    /// What it refuses for is kept, see [`ShareStore::seal`].
+    ///
+    /// # Errors
+    /// `Io`, `Damaged`.
+    pub fn ask_tpm(&self) -> Result<(), StoreError> {
+        let Some(Seal::Tpm { .. }) = self.seal() else { return Ok(()) };
+        let Some(tpm) = &self.tpm else { return Ok(()) };
+        let Some((Protection::Tpm, header, body)) = self.read()? else { return Ok(()) };
+        let damaged = || StoreError::Damaged(self.path.clone());
+        let (sealed, envelope) = split_sealed(&body).ok_or_else(damaged)?;
+        let context = [&header[..], &body[..body.len() - envelope.len()]].concat();
+        let opened = SealedKey::parse(sealed).and_then(|sealed| Ok((tpm.unseal(&sealed)?, sealed)));
+        let next = match opened {
+            Ok((key, sealed)) => {
+                let key = DeviceKey::from_bytes(key);
+                let plain = key.open(&context, envelope)?;
+                let shares = postcard::from_bytes(&plain).map_err(|_| damaged())?;
+                Inner::Open { shares, key: Key::Tpm(key, sealed) }
+            }
+            Err(error) => {
+                let is_other = matches!(error, TpmError::OtherTpm { .. });
+                Inner::Sealed(Seal::Tpm { why: error.to_string(), is_other })
+            }
+        };
+        *self.inner.lock() = next;
+        Ok(())
+    }
+
+    /// Gives up shares that another TPM holds, and begins an empty set under this one: for a node that has the
+    /// root from others, and is dealt a new share when it says that it has none. The file is replaced with the
+    /// first share. Returns whether that was so.
+    ///
+    /// # Errors
+    /// `Tpm`; then nothing changed.
+    pub fn begin_anew(&self) -> Result<bool, StoreError> {
+        let (Some(Seal::Tpm { is_other: true, .. }), Some(tpm)) = (self.seal(), &self.tpm) else {
+            return Ok(false);
+        };
+        let key = Key::sealed_to(tpm)?;
+        *self.inner.lock() = Inner::Open { shares: ShareSet::default(), key };
+        Ok(true)
     }
 
     /// What protects the shares.
     #[must_use]
     pub fn protection(&self) -> Protection {
         match &*self.inner.lock() {
-            Inner::Open { key: None, .. } => Protection::File,
-            Inner::Open { key: Some(_), .. } | Inner::Sealed => Protection::Passphrase,
+            Inner::Open { key, .. } => key.protection(),
+            Inner::Sealed(Seal::Passphrase) => Protection::Passphrase,
+            Inner::Sealed(Seal::Tpm { .. }) => Protection::Tpm,
         }
     }
 
-    /// Whether a passphrase is wanted before the shares can be used.
+    /// What keeps the shares closed; `None` when they are open.
     #[must_use]
-    pub fn is_sealed(&self) -> bool {
-        matches!(&*self.inner.lock(), Inner::Sealed)
+    pub fn seal(&self) -> Option<Seal> {
+        match &*self.inner.lock() {
+            Inner::Open { .. } => None,
+            Inner::Sealed(seal) => Some(seal.clone()),
+        }
     }
 
     /// The shares.
@@ -198,7 +210,7 @@ impl ShareStore {
     pub fn shares(&self) -> Result<ShareSet, StoreError> {
         match &*self.inner.lock() {
             Inner::Open { shares, .. } => Ok(shares.clone()),
-            Inner::Sealed => Err(StoreError::Sealed),
+            Inner::Sealed(_) => Err(StoreError::Sealed),
         }
     }
 
@@ -226,7 +238,7 @@ impl ShareStore {
         let Inner::Open { shares, key } = &mut *inner else { return Err(StoreError::Sealed) };
         let mut next = shares.clone();
         if change(&mut next) {
-            self.write(&next, key.as_ref()).map_err(|source| self.io(source))?;
+            self.write(&next, key).map_err(|source| self.io(source))?;
             *shares = next;
         }
         Ok(())
@@ -258,7 +270,7 @@ impl ShareStore {
             return Err(damaged());
         }
         let (header, body) = whole.split_at(HEADER_SIZE);
-        let protection = [Protection::File, Protection::Passphrase]
+        let protection = [Protection::File, Protection::Passphrase, Protection::Tpm]
             .into_iter()
             .find(|protection| protection.code() == header[8])
             .ok_or_else(damaged)?;
@@ -274,14 +286,21 @@ impl ShareStore {
         Ok(Some((protection, header.to_vec(), Zeroizing::new(body.to_vec()))))
     }
 
-    fn write(&self, shares: &ShareSet, key: Option<&PassphraseKey>) -> io::Result<()> {
+    fn write(&self, shares: &ShareSet, key: &Key) -> io::Result<()> {
         let plain = Zeroizing::new(postcard::to_stdvec(shares).map_err(io::Error::other)?);
-        let protection = if key.is_some() { Protection::Passphrase } else { Protection::File };
-        let header = self.header(protection);
+        let header = self.header(key.protection());
         let mut bytes = Zeroizing::new(header.to_vec());
         match key {
-            Some(key) => bytes.extend(key.seal(&header, &plain)),
-            None => bytes.extend_from_slice(&plain),
+            Key::File => bytes.extend_from_slice(&plain),
+            Key::Passphrase(key) => bytes.extend(key.seal(&header, &plain)),
+            Key::Tpm(key, sealed) => {
+                let sealed = sealed.encode();
+                let length = u16::try_from(sealed.len()).map_err(io::Error::other)?;
+                bytes.extend_from_slice(&length.to_be_bytes());
+                bytes.extend_from_slice(&sealed);
+                let envelope = key.seal(&bytes, &plain);
+                bytes.extend(envelope);
+            }
         }
         let checksum = crc32c::crc32c(&bytes).to_le_bytes();
         bytes.extend_from_slice(&checksum);
@@ -295,6 +314,12 @@ impl ShareStore {
         fs::rename(&beside, &self.path)?;
         File::open(dir)?.sync_all()
     }
+}
+
+/// The sealed key and the envelope of shares under a TPM.
+fn split_sealed(body: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = body.split_first_chunk::<2>()?;
+    rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))
 }
 
 fn path_in(state_dir: &Path) -> PathBuf {
@@ -320,7 +345,7 @@ mod tests {
     fn shares_outlive_the_process_and_never_stand_open_under_a_passphrase() {
         for passphrase in [None, Some(b"correct horse".as_slice())] {
             let dir = tempfile::tempdir().unwrap();
-            let store = ShareStore::open(dir.path(), CLUSTER, passphrase).unwrap();
+            let store = ShareStore::open(dir.path(), CLUSTER, passphrase.map(Protector::Passphrase)).unwrap();
             assert!(store.shares().unwrap().shares().is_empty());
             let share = share();
             store.add(share.clone()).unwrap();
@@ -328,7 +353,7 @@ mod tests {
             let in_clear = bytes.windows(32).any(|window| window == share.y.as_slice());
             assert_eq!(in_clear, passphrase.is_none());
             let again = ShareStore::open(dir.path(), CLUSTER, None).unwrap();
-            assert_eq!(again.is_sealed(), passphrase.is_some());
+            assert_eq!(again.seal(), passphrase.map(|_| Seal::Passphrase));
             if let Some(passphrase) = passphrase {
                 assert!(matches!(again.shares(), Err(StoreError::Sealed)));
                 assert!(matches!(again.add(share.clone()), Err(StoreError::Sealed)));

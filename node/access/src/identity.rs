@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use holdfast_model::TenantId;
+use holdfast_model::{TenantId, TenantLimits};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -186,6 +186,8 @@ pub struct Tenant {
     pub accounts: BTreeMap<AccountNumber, Account>,
     /// Its clients are refused, whatever they ask.
     pub suspended: bool,
+    /// What its clients may ask of this node: its part of the cluster's figures.
+    pub limits: TenantLimits,
 }
 
 impl Tenant {

@@ -6,7 +6,7 @@ use axum::{
     extract::{Path, State},
     response::{IntoResponse, Response},
 };
-use holdfast_model::{KeyId, TenantId, UnixMillis};
+use holdfast_model::{KeyId, TenantId, TenantLimits, UnixMillis};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -33,6 +33,12 @@ pub trait TenancyBackend: Send + Sync + 'static {
 
     /// What a tenant may hold from now on.
     async fn set_quota(&self, tenant: &str, quota: Quota) -> Result<(), AdminError>;
+
+    /// What a tenant's clients may ask of the cluster.
+    async fn limits(&self, tenant: &str) -> Result<TenantLimits, AdminError>;
+
+    /// What a tenant's clients may ask of the cluster from now on.
+    async fn set_limits(&self, tenant: &str, limits: TenantLimits) -> Result<(), AdminError>;
 
     /// Decides that a tenant is destroyed, for good. Answers when that is decided, not when it is done.
     async fn shred(&self, order: ShredOrder) -> Result<ShredStatus, AdminError>;
@@ -78,6 +84,51 @@ pub struct TenantQuota {
     pub used_bytes: u64,
     /// Objects it holds, old versions and delete markers included.
     pub used_objects: u64,
+}
+
+/// What a tenant's clients may ask of the whole cluster. Each node enforces its part: the figure divided by the
+/// number of nodes, rounded up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Requests begun in a second; more are answered 503 SlowDown. Null or absent: no limit.
+    #[serde(default)]
+    #[schema(minimum = 1)]
+    pub requests_per_second: Option<u32>,
+    /// Requests in progress at once; more are answered 503 SlowDown. Null or absent: no limit.
+    #[serde(default)]
+    #[schema(minimum = 1)]
+    pub requests_at_once: Option<u32>,
+    /// Bytes of bodies received in a second; bodies are slowed down to it. Null or absent: no limit.
+    #[serde(default)]
+    #[schema(minimum = 65536)]
+    pub in_bytes_per_second: Option<u64>,
+    /// Bytes of bodies sent in a second; answers are slowed down to it. Null or absent: no limit.
+    #[serde(default)]
+    #[schema(minimum = 65536)]
+    pub out_bytes_per_second: Option<u64>,
+}
+
+impl From<TenantLimits> for Limits {
+    fn from(limits: TenantLimits) -> Self {
+        Self {
+            requests_per_second: limits.requests_per_second,
+            requests_at_once: limits.requests_at_once,
+            in_bytes_per_second: limits.in_bytes_per_second,
+            out_bytes_per_second: limits.out_bytes_per_second,
+        }
+    }
+}
+
+impl From<Limits> for TenantLimits {
+    fn from(limits: Limits) -> Self {
+        Self {
+            requests_per_second: limits.requests_per_second,
+            requests_at_once: limits.requests_at_once,
+            in_bytes_per_second: limits.in_bytes_per_second,
+            out_bytes_per_second: limits.out_bytes_per_second,
+        }
+    }
 }
 
 /// How far a tenant's destruction has come.
@@ -165,6 +216,26 @@ pub(crate) async fn set_quota(
     Body(quota): Body<Quota>,
 ) -> Response {
     let result = state.backend.set_quota(&name, quota).await;
+    done(name, result)
+}
+
+pub(crate) async fn limits(
+    State(state): State<AppState>,
+    Path(name): Path<String>,
+) -> Result<Json<Limits>, Problem> {
+    Ok(Json(state.backend.limits(&name).await?.into()))
+}
+
+pub(crate) async fn set_limits(
+    State(state): State<AppState>,
+    Path(name): Path<String>,
+    Body(limits): Body<Limits>,
+) -> Response {
+    let limits = TenantLimits::from(limits);
+    let result = match limits.check() {
+        Ok(()) => state.backend.set_limits(&name, limits).await,
+        Err(what) => Err(AdminError::Invalid { what }),
+    };
     done(name, result)
 }
 

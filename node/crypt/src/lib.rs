@@ -20,6 +20,7 @@
 
 mod body;
 mod derive;
+mod device;
 mod envelope;
 mod labels;
 mod metadata;
@@ -30,12 +31,14 @@ mod secret;
 mod shamir;
 mod sign;
 mod tenant;
+mod tpm;
 #[cfg(test)]
 mod vectors;
 #[cfg(test)]
 mod wycheproof_tests;
 
 pub use body::{BodyContext, BodyKey, BodySealer, CellAddress, SealedBodyKey, StripeSealer};
+pub use device::DeviceKey;
 pub use envelope::{OVERHEAD as ENVELOPE_OVERHEAD, open, seal};
 pub use metadata::{CommandCipher, FileKey, PAGE_RESERVE, PageAddress, PageSealer};
 pub use outer::{KEY_CHECK_SIZE, KeyCheck, Outer, OuterKey};
@@ -45,6 +48,7 @@ pub use secret::{ClusterKey, MetadataKey, RootKey, random_array};
 pub use shamir::{SECRET_SIZE, Share, combine, split};
 pub use sign::{CertificateSigner, PUBLIC_KEY_SIZE, SIGNATURE_SIZE, verify_signature};
 pub use tenant::{TENANT_KEY_VERSIONS_MAX, TenantKey};
+pub use tpm::{TPM_FIELD_SIZE, TpmOffer, TpmSession, tpm_hash};
 
 /// A refusal to open something. Says what was refused, never why in cryptographic detail.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

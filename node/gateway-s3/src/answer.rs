@@ -15,6 +15,7 @@ use crate::{
     call::Call,
     errors::{self, Refusal},
     observer::{Observer, RequestRecord},
+    throttle::{Direction, Toll},
     watch::{Busy, Progress},
 };
 
@@ -136,6 +137,7 @@ pub struct CountedBody {
     ledger: Ledger,
     progress: Arc<Progress>,
     length: Option<u64>,
+    toll: Toll,
     /// Held until the answer is complete or given up.
     _held: (Busy, Option<tokio::sync::OwnedSemaphorePermit>),
 }
@@ -156,7 +158,11 @@ impl CountedBody {
         held: (Busy, Option<tokio::sync::OwnedSemaphorePermit>),
     ) -> Self {
         ledger.record.whole = inner.is_end_stream();
-        Self { inner, ledger, progress, length, _held: held }
+        let toll = match &ledger.call {
+            Some(call) => call.toll(Direction::Out),
+            None => Toll::new(None, Direction::Out),
+        };
+        Self { inner, ledger, progress, length, toll, _held: held }
     }
 }
 
@@ -169,12 +175,14 @@ impl Body for CountedBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, s3s::StdError>>> {
         self.progress.asked();
+        ready!(self.toll.poll_open(cx));
         let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
         match &frame {
             Some(Ok(frame)) => {
                 let size = frame.data_ref().map_or(0, Bytes::len) as u64;
                 self.ledger.record.bytes_out += size;
                 self.progress.given(size);
+                self.toll.pay(size);
                 let sent = self.ledger.record.bytes_out;
                 self.ledger.record.whole = self.length == Some(sent) || self.inner.is_end_stream();
             }

@@ -5,18 +5,20 @@ use std::{
     sync::{Arc, OnceLock, atomic::AtomicBool},
 };
 
+use holdfast_model::{TenantId, TenantLimits};
 use http::HeaderMap;
 use parking_lot::Mutex;
 
 use crate::{
     authorize::Access,
     errors::Refusal,
-    identities::Signer,
+    identities::{Identities, Signer},
     intake::{Intake, Outcome, Source, plan::Plan},
     lent::{Lent, Unread},
     operations::Operation,
     sigv4::{ChunkSigner, Signed},
     target::Target,
+    throttle::{Admission, Direction, Throttle, Toll},
 };
 
 tokio::task_local! {
@@ -54,6 +56,8 @@ pub struct Call {
     pub signer: OnceLock<Signer>,
     /// What was decided about it, and on what; set before a handler runs.
     pub(crate) access: OnceLock<Access>,
+    /// That its tenant's limits let it in, once they did; held until the last byte of the answer.
+    pub(crate) admission: OnceLock<Arc<Admission>>,
     /// Why it was refused, if it was.
     pub refusal: Mutex<Option<Refusal>>,
     /// Whether the signature was verified.
@@ -75,6 +79,37 @@ impl Call {
         self.access.get().ok_or_else(|| Refusal::new("AccessDenied"))
     }
 
+    /// Asks the limits of the tenant whose key signed it, before anything is looked up for it.
+    pub(crate) fn admit_signer(
+        &self,
+        throttle: &Throttle,
+        identities: &dyn Identities,
+    ) -> Result<(), Refusal> {
+        let Some(signer) = self.signer.get() else { return Ok(()) };
+        let limits = identities.snapshot().tenants.get(&signer.tenant).map(|tenant| tenant.limits);
+        self.admit(throttle, signer.tenant, limits.unwrap_or_default())
+    }
+
+    /// Asks the limits of the tenant whose bucket it is about, when nobody signed it.
+    pub(crate) fn admit_anonymous(&self, throttle: &Throttle) -> Result<(), Refusal> {
+        let Some(access) = self.access.get().filter(|_| self.signer.get().is_none()) else { return Ok(()) };
+        let limits = access.identities.tenants.get(&access.tenant).map(|tenant| tenant.limits);
+        self.admit(throttle, access.tenant, limits.unwrap_or_default())
+    }
+
+    fn admit(&self, throttle: &Throttle, tenant: TenantId, limits: TenantLimits) -> Result<(), Refusal> {
+        if let Some(admission) = throttle.admit(tenant, limits)? {
+            // Asked once a request; a second admission would end here and not count.
+            let _ = self.admission.set(Arc::new(admission));
+        }
+        Ok(())
+    }
+
+    /// What is owed for its body, or for the answer's.
+    pub(crate) fn toll(&self, direction: Direction) -> Toll {
+        Toll::new(self.admission.get().cloned(), direction)
+    }
+
     /// What of the body nobody has read.
     pub(crate) fn take_unread(&self) -> Option<Source> {
         let content = self.content.lock().take();
@@ -92,6 +127,7 @@ impl Call {
             _ => None,
         };
         let source = Box::pin(Lent::new(source, Arc::clone(&self.unread)));
-        Ok(Intake::new(source, &self.plan, signer, Arc::clone(&self.outcome)))
+        let intake = Intake::new(source, &self.plan, signer, Arc::clone(&self.outcome));
+        Ok(intake.paying(self.toll(Direction::In)))
     }
 }

@@ -45,6 +45,7 @@ use crate::{
     operations, query_api,
     sigv4::Signed,
     target::{Domains, Target},
+    throttle::Throttle,
     watch::Watch,
 };
 
@@ -58,6 +59,7 @@ pub(crate) struct Front {
     domains: Domains,
     observer: Arc<dyn Observer>,
     requests: Arc<Semaphore>,
+    throttle: Arc<Throttle>,
 }
 
 /// A form on its way in.
@@ -106,6 +108,7 @@ fn form_call(
         outcome: Arc::new(Outcome::default()),
         signer: std::sync::OnceLock::new(),
         access: std::sync::OnceLock::new(),
+        admission: std::sync::OnceLock::new(),
         refusal: Mutex::new(None),
         verified: AtomicBool::new(false),
     };
@@ -135,9 +138,10 @@ impl Front {
         identities: Arc<dyn Identities>,
         domains: Domains,
         observer: Arc<dyn Observer>,
+        throttle: Arc<Throttle>,
     ) -> Self {
         let requests = Arc::new(Semaphore::new(REQUESTS_MAX));
-        Self { library, second, objects, identities, domains, observer, requests }
+        Self { library, second, objects, identities, domains, observer, requests, throttle }
     }
 
     /// Answers one request.
@@ -204,7 +208,8 @@ impl Front {
                 .is_ok_and(|target| target == Target::Service)
         {
             let request = query_api::Request { parts: &parts, peer, id };
-            let answered = query_api::answer(request, source(body), &*self.objects, &self.identities).await;
+            let context = (&*self.objects, &self.identities, &*self.throttle);
+            let answered = query_api::answer(request, source(body), context).await;
             ledger.record.operation = answered.operation;
             ledger.record.tenant = answered.tenant;
             return answered.response;
@@ -331,8 +336,10 @@ impl Front {
     /// Decides on the PUT of a form and hands it to the second pass.
     async fn put_of_form(&self, call: &Arc<Call>) -> Result<Response<s3s::Body>, Refusal> {
         call.verified.store(true, Ordering::Relaxed);
+        call.admit_signer(&self.throttle, &*self.identities)?;
         headers::check(&call.headers)?;
         authorize::authorize(call, &*self.objects, &*self.identities).await?;
+        call.admit_anonymous(&self.throttle)?;
         let mut request = Request::new(s3s::Body::empty());
         *request.method_mut() = Method::PUT;
         let (bucket, key) = (call.target.bucket().unwrap_or_default(), call.target.key().unwrap_or_default());
@@ -404,6 +411,7 @@ impl Front {
             outcome: Arc::new(Outcome::default()),
             signer: std::sync::OnceLock::new(),
             access: std::sync::OnceLock::new(),
+            admission: std::sync::OnceLock::new(),
             refusal: Mutex::new(None),
             verified: AtomicBool::new(false),
         })

@@ -27,6 +27,7 @@ use crate::{
     normal,
     operations::Support,
     ops::attributes,
+    throttle::Throttle,
 };
 
 /// First pass: looks secrets up.
@@ -50,6 +51,7 @@ pub(crate) struct Verified {
     pub second: Arc<S3Service>,
     pub objects: Arc<dyn ObjectGateway>,
     pub identities: Arc<dyn Identities>,
+    pub throttle: Arc<Throttle>,
 }
 
 #[async_trait::async_trait]
@@ -66,10 +68,12 @@ impl S3Route for Verified {
             return Err(Refusal::new("AccessDenied").into());
         }
         call.verified.store(true, Ordering::Relaxed);
+        call.admit_signer(&self.throttle, &*self.identities)?;
         is_served(&call)?;
         call.operation.check_parameters(&call.query)?;
         headers::check(&request.headers)?;
         authorize::authorize(&call, &*self.objects, &*self.identities).await?;
+        call.admit_anonymous(&self.throttle)?;
         Ok(())
     }
 

@@ -35,6 +35,7 @@ mod service;
 pub mod sigv4;
 mod sse;
 pub mod target;
+mod throttle;
 mod watch;
 
 use std::{future::Future, sync::Arc};
@@ -50,9 +51,9 @@ use tokio::net::TcpListener;
 
 pub use crate::{
     errors::Refusal,
-    observer::{Cut, Observer, RequestRecord},
+    observer::{Cut, Limit, Observer, RequestRecord},
 };
-use crate::{front::Front, identities::Identities, target::Domains};
+use crate::{front::Front, identities::Identities, target::Domains, throttle::Throttle};
 
 /// The first pass only verifies signatures.
 struct NoOperations;
@@ -102,6 +103,7 @@ impl S3Gateway {
         second.set_host(domains.clone());
         second.set_config(config.clone());
 
+        let throttle = Arc::new(Throttle::new(Arc::clone(&observer)));
         let mut first = S3ServiceBuilder::new(NoOperations);
         first.set_auth(gate::Secrets(Arc::clone(&identities)));
         let second = Arc::new(second.build());
@@ -109,10 +111,12 @@ impl S3Gateway {
             second: Arc::clone(&second),
             objects: Arc::clone(&objects),
             identities: Arc::clone(&identities),
+            throttle: Arc::clone(&throttle),
         });
         first.set_host(domains.clone());
         first.set_config(config);
-        let front = Front::new((first.build(), second), objects, identities, domains, Arc::clone(&observer));
+        let library = (first.build(), second);
+        let front = Front::new(library, objects, identities, domains, Arc::clone(&observer), throttle);
         Self { front: Arc::new(front), observer }
     }
 

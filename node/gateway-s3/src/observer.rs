@@ -36,10 +36,38 @@ pub enum Cut {
     Other,
 }
 
+/// A limit of a tenant that was felt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Limit {
+    /// A request was refused: too many in this second.
+    RequestsPerSecond,
+    /// A request was refused: too many at once.
+    RequestsAtOnce,
+    /// A body on its way in was paced.
+    BytesIn,
+    /// An answer was paced.
+    BytesOut,
+}
+
+impl Limit {
+    /// As a metric's label.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RequestsPerSecond => "requests_per_second",
+            Self::RequestsAtOnce => "requests_at_once",
+            Self::BytesIn => "in_bytes_per_second",
+            Self::BytesOut => "out_bytes_per_second",
+        }
+    }
+}
+
 /// Listens. Calls come from the serving tasks: they must return at once.
 pub trait Observer: Send + Sync + 'static {
     /// A request ended.
     fn request(&self, _record: &RequestRecord) {}
+    /// A tenant's limit was felt; `wait` is how long a paced body waits for it.
+    fn limited(&self, _tenant: TenantId, _limit: Limit, _wait: Duration) {}
     /// A connection was opened.
     fn connection_opened(&self) {}
     /// A connection ended; `Some` when it was cut.

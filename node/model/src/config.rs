@@ -44,6 +44,9 @@ pub struct NodeConfig {
     /// `docs/cluster.md`. Absent: what its program can.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub feature_level_max: Option<u32>,
+    /// This machine's TPM, for [`Unlock::Tpm`].
+    #[serde(default = "default_tpm_device", skip_serializing_if = "is_default_tpm_device")]
+    pub tpm_device: PathBuf,
     /// Found a cluster with this node as its first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bootstrap: Option<Bootstrap>,
@@ -108,6 +111,10 @@ pub enum Unlock {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         file: Option<PathBuf>,
     },
+    /// The machine's TPM 2.0. A copy of the disk does not give the share; the whole machine does.
+    Tpm,
+    /// The TPM when there is one as the node founds or joins; otherwise as [`Unlock::File`].
+    TpmIfPresent,
 }
 
 impl Unlock {
@@ -190,6 +197,19 @@ pub struct Interface {
     /// Default gateway, when this interface leads to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<String>,
+}
+
+/// Where Linux has the TPM, with a resource manager that keeps its users apart.
+const TPM_DEVICE: &str = "/dev/tpmrm0";
+
+/// The device of the machine's TPM.
+#[must_use]
+pub fn default_tpm_device() -> PathBuf {
+    TPM_DEVICE.into()
+}
+
+fn is_default_tpm_device(path: &std::path::Path) -> bool {
+    path == std::path::Path::new(TPM_DEVICE)
 }
 
 fn default_buffer_memory() -> ByteCount {

@@ -14,6 +14,7 @@ pub mod limits;
 pub mod placement;
 pub mod spare;
 pub mod table;
+mod tenant_limits;
 pub mod units;
 
 pub use ids::{
@@ -21,4 +22,5 @@ pub use ids::{
     RootEpoch, ShardId, ShardIndex, SplitId, StripeId, TenantId, UploadId, VersionId,
 };
 pub use level::{Geometry, Level};
+pub use tenant_limits::{BANDWIDTH_MIN, TenantLimits};
 pub use units::{ByteCount, UnixMillis};

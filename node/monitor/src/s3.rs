@@ -43,7 +43,19 @@ const SENT: Metric = Metric {
     labels: &["operation"],
     help: "Payload bytes sent to clients.",
 };
-pub(crate) const METRICS: &[Metric] = &[REQUESTS, DURATION, IN_FLIGHT, RECEIVED, SENT];
+const LIMITED: Metric = Metric {
+    name: "holdfast_s3_limited_total",
+    kind: Kind::Counter,
+    labels: &["tenant", "limit"],
+    help: "Requests refused and pieces of bodies paced by a tenant's limit. Tenants are those with limits.",
+};
+const PACED: Metric = Metric {
+    name: "holdfast_s3_paced_milliseconds_total",
+    kind: Kind::Counter,
+    labels: &["tenant", "limit"],
+    help: "Time that bodies waited for a tenant's bandwidth.",
+};
+pub(crate) const METRICS: &[Metric] = &[REQUESTS, DURATION, IN_FLIGHT, RECEIVED, SENT, LIMITED, PACED];
 
 /// Handle for the S3 gateway. Clones share their counters.
 #[derive(Debug, Clone)]
@@ -53,6 +65,8 @@ pub struct S3Metrics {
     in_flight: IntGaugeVec,
     received: IntCounterVec,
     sent: IntCounterVec,
+    limited: IntCounterVec,
+    paced: IntCounterVec,
 }
 
 impl S3Metrics {
@@ -66,6 +80,8 @@ impl S3Metrics {
             in_flight: add(registry, IntGaugeVec::new(opts(&IN_FLIGHT), IN_FLIGHT.labels)),
             received: add(registry, IntCounterVec::new(opts(&RECEIVED), RECEIVED.labels)),
             sent: add(registry, IntCounterVec::new(opts(&SENT), SENT.labels)),
+            limited: add(registry, IntCounterVec::new(opts(&LIMITED), LIMITED.labels)),
+            paced: add(registry, IntCounterVec::new(opts(&PACED), PACED.labels)),
         }
     }
 
@@ -80,6 +96,15 @@ impl S3Metrics {
             status: ABORTED,
             bytes_in: 0,
             bytes_out: 0,
+        }
+    }
+
+    /// A tenant's limit was felt. `wait` is what it cost a body; zero for a request that was refused.
+    pub fn limited(&self, tenant: &str, limit: &'static str, wait: Duration) {
+        self.limited.with_label_values(&[tenant, limit]).inc();
+        if !wait.is_zero() {
+            let waited = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+            self.paced.with_label_values(&[tenant, limit]).inc_by(waited);
         }
     }
 

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use holdfast_consensus::Consensus;
 use holdfast_control::{Command, KeyCommand, RegisterNode, Response, Splitting};
 use holdfast_crypt::{ClusterKey, Root, random_array};
-use holdfast_keyring::{ShareStore, deal};
+use holdfast_keyring::{Protector, ShareStore, deal};
 use holdfast_model::{
     ClusterId, GroupId, NodeId, RootEpoch, SplitId,
     config::{NodeConfig, Unlock},
@@ -20,6 +20,7 @@ use holdfast_peer::{
     join::{Applicant, JoinToken, join},
     pki::{Ca, NodeKey},
 };
+use holdfast_tpm::Tpm;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -132,14 +133,29 @@ fn bootstrap_identity(config: &NodeConfig, catalog_groups: u32, cluster_name: &s
 pub(crate) fn open_shares(config: &NodeConfig, cluster: ClusterId, begins: bool) -> Result<ShareStore> {
     let passphrase = passphrase_of(&config.unlock)?;
     let is_new = begins && !ShareStore::exists(&config.state_dir);
-    if is_new && passphrase.is_none() && config.unlock != Unlock::File {
+    if is_new && passphrase.is_none() && matches!(config.unlock, Unlock::Passphrase { .. }) {
         bail!(
             "this node's share of the root is to be sealed under a passphrase, and the file that the \
              configuration names for it is not there: it is needed once, when the node founds or joins"
         );
     }
-    let passphrase = passphrase.as_ref().map(|passphrase| passphrase.as_slice());
-    ShareStore::open(&config.state_dir, cluster, passphrase).context("this node's shares of the root")
+    let protector = protector(config, passphrase.as_ref().map(|passphrase| passphrase.as_slice()));
+    ShareStore::open(&config.state_dir, cluster, protector).context("this node's shares of the root")
+}
+
+/// What protects this node's shares, as far as it is at hand.
+pub(crate) fn protector<'a>(config: &NodeConfig, passphrase: Option<&'a [u8]>) -> Option<Protector<'a>> {
+    let tpm = || Tpm::at(&config.tpm_device);
+    match config.unlock {
+        Unlock::File => None,
+        Unlock::Passphrase { .. } => passphrase.map(Protector::Passphrase),
+        Unlock::Tpm => Some(Protector::Tpm(tpm())),
+        // With shares that are sealed already, a TPM that is gone is to be said, not passed over.
+        Unlock::TpmIfPresent => {
+            let wanted = tpm().is_there() || ShareStore::exists(&config.state_dir);
+            wanted.then(|| Protector::Tpm(tpm()))
+        }
+    }
 }
 
 fn sealed_ca_path(state_dir: &Path) -> PathBuf {

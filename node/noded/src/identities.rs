@@ -13,7 +13,8 @@ use holdfast_access::{
     text::{AccountNumber, CanonicalId},
 };
 use holdfast_control::{
-    Command, ControlView, IdentityChange, IdentityWrite, KeyWrite, NewAccount, Refusal, TenantState,
+    Command, ControlView, IdentityChange, IdentityWrite, KeyWrite, NewAccount, NodeState, Refusal,
+    TenantState,
 };
 use holdfast_gateway_s3::identities::{ChangeError, Identities};
 use holdfast_keyring::Keyring;
@@ -104,6 +105,8 @@ fn account(view: &ControlView, info: AccountInfo) -> Account {
 
 fn snapshot(view: &ControlView, keyring: &Keyring) -> Snapshot {
     let mut snapshot = Snapshot::default();
+    // By the members, not by those that are up: a node that fails does not change what the others let in.
+    let nodes = view.nodes.values().filter(|node| node.state == NodeState::Active).count();
     for tenant in view.tenants.values().filter(|tenant| tenant.state != TenantState::Shredding) {
         let first = first_account(tenant.tenant, &tenant.name);
         let number = first.number;
@@ -120,7 +123,9 @@ fn snapshot(view: &ControlView, keyring: &Keyring) -> Snapshot {
         }
         let name = tenant.name.clone();
         let suspended = tenant.state == TenantState::Suspended;
-        snapshot.tenants.insert(tenant.tenant, Tenant { name, first: Some(number), accounts, suspended });
+        let limits = tenant.limits.part_of(nodes);
+        let tenant_of = Tenant { name, first: Some(number), accounts, suspended, limits };
+        snapshot.tenants.insert(tenant.tenant, tenant_of);
     }
     for (access_key, record) in &view.access_keys {
         if !snapshot.tenants.contains_key(&record.tenant) {

@@ -42,6 +42,10 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use holdfast_model::config::NodeConfig;
+use nix::sys::{
+    prctl::set_dumpable,
+    resource::{Resource, setrlimit},
+};
 use tracing_subscriber::EnvFilter;
 
 /// Holdfast node.
@@ -73,6 +77,10 @@ fn main() -> ExitCode {
     if holdfast_appliance::is_pid1() {
         holdfast_appliance::run_pid1(holdfast_appliance::Role::node());
     }
+    if let Err(error) = keep_memory_private() {
+        eprintln!("noded: {error:#}");
+        return ExitCode::FAILURE;
+    }
     let outcome = match Arguments::parse().command {
         Command::Node { config } => run_node(&config),
         Command::Recover(recover) => run_recover(recover),
@@ -85,6 +93,13 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Keys are in memory: no core file of this process is ever written, whatever limit it is given later, and no process
+/// of the same user reads it.
+fn keep_memory_private() -> Result<()> {
+    setrlimit(Resource::RLIMIT_CORE, 0, 0).context("setting the limit of core files to nothing")?;
+    set_dumpable(false).context("keeping memory out of core files")
 }
 
 fn run_node(path: &std::path::Path) -> Result<ExitCode> {

@@ -1,11 +1,14 @@
 //! Fills the metrics from the parts when a scrape arrives.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use holdfast_consensus::{Consensus, Role};
 use holdfast_drive::DriveState;
-use holdfast_gateway_s3::{Observer, RequestRecord};
-use holdfast_model::NodeId;
+use holdfast_gateway_s3::{Limit, Observer, RequestRecord};
+use holdfast_model::{NodeId, TenantId};
 use holdfast_monitor::{
     BufferReading, BuildInfo, CatalogCopyReading, DebtReading, DeviceReading, DriveErrors, DriveLabels,
     DriveReading, KeyReading, Monitor, PeerReading, RaftGroupReading, RaftLogReading, Sample, SpareReading,
@@ -248,5 +251,9 @@ impl Observer for S3Observer {
     fn request(&self, record: &RequestRecord) {
         let status = record.whole.then_some(record.status);
         self.0.s3().observe(record.operation, status, record.bytes_in, record.bytes_out, record.duration);
+    }
+
+    fn limited(&self, tenant: TenantId, limit: Limit, wait: Duration) {
+        self.0.s3().limited(&tenant.to_string(), limit.name(), wait);
     }
 }

@@ -7,7 +7,7 @@ use holdfast_catalog::Quota as CatalogQuota;
 use holdfast_control::{
     Command, ControlView, ShredCommand, ShredOrder as ShredDecision, ShredRecord, TenantState,
 };
-use holdfast_model::TenantId;
+use holdfast_model::{TenantId, TenantLimits};
 use holdfast_object::api::{ObjectError, ObjectGateway as _};
 
 use crate::{
@@ -97,6 +97,17 @@ impl TenancyBackend for Admin {
         let handle = self.objects.open(tenant(&view, name)?.tenant);
         let quota = CatalogQuota { bytes: quota.bytes, objects: quota.objects };
         handle.set_quota(quota).await.map_err(failed)
+    }
+
+    async fn limits(&self, name: &str) -> Result<TenantLimits, AdminError> {
+        let view = self.view().await?;
+        Ok(tenant(&view, name)?.limits)
+    }
+
+    async fn set_limits(&self, name: &str, limits: TenantLimits) -> Result<(), AdminError> {
+        let view = self.view().await?;
+        let tenant = tenant(&view, name)?.tenant;
+        self.decide(&Command::SetTenantLimits { tenant, limits }).await
     }
 
     async fn shred(&self, order: ShredOrder) -> Result<ShredStatus, AdminError> {

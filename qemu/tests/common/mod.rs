@@ -127,6 +127,7 @@ fn seed_of(number: u8) -> NodeConfig {
         buffer_memory: holdfast_model::ByteCount::mib(64),
         unlock: holdfast_model::config::Unlock::default(),
         feature_level_max: None,
+        tpm_device: holdfast_model::config::default_tpm_device(),
         bootstrap: None,
         join: None,
         network: Some(network(number)),

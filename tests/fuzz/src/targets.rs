@@ -15,6 +15,7 @@ use holdfast_format::{
     SegmentHeader, TombstoneBlock, recognise,
 };
 use holdfast_model::limits::SECTOR_SIZE;
+use holdfast_tpm::{answers, sealed::SealedKey};
 
 use crate::image;
 
@@ -40,6 +41,11 @@ pub const TARGETS: &[Target] = &[
     Target { name: "nbd", run: nbd },
     Target { name: "policy", run: policy },
     Target { name: "form-policy", run: form_policy },
+    Target { name: "tpm-storage-key", run: answers::storage_key },
+    Target { name: "tpm-session", run: answers::started },
+    Target { name: "tpm-created", run: |bytes| answers::in_session(bytes, 0) },
+    Target { name: "tpm-loaded", run: |bytes| answers::in_session(bytes, 1) },
+    Target { name: "tpm-sealed-key", run: sealed_key },
     Target { name: "drive", run: image::drive },
 ];
 
@@ -68,6 +74,16 @@ fn form_policy(bytes: &[u8]) -> String {
     match FormPolicy::parse(bytes) {
         Ok(policy) => format!("{:?}", policy.check(&fields, 0).map_err(|error| error.0)),
         Err(error) => error.1,
+    }
+}
+
+fn sealed_key(bytes: &[u8]) -> String {
+    match SealedKey::parse(bytes) {
+        Ok(sealed) => {
+            assert_eq!(sealed.encode(), bytes, "{sealed:?} is written differently");
+            "sealed key".to_owned()
+        }
+        Err(error) => error.to_string(),
     }
 }
 

@@ -69,7 +69,31 @@ fn every_target_has_its_seed() {
         &[0, 1, 0, 1, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0, 0, 0, 16, 0, 0, 0, 16, 0],
     ];
     let gpt = [&[0; 512][..], b"EFI PART"].concat();
+    let sized = |bytes: &[u8]| [&u16::try_from(bytes.len()).unwrap().to_be_bytes()[..], bytes].concat();
+    // An answer of a TPM that went well.
+    let answer = |parts: &[&[u8]]| {
+        let body = parts.concat();
+        let size = u32::try_from(10 + body.len()).unwrap();
+        [&[0x80, 2], &size.to_be_bytes()[..], &[0; 4], &body].concat()
+    };
+    let handle = 0x8000_0001_u32.to_be_bytes();
+    // An ECC storage key of the TCG's template, its point of 32 and 31 bytes.
+    let public = [
+        &b"\0\x23\0\x0b\0\x03\x04\x72\0\0\0\x06\0\x80\0\x43\0\x10\0\x03\0\x10"[..],
+        &sized(&[1; 32]),
+        &sized(&[2; 31]),
+    ]
+    .concat();
+    let areas = [sized(&[3; 90]), sized(&[4; 46])].concat();
+    let size_of = |parameters: &[u8]| u32::try_from(parameters.len()).unwrap().to_be_bytes();
+    let session = [&sized(&[5; 32])[..], &[1], &sized(&[6; 32])].concat();
+    let name = sized(&[7; 34]);
     let seeds = [
+        ("tpm-storage-key", answer(&[&handle, &size_of(&sized(&public)), &sized(&public)])),
+        ("tpm-session", answer(&[&handle, &sized(&[5; 32])])),
+        ("tpm-created", answer(&[&size_of(&areas), &areas, &session])),
+        ("tpm-loaded", answer(&[&handle, &size_of(&name), &name, &session])),
+        ("tpm-sealed-key", [&[1][..], &sized(&public), &sized(&[8; 50]), &sized(&[9; 90])].concat()),
         ("label", golden("drive_label_v1.bin")),
         ("segment-header", golden("segment_header_v1.bin")),
         ("record-header", golden("record_header_v1.bin")),

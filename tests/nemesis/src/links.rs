@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use holdfast_blackbox::cluster_file::ProcessesFile;
 use holdfast_model::config::NodeConfig;
 use parking_lot::RwLock;
@@ -52,8 +52,10 @@ impl Links {
     /// Opens a port for each of `nodes` nodes of the cluster that will be in `dir`.
     ///
     /// # Errors
-    /// When there is no port.
+    /// When there is no port, or when it would not be seen whose a connection is: nodes keep `/proc/PID` to
+    /// themselves and root.
     pub async fn open(dir: &Path, nodes: usize) -> Result<Self> {
+        ensure!(nix::unistd::geteuid().is_root(), "links can be cut by root only: see /proc/PID/fd of nodes");
         let mut addresses = Vec::new();
         let mut listeners = Vec::new();
         for _ in 0..nodes {

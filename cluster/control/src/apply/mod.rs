@@ -46,6 +46,7 @@ pub(crate) fn apply(db: &Connection, index: u64, command: &Command) -> Applied {
         }
         Command::CreateTenant(tenant) => tenants::create(db, tenant),
         Command::SetTenantState { tenant, state } => tenants::set_state(db, *tenant, *state),
+        Command::SetTenantLimits { tenant, limits } => tenants::set_limits(db, *tenant, limits),
         Command::SetLevel { tenant, level } => tenants::set_level(db, *tenant, *level),
         Command::CreateAccessKey { tenant, access_key, sealed_secret, at } => {
             tenants::create_access_key(db, *tenant, access_key, sealed_secret, *at)

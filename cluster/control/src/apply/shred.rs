@@ -27,6 +27,7 @@ pub(super) fn apply(db: &Connection, index: u64, command: &ShredCommand) -> Appl
                 return Ok(Err(super::keys::stale("root")));
             };
             db.execute("DELETE FROM partitions WHERE tenant = ?1", [tenant.as_bytes()])?;
+            db.execute("DELETE FROM tenant_limits WHERE tenant = ?1", [tenant.as_bytes()])?;
             db.execute("DELETE FROM tenants WHERE tenant = ?1", [tenant.as_bytes()])?;
             let mut through = through.clone();
             through.insert(GroupId::CONTROL, index);

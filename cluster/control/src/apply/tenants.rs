@@ -1,6 +1,6 @@
 //! Tenants, their partitions, levels and access keys.
 
-use holdfast_model::{GroupId, Level, PartitionId, TenantId, UnixMillis};
+use holdfast_model::{GroupId, Level, PartitionId, TenantId, TenantLimits, UnixMillis};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{Applied, DONE, check_name, exists, found, not_found, word};
@@ -113,6 +113,28 @@ pub(super) fn set_state(db: &Connection, tenant: TenantId, state: TenantState) -
         params![tenant.as_bytes(), word(&state)],
     )?;
     found(changed, "tenant", &tenant)
+}
+
+pub(super) fn set_limits(db: &Connection, tenant: TenantId, limits: &TenantLimits) -> Applied {
+    if !is_alive(db, tenant)? {
+        return Ok(Err(not_found("tenant", &tenant)));
+    }
+    if let Err(why) = limits.check() {
+        return Ok(Err(Refusal::Invalid(why)));
+    }
+    let large = |limit: Option<u64>| limit.map(u64::cast_signed);
+    db.execute(
+        "INSERT INTO tenant_limits VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (tenant) DO UPDATE SET
+         requests_per_second = ?2, requests_at_once = ?3, in_bytes_per_second = ?4, out_bytes_per_second = ?5",
+        params![
+            tenant.as_bytes(),
+            limits.requests_per_second,
+            limits.requests_at_once,
+            large(limits.in_bytes_per_second),
+            large(limits.out_bytes_per_second)
+        ],
+    )?;
+    DONE
 }
 
 pub(super) fn set_level(db: &Connection, tenant: Option<TenantId>, level: Option<Level>) -> Applied {

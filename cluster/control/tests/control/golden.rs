@@ -8,7 +8,7 @@ use holdfast_control::{
     RecoveryRecord, Refusal, Response, Rewrapped, ServiceAddresses, ShredCommand, ShredOrder, TenantState,
     Then, decode_outcome, encode_outcome,
 };
-use holdfast_model::{ClusterId, GroupId, KeyId, PartitionId, RootEpoch};
+use holdfast_model::{ClusterId, GroupId, KeyId, PartitionId, RootEpoch, TenantLimits};
 
 use crate::common::*;
 
@@ -115,6 +115,15 @@ fn commands() -> Vec<Command> {
         Command::Features(FeatureCommand::Report { node: node(300), level: 2 }),
         Command::Features(FeatureCommand::Raise { level: 300 }),
         Command::NoteLabels(vec![(drive_id(4), 300)]),
+        Command::SetTenantLimits {
+            tenant: tenant_id(1),
+            limits: TenantLimits {
+                requests_per_second: Some(300),
+                requests_at_once: None,
+                in_bytes_per_second: Some(1 << 40),
+                out_bytes_per_second: None,
+            },
+        },
     ]
 }
 

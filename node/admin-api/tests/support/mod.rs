@@ -19,7 +19,8 @@ use holdfast_admin_api::{
     WorkerStatus, router,
 };
 use holdfast_model::{
-    ByteCount, ClusterId, DriveId, Epoch, GroupId, KeyId, Level, NodeId, PartitionId, TenantId, UnixMillis,
+    ByteCount, ClusterId, DriveId, Epoch, GroupId, KeyId, Level, NodeId, PartitionId, TenantId, TenantLimits,
+    UnixMillis,
 };
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
@@ -254,6 +255,14 @@ impl TenancyBackend for Example {
     }
 
     async fn set_quota(&self, _tenant: &str, _quota: Quota) -> Result<(), AdminError> {
+        Ok(())
+    }
+
+    async fn limits(&self, _tenant: &str) -> Result<TenantLimits, AdminError> {
+        Ok(TenantLimits { requests_per_second: Some(100), ..TenantLimits::default() })
+    }
+
+    async fn set_limits(&self, _tenant: &str, _limits: TenantLimits) -> Result<(), AdminError> {
         Ok(())
     }
 

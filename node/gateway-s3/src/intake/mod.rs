@@ -39,7 +39,10 @@ use self::{
     pace::Pace,
     plan::{Framing, Plan},
 };
-use crate::sigv4::ChunkSigner;
+use crate::{
+    sigv4::ChunkSigner,
+    throttle::{Direction, Toll},
+};
 
 /// What was wrong with a body.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -170,6 +173,7 @@ pub type Source = Pin<Box<dyn Stream<Item = Result<Bytes, Fault>> + Send>>;
 pub struct Intake {
     source: Source,
     pace: Option<Pace>,
+    toll: Toll,
     input: Bytes,
     decoder: Option<Decoder>,
     verify: Verify,
@@ -196,12 +200,19 @@ impl Intake {
         Self {
             source,
             pace: Some(Pace::new()),
+            toll: Toll::new(None, Direction::In),
             input: Bytes::new(),
             decoder,
             verify: Verify::new(plan),
             outcome,
             ended: false,
         }
+    }
+
+    /// Pays `toll` for what it takes from the connection. No clock runs against the client while that waits.
+    #[must_use]
+    pub(crate) fn paying(self, toll: Toll) -> Self {
+        Self { toll, ..self }
     }
 
     /// As a body of the HTTP library.
@@ -236,6 +247,7 @@ impl Intake {
             if !self.input.is_empty() {
                 continue;
             }
+            ready!(self.toll.poll_open(cx));
             let next = match &mut self.pace {
                 Some(pace) => ready!(pace.poll_next(cx, &mut self.source))?,
                 None => ready!(self.source.as_mut().poll_next(cx)).transpose()?,
@@ -249,6 +261,7 @@ impl Intake {
                 return Poll::Ready(Ok(None));
             };
             self.outcome.received.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            self.toll.pay(bytes.len() as u64);
             self.input = bytes;
         }
     }

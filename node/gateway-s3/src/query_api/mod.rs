@@ -27,6 +27,7 @@ use crate::{
     identities::{ChangeError, Identities, Signer},
     intake::Source,
     limits::QUERY_BODY_SIZE_MAX,
+    throttle::Throttle,
 };
 
 /// How often a change is decided again when something moved meanwhile.
@@ -82,13 +83,13 @@ type Done = Result<String, IamError>;
 pub(crate) async fn answer(
     request: Request<'_>,
     body: Source,
-    objects: &dyn ObjectGateway,
-    identities: &Arc<dyn Identities>,
+    (objects, identities, throttle): (&dyn ObjectGateway, &Arc<dyn Identities>, &Throttle),
 ) -> Answered {
     let mut service = Service::Iam;
     let mut tenant = None;
     let mut action = String::new();
-    let done = run(&request, body, objects, identities, &mut service, &mut tenant, &mut action).await;
+    let context = (objects, identities, throttle);
+    let done = run(&request, body, context, &mut service, &mut tenant, &mut action).await;
     let operation = match service {
         Service::Iam => "Iam",
         Service::Sts => "Sts",
@@ -106,8 +107,7 @@ pub(crate) async fn answer(
 async fn run(
     request: &Request<'_>,
     body: Source,
-    objects: &dyn ObjectGateway,
-    identities: &Arc<dyn Identities>,
+    (objects, identities, throttle): (&dyn ObjectGateway, &Arc<dyn Identities>, &Throttle),
     service: &mut Service,
     tenant: &mut Option<TenantId>,
     action: &mut String,
@@ -120,6 +120,10 @@ async fn run(
     if identities.snapshot().tenants.get(&signer.tenant).is_some_and(|tenant| tenant.suspended) {
         return Err(IamError::new("AccessDenied", 403, SUSPENDED));
     }
+    let limits = identities.snapshot().tenants.get(&signer.tenant).map(|tenant| tenant.limits);
+    let _admission = throttle
+        .admit(signer.tenant, limits.unwrap_or_default())
+        .map_err(|refusal| IamError::new("Throttling", 400, refusal.message))?;
     let params = parameters(&body)?;
     let params = Params(&params);
     params.required("Action")?.clone_into(action);

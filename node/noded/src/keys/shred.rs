@@ -30,7 +30,7 @@ use holdfast_object::journal::Journal;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::{KeySteward, roll_root};
+use super::{Holder, KeySteward, roll_root};
 use crate::{control::now, metadata_keys::LiveMetadataKeys};
 
 /// How often a step is tried.
@@ -58,6 +58,23 @@ fn members(view: &ControlView) -> impl Iterator<Item = &NodeRecord> {
 /// Whether a root that may have wrapped the key is still in force somewhere.
 fn old_root_stays(view: &ControlView, destroyed: &Destroyed) -> bool {
     view.keys.roots.iter().any(|root| root.epoch <= destroyed.epoch)
+}
+
+/// What a node holds that opens the destroyed key, or is that key.
+pub(super) fn keeps_key(
+    view: &ControlView,
+    tenant: TenantId,
+    destroyed: &Destroyed,
+    holder: &Holder,
+) -> Result<Option<&'static str>> {
+    if old_root_stays(view, destroyed) || holder.keyring.epochs().iter().any(|e| *e <= destroyed.epoch) {
+        return Ok(Some("the root that wrapped it"));
+    }
+    let shares = holder.store.shares().context("this node's shares of the root")?;
+    if shares.shares().iter().any(|share| share.epoch <= destroyed.epoch) {
+        return Ok(Some("a share of the root that wrapped it"));
+    }
+    Ok(holder.keyring.remembers(tenant).then_some("the key, in memory"))
 }
 
 /// What a tenant's destruction waits for, in words for operators. `None` when it is finished.
@@ -205,16 +222,11 @@ impl Shredder {
         destroyed: &Destroyed,
     ) -> Result<Option<String>> {
         let holds = |what: &str| Ok(Some(what.to_owned()));
-        let holder = &self.steward.holder;
-        if old_root_stays(view, destroyed) || holder.keyring.epochs().iter().any(|e| *e <= destroyed.epoch) {
-            return holds("the root that wrapped it");
+        if let Some(kept) = keeps_key(view, tenant, destroyed, &self.steward.holder)? {
+            return holds(kept);
         }
-        let shares = holder.store.shares().context("this node's shares of the root")?;
-        if shares.shares().iter().any(|share| share.epoch <= destroyed.epoch) {
-            return holds("a share of the root that wrapped it");
-        }
-        if holder.keyring.remembers(tenant) || self.metadata_keys.remembers(tenant) {
-            return holds("the key, in memory");
+        if self.metadata_keys.remembers(tenant) {
+            return holds("a key derived from it, in memory");
         }
         for (partition, group) in &record.partitions {
             let hosted = self.catalogs.get(group).is_some_and(|reader| reader.identity(*partition).is_some());

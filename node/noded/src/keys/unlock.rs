@@ -11,7 +11,7 @@ use futures::future::join_all;
 use holdfast_admin_api::{LockState, LockStatus, UnlockError, UnlockRequest};
 use holdfast_control::{ControlReader, ControlView, NodeState};
 use holdfast_crypt::Root;
-use holdfast_keyring::{Gathering, StoreError, recovery};
+use holdfast_keyring::{Gathering, Seal, StoreError, recovery};
 use holdfast_model::{ClusterId, NodeId, config::Unlock};
 use holdfast_peer::PeerClient;
 use parking_lot::Mutex;
@@ -145,6 +145,7 @@ impl Unlocker {
         let view =
             tokio::task::spawn_blocking(move || reader.view()).await?.context("reading the control state")?;
         let keyring = &self.holder.keyring;
+        self.open_own().await?;
         let missing = |view: &ControlView| {
             keyring.is_locked() || view.keys.roots.iter().any(|root| !keyring.has(root.epoch, root.root))
         };
@@ -153,10 +154,34 @@ impl Unlocker {
             self.gather(&view).await;
             if was_locked && !keyring.is_locked() {
                 tracing::info!(target: "audit", epochs = ?keyring.epochs(), "unlocked");
+                self.open_own().await?;
             }
         }
         self.let_go(&view)?;
         Ok(!missing(&view))
+    }
+
+    /// Has the TPM open this node's shares, when it is a TPM that keeps them closed. When it is another TPM than
+    /// theirs and the root is here all the same, they are of no use any more: an empty set is begun, and the
+    /// steward deals this node a new share.
+    async fn open_own(&self) -> Result<()> {
+        let Some(Seal::Tpm { is_other, .. }) = self.holder.store.seal() else { return Ok(()) };
+        let begins = is_other && !self.holder.keyring.is_locked();
+        if is_other && !begins {
+            return Ok(());
+        }
+        let store = Arc::clone(&self.holder.store);
+        // A chip takes up to a second.
+        let anew = tokio::task::spawn_blocking(move || {
+            if begins { store.begin_anew() } else { store.ask_tpm().map(|()| false) }
+        });
+        if anew.await?.context("this node's shares and its TPM")? {
+            tracing::warn!(
+                target: "audit",
+                "the shares of this node are sealed to another TPM; it will take a new share under this one"
+            );
+        }
+        Ok(())
     }
 
     async fn gather(&self, view: &ControlView) {
@@ -214,33 +239,15 @@ impl Unlocker {
     #[must_use]
     pub fn status(&self) -> LockStatus {
         let waiting = self.state.lock().clone();
-        let sealed = self.holder.store.is_sealed();
+        let seal = self.holder.store.seal();
         let locked = self.holder.keyring.is_locked();
-        let detail = if !locked {
-            "Unlocked.".to_owned()
-        } else if sealed {
-            "Waits for this node's passphrase, for enough other nodes, or for operators' recovery shares."
-                .to_owned()
-        } else {
-            let need = waiting.need.map_or_else(|| "enough".to_owned(), |need| need.to_string());
-            let silent = if waiting.silent.is_empty() {
-                String::new()
-            } else {
-                format!(" No share from {}.", waiting.silent.join(", "))
-            };
-            format!(
-                "Has {} of {need} shares of the root key; waits for other nodes to start, or for operators' \
-                 recovery shares.{silent}",
-                waiting.have
-            )
-        };
         LockStatus {
             node: self.name.clone(),
             state: if locked { LockState::Locked } else { LockState::Unlocked },
-            passphrase_wanted: locked && sealed,
+            passphrase_wanted: locked && seal == Some(Seal::Passphrase),
             shares: waiting.have,
             shares_needed: waiting.need,
-            detail,
+            detail: if locked { detail(&waiting, seal.as_ref()) } else { "Unlocked.".to_owned() },
         }
     }
 
@@ -290,6 +297,33 @@ impl Unlocker {
                 self.holder.keyring.add_root(root);
                 Ok(())
             }
+        }
+    }
+}
+
+/// What a locked node has, and what it waits for, for people.
+fn detail(waiting: &Waiting, seal: Option<&Seal>) -> String {
+    let silent = if waiting.silent.is_empty() {
+        String::new()
+    } else {
+        format!(" No share from {}.", waiting.silent.join(", "))
+    };
+    match seal {
+        Some(Seal::Passphrase) => {
+            "Waits for this node's passphrase, for enough other nodes, or for operators' recovery shares."
+                .to_owned()
+        }
+        Some(Seal::Tpm { why, .. }) => format!(
+            "This node's own share stays closed: {why}. Waits for enough other nodes, or for operators' \
+             recovery shares.{silent}"
+        ),
+        None => {
+            let need = waiting.need.map_or_else(|| "enough".to_owned(), |need| need.to_string());
+            format!(
+                "Has {} of {need} shares of the root key; waits for other nodes to start, or for operators' \
+                 recovery shares.{silent}",
+                waiting.have
+            )
         }
     }
 }

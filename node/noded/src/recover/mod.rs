@@ -31,7 +31,7 @@ use holdfast_consensus::{Applied, StateMachine, Transport, TransportError};
 use holdfast_control::{ControlMachine, ControlView};
 use holdfast_crypt::random_array;
 use holdfast_drive::{Drive, DriveOptions};
-use holdfast_keyring::{Gathering, Keyring, ShareStore, recovery};
+use holdfast_keyring::{Gathering, Keyring, Seal, ShareStore, recovery};
 use holdfast_model::{
     ByteCount, ClusterId, GroupId, NodeId,
     config::{DriveSelection, NodeConfig},
@@ -42,6 +42,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     drives::{devices, open_existing},
+    founding::protector,
     identity::{Credentials, Identity},
     keys::passphrase_of,
     second_copy::RecoveryKeys,
@@ -206,11 +207,14 @@ fn unlock(nodes: &[LostNode], cluster: ClusterId, recovery_shares: Option<&Path>
     for node in nodes {
         let passphrase = passphrase_of(&node.config.unlock)?;
         let passphrase = passphrase.as_ref().map(|passphrase| passphrase.as_slice());
-        let store = ShareStore::open(&node.config.state_dir, cluster, passphrase)
+        let store = ShareStore::open(&node.config.state_dir, cluster, protector(&node.config, passphrase))
             .with_context(|| format!("shares of {}", node.identity.name))?;
         match store.shares() {
             Ok(shares) => shares.shares().iter().for_each(|share| gathering.add(share.clone())),
-            Err(error) => println!("shares     of {}: {error}", node.identity.name),
+            Err(error) => match store.seal() {
+                Some(Seal::Tpm { why, .. }) => println!("shares     of {}: {why}", node.identity.name),
+                _ => println!("shares     of {}: {error}", node.identity.name),
+            },
         }
     }
     gathering.roots(cluster).into_iter().for_each(|root| keyring.add_root(root));

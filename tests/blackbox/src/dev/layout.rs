@@ -117,6 +117,7 @@ impl NodeLayout {
             join,
             unlock: spec.unlock.clone(),
             feature_level_max: spec.feature_level_max,
+            tpm_device: holdfast_model::config::default_tpm_device(),
             network: None,
         };
         let path = self.config_file();

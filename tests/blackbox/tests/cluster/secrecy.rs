@@ -1,23 +1,27 @@
 //! What lies on drives and in state directories says nothing of what was stored.
 
 use std::{
-    fs::File,
-    os::unix::fs::FileExt,
+    fs::{self, File},
+    os::unix::{fs::FileExt, process::ExitStatusExt},
     path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use holdfast_blackbox::{
     dev::{DevCluster, DevSpec},
+    process::Identity,
     s3::{Call, first},
     scan::{Hit, scan},
     tree::noise,
 };
 use holdfast_model::ByteCount;
 use http::Method;
+use nix::sys::signal::Signal;
 
-use crate::support::BUCKET;
+use crate::support::{BUCKET, single};
 
 const NEEDLE: usize = 24;
 
@@ -80,9 +84,55 @@ async fn planted_strings_are_found_nowhere_but_where_we_put_them() -> Result<()>
     assert_eq!(scan(&roots, &wanted)?.hits, [Hit { file: drive, needle: 1 }]);
     // And one in a log of the catalog's.
     let planted = states[0].join("raft").join("planted");
-    std::fs::write(&planted, [b"before ", names[1].as_bytes(), b" after"].concat())?;
+    fs::write(&planted, [b"before ", names[1].as_bytes(), b" after"].concat())?;
     assert_eq!(scan(&states, &wanted)?.hits, [Hit { file: planted, needle: needles.len() + 3 }]);
     Ok(())
+}
+
+/// Memory holds keys and plain text: a node that aborts leaves none of it behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_aborts_leaves_no_core_file() -> Result<()> {
+    let (mut cluster, client) = single("core").await?;
+    client.put(BUCKET, "large", planted(&random_text()?, 6 << 20)).await?;
+
+    // The method: a program that keeps nothing secret leaves a core file under the same limit.
+    let control = cluster.dir().join("control");
+    fs::create_dir(&control)?;
+    let mut sleeper = Command::new("sleep").arg("60").current_dir(&control).spawn()?;
+    abort(Identity::of(i32::try_from(sleeper.id())?)?)?;
+    ensure!(sleeper.wait()?.core_dumped(), "this machine writes no core files: nothing would be shown");
+    ensure!(!core_files(&control)?.is_empty(), "core files of this machine are not where they arise");
+
+    let node = cluster.process("n1").context("n1 runs")?;
+    abort(node)?;
+    ensure!(node.wait_gone(Duration::from_secs(20)), "n1 survives SIGABRT");
+    assert_eq!(core_files(&cluster.dir().join("n1"))?, Vec::<PathBuf>::new());
+    cluster.start("n1").await?;
+    ensure!(client.get(BUCKET, "large").await?.len() == 6 << 20);
+    Ok(())
+}
+
+/// Lifts the limit of a process's core file, as far as this user may (a hard limit of nothing takes
+/// `CAP_SYS_RESOURCE`), and ends it with SIGABRT.
+fn abort(process: Identity) -> Result<()> {
+    let raised = Command::new("prlimit")
+        .args(["--core=unlimited:unlimited", "--pid", &process.pid.to_string()])
+        .output()
+        .context("prlimit, of util-linux")?;
+    println!("limit of {} lifted: {}", process.pid, raised.status.success());
+    process.signal(Signal::SIGABRT)?;
+    Ok(())
+}
+
+fn core_files(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().contains("core") {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
 }
 
 /// The file in which a catalog group keeps how far it has come, and nothing of a tenant.

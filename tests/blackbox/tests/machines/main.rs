@@ -1,5 +1,7 @@
 //! The acceptance scenario on virtual machines, through the commands that people use.
 
+mod steal;
+
 use std::{
     collections::BTreeMap,
     env, fs,
@@ -121,6 +123,9 @@ async fn three_machines_keep_their_promises_when_power_and_drives_go() -> Result
     for written in [&before, &during, &pulled, &cut] {
         read_all(&three, written).await?;
     }
+
+    steal::stolen_machines_open_with_their_tpms_and_as_many_as_the_threshold(&machines, &cluster, &cut)
+        .await?;
 
     machines.xtask(&["down"])?;
     let processes = ProcessesFile::load(&machines.dir)?.context("processes.json")?;

@@ -1,6 +1,8 @@
 //! Rotation and new splittings cut off between any two steps, on three nodes' real share files and a real
 //! control state: afterwards any two nodes open every tenant, and the same change goes through.
 
+mod destruction;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
@@ -140,34 +142,45 @@ fn dealt(root: &Root, replaces: Option<SplitId>) -> (Splitting, Vec<HeldShare>) 
     (Splitting { split, threshold: THRESHOLD, holders: holders.collect() }, shares)
 }
 
-/// Rotates the root and stops before step `cut`; whether it came to its end.
-fn rotate(world: &mut World, cut: usize) -> bool {
+/// Says before each step whether it is taken: the first `steps` are.
+fn cut_after(steps: usize) -> impl FnMut() -> bool {
     let mut step = 0;
-    let mut goes_on = || {
+    move || {
         step += 1;
-        step <= cut
-    };
+        step <= steps
+    }
+}
+
+/// Rotates the root, or goes on with that, as far as `goes_on` says; whether it came to its end.
+fn rotate(world: &mut World, goes_on: &mut dyn FnMut() -> bool) -> bool {
+    (world.view().keys.roots.len() > 1 || roll(world, goes_on)) && settle(world, goes_on)
+}
+
+/// Deals a new root's shares and puts it in force.
+fn roll(world: &mut World, goes_on: &mut dyn FnMut() -> bool) -> bool {
     let leader = world.started(0, &[1]);
     let view = world.view();
     let current = view.keys.current().unwrap();
-    if view.keys.roots.len() == 1 {
-        let root = Root::generate(CLUSTER, RootEpoch::new(current.epoch.get() + 1));
-        let (splitting, shares) = dealt(&root, Some(current.splitting.split));
-        for (node, share) in (0..NODES).zip(shares) {
-            if !goes_on() {
-                return false;
-            }
-            world.store(node).add(share).unwrap();
-        }
-        let command = command_for(&view, &leader.keyring, &root, splitting).unwrap();
+    let root = Root::generate(CLUSTER, RootEpoch::new(current.epoch.get() + 1));
+    let (splitting, shares) = dealt(&root, Some(current.splitting.split));
+    for (node, share) in (0..NODES).zip(shares) {
         if !goes_on() {
             return false;
         }
-        world.decide(&Command::Keys(command));
+        world.store(node).add(share).unwrap();
     }
-    // Each node hears of it and lets go, before and after the old root is retired.
+    let command = command_for(&view, &leader.keyring, &root, splitting).unwrap();
+    if !goes_on() {
+        return false;
+    }
+    world.decide(&Command::Keys(command));
+    true
+}
+
+/// Each node hears of the root in force and lets go, before and after the old root is retired.
+fn settle(world: &mut World, goes_on: &mut dyn FnMut() -> bool) -> bool {
     for retired in [false, true] {
-        if retired {
+        if retired && world.view().keys.roots.len() > 1 {
             if !goes_on() {
                 return false;
             }
@@ -190,9 +203,9 @@ fn a_rotation_cut_off_between_any_two_steps_strands_nothing_and_goes_through_aft
     let mut cuts = 0;
     loop {
         let mut world = World::founded();
-        let complete = rotate(&mut world, cuts);
+        let complete = rotate(&mut world, &mut cut_after(cuts));
         world.check(&format!("cut before step {}", cuts + 1));
-        assert!(rotate(&mut world, usize::MAX));
+        assert!(rotate(&mut world, &mut cut_after(usize::MAX)));
         world.check(&format!("again after a cut before step {}", cuts + 1));
         let view = world.view();
         assert_eq!(view.keys.roots.len(), 1, "the old root is gone");
