@@ -54,6 +54,46 @@ describe('login', () => {
   })
 })
 
+describe('orders about drives', () => {
+  const other = { drive: null, locate_until_unix_ms: null, path: '/dev/vdd', size_bytes: 4 * 2 ** 40 }
+
+  test('a drive is located, and emptied after a second click', async () => {
+    const fake = start((fake) => (fake.cluster.nodes = [node(1)]))
+    await goTo('Nodes and drives')
+    await userEvent.click(await screen.findByRole('button', { name: 'Locate S-vdb' }))
+    const id = fake.cluster.nodes[0]?.drives[0]?.id ?? ''
+    expect(fake.writes).toEqual([`POST /drives/locate {"node":"n1","device":"${id}","minutes":10}`])
+    await userEvent.click(screen.getByRole('button', { name: 'Empty S-vdb' }))
+    expect(fake.writes).toHaveLength(1)
+    await userEvent.click(screen.getByRole('button', { name: 'Yes' }))
+    expect(fake.writes[1]).toBe(`POST /drives/${encodeURIComponent(id)}/drain null`)
+  })
+
+  test('a blank device is adopted; what is not blank only when its serial number was typed', async () => {
+    const fake = start((fake) => {
+      const waiting = { ...other, serial: 'NEW', standing: 'waiting' as const, erasable: true, reason: null }
+      const foreign = { ...other, path: '/dev/vde', serial: 'OLD', standing: 'foreign' as const, erasable: true, reason: 'of another cluster' }
+      fake.cluster.nodes = [node(1, { devices: [waiting, foreign] })]
+    })
+    await goTo('Nodes and drives')
+    await userEvent.click(await screen.findByRole('button', { name: 'Adopt NEW' }))
+    await userEvent.click(screen.getByRole('button', { name: 'Yes' }))
+    expect(fake.writes).toEqual(['POST /drives/adopt {"node":"n1","device":"NEW"}'])
+    const erase = screen.getByRole<HTMLButtonElement>('button', { name: 'Erase and adopt OLD' })
+    expect(erase.disabled).toBe(true)
+    await userEvent.type(screen.getByLabelText('Serial number of OLD, to erase it'), 'OLD')
+    await userEvent.click(erase)
+    expect(fake.writes[1]).toBe('POST /drives/adopt {"node":"n1","device":"OLD","erase":"OLD"}')
+  })
+
+  test('an account that may only look cannot give them', async () => {
+    start((fake) => (fake.role = 'viewer'))
+    await goTo('Nodes and drives')
+    const buttons = await screen.findAllByRole<HTMLButtonElement>('button', { name: /^Locate/ })
+    expect(buttons.every((button) => button.disabled)).toBe(true)
+  })
+})
+
 describe('overview', () => {
   test('of a healthy cluster says that all is well', async () => {
     start()
@@ -95,8 +135,8 @@ test('the drive table shows state, serial, capacity, use, shards and errors', as
   await goTo('Nodes and drives')
   const table = within(await screen.findByRole('region', { name: 'Drives of n1' }))
   const cells = (name: RegExp) => within(table.getByRole('row', { name })).getAllByRole('cell').map((cell) => cell.textContent)
-  expect(cells(/S-vdc/)).toEqual(['/dev/vdc', 'Healthy', '50 %', '2.00 TiB', '4.00 TiB', '5', '3'])
-  expect(cells(/S-vdd/)).toEqual(['/dev/vdd', 'MissingNot found by its node.', '—', '—', '4.00 TiB', '—', '—'])
+  expect(cells(/S-vdc/)).toEqual(['/dev/vdc', 'Healthy', '50 %', '2.00 TiB', '4.00 TiB', '5', '3', 'LocateEmpty'])
+  expect(cells(/S-vdd/)).toEqual(['/dev/vdd', 'MissingNot found by its node.', '—', '—', '4.00 TiB', '—', '—', 'Empty'])
 })
 
 describe('tenants', () => {

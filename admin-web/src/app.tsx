@@ -116,9 +116,9 @@ function PageContent(props: { page: Page; cluster: ClusterStatus; session: Sessi
     case 'overview':
       return <OverviewPage cluster={cluster} />
     case 'nodes':
-      return <NodesPage cluster={cluster} />
+      return <NodesPage cluster={cluster} session={session} onSessionOver={onSessionOver} />
     case 'node':
-      return <NodePage cluster={cluster} name={page.name} />
+      return <NodePage cluster={cluster} name={page.name} session={session} onSessionOver={onSessionOver} />
     case 'tenants':
       return <TenantsPage session={session} onSessionOver={onSessionOver} />
     case 'join':

@@ -1,5 +1,5 @@
 // States in words, and how serious each is. Every union is handled to its last case.
-import type { DriveState, NodeState, TenantStanding } from './api/types.ts'
+import type { DeviceStatus, DriveState, NodeState, TenantStanding } from './api/types.ts'
 import { unreachable } from './unreachable.ts'
 import { duration } from './units.ts'
 
@@ -51,6 +51,32 @@ export function describeDrive(state: DriveState): Described {
       return { tone: 'unknown', label: 'Unknown', detail: 'Its node does not answer.' }
     default:
       return unreachable(state)
+  }
+}
+
+export function describeDevice(device: DeviceStatus): Described {
+  const detail = device.reason ?? ''
+  switch (device.standing) {
+    case 'waiting':
+      return { tone: 'busy', label: 'Waits for approval', detail: 'It is blank. Adopt it to have it used.' }
+    case 'adopting':
+      return { tone: 'busy', label: 'Being adopted', detail }
+    case 'left':
+      return { tone: 'good', label: 'Left', detail }
+    case 'foreign':
+      return { tone: 'warning', label: 'Of another cluster', detail }
+    case 'duplicate':
+      return { tone: 'warning', label: 'Copy of a drive', detail }
+    case 'stale':
+      return { tone: 'warning', label: 'Older than its drive', detail }
+    case 'unknown':
+      return { tone: 'warning', label: 'Not blank', detail }
+    case 'damaged':
+      return { tone: 'bad', label: 'Damaged', detail }
+    case 'unreadable':
+      return { tone: 'bad', label: 'Unreadable', detail }
+    default:
+      return unreachable(device.standing)
   }
 }
 

@@ -99,6 +99,26 @@ export async function createAccessKey(tenant: string): Promise<AccessKeyPair> {
   return request('POST', `/tenants/${encodeURIComponent(tenant)}/access-keys`, parse.accessKeyPair)
 }
 
+/** `erase`: its serial number once more, when it is not blank. */
+export async function adoptDrive(node: string, device: string, erase: string | null): Promise<void> {
+  await request('POST', '/drives/adopt', parse.nothing, { body: erase === null ? { node, device } : { node, device, erase } })
+}
+
+/** 0 minutes stop it. */
+export async function locateDrive(node: string, device: string, minutes: number): Promise<void> {
+  await request('POST', '/drives/locate', parse.nothing, { body: { node, device, minutes } })
+}
+
+/** Has a drive emptied, after which it leaves. */
+export async function drainDrive(id: string): Promise<void> {
+  await request('POST', `/drives/${encodeURIComponent(id)}/drain`, parse.nothing)
+}
+
+/** Undoes that, while it has not left. */
+export async function keepDrive(id: string): Promise<void> {
+  await request('POST', `/drives/${encodeURIComponent(id)}/keep`, parse.nothing)
+}
+
 export async function createJoinToken(validForSeconds: number): Promise<JoinToken> {
   return request('POST', '/join-tokens', parse.joinToken, { body: { valid_for_seconds: validForSeconds } })
 }

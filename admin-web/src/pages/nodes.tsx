@@ -1,8 +1,12 @@
-import type { ClusterStatus, DriveStatus, NodeStatus } from '../api/types.ts'
+import * as client from '../api/client.ts'
+import type { ClusterStatus, DriveStatus, NodeStatus, SessionInfo } from '../api/types.ts'
+import { whyNot } from '../capabilities.ts'
+import { DeviceTable, LocateButton } from '../components/devices.tsx'
 import { summary } from '../components/drive-cells.tsx'
 import { Facts } from '../components/facts.tsx'
 import { Link } from '../components/link.tsx'
 import { Empty } from '../components/notice.tsx'
+import { type Asker, OrderButton } from '../components/order.tsx'
 import { PageHead } from '../components/page-head.tsx'
 import { Panel } from '../components/panel.tsx'
 import { StateMark } from '../components/state-mark.tsx'
@@ -13,7 +17,14 @@ import { bytes, duration, integer, moment, percent, plural } from '../units.ts'
 import { NodeTable } from './overview.tsx'
 
 /** All nodes, then the drives of each. */
-export function NodesPage({ cluster }: { cluster: ClusterStatus }) {
+type Props = { cluster: ClusterStatus; session: SessionInfo; onSessionOver: () => void }
+
+function askerOf({ session, onSessionOver }: Props): Asker {
+  return { denied: whyNot(session.role, 'give orders about drives'), onSessionOver }
+}
+
+export function NodesPage(props: Props) {
+  const { cluster } = props
   const now = useNow()
   const drives = cluster.nodes.flatMap((node) => node.drives)
   return (
@@ -28,7 +39,8 @@ export function NodesPage({ cluster }: { cluster: ClusterStatus }) {
       </Panel>
       {cluster.nodes.map((node) => (
         <Panel key={node.id} title={`Drives of ${node.name}`} note={summary(node.drives)}>
-          <DriveTable node={node} />
+          <DriveTable node={node} asker={askerOf(props)} />
+          <DeviceTable node={node} asker={askerOf(props)} />
         </Panel>
       ))}
     </>
@@ -36,7 +48,8 @@ export function NodesPage({ cluster }: { cluster: ClusterStatus }) {
 }
 
 /** One node: what is known of it, its drives, the groups it votes in. */
-export function NodePage({ cluster, name }: { cluster: ClusterStatus; name: string }) {
+export function NodePage(props: Props & { name: string }) {
+  const { cluster, name } = props
   const now = useNow()
   const node = cluster.nodes.find((candidate) => candidate.name === name)
   if (node === undefined) {
@@ -80,7 +93,8 @@ export function NodePage({ cluster, name }: { cluster: ClusterStatus; name: stri
         />
       </Panel>
       <Panel title="Drives" note={summary(node.drives)}>
-        <DriveTable node={node} />
+        <DriveTable node={node} asker={askerOf(props)} />
+        <DeviceTable node={node} asker={askerOf(props)} />
       </Panel>
     </>
   )
@@ -100,7 +114,7 @@ function services(node: NodeStatus): [string, React.ReactNode][] {
   ]
 }
 
-function DriveTable({ node }: { node: NodeStatus }) {
+function DriveTable({ node, asker }: { node: NodeStatus; asker: Asker }) {
   if (node.drives.length === 0) {
     return <Empty title="This node has no drives.">It serves requests and votes, and holds no shards.</Empty>
   }
@@ -125,11 +139,12 @@ function DriveTable({ node }: { node: NodeStatus }) {
             <th scope="col" className="number">
               Errors
             </th>
+            <th scope="col">Orders</th>
           </tr>
         </thead>
         <tbody>
           {node.drives.map((drive) => (
-            <DriveRow key={drive.id} drive={drive} />
+            <DriveRow key={drive.id} node={node.name} drive={drive} asker={asker} />
           ))}
         </tbody>
       </table>
@@ -137,7 +152,7 @@ function DriveTable({ node }: { node: NodeStatus }) {
   )
 }
 
-function DriveRow({ drive }: { drive: DriveStatus }) {
+function DriveRow({ node, drive, asker }: { node: string; drive: DriveStatus; asker: Asker }) {
   const { tone, label, detail } = describeDrive(drive.state)
   const { usage } = drive
   return (
@@ -168,6 +183,37 @@ function DriveRow({ drive }: { drive: DriveStatus }) {
       <td className={usage !== null && usage.errors > 0 ? 'number count-bad' : 'number'}>
         {usage === null ? '—' : integer(usage.errors)}
       </td>
+      <td>
+        <DriveOrders node={node} drive={drive} asker={asker} />
+      </td>
     </tr>
+  )
+}
+
+/** Locate it; have it emptied, so that it can be pulled; or keep it after all. */
+function DriveOrders({ node, drive, asker }: { node: string; drive: DriveStatus; asker: Asker }) {
+  const name = drive.serial === '' ? drive.path : drive.serial
+  const { kind } = drive.state
+  const answers = kind !== 'unknown' && kind !== 'missing'
+  return (
+    <>
+      {answers ? <LocateButton node={node} device={drive.id} name={name} until={drive.locate_until_unix_ms} asker={asker} /> : null}
+      {kind === 'draining' ? (
+        <OrderButton asker={asker} name={`Keep ${name}`} busy="Asking…" order={() => client.keepDrive(drive.id)}>
+          Keep
+        </OrderButton>
+      ) : null}
+      {kind === 'draining' || kind === 'removed' ? null : (
+        <OrderButton
+          asker={asker}
+          name={`Empty ${name}`}
+          busy="Asking…"
+          confirm="What it holds moves to the others, and then it leaves."
+          order={() => client.drainDrive(drive.id)}
+        >
+          Empty
+        </OrderButton>
+      )}
+    </>
   )
 }

@@ -104,7 +104,11 @@ export class FakeNode {
         return { status: 201, body: { access_key: 'HFSECOND', secret_key: 'second-secret' } }
       case 'POST /join-tokens':
         return { status: 201, body: { token: 'join-me', expires_unix_ms: Date.now() + 900_000 } }
+      case 'POST /drives/adopt':
+      case 'POST /drives/locate':
+        return { status: 204 }
       default:
+        if (/^\/drives\/[^/]+\/(drain|keep)$/.test(path)) return { status: 204 }
         return problem(404, 'not-found', `${method} ${path}`)
     }
   }

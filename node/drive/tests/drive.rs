@@ -188,6 +188,28 @@ async fn writes_that_wait_together_share_a_flush() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_restores_data_does_not_keep_to_the_pace_of_scrubs() {
+    const SHARDS: u32 = 8;
+    let fixture = Fixture::new(64);
+    let slow = DriveOptions { background_rate: ByteCount::new(1), ..DriveOptions::new(fixture.pool.clone()) };
+    let (drive, _) = Drive::open(fixture.path(), CLUSTER, slow).unwrap();
+    for n in 0..SHARDS {
+        drive.put(fixture.write(shard(n), 1, &bytes(n, SHARD_SIZE_MAX)).await).await.unwrap();
+    }
+    // The second of these waits for its pace, for days.
+    let scrub = tokio::spawn({
+        let drive = drive.clone();
+        async move { drive.scrub(None, SHARDS as usize).await }
+    });
+    for n in 0..SHARDS {
+        let (got, manifest) = drive.get_whole(shard(n), G1, DEADLINE).await.unwrap();
+        assert_eq!((&got[..], &manifest[..]), (&bytes(n, SHARD_SIZE_MAX)[..], &[1, 2, 3][..]));
+    }
+    assert!(!scrub.is_finished());
+    scrub.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_full_drive_reads_deletes_and_takes_shards_again() {
     let fixture = Fixture::new(16);
     let (drive, _) = fixture.open();

@@ -16,7 +16,7 @@ use crate::stripes::now;
 const ASK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How much longer than a piece of work the rest after it is, at low impact.
-const LOW_RESTS: u32 = 9;
+const LOW_RESTS: u32 = 19;
 
 /// The longest rest after one piece of work.
 const REST_MAX: Duration = Duration::from_secs(5);
@@ -27,7 +27,7 @@ const HOUR_MILLIS: u64 = 3_600_000;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Impact {
-    /// One thing at a time, and a rest nine times as long after it: a tenth of one stream.
+    /// One thing at a time, and a rest nineteen times as long after it: a twentieth of one stream.
     Low,
     /// Four at once.
     #[default]
@@ -190,9 +190,9 @@ mod tests {
     }
 
     #[test]
-    fn low_impact_works_a_tenth_of_the_time() {
+    fn low_impact_works_a_twentieth_of_the_time() {
         let took = Duration::from_millis(100);
-        assert_eq!(Impact::Low.rest(took), 9 * took);
+        assert_eq!(Impact::Low.rest(took), 19 * took);
         assert_eq!((Impact::Low.parallel(), Impact::High.rest(took)), (1, Duration::ZERO));
         assert_eq!(Impact::Low.rest(Duration::from_secs(60)), REST_MAX);
     }
