@@ -25,6 +25,8 @@ pub struct StripedContent {
     pub bucket: BucketId,
     /// The key of its owner.
     pub key: String,
+    /// The attributes of its owner: how it is sealed, among others. Opaque here.
+    pub attributes: Bytes,
 }
 
 /// The bytes of a content: its key and its stripes.
@@ -77,6 +79,7 @@ struct Owner {
     key: String,
     content: i64,
     version: Option<[u8; VersionId::SIZE]>,
+    attributes: Vec<u8>,
     at: ContentCursor,
 }
 
@@ -153,45 +156,46 @@ fn owners_after(db: &Transaction<'_>, after: &ContentCursor, limit: usize) -> ru
     match after {
         ContentCursor::Object { bucket, key } => db
             .prepare_cached(
-                "SELECT bucket, key, version, content FROM objects WHERE (bucket, key) > (?1, ?2)
+                "SELECT bucket, key, attributes, content, version FROM objects WHERE (bucket, key) > (?1, ?2)
                  ORDER BY bucket, key LIMIT ?3",
             )?
             .query_map(params![bucket, key, limit], |row| {
                 let at = ContentCursor::Object { bucket: row.get(0)?, key: row.get(1)? };
-                owner(row, at, Some(row.get(2)?), 3)
+                owner(row, at, Some(row.get(4)?))
             })?
             .collect(),
         ContentCursor::Version { bucket, key, rank } => db
             .prepare_cached(
-                "SELECT bucket, key, version, content, rank FROM versions
+                "SELECT bucket, key, attributes, content, version, rank FROM versions
                  WHERE (bucket, key, rank) > (?1, ?2, ?3) ORDER BY bucket, key, rank LIMIT ?4",
             )?
             .query_map(params![bucket, key, rank, limit], |row| {
-                let at = ContentCursor::Version { bucket: row.get(0)?, key: row.get(1)?, rank: row.get(4)? };
-                owner(row, at, Some(row.get(2)?), 3)
+                let at = ContentCursor::Version { bucket: row.get(0)?, key: row.get(1)?, rank: row.get(5)? };
+                owner(row, at, Some(row.get(4)?))
             })?
             .collect(),
         ContentCursor::Part { upload, number } => db
             .prepare_cached(
-                "SELECT u.bucket, u.key, p.content, p.upload, p.number
+                "SELECT u.bucket, u.key, u.attributes, p.content, p.upload, p.number
                  FROM upload_parts p JOIN uploads u ON u.id = p.upload
                  WHERE (p.upload, p.number) > (?1, ?2) ORDER BY p.upload, p.number LIMIT ?3",
             )?
             .query_map(params![upload, number, limit], |row| {
-                let at = ContentCursor::Part { upload: row.get(3)?, number: row.get(4)? };
-                owner(row, at, None, 2)
+                let at = ContentCursor::Part { upload: row.get(4)?, number: row.get(5)? };
+                owner(row, at, None)
             })?
             .collect(),
     }
 }
 
+/// From a row that begins with bucket, key, attributes and content.
 fn owner(
     row: &rusqlite::Row<'_>,
     at: ContentCursor,
     version: Option<[u8; VersionId::SIZE]>,
-    content: usize,
 ) -> rusqlite::Result<Owner> {
-    Ok(Owner { bucket: row.get(0)?, key: key_from(row, 1)?, content: row.get(content)?, version, at })
+    let (bucket, key) = (row.get(0)?, key_from(row, 1)?);
+    Ok(Owner { bucket, key, attributes: row.get(2)?, content: row.get(3)?, version, at })
 }
 
 fn contents_of(db: &Transaction<'_>, owner: &Owner) -> rusqlite::Result<Vec<i64>> {
@@ -220,7 +224,12 @@ fn visit_content(
             let bucket = db
                 .prepare_cached("SELECT id FROM buckets WHERE no = ?1")?
                 .query_row(params![owner.bucket], |row| row.get(0).map(BucketId::from_bytes))?;
-            found = Some(StripedContent { content: content.cast_unsigned(), bucket, key: owner.key.clone() });
+            found = Some(StripedContent {
+                content: content.cast_unsigned(),
+                bucket,
+                key: owner.key.clone(),
+                attributes: owner.attributes.clone().into(),
+            });
         }
         if let Some(content) = &found {
             visit(content, &stripe_from(row, 0)?);

@@ -348,7 +348,7 @@ async fn pass(
                 board.update(Kind::Level, |progress| progress.failed += stripes);
                 board.trouble(
                     Kind::Level,
-                    "objects under customers' and named keys keep the stripes they have until they are written anew",
+                    "objects under customers' keys keep the stripes they have until they are written anew",
                 );
             }
             Ok(Recut::Worse) => {

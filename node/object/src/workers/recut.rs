@@ -15,7 +15,7 @@ use futures::StreamExt;
 use holdfast_catalog::{
     BodyRef, ContentBody, Op, PartContent, Refusal, ReplaceStripes, Response, StripeRef, StripedContent,
 };
-use holdfast_crypt::{BodyContext, BodyKey, SealedBodyKey, random_array};
+use holdfast_crypt::{BodyContext, BodyKey, Outer, OuterKey, SealedBodyKey, random_array};
 use holdfast_model::{
     VersionId,
     fit::{Fit, Laid, Standard},
@@ -30,7 +30,8 @@ use crate::{
     body_writer::{BodyTarget, BodyWriter},
     directory::TenantEntry,
     draft::Draft,
-    service::ObjectService,
+    sealing::{NamedKey, Sealed},
+    service::{ObjectService, from_opaque},
     stripes::{StripeIo, now},
 };
 
@@ -41,11 +42,14 @@ pub(super) enum Recut {
     Done { bytes: u64 },
     /// Nothing refers to it any more, or it has its level already.
     Overtaken,
-    /// Its key is wrapped under a customer's or a named key as well: it cannot be opened here.
+    /// Its key is wrapped under a customer's key as well, or a named one that is gone: it cannot be opened here.
     Closed,
     /// Drives went away while it was being written, so that it would be no better than before.
     Worse,
 }
+
+/// A named key and what a wrapping under it is bound to; `None` without one.
+type OuterLayer = Option<(OuterKey, Vec<u8>)>;
 
 /// How a stripe stands to a standard.
 pub(super) fn fit(standard: &Standard, stripe: &StripeRef) -> Fit {
@@ -73,13 +77,14 @@ pub(super) async fn recut(
     if old.stripes.iter().all(|stripe| fit(standard, stripe) == Fit::Right) {
         return Ok(Recut::Overtaken);
     }
+    let Some(outer) = outer(tenant, owned)? else { return Ok(Recut::Closed) };
     let owner = Arc::new(ContentOwner {
         cluster: service.directory.cluster(),
         tenant: tenant.id,
         tenant_key: Arc::clone(&tenant.key),
         bucket: owned.bucket,
         name: owned.key.clone(),
-        outer: None,
+        outer,
     });
     if !opens(&owner, &old) {
         return Ok(Recut::Closed);
@@ -112,11 +117,27 @@ pub(super) async fn recut(
     }
 }
 
-/// Whether the tenant's key alone opens the content's.
+/// The named key that the content's key is wrapped under, and what that is bound to, if it is. `None`: a customer's, or
+/// one that this tenant has not.
+fn outer(tenant: &TenantEntry, owned: &StripedContent) -> Result<Option<OuterLayer>, ObjectError> {
+    Ok(match Sealed::of(&from_opaque(&owned.attributes)?) {
+        Sealed::Own => Some(None),
+        Sealed::Customer(_) => None,
+        Sealed::Named(NamedKey { id, context, .. }) => {
+            tenant.named_key(&id).map(|key| Some((key, context.into_bytes())))
+        }
+    })
+}
+
+/// Whether the tenant's key, with the named one, opens the content's.
 fn opens(owner: &ContentOwner, content: &ContentBody) -> bool {
     let sealed = SealedBodyKey::from_bytes(content.wrapped_key.to_vec());
     let place = (owner.cluster, owner.tenant, owner.bucket);
-    BodyKey::unwrap(&sealed, &owner.tenant_key, place, &owner.name, None).is_ok()
+    BodyKey::unwrap(&sealed, &owner.tenant_key, place, &owner.name, layer(owner)).is_ok()
+}
+
+fn layer(owner: &ContentOwner) -> Option<Outer<'_>> {
+    owner.outer.as_ref().map(|(key, context)| Outer { key, context })
 }
 
 async fn write(
@@ -140,7 +161,7 @@ async fn write(
     let size = old.size;
     // What is cut anew replaces what is there, and may be what holds a level again after a loss.
     let io = StripeIo { uses_spare: true, ..service.stripes.clone() };
-    let mut writer = BodyWriter::begin(&io, target, Some(size), None);
+    let mut writer = BodyWriter::begin(&io, target, Some(size), layer(owner));
     let draft = Draft::new(
         (Arc::clone(&service.consensus), service.directory.seal(owner.tenant)?),
         route,

@@ -11,14 +11,16 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use futures::{StreamExt, TryStreamExt, stream};
 use holdfast_blackbox::{
     admin::Admin,
     dev::{DevCluster, DevSpec},
-    s3::Client,
+    s3::{Call, Client, Payload},
     tree::noise,
 };
 use holdfast_model::ByteCount;
+use http::Method;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::{task::JoinSet, time::sleep};
@@ -39,6 +41,18 @@ const OBJECT_SIZE: usize = 5_000_000;
 fn object(number: usize) -> (String, Vec<u8>) {
     let size = if number.is_multiple_of(3) { 40_000 } else { OBJECT_SIZE };
     (format!("kept/{number}"), noise(number as u64, size))
+}
+
+/// Writes one that stays; every tenth under a named key, with an encryption context.
+async fn keep(client: &Client, number: usize) -> Result<()> {
+    let (key, body) = object(number);
+    let mut call = Call::new(Method::PUT, BUCKET, &key).payload(Payload::signed(&body));
+    if number % 10 == 1 {
+        call = call
+            .header("x-amz-server-side-encryption", "aws:kms")
+            .header("x-amz-server-side-encryption-context", BASE64.encode(r#"{"case":"7"}"#));
+    }
+    client.expect(call, body).await.map(drop)
 }
 
 /// Clients that write, read back and overwrite while all of it goes on.
@@ -168,8 +182,7 @@ async fn a_cluster_grows_changes_levels_and_gives_a_node_up_under_load() -> Resu
     let mut cluster = cluster("protection", 3, 3).await?;
     let client = cluster.s3(0)?;
     for number in 0..OBJECTS {
-        let (key, body) = object(number);
-        client.put(BUCKET, &key, body).await?;
+        keep(&client, number).await?;
     }
     let clients = Clients::start((0..3).map(|node| cluster.s3(node)).collect::<Result<_>>()?);
     let admin = cluster.file().admin(0).await?;
