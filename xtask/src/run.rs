@@ -36,9 +36,20 @@ pub fn describe(command: &Command) -> String {
     std::iter::once(program).chain(arguments).collect::<Vec<_>>().join(" ")
 }
 
+/// What `cargo run` tells the program it runs about its package. Build scripts ask to be run again when these change,
+/// and everything that depends on theirs is built again: a cargo that we run must not see them.
+const OF_CARGO_RUN: [&str; 5] =
+    ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_NAME", "CARGO_BIN_NAME", "OUT_DIR"];
+
 /// Cargo, the one that runs us.
 pub fn cargo() -> Command {
-    Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in env::vars_os() {
+        if OF_CARGO_RUN.iter().any(|start| name.as_encoded_bytes().starts_with(start.as_bytes())) {
+            cargo.env_remove(name);
+        }
+    }
+    cargo
 }
 
 /// Finds a program in `PATH`.
@@ -59,6 +70,15 @@ pub fn duration(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cargo_is_not_told_whose_program_ran_it() {
+        // This test is run by cargo, which tells it.
+        assert!(env::var_os("CARGO_PKG_NAME").is_some());
+        let cargo = cargo();
+        let removed = |name: &str| cargo.get_envs().any(|(known, value)| known == name && value.is_none());
+        assert!(removed("CARGO_PKG_NAME") && removed("CARGO_MANIFEST_DIR") && !removed("CARGO_HOME"));
+    }
 
     #[test]
     fn commands_and_durations_read_as_people_write_them() {
