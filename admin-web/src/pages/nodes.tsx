@@ -16,13 +16,13 @@ import { describeDrive, describeNode } from '../state.ts'
 import { bytes, duration, integer, moment, percent, plural } from '../units.ts'
 import { NodeTable } from './overview.tsx'
 
-/** All nodes, then the drives of each. */
 type Props = { cluster: ClusterStatus; session: SessionInfo; onSessionOver: () => void }
 
 function askerOf({ session, onSessionOver }: Props): Asker {
   return { denied: whyNot(session.role, 'give orders about drives'), onSessionOver }
 }
 
+/** All nodes, then the drives of each. */
 export function NodesPage(props: Props) {
   const { cluster } = props
   const now = useNow()
