@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
@@ -36,7 +37,8 @@ impl Emulator {
                 panic!("swtpm does not start (`cargo xtask setup` installs it): {error}")
             });
         let begun = Instant::now();
-        while !socket.exists() {
+        // The socket is there a moment before anyone listens at it.
+        while UnixStream::connect(&socket).is_err() {
             assert!(begun.elapsed() < PATIENCE, "swtpm does not listen");
             thread::sleep(Duration::from_millis(20));
         }
