@@ -7,7 +7,8 @@
 //! out unasked every [`BEATS_PER_APPEND`] beats: they carry what a lost message may have left behind, the commit
 //! position.
 //!
-//! Nothing is concluded from a beat but that nobody needs to stand for election. Reads ask a quorum themselves.
+//! Nothing is concluded from these beats but that nobody needs to stand for election. Reads ask a quorum themselves, with a
+//! beat of their own that is sent after what they have to see was fixed ([`crate::confirm`]).
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},

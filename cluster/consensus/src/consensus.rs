@@ -242,6 +242,7 @@ impl Consensus {
             Some(Resumed { term: own.leader_id.term, last })
         });
         let links = Links::new(group, Arc::clone(&self.options.transport), host.clone(), log.clone());
+        let confirmer = links.confirmer();
         let raft =
             Raft::new(self.options.node.get(), Arc::clone(&self.config), links, log.clone(), applier.clone())
                 .await
@@ -251,7 +252,7 @@ impl Consensus {
         let (own, pulse) = (self.options.node, self.pulse);
         let context = Context::new(group, own, raft, transport, second_copy, host.clone(), pulse);
         let proposer = Proposer::start(context.clone(), self.options.batch, Arc::clone(&self.proposals));
-        let reader = Reader::start(context.clone(), applier.applied(), resumed);
+        let reader = Reader::start(context.clone(), confirmer, applier.applied(), resumed);
         let maintenance = spawn(maintain(
             context.clone(),
             log.clone(),

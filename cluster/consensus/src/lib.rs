@@ -17,6 +17,7 @@
 mod apply;
 mod beat;
 mod codec;
+mod confirm;
 mod consensus;
 mod context;
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! openraft's calls to a peer, as messages over the [`Transport`].
 
 use std::{
-    collections::HashMap,
     future::Future,
     io::{self, Read},
     pin::pin,
@@ -19,10 +18,9 @@ use openraft::{
     raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse},
 };
 
-use parking_lot::Mutex;
-
 use crate::{
     codec::{self, EntryV1},
+    confirm::{Confirmer, Peers, Told},
     host::Host,
     log::{index::GroupIndex, store::GroupLog},
     snapshot::SnapshotFile,
@@ -81,16 +79,25 @@ pub(crate) struct Links {
     group: GroupId,
     transport: Arc<dyn Transport>,
     peers: Peers,
+    told: Told,
     host: Host,
     log: GroupLog,
 }
 
-/// The log that each peer was first seen with.
-type Peers = Arc<Mutex<HashMap<NodeId, u64>>>;
-
 impl Links {
     pub(crate) fn new(group: GroupId, transport: Arc<dyn Transport>, host: Host, log: GroupLog) -> Self {
-        Self { group, transport, peers: Peers::default(), host, log }
+        Self { group, transport, peers: Peers::default(), told: Told::default(), host, log }
+    }
+
+    /// Asks the same peers, and knows what they are told.
+    pub(crate) fn confirmer(&self) -> Confirmer {
+        Confirmer {
+            group: self.group,
+            transport: Arc::clone(&self.transport),
+            peers: Arc::clone(&self.peers),
+            told: self.told.clone(),
+            log: self.log.clone(),
+        }
     }
 }
 
@@ -100,6 +107,7 @@ pub(crate) struct Link {
     target: NodeId,
     transport: Arc<dyn Transport>,
     peers: Peers,
+    told: Told,
     host: Host,
     log: GroupLog,
     reported: bool,
@@ -114,6 +122,7 @@ impl RaftNetworkFactory<TypeConfig> for Links {
             target: NodeId::new(target),
             transport: Arc::clone(&self.transport),
             peers: Arc::clone(&self.peers),
+            told: self.told.clone(),
             host: self.host.clone(),
             log: self.log.clone(),
             reported: false,
@@ -242,6 +251,7 @@ impl RaftNetwork<TypeConfig> for Link {
         if !rpc.entries.is_empty() && !self.log.inspect(whole) {
             return Err(RPCError::Unreachable(Unreachable::new(&CallError::Overtaken(self.target))));
         }
+        self.told.note(rpc.leader_commit);
         let message = CallV1::Append {
             vote: rpc.vote.into(),
             previous: rpc.prev_log_id.map(Into::into),

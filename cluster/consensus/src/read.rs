@@ -1,7 +1,7 @@
 //! Read barriers: after one, this node's machine has applied all that was committed before it was asked.
 //!
 //! Callers that come while a round is under way share the next one. A round costs the leader one
-//! exchange with a quorum, and a follower one exchange with the leader besides.
+//! exchange with a quorum ([`crate::confirm`]), and a follower one exchange with the leader besides.
 //!
 //! openraft lets a leader that was restarted lead on without an election (its issue 1511). Such a leader
 //! does not know what it had committed last, and no first entry of a new term tells it: its readers wait
@@ -17,6 +17,7 @@ use tokio::{
 };
 
 use crate::{
+    confirm::Confirmer,
     context::{Context, Leader, millis_left},
     host::spawn,
     wire::{AnswerV1, CallV1},
@@ -90,12 +91,14 @@ impl Reader {
     /// Starts serving the group of `context`. Ends when the last handle is dropped.
     pub(crate) fn start(
         context: Context,
+        confirmer: Confirmer,
         applied: watch::Receiver<Option<u64>>,
         resumed: Option<Resumed>,
     ) -> Self {
         let (asks, inbox) = mpsc::channel(READERS_MAX);
-        let reader = Self { group: context.group, asks, applied };
-        spawn(rounds(context, inbox, resumed));
+        let reader = Self { group: context.group, asks, applied: applied.clone() };
+        let asking = Asking { context, confirmer, applied, resumed };
+        spawn(asking.rounds(inbox));
         reader
     }
 
@@ -131,58 +134,80 @@ fn stopping(group: GroupId) -> ReadError {
     ReadError::Stopped { group, reason: "it is shutting down".to_owned() }
 }
 
-async fn rounds(context: Context, mut inbox: mpsc::Receiver<Ask>, resumed: Option<Resumed>) {
-    let mut asks = Vec::new();
-    while inbox.recv_many(&mut asks, READERS_MAX).await > 0 {
-        let result = round(&context, &mut asks, resumed).await;
-        for ask in asks.drain(..) {
-            // A caller that stopped waiting needs no answer.
-            let _ = ask.reply.send(result.clone());
-        }
-    }
+/// What rounds are asked with.
+struct Asking {
+    context: Context,
+    confirmer: Confirmer,
+    applied: watch::Receiver<Option<u64>>,
+    resumed: Option<Resumed>,
 }
 
-/// Finds the read index for `asks`. Answers itself those that this node cannot serve.
-async fn round(
-    context: &Context,
-    asks: &mut Vec<Ask>,
-    resumed: Option<Resumed>,
-) -> Result<Option<u64>, ReadError> {
-    let group = context.group;
-    let started = Instant::now();
-    loop {
-        let no_quorum = ReadError::NoQuorum { group, waited: started.elapsed() };
-        let now = Instant::now();
-        for ask in asks.extract_if(.., |ask| ask.deadline <= now || ask.reply.is_closed()) {
-            let _ = ask.reply.send(Err(no_quorum.clone()));
+impl Asking {
+    async fn rounds(self, mut inbox: mpsc::Receiver<Ask>) {
+        let mut asks = Vec::new();
+        while inbox.recv_many(&mut asks, READERS_MAX).await > 0 {
+            let result = self.round(&mut asks).await;
+            for ask in asks.drain(..) {
+                // A caller that stopped waiting needs no answer.
+                let _ = ask.reply.send(result.clone());
+            }
         }
-        let Some(deadline) = asks.iter().map(|ask| ask.deadline).max() else { return Err(no_quorum) };
-        if let Some(reason) = context.failure() {
-            return Err(ReadError::Stopped { group, reason });
-        }
-        let leader = context.leader();
-        if leader != Leader::Here {
-            // The follower that asked looks for the leader itself.
-            for ask in asks.extract_if(.., |ask| ask.forwarded) {
+    }
+
+    /// What this node, as the leader, has readers wait for. A quorum is asked past Raft first, and by Raft when that
+    /// does not tell.
+    async fn as_leader(&self, attempt: Instant) -> Option<Option<u64>> {
+        let context = &self.context;
+        let resumed = self.resumed.filter(|resumed| resumed.term == context.term());
+        let applied = || *self.applied.borrow();
+        let index = match self.confirmer.read_index(context, applied, attempt).await {
+            Some(index) => Some(index),
+            None => match timeout_at(attempt, context.raft.get_read_log_id()).await {
+                Ok(Ok((index, _))) => index.map(|id| id.index),
+                _ => return None,
+            },
+        };
+        Some(index.max(resumed.and_then(|resumed| resumed.last)))
+    }
+
+    /// Finds the read index for `asks`. Answers itself those that this node cannot serve.
+    async fn round(&self, asks: &mut Vec<Ask>) -> Result<Option<u64>, ReadError> {
+        let context = &self.context;
+        let group = context.group;
+        let started = Instant::now();
+        loop {
+            let no_quorum = ReadError::NoQuorum { group, waited: started.elapsed() };
+            let now = Instant::now();
+            for ask in asks.extract_if(.., |ask| ask.deadline <= now || ask.reply.is_closed()) {
                 let _ = ask.reply.send(Err(no_quorum.clone()));
             }
-        }
-        let attempt = deadline.min(now + ATTEMPT_MAX);
-        match leader {
-            Leader::Here => {
-                let resumed = resumed.filter(|resumed| resumed.term == context.term());
-                if let Ok(Ok((index, _))) = timeout_at(attempt, context.raft.get_read_log_id()).await {
-                    return Ok(index.map(|id| id.index).max(resumed.and_then(|resumed| resumed.last)));
+            let Some(deadline) = asks.iter().map(|ask| ask.deadline).max() else { return Err(no_quorum) };
+            if let Some(reason) = context.failure() {
+                return Err(ReadError::Stopped { group, reason });
+            }
+            let leader = context.leader();
+            if leader != Leader::Here {
+                // The follower that asked looks for the leader itself.
+                for ask in asks.extract_if(.., |ask| ask.forwarded) {
+                    let _ = ask.reply.send(Err(no_quorum.clone()));
                 }
             }
-            Leader::At(node) if !asks.is_empty() => {
-                let call = CallV1::ReadIndex { within_millis: millis_left(attempt) };
-                if let Ok(AnswerV1::ReadIndex(index)) = context.call(node, call, attempt).boxed().await {
-                    return Ok(index);
+            let attempt = deadline.min(now + ATTEMPT_MAX);
+            match leader {
+                Leader::Here => {
+                    if let Some(index) = self.as_leader(attempt).await {
+                        return Ok(index);
+                    }
                 }
+                Leader::At(node) if !asks.is_empty() => {
+                    let call = CallV1::ReadIndex { within_millis: millis_left(attempt) };
+                    if let Ok(AnswerV1::ReadIndex(index)) = context.call(node, call, attempt).boxed().await {
+                        return Ok(index);
+                    }
+                }
+                Leader::At(_) | Leader::Unknown => {}
             }
-            Leader::At(_) | Leader::Unknown => {}
+            context.leader_news(deadline).await;
         }
-        context.leader_news(deadline).await;
     }
 }
