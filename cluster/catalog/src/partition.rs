@@ -44,6 +44,15 @@ pub struct Identity {
     pub database_id: DatabaseId,
 }
 
+/// How much a partition holds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Size {
+    /// Versions of objects.
+    pub(crate) versions: u64,
+    /// Bytes of these and of parts of uploads.
+    pub(crate) bytes: u64,
+}
+
 /// A partition's file.
 pub(crate) struct Partition {
     identity: Identity,
@@ -233,11 +242,13 @@ impl Partition {
         self.writer(self.next_index - 1, UnixMillis::new(0))
     }
 
-    /// Versions in all its buckets, as committed.
-    pub(crate) fn versions(&self) -> io::Result<u64> {
+    /// What is in all its buckets, as committed.
+    pub(crate) fn size(&self) -> io::Result<Size> {
+        let unsigned = |row: &Row<'_>, at| row.get::<_, i64>(at).map(i64::cast_unsigned);
         self.connection
-            .query_row("SELECT versions FROM meta", [], |row| row.get::<_, i64>(0))
-            .map(i64::cast_unsigned)
+            .query_row("SELECT versions, bytes FROM meta", [], |row| {
+                Ok(Size { versions: unsigned(row, 0)?, bytes: unsigned(row, 1)? })
+            })
             .map_err(|e| io_error("reading", &self.path, &e))
     }
 

@@ -12,7 +12,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    thread,
+    time::Instant,
 };
 
 use parking_lot::Mutex;
@@ -28,8 +28,11 @@ use crate::{
 /// Entries between two digests at least. A power of two.
 pub const DIGEST_ENTRIES_MIN: u64 = 512;
 
-/// Versions of objects per entry between two digests: the larger the state, the rarer it is read.
-const VERSIONS_PER_ENTRY: u64 = 16;
+/// Rows per entry between two digests: the larger the state, the rarer it is read.
+const ROWS_PER_ENTRY: u64 = 16;
+
+/// Bytes of objects for which a row is expected: a stripe has about ten, and holds 1 MiB or more of what is large.
+const BYTES_PER_ROW: u64 = 128 * 1024;
 
 /// Version of a partition's tables.
 const SCHEMA: u32 = MIGRATIONS.len() as u32;
@@ -57,9 +60,9 @@ pub(crate) struct StateDigests {
     busy: Arc<AtomicBool>,
 }
 
-/// Whether replicas that hold `versions` take a digest after entry `index`.
-fn is_due(index: u64, versions: u64) -> bool {
-    let interval = (versions / VERSIONS_PER_ENTRY).next_power_of_two().max(DIGEST_ENTRIES_MIN);
+/// Whether replicas that hold about so many rows take a digest after entry `index`.
+fn is_due(index: u64, rows: u64) -> bool {
+    let interval = (rows / ROWS_PER_ENTRY).next_power_of_two().max(DIGEST_ENTRIES_MIN);
     index.is_multiple_of(interval)
 }
 
@@ -86,15 +89,16 @@ impl StateDigests {
         index: u64,
         partitions: impl Iterator<Item = &'a Partition> + Clone,
     ) -> io::Result<()> {
-        let mut versions = 0;
+        let mut rows = 0;
         for partition in partitions.clone() {
             // The entry is replayed, and the file is ahead of it: this is not the state after it.
             if partition.next_index() > index + 1 {
                 return Ok(());
             }
-            versions += partition.versions()?;
+            let size = partition.size()?;
+            rows += size.versions + size.bytes / BYTES_PER_ROW;
         }
-        if !is_due(index, versions) || self.busy.swap(true, Ordering::AcqRel) {
+        if !is_due(index, rows) || self.busy.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
         let mut moments = Vec::new();
@@ -103,6 +107,7 @@ impl StateDigests {
         }
         let (latest, busy) = (Arc::clone(&self.latest), Arc::clone(&self.busy));
         let hashing = move || {
+            let begun = Instant::now();
             match digest(&moments) {
                 Ok(sha256) => {
                     let mut latest = latest.lock();
@@ -110,13 +115,13 @@ impl StateDigests {
                         latest.pop_front();
                     }
                     latest.push_back(StateDigest { index, schema: SCHEMA, sha256 });
+                    tracing::debug!(index, rows, took = ?begun.elapsed(), "digest of the catalog's state");
                 }
                 Err(error) => tracing::error!(%error, index, "no digest of the catalog's state"),
             }
             busy.store(false, Ordering::Release);
         };
-        thread::Builder::new().name("catalog-digest".to_owned()).spawn(hashing)?;
-        Ok(())
+        holdfast_background::spawn("catalog-digest", hashing)
     }
 }
 
@@ -156,7 +161,7 @@ mod tests {
 
     #[test]
     fn digests_are_rarer_the_more_there_is_to_read() {
-        let due = |versions| (1..=1 << 20u64).filter(|index| is_due(*index, versions)).count() as u64;
+        let due = |rows| (1..=1 << 20u64).filter(|index| is_due(*index, rows)).count() as u64;
         assert_eq!(due(0), (1 << 20) / DIGEST_ENTRIES_MIN);
         assert_eq!(due(10_000_000), 1);
         // What is due is among what is looked at.

@@ -1,11 +1,12 @@
 //! SQLite files as replicas use them: opening, migrations, pools of readers, state directories, images.
 //!
 //! Shared with the control group's machine. Invariants:
-//! - one writing connection per file, in one process; checkpoints run on it only (the WAL-reset race of
-//!   SQLite up to 3.51.2 needed two, see <https://www.sqlite.org/wal.html>);
+//! - one writing connection per file, in one process; another may copy the write-ahead file back beside it (needs a SQLite
+//!   past the WAL-reset race of 3.51.2 and before, see <https://www.sqlite.org/wal.html>);
 //! - no memory mapping: a read error is an error, not a signal;
 //! - the page caches of all connections together stay below [`HEAP_SOFT_MAX`].
 
+mod copy_back;
 mod image;
 mod migrate;
 mod pool;
@@ -30,7 +31,7 @@ pub use state_dir::{FileMark, StateDir};
 /// Page size of every file, in bytes (measured: 16 KiB gains for bulk loads, 8 KiB for mixed work).
 const PAGE_SIZE: u32 = 8192;
 
-/// SQLite copies the write-ahead file back by itself at this many pages (64 MiB), should no checkpoint come.
+/// A commit copies back what is left of a write-ahead file of this many pages (64 MiB), should no checkpoint come.
 const WAL_PAGES_MAX: u32 = 8192;
 
 /// A write-ahead file is cut to this many bytes when it starts anew.
@@ -122,6 +123,9 @@ pub fn open_writer(
         })
         .map_err(|e| io_error("preparing", path, &e))?;
     migrate(&mut connection, migrations, path)?;
+    if durability == Durability::AtCheckpoint {
+        copy_back::keep_copying(&mut connection, path, form).map_err(|e| io_error("preparing", path, &e))?;
+    }
     Ok(connection)
 }
 

@@ -184,9 +184,7 @@ impl BaseKeeper {
         let dir = self.parts.scratch.join(group.to_string());
         let files = {
             let dir = dir.clone();
-            tokio::task::spawn_blocking(move || copy(source.as_ref(), &dir))
-                .await
-                .map_err(io::Error::other)??
+            holdfast_background::run("catalog-base", move || copy(source.as_ref(), &dir)).await??
         };
         let mut base = Writing {
             header: CatalogRecordHeader {

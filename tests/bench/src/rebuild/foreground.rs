@@ -2,16 +2,17 @@
 //! or not, and what it waits for that counts as its time.
 
 use std::{
+    cmp::Reverse,
     fmt,
     future::Future,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use holdfast_blackbox::{s3::Client, tree::noise};
 use tokio::{task::JoinSet, time::sleep_until};
 
@@ -39,6 +40,19 @@ pub struct Times {
     puts: Sorted,
     gets: Sorted,
     all: Sorted,
+    /// The slowest, by when they were due.
+    slowest: Vec<Request>,
+}
+
+/// Of the slowest requests, how many are told one by one.
+const SLOWEST: usize = 12;
+
+#[derive(Debug, Clone, Copy)]
+struct Request {
+    put: bool,
+    /// Since 1970, as nodes' logs have it.
+    due: Duration,
+    took: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -49,15 +63,28 @@ impl Times {
     pub fn p99(&self) -> Duration {
         self.all.at(0.99)
     }
+
+    /// When the slowest requests were due, in Unix seconds, and what they took: whether one moment makes a percentile.
+    pub fn slowest(&self) -> String {
+        let told = self.slowest.iter().map(|Request { put, due, took }| {
+            let kind = if *put { "PUT" } else { "GET" };
+            format!("{:.2} s {kind} {:.0} ms", due.as_secs_f64(), took.as_secs_f64() * 1e3)
+        });
+        told.collect::<Vec<_>>().join(", ")
+    }
 }
 
-impl FromIterator<(bool, Duration)> for Times {
-    fn from_iter<T: IntoIterator<Item = (bool, Duration)>>(all: T) -> Self {
+impl FromIterator<Request> for Times {
+    fn from_iter<T: IntoIterator<Item = Request>>(all: T) -> Self {
         let mut times = Self::default();
-        for (put, time) in all {
-            times.all.0.push(time);
-            (if put { &mut times.puts } else { &mut times.gets }).0.push(time);
+        for request in all {
+            times.slowest.push(request);
+            times.all.0.push(request.took);
+            (if request.put { &mut times.puts } else { &mut times.gets }).0.push(request.took);
         }
+        times.slowest.sort_by_key(|request| Reverse(request.took));
+        times.slowest.truncate(SLOWEST);
+        times.slowest.sort_by_key(|request| request.due);
         for kind in [&mut times.puts, &mut times.gets, &mut times.all] {
             kind.0.sort();
         }
@@ -80,7 +107,7 @@ impl fmt::Display for Sorted {
 
 impl fmt::Display for Times {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { puts, gets, all } = self;
+        let Self { puts, gets, all, .. } = self;
         write!(f, "{} requests of 64 KiB: {all} (PUT: {puts}; GET: {gets})", all.0.len())
     }
 }
@@ -115,7 +142,7 @@ impl Foreground {
         }
         end.await;
         working.store(false, Ordering::Relaxed);
-        let mut all: Vec<(bool, Duration)> = Vec::new();
+        let mut all: Vec<Request> = Vec::new();
         while let Some(times) = tasks.join_next().await {
             all.extend(times??);
         }
@@ -124,9 +151,11 @@ impl Foreground {
     }
 }
 
-async fn work(worker: usize, client: Client, working: Arc<AtomicBool>) -> Result<Vec<(bool, Duration)>> {
+async fn work(worker: usize, client: Client, working: Arc<AtomicBool>) -> Result<Vec<Request>> {
     let mut times = Vec::new();
-    let mut due = Instant::now();
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
+    let begun = Instant::now();
+    let mut due = begun;
     for number in worker.. {
         due += PACE;
         sleep_until(due.into()).await;
@@ -140,7 +169,7 @@ async fn work(worker: usize, client: Client, working: Arc<AtomicBool>) -> Result
         } else {
             ensure!(client.get(BUCKET, &key(at)).await? == body(at), "{}: other bytes", key(at));
         }
-        times.push((put, due.elapsed()));
+        times.push(Request { put, due: since_1970 + (due - begun), took: due.elapsed() });
     }
     Ok(times)
 }

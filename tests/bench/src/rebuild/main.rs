@@ -88,6 +88,7 @@ async fn main() -> Result<()> {
     admin.set_worker("rebuild", &json!({ "impact": "low" })).await?;
     let quiet = load.run(async { sleep(MEASURED).await }).await?;
     println!("clients, quiet:           {quiet}");
+    println!("the slowest of them:      {}", quiet.slowest());
 
     let from = cluster.dir().join("n2/drives/d1");
     fs::rename(&from, cluster.dir().join("n2/drives/.pulled")).context("pulling a drive")?;
@@ -111,6 +112,7 @@ async fn main() -> Result<()> {
     let beside = load.run(async { after = quarter.await }).await?;
     let (took, after) = (begun.elapsed(), after?.debt_stripes);
     println!("clients, beside rebuild:  {beside}");
+    println!("the slowest of them:      {}", beside.slowest());
     let slow = beside.p99().as_secs_f64() / quiet.p99().as_secs_f64();
     println!("p99 is {slow:.2} of the quiet one (wanted: below 2)");
     println!("rebuild at low impact:    {:.0} MB/s", rate(shards(before - after), took));
