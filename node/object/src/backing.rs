@@ -49,6 +49,17 @@ pub struct BodyName<'a> {
     pub outer: Option<Outer<'a>>,
     /// The bucket's own level, for what is written; the tenant's otherwise.
     pub level: Option<Level>,
+    /// Who takes what is read.
+    pub taker: Taker,
+}
+
+/// Who takes what is read of a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taker {
+    /// Somebody who waits for no memory of this node's: a client, a digest.
+    Client,
+    /// A write on this node. Such reads are admitted one after the other when there are many.
+    Copy,
 }
 
 /// Asks the catalog anew where a range of the same version of an object is. Shards move, and contents are cut

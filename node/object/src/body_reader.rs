@@ -14,7 +14,7 @@ use holdfast_store::{StoredStripe, StripeReader};
 
 use crate::{
     api::{Body, BodyError, ObjectError},
-    backing::Lookup,
+    backing::{Lookup, Taker},
     body_writer::open_inline,
     stripes::{StripeIo, read_stripe, stored},
 };
@@ -57,9 +57,14 @@ pub(crate) async fn open_body(
     contents: Vec<PartContent>,
     range: Range<u64>,
     lookup: Option<Lookup>,
+    taker: Taker,
 ) -> Result<Body, ObjectError> {
     let steps = plan(&owner, contents, range)?;
     let reader = io.reader();
+    let admitted = match taker {
+        Taker::Client => None,
+        Taker::Copy => Some(io.read_memory.admit_copy(held_at_once(&reader, &steps)?.into_iter()).await),
+    };
     let mut pieces = stream::iter(steps)
         .map(move |step| {
             let (reader, owner, lookup) = (reader.clone(), Arc::clone(&owner), lookup.clone());
@@ -84,8 +89,28 @@ pub(crate) async fn open_body(
         .chain(pieces)
         .map_ok(|pieces| stream::iter(pieces.into_iter().map(Ok)))
         .map_err(|error: ObjectError| BodyError::Storage(error.to_string()))
-        .try_flatten();
+        .try_flatten()
+        .inspect(move |_| {
+            // Until the body is dropped.
+            let _ = &admitted;
+        });
     Ok(Box::pin(all))
+}
+
+/// Lengths of the buffers that reading these steps holds at once at most: those of the largest, for each that is read ahead
+/// and for the one that is being taken.
+fn held_at_once(reader: &StripeReader, steps: &[Step]) -> Result<Vec<usize>, ObjectError> {
+    let mut largest = Vec::new();
+    for step in steps {
+        if let Source::Stripe { stripe, range, .. } = &step.from {
+            let buffers =
+                reader.buffers_of(stripe, range.clone()).map_err(|e| ObjectError::Damaged(e.to_string()))?;
+            if buffers.iter().sum::<usize>() > largest.iter().sum() {
+                largest = buffers;
+            }
+        }
+    }
+    Ok(largest.repeat((READ_AHEAD + 1).min(steps.len())))
 }
 
 async fn read(reader: StripeReader, step: Step) -> Result<Vec<Bytes>, ObjectError> {

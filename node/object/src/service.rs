@@ -350,7 +350,7 @@ impl Backing for ObjectService {
             name: name.key.to_owned(),
             outer: name.outer.map(|outer| (outer.key.clone(), outer.context.to_vec())),
         };
-        open_body(&self.stripes, Arc::new(owner), content, range, lookup).await
+        open_body(&self.stripes, Arc::new(owner), content, range, lookup, name.taker).await
     }
 }
 

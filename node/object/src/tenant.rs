@@ -17,7 +17,7 @@ use crate::{
         Attributes, Body, BucketInfo, LateChecksums, ListPage, ListQuery, ObjectError, ObjectInfo, PartInfo,
         PutOptions, RangeChoice, TenantObjects, UploadInfo, WriteCondition,
     },
-    backing::{self, Backing, BodyName, Lookup, Route},
+    backing::{self, Backing, BodyName, Lookup, Route, Taker},
     sealing::{CustomerKey, DefaultSealing, KeyRefusal, Sealed, Sealing},
     service::{from_opaque, to_opaque},
     stripes::now,
@@ -32,6 +32,7 @@ pub struct TenantHandle {
     pub(crate) tenant: TenantId,
     /// What is asked for; the bucket's default when `None`.
     sealing: Option<Sealing>,
+    taker: Taker,
 }
 
 /// A bucket as a write needs it.
@@ -65,12 +66,17 @@ impl TenantHandle {
     /// The operations of one tenant.
     #[must_use]
     pub fn new(backing: Arc<dyn Backing>, tenant: TenantId) -> Self {
-        Self { backing, tenant, sealing: None }
+        Self { backing, tenant, sealing: None, taker: Taker::Client }
     }
 
     /// The same operations, with what is written and read sealed so.
     pub(crate) fn with_sealing(&self, sealing: Sealing) -> Self {
         Self { sealing: Some(sealing), ..self.clone() }
+    }
+
+    /// The same operations, with what is read going into a write.
+    pub(crate) fn with_copying(&self) -> Self {
+        Self { taker: Taker::Copy, ..self.clone() }
     }
 
     fn customer_key(&self) -> Option<&CustomerKey> {
@@ -195,7 +201,8 @@ impl TenantHandle {
         let layer = self.layer(&Sealed::of(&from_opaque(&head.attributes)?))?;
         let range = range.resolve(head.size)?;
         let outer = layer.as_ref().map(Layer::outer);
-        let name = BodyName { tenant: self.tenant, bucket: head.bucket, key, outer, level: None };
+        let (tenant, bucket_id, taker) = (self.tenant, head.bucket, self.taker);
+        let name = BodyName { tenant, bucket: bucket_id, key, outer, level: None, taker };
         let lookup = self.lookup(bucket, key, head.version);
         let body = self.backing.open_body(name, content, range.clone(), Some(lookup)).await?;
         let rules = rules.filter(|_| version.is_none());
@@ -240,7 +247,14 @@ impl TenantHandle {
         let found = &place.bucket;
         let (sealed, layer) = self.begin_sealing(&place)?;
         let outer = layer.as_ref().map(Layer::outer);
-        let name = BodyName { tenant: self.tenant, bucket: found.id, key, outer, level: place.level };
+        let name = BodyName {
+            tenant: self.tenant,
+            bucket: found.id,
+            key,
+            outer,
+            level: place.level,
+            taker: self.taker,
+        };
         let mut written = self.backing.write_body(name, body, &options).await?;
         let stripes = written.body.stripes().to_vec();
         let mut attributes = options.attributes;
@@ -473,7 +487,14 @@ impl TenantObjects for TenantHandle {
         let place = self.place(route, bucket).await?;
         let bucket_id = place.bucket.id;
         let outer = layer.as_ref().map(Layer::outer);
-        let name = BodyName { tenant: self.tenant, bucket: bucket_id, key, outer, level: place.level };
+        let name = BodyName {
+            tenant: self.tenant,
+            bucket: bucket_id,
+            key,
+            outer,
+            level: place.level,
+            taker: self.taker,
+        };
         let mut written = self.backing.write_body(name, body, &options).await?;
         let stripes = written.body.stripes().to_vec();
         let mut checksums: BTreeMap<String, String> = options.attributes.checksums;

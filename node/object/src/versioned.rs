@@ -183,6 +183,9 @@ pub struct UploadListPage {
 pub trait VersionedObjects: TenantObjects + BucketOwnership {
     /// The same operations, with what is written and read sealed so, whatever the bucket's default is.
     fn sealed(&self, sealing: Sealing) -> Arc<dyn VersionedObjects>;
+    /// The same operations, for reading what is written again at once: such reads wait for each other's end when they
+    /// would hold more of this node's memory than there is.
+    fn for_copying(&self) -> Arc<dyn VersionedObjects>;
 
     /// Settings, quota and exact usage.
     async fn bucket(&self, bucket: &str) -> Result<Bucket, ObjectError>;
@@ -314,6 +317,10 @@ impl TenantHandle {
 impl VersionedObjects for TenantHandle {
     fn sealed(&self, sealing: Sealing) -> Arc<dyn VersionedObjects> {
         Arc::new(self.with_sealing(sealing))
+    }
+
+    fn for_copying(&self) -> Arc<dyn VersionedObjects> {
+        Arc::new(self.with_copying())
     }
 
     async fn bucket(&self, bucket: &str) -> Result<Bucket, ObjectError> {

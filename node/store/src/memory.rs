@@ -15,6 +15,10 @@
 //! is cut anew) holds content while it writes: if what the write takes back came out of the same share, enough copies
 //! that lose a drive at once would wait for each other for ever, and every client's read behind them.
 //!
+//! A copy also waits for memory to write with, and whoever holds that may be a copy that waits for content. So copies
+//! are admitted only as far as all that they may hold at once fits into the content's part ([`ReadMemory::admit_copy`]):
+//! then they wait only for clients, who take what is theirs or are cut off.
+//!
 //! Reservations are granted in the order they were asked for, so a large one is not starved by small ones.
 
 use std::sync::Arc;
@@ -31,6 +35,8 @@ const SECTORS_EXTRA: usize = 2;
 pub struct ReadMemory {
     pool: BufferPool,
     contents: Share,
+    /// What admitted copies may hold of the contents' share.
+    copies: Share,
     read_backs: Share,
     rebuilds: Share,
 }
@@ -44,7 +50,7 @@ struct Share {
 
 /// The right to hold so many bytes of buffers; given back when dropped.
 #[derive(Debug)]
-pub(crate) struct Reservation {
+pub struct Reservation {
     _sectors: OwnedSemaphorePermit,
 }
 
@@ -53,8 +59,9 @@ impl ReadMemory {
     #[must_use]
     pub fn new(pool: BufferPool) -> Self {
         let sectors = usize::try_from(pool.budget().get()).unwrap_or(usize::MAX) / SECTOR_SIZE;
-        let [contents, read_backs, rebuilds] = [sectors / 2, sectors / 8, sectors / 4].map(Share::new);
-        Self { contents, read_backs, rebuilds, pool }
+        let [contents, copies, read_backs, rebuilds] =
+            [sectors / 2, sectors / 2, sectors / 8, sectors / 4].map(Share::new);
+        Self { contents, copies, read_backs, rebuilds, pool }
     }
 
     pub(crate) fn pool(&self) -> &BufferPool {
@@ -64,6 +71,12 @@ impl ReadMemory {
     /// For buffers of these lengths that go to a client.
     pub(crate) async fn reserve_content(&self, lengths: impl Iterator<Item = usize>) -> Reservation {
         self.contents.reserve(lengths).await
+    }
+
+    /// Admits a copy that holds content in buffers of these lengths at most, while it waits for memory to write with. To
+    /// be held until it has ended.
+    pub async fn admit_copy(&self, lengths: impl Iterator<Item = usize>) -> Reservation {
+        self.copies.reserve(lengths).await
     }
 
     /// For buffers of these lengths whose content a write takes back at once.
@@ -130,6 +143,23 @@ mod tests {
             let back = memory.reserve_read_back([SHARD_SIZE_MAX; 2].into_iter()).now_or_never();
             assert!(back.is_some() && memory.reserve_rebuild(4, SHARD_SIZE_MAX).now_or_never().is_some());
         }
+    }
+
+    #[tokio::test]
+    async fn copies_are_admitted_as_far_as_the_content_of_all_of_them_has_room() {
+        let memory = ReadMemory::new(BufferPool::new(ByteCount::mib(16)).unwrap());
+        let each = || [SHARD_SIZE_MAX; 4].into_iter();
+        let mut admitted = Vec::new();
+        while let Some(copy) = memory.admit_copy(each()).now_or_never() {
+            admitted.push(copy);
+        }
+        // Each of them gets its content without any of them having ended.
+        let held: Vec<_> =
+            admitted.iter().filter_map(|_| memory.reserve_content(each()).now_or_never()).collect();
+        assert!(!held.is_empty());
+        assert_eq!(held.len(), admitted.len());
+        drop(admitted.pop());
+        assert!(memory.admit_copy(each()).now_or_never().is_some());
     }
 
     #[tokio::test]

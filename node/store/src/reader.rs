@@ -128,6 +128,15 @@ impl StripeReader {
         self.read_planned(stripe, key, range, (&layout, &code, &plan), reservation).await
     }
 
+    /// Lengths of the buffers that a read of `range` of the stripe's content holds, in bytes.
+    ///
+    /// # Errors
+    /// [`ReadFailed`] when the stripe is not one.
+    pub fn buffers_of(&self, stripe: &StoredStripe, range: Range<usize>) -> Result<Vec<usize>, ReadFailed> {
+        let (layout, _) = self.describe(stripe)?;
+        Ok(layout.plan(range).iter().map(|span| span.bytes.len()).collect())
+    }
+
     /// All of a stripe's content, for a write that takes it back: in memory of its own, none of the pool's is held
     /// when it returns, and it waits for no content on its way to clients.
     ///

@@ -8,7 +8,7 @@ use std::{
     net::{SocketAddr, ToSocketAddrs},
     path::Path,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -31,6 +31,8 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// A node that is cut off in the middle of a request must not hold a test for ever.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 const IDLE_CONNECTIONS_MAX: usize = 64;
+/// How long a connection is kept without a request: well below the minute that our servers allow.
+const IDLE_MAX: Duration = Duration::from_secs(10);
 
 /// A request body of any kind.
 pub type Body = BoxBody<Bytes, io::Error>;
@@ -162,7 +164,7 @@ pub struct Https {
     address: SocketAddr,
     server_name: ServerName<'static>,
     trust: Trust,
-    idle: Arc<Mutex<Vec<http1::SendRequest<Body>>>>,
+    idle: Arc<Mutex<Vec<(Instant, http1::SendRequest<Body>)>>>,
 }
 
 impl Https {
@@ -235,8 +237,9 @@ impl Https {
         let mut sender = loop {
             let kept = self.idle.lock().pop();
             match kept {
-                Some(mut kept) => {
-                    if kept.ready().await.is_ok() {
+                Some((since, mut kept)) => {
+                    // Servers close what is idle for long, possibly at the moment it is used again.
+                    if since.elapsed() < IDLE_MAX && kept.ready().await.is_ok() {
                         break kept;
                     }
                 }
@@ -267,7 +270,7 @@ impl Https {
     pub fn keep(&self, sender: http1::SendRequest<Body>) {
         let mut idle = self.idle.lock();
         if !sender.is_closed() && idle.len() < IDLE_CONNECTIONS_MAX {
-            idle.push(sender);
+            idle.push((Instant::now(), sender));
         }
     }
 }

@@ -160,7 +160,8 @@ pub(crate) async fn copy(
     let seen = source.look(&cx).await?;
     check_size(seen.info.size)?;
     let selector = Some(same_version(seen.version));
-    let (found, range, body) = cx.source.get(&source.bucket, &source.key, selector, RangeChoice::All).await?;
+    let copied = cx.source.for_copying();
+    let (found, range, body) = copied.get(&source.bucket, &source.key, selector, RangeChoice::All).await?;
     if !retag {
         extras.tags.clone_from(&found.extras.tags);
     }
@@ -233,7 +234,8 @@ pub(crate) async fn part(
     let seen = source.look(&cx).await?;
     let choice = part_range(input.copy_source_range.as_deref(), seen.info.size)?;
     let selector = Some(same_version(seen.version));
-    let (found, range, body) = cx.source.get(&source.bucket, &source.key, selector, choice).await?;
+    let (found, range, body) =
+        cx.source.for_copying().get(&source.bucket, &source.key, selector, choice).await?;
     let length = range.end - range.start;
     check_size(length)?;
     let outcome = Arc::new(Outcome::default());

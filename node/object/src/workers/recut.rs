@@ -25,7 +25,7 @@ use md5::{Digest, Md5};
 use super::Route;
 use crate::{
     api::ObjectError,
-    backing::WrittenBody,
+    backing::{Taker, WrittenBody},
     body_reader::{ContentOwner, open_body},
     body_writer::{BodyTarget, BodyWriter},
     directory::TenantEntry,
@@ -167,7 +167,8 @@ async fn write(
         route,
         writer.attempts(),
     );
-    let mut body = open_body(&service.stripes, Arc::clone(owner), vec![whole(old)], 0..size, None).await?;
+    let (contents, taker) = (vec![whole(old)], Taker::Copy);
+    let mut body = open_body(&service.stripes, Arc::clone(owner), contents, 0..size, None, taker).await?;
     while let Some(piece) = body.next().await {
         writer.push(piece?).await?;
     }
@@ -182,7 +183,8 @@ async fn digest(
 ) -> Result<[u8; 16], ObjectError> {
     let size = content.size;
     let mut body =
-        open_body(&service.stripes, Arc::clone(owner), vec![whole(content)], 0..size, None).await?;
+        open_body(&service.stripes, Arc::clone(owner), vec![whole(content)], 0..size, None, Taker::Client)
+            .await?;
     let mut md5 = Md5::new();
     while let Some(piece) = body.next().await {
         md5.update(&piece?);
