@@ -74,9 +74,44 @@ impl std::fmt::Debug for Call {
 }
 
 impl Call {
+    /// A request that the gateway makes of what it was asked otherwise: a form's PUT, a website's GET.
+    pub(crate) fn made(
+        (id, peer): (&str, IpAddr),
+        operation: &'static Operation,
+        target: Target,
+        headers: HeaderMap,
+        plan: Plan,
+    ) -> Self {
+        Self {
+            id: id.to_owned(),
+            operation,
+            target,
+            signed: None,
+            peer,
+            date: String::new(),
+            headers,
+            query: Vec::new(),
+            plan,
+            content: Mutex::new(None),
+            unread: Unread::default(),
+            outcome: Arc::new(Outcome::default()),
+            signer: OnceLock::new(),
+            access: OnceLock::new(),
+            admission: OnceLock::new(),
+            refusal: Mutex::new(None),
+            verified: AtomicBool::new(false),
+        }
+    }
+
     /// What was decided before the handler was called.
     pub(crate) fn access(&self) -> Result<&Access, Refusal> {
         self.access.get().ok_or_else(|| Refusal::new("AccessDenied"))
+    }
+
+    /// Whether a refusal would tell who may not list which keys there are.
+    pub(crate) fn hides(&self, refusal: &Refusal) -> bool {
+        let known = self.access.get().zip(self.target.bucket());
+        refusal.code == "NoSuchKey" && known.is_some_and(|(access, bucket)| !access.may_list(bucket))
     }
 
     /// Asks the limits of the tenant whose key signed it, before anything is looked up for it.

@@ -47,6 +47,7 @@ use crate::{
     target::{Domains, Target},
     throttle::Throttle,
     watch::Watch,
+    website::{self, Websites},
 };
 
 /// Serves requests of all connections.
@@ -60,6 +61,7 @@ pub(crate) struct Front {
     observer: Arc<dyn Observer>,
     requests: Arc<Semaphore>,
     throttle: Arc<Throttle>,
+    websites: Websites,
 }
 
 /// A form on its way in.
@@ -93,25 +95,8 @@ fn form_call(
         }
     }
     let plan = Plan::parse(&headers, true)?;
-    let call = Call {
-        id: id.to_owned(),
-        operation,
-        target,
-        signed: asked.signed.as_ref().map(|(signed, _)| signed.clone()),
-        peer,
-        date: String::new(),
-        headers,
-        query: Vec::new(),
-        plan,
-        content: Mutex::new(None),
-        unread: Unread::default(),
-        outcome: Arc::new(Outcome::default()),
-        signer: std::sync::OnceLock::new(),
-        access: std::sync::OnceLock::new(),
-        admission: std::sync::OnceLock::new(),
-        refusal: Mutex::new(None),
-        verified: AtomicBool::new(false),
-    };
+    let mut call = Call::made((id, peer), operation, target, headers, plan);
+    call.signed = asked.signed.as_ref().map(|(signed, _)| signed.clone());
     if let Some((_, signer)) = &asked.signed {
         // Fresh: nobody set it before.
         let _ = call.signer.set(signer.clone());
@@ -141,7 +126,13 @@ impl Front {
         throttle: Arc<Throttle>,
     ) -> Self {
         let requests = Arc::new(Semaphore::new(REQUESTS_MAX));
-        Self { library, second, objects, identities, domains, observer, requests, throttle }
+        let websites = Websites {
+            second: Arc::clone(&second),
+            objects: Arc::clone(&objects),
+            identities: Arc::clone(&identities),
+            throttle: Arc::clone(&throttle),
+        };
+        Self { library, second, objects, identities, domains, observer, requests, throttle, websites }
     }
 
     /// Answers one request.
@@ -196,10 +187,23 @@ impl Front {
         ledger: &mut Ledger,
     ) -> Response<s3s::Body> {
         let (mut parts, body) = request.into_parts();
+        let host_name = host(&parts).unwrap_or_default();
+        let website = self.domains.website_of(&host_name);
         if parts.method == Method::OPTIONS {
             ledger.record.operation = "Preflight";
-            let answered = self.preflight(&parts).await;
+            let answered = self.preflight(&parts, website).await;
             return answered.unwrap_or_else(|refusal| answer::error(&refusal, path, id, None));
+        }
+        if let Some(bucket) = website {
+            ledger.record.operation = "Website";
+            drain(source(body), &parts.headers).await;
+            let asked = website::Request { parts: &parts, peer, id, host: &host_name, bucket };
+            let (mut response, call) = self.websites.answer(asked).await;
+            if let Some(call) = call {
+                self.let_pages_read(&call, &mut response).await;
+                ledger.call = Some(call);
+            }
+            return response;
         }
         if query_api::is_for(&parts)
             && self
@@ -246,8 +250,15 @@ impl Front {
     }
 
     /// Answers a preflight by the rules of the bucket it is about. Nobody signs a preflight.
-    async fn preflight(&self, parts: &Parts) -> Result<Response<s3s::Body>, Refusal> {
-        let target = self.domains.target(host(parts).as_deref(), parts.uri.path())?;
+    async fn preflight(
+        &self,
+        parts: &Parts,
+        website: Option<String>,
+    ) -> Result<Response<s3s::Body>, Refusal> {
+        let target = match website {
+            Some(bucket) => Target::Bucket(bucket),
+            None => self.domains.target(host(parts).as_deref(), parts.uri.path())?,
+        };
         let bucket = target.bucket().ok_or_else(|| Refusal::new("AccessForbidden"))?;
         let snapshot = self.identities.snapshot();
         let found = authorize::tenant_of_bucket(&*self.objects, &snapshot, bucket).await;
@@ -445,14 +456,7 @@ impl Front {
         }
         match refusal_of(call, &response) {
             Some(mut refusal) => {
-                // Who may not list must not learn which keys there are.
-                let hidden = refusal.code == "NoSuchKey"
-                    && call
-                        .access
-                        .get()
-                        .zip(call.target.bucket())
-                        .is_some_and(|(a, bucket)| !a.may_list(bucket));
-                if hidden {
+                if call.hides(&refusal) {
                     refusal = Refusal::new("AccessDenied");
                 }
                 tracing::debug!(operation = call.operation.name, code = refusal.code, id = %call.id, "refused");
@@ -465,7 +469,7 @@ impl Front {
 
 /// Why a call was refused, as precisely as is known: what was wrong with its body, what a handler said, what
 /// the library answered.
-fn refusal_of(call: &Call, response: &Response<s3s::Body>) -> Option<Refusal> {
+pub(crate) fn refusal_of(call: &Call, response: &Response<s3s::Body>) -> Option<Refusal> {
     let said = call.refusal.lock().take();
     if let Some(fault) = call.outcome.fault() {
         return Some(Refusal::from(&fault));

@@ -37,6 +37,7 @@ mod sse;
 pub mod target;
 mod throttle;
 mod watch;
+mod website;
 
 use std::{future::Future, sync::Arc};
 
@@ -74,7 +75,8 @@ impl std::fmt::Debug for S3Gateway {
 }
 
 impl S3Gateway {
-    /// `domains` are those below which `bucket.DOMAIN` names a bucket; any other host is path style.
+    /// `domains` are those below which `bucket.DOMAIN` names a bucket, and `bucket.website.DOMAIN` its website; any
+    /// other host is path style.
     /// `new_buckets`: what buckets are like whose makers do not say.
     #[must_use]
     pub fn new(
@@ -97,7 +99,11 @@ impl S3Gateway {
 
         let config = Arc::new(StaticConfigProvider::new(Arc::new(config)));
 
-        let mut second = S3ServiceBuilder::new(service::Service::new(Arc::clone(&objects), new_buckets));
+        let mut second = S3ServiceBuilder::new(service::Service::new(
+            Arc::clone(&objects),
+            new_buckets,
+            !domains.is_empty(),
+        ));
         second.set_auth(gate::NoSecrets);
         second.set_access(gate::Gate);
         second.set_host(domains.clone());

@@ -726,6 +726,7 @@ fn service_names(config: &NodeConfig) -> Vec<String> {
     for domain in &config.s3_domains {
         names.push(domain.clone());
         names.push(format!("*.{domain}"));
+        names.push(format!("*.website.{domain}"));
     }
     names.sort();
     names.dedup();

@@ -24,4 +24,5 @@ pub(crate) mod unused;
 pub(crate) mod uploads;
 pub(crate) mod versioning;
 pub(crate) mod versions;
+pub(crate) mod website;
 pub(crate) mod write;

@@ -5,12 +5,11 @@
 use s3s::{
     S3Request, S3Response,
     dto::{
-        DeleteBucketReplicationInput, DeleteBucketReplicationOutput, DeleteBucketWebsiteInput,
-        DeleteBucketWebsiteOutput, GetBucketAccelerateConfigurationInput,
+        DeleteBucketReplicationInput, DeleteBucketReplicationOutput, GetBucketAccelerateConfigurationInput,
         GetBucketAccelerateConfigurationOutput, GetBucketLoggingInput, GetBucketLoggingOutput,
         GetBucketNotificationConfigurationInput, GetBucketNotificationConfigurationOutput,
         GetBucketReplicationInput, GetBucketReplicationOutput, GetBucketRequestPaymentInput,
-        GetBucketRequestPaymentOutput, GetBucketWebsiteInput, GetBucketWebsiteOutput, Payer,
+        GetBucketRequestPaymentOutput, Payer,
     },
 };
 
@@ -37,8 +36,6 @@ bucket_settings! {
         |cx| Err(Refusal::new("ReplicationConfigurationNotFoundError"));
     request_payment: GetBucketRequestPaymentInput -> GetBucketRequestPaymentOutput =
         |cx| Ok(GetBucketRequestPaymentOutput { payer: Some(Payer::from_static(Payer::BUCKET_OWNER)) });
-    website: GetBucketWebsiteInput -> GetBucketWebsiteOutput = |cx| Err(Refusal::new("NoSuchWebsiteConfiguration"));
 
     delete_replication: DeleteBucketReplicationInput -> DeleteBucketReplicationOutput = |cx| Ok(DeleteBucketReplicationOutput {});
-    delete_website: DeleteBucketWebsiteInput -> DeleteBucketWebsiteOutput = |cx| Ok(DeleteBucketWebsiteOutput {});
 }

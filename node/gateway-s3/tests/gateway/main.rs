@@ -13,3 +13,4 @@ mod page;
 mod signatures;
 mod support;
 mod versions;
+mod websites;

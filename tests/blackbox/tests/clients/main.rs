@@ -1,6 +1,8 @@
 //! Real clients copy a real tree in, list it, and copy it back, with certificates verified; then boto3 checks
 //! the operations one by one on the same cluster.
 
+mod buckets;
+
 use std::{
     fs,
     process::Stdio,

@@ -47,9 +47,10 @@ impl Server {
     }
 
     pub async fn start_with(new_buckets: NewBuckets) -> Self {
+        let below = [format!("*.{DOMAIN}"), format!("*.website.{DOMAIN}")];
         let names =
-            vec!["localhost".to_owned(), DOMAIN.to_owned(), format!("*.{DOMAIN}"), "127.0.0.1".to_owned()];
-        let made = rcgen::generate_simple_self_signed(names).expect("a certificate");
+            ["localhost".to_owned(), DOMAIN.to_owned(), "127.0.0.1".to_owned()].into_iter().chain(below);
+        let made = rcgen::generate_simple_self_signed(names.collect::<Vec<_>>()).expect("a certificate");
         let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
         let tls = ServerConfig::builder()
             .with_no_client_auth()
