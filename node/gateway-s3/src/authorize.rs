@@ -12,7 +12,7 @@ use holdfast_access::{
     block::PublicAccessBlock,
     cors::Cors,
     decide::{BucketFacts, ByList, Decision, decide, decide_by_identity},
-    identity::{AccountInfo, Caller, Snapshot, Tenant},
+    identity::{AccountInfo, Caller, Snapshot, Tenant, Who},
     ownership::Ownership,
     policy::{Context, Policy, Question},
     text::CanonicalId,
@@ -24,12 +24,13 @@ use holdfast_object::{
 };
 
 use crate::{
-    actions::{BY_HEADER, BYPASS, LIST_BUCKET, NO_NEED, Need, SOURCE, Subject, needs},
+    actions::{BY_HEADER, BYPASS, LIST_BUCKET, NO_NEED, Need, SOURCE, Subject, TARGET, needs},
     call::Call,
     conditions,
     errors::Refusal,
     identities::Identities,
     lists,
+    logs::{LogTo, Logging},
 };
 
 /// Documents of a bucket that have a say.
@@ -40,6 +41,7 @@ pub(crate) const KINDS: &[DocumentKind] = &[
     DocumentKind::Ownership,
     DocumentKind::PublicAccess,
     DocumentKind::Cors,
+    DocumentKind::Logging,
 ];
 
 /// A bucket as access control sees it.
@@ -59,6 +61,8 @@ pub(crate) struct BucketAccess {
     pub from_before: bool,
     /// Its cross-origin rules.
     pub cors: Option<Cors>,
+    /// Where its access log goes.
+    pub logging: Option<Arc<Logging>>,
 }
 
 /// What was found out about a request.
@@ -129,6 +133,9 @@ impl BucketAccess {
             block_set: old || find(DocumentKind::PublicAccess).is_some(),
             from_before: old,
             cors: find(DocumentKind::Cors).and_then(|text| serde_json::from_slice(text).ok()),
+            logging: find(DocumentKind::Logging)
+                .and_then(|text| serde_json::from_slice(text).ok())
+                .map(Arc::new),
         })
     }
 }
@@ -215,6 +222,9 @@ pub(crate) async fn authorize(
         (None, None) => return Err(Refusal::new("AccessDenied")),
     };
     check_standing(&snapshot, tenant)?;
+    if let Some((_, bucket)) = &found {
+        note_log(call, tenant, bucket, &caller);
+    }
     let mut access = Access {
         tenant,
         caller,
@@ -256,6 +266,25 @@ pub(crate) async fn authorize(
     }
     let _ = call.access.set(access);
     Ok(())
+}
+
+/// Leaves with the call where a line about it goes: refusals from here on are logged as well.
+fn note_log(call: &Call, tenant: TenantId, bucket: &BucketAccess, caller: &Caller) {
+    let Some(logging) = &bucket.logging else { return };
+    let requester = match caller.who {
+        Who::Anonymous => None,
+        Who::Root => caller.canonical().map(|id| id.to_string()),
+        Who::User { .. } | Who::Session { .. } => caller.arn(),
+    };
+    let to = LogTo {
+        tenant,
+        owner: bucket.owner.canonical,
+        account: bucket.owner.number.to_string(),
+        requester: requester.unwrap_or_else(|| "-".to_owned()),
+        logging: Arc::clone(logging),
+    };
+    // Fresh: a call is decided on once.
+    let _ = call.log.set(to);
 }
 
 /// Splits a copy source into bucket, key and version.
@@ -429,6 +458,20 @@ impl Access {
         self.check_expected_owner(call, "x-amz-source-expected-bucket-owner", Some(&bucket))?;
         let what = (name.as_str(), Some(&bucket));
         self.check_with(SOURCE, objects, what, Some(&key), version.as_deref(), None).await
+    }
+
+    /// Whether the caller may have objects with keys that begin with `prefix` written into another bucket.
+    pub(crate) async fn check_target(
+        &self,
+        objects: &dyn VersionedObjects,
+        name: &str,
+        prefix: &str,
+    ) -> Result<BucketAccess, Refusal> {
+        let tenant = self.identities.tenants.get(&self.tenant).ok_or_else(|| Refusal::new("AccessDenied"))?;
+        let bucket = BucketAccess::load(objects, tenant, name).await?;
+        let key = format!("{prefix}key");
+        self.check_with(TARGET, objects, (name, Some(&bucket)), Some(&key), None, None).await?;
+        Ok(bucket)
     }
 
     /// Whether the caller may hear that a key is not there.

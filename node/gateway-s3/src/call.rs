@@ -15,6 +15,7 @@ use crate::{
     identities::{Identities, Signer},
     intake::{Intake, Outcome, Source, plan::Plan},
     lent::{Lent, Unread},
+    logs::LogTo,
     operations::Operation,
     sigv4::{ChunkSigner, Signed},
     target::Target,
@@ -56,6 +57,8 @@ pub struct Call {
     pub signer: OnceLock<Signer>,
     /// What was decided about it, and on what; set before a handler runs.
     pub(crate) access: OnceLock<Access>,
+    /// Where a line about it goes, once its bucket was found and has a log.
+    pub(crate) log: OnceLock<LogTo>,
     /// That its tenant's limits let it in, once they did; held until the last byte of the answer.
     pub(crate) admission: OnceLock<Arc<Admission>>,
     /// Why it was refused, if it was.
@@ -97,6 +100,7 @@ impl Call {
             outcome: Arc::new(Outcome::default()),
             signer: OnceLock::new(),
             access: OnceLock::new(),
+            log: OnceLock::new(),
             admission: OnceLock::new(),
             refusal: Mutex::new(None),
             verified: AtomicBool::new(false),

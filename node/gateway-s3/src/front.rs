@@ -27,7 +27,7 @@ use s3s::service::S3Service;
 use tokio::sync::Semaphore;
 
 use crate::{
-    answer::{self, CountedBody, Ledger},
+    answer::{self, CountedBody, Ledger, Log},
     authorize, browser,
     call::{CALL, Call},
     errors::Refusal,
@@ -40,6 +40,7 @@ use crate::{
     },
     lent::Unread,
     limits::{DRAIN_SIZE_MAX, DRAIN_TIMEOUT, REQUESTS_MAX, XML_BODY_SIZE_MAX},
+    logs::{Book, Tls},
     normal,
     observer::{Observer, RequestRecord},
     operations, query_api,
@@ -49,6 +50,13 @@ use crate::{
     watch::Watch,
     website::{self, Websites},
 };
+
+/// The other end of a connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer {
+    pub ip: IpAddr,
+    pub tls: Tls,
+}
 
 /// Serves requests of all connections.
 pub(crate) struct Front {
@@ -62,6 +70,7 @@ pub(crate) struct Front {
     requests: Arc<Semaphore>,
     throttle: Arc<Throttle>,
     websites: Websites,
+    book: Arc<Book>,
 }
 
 /// A form on its way in.
@@ -124,6 +133,7 @@ impl Front {
         domains: Domains,
         observer: Arc<dyn Observer>,
         throttle: Arc<Throttle>,
+        book: Arc<Book>,
     ) -> Self {
         let requests = Arc::new(Semaphore::new(REQUESTS_MAX));
         let websites = Websites {
@@ -132,14 +142,14 @@ impl Front {
             identities: Arc::clone(&identities),
             throttle: Arc::clone(&throttle),
         };
-        Self { library, second, objects, identities, domains, observer, requests, throttle, websites }
+        Self { library, second, objects, identities, domains, observer, requests, throttle, websites, book }
     }
 
     /// Answers one request.
     pub(crate) async fn answer(
         &self,
         request: Request<Incoming>,
-        peer: IpAddr,
+        peer: Peer,
         watch: &Arc<Watch>,
     ) -> Result<Response<CountedBody>, Infallible> {
         let started = Instant::now();
@@ -147,6 +157,7 @@ impl Front {
         let id = request_id();
         let head_only = request.method() == Method::HEAD;
         let path = request.uri().path().to_owned();
+        let (parts, body) = request.into_parts();
         let mut ledger = Ledger {
             observer: Arc::clone(&self.observer),
             record: RequestRecord {
@@ -160,18 +171,20 @@ impl Front {
             },
             started,
             call: None,
+            log: Log::begin(&parts, peer.tls, self.identities.now_millis(), Arc::clone(&self.book)),
         };
         let permit = Arc::clone(&self.requests).try_acquire_owned().ok();
         let mut response = if permit.is_none() {
             answer::error(&Refusal::new("SlowDown"), &path, &id, None)
         } else {
-            self.dispatch(request, peer, &path, &id, &mut ledger).await
+            self.dispatch(Request::from_parts(parts, body), peer.ip, &path, &id, &mut ledger).await
         };
         if head_only || response.status() == StatusCode::NOT_MODIFIED {
             answer::strip_body(&mut response);
         }
         answer::dress(&mut response, &id);
         ledger.record.status = response.status().as_u16();
+        ledger.log.turned(&response, started.elapsed());
         let length = response.headers().get(header::CONTENT_LENGTH);
         let length = length.and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
         Ok(response.map(|body| CountedBody::new(body, length, ledger, progress, (busy, permit))))
@@ -422,6 +435,7 @@ impl Front {
             outcome: Arc::new(Outcome::default()),
             signer: std::sync::OnceLock::new(),
             access: std::sync::OnceLock::new(),
+            log: std::sync::OnceLock::new(),
             admission: std::sync::OnceLock::new(),
             refusal: Mutex::new(None),
             verified: AtomicBool::new(false),

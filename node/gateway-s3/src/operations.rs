@@ -139,7 +139,7 @@ pub static OPERATIONS: &[Operation] = &[
     ),
     row("GetBucketLifecycleConfiguration", Method::GET, On::Bucket, &["lifecycle"], NONE, Support::Yes),
     row("GetBucketLocation", Method::GET, On::Bucket, &["location"], NONE, Support::Yes),
-    row("GetBucketLogging", Method::GET, On::Bucket, &["logging"], NONE, Support::Absent),
+    row("GetBucketLogging", Method::GET, On::Bucket, &["logging"], NONE, Support::Yes),
     row(
         "GetBucketMetadataConfiguration",
         Method::GET,
@@ -235,7 +235,7 @@ pub static OPERATIONS: &[Operation] = &[
     ),
     row("PutBucketInventoryConfiguration", Method::PUT, On::Bucket, &["inventory"], &["id"], INVENTORY),
     row("PutBucketLifecycleConfiguration", Method::PUT, On::Bucket, &["lifecycle"], NONE, Support::Yes),
-    row("PutBucketLogging", Method::PUT, On::Bucket, &["logging"], NONE, Support::Absent),
+    row("PutBucketLogging", Method::PUT, On::Bucket, &["logging"], NONE, Support::Yes),
     row(
         "UpdateBucketMetadataInventoryTableConfiguration",
         Method::PUT,

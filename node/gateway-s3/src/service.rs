@@ -115,10 +115,10 @@ operations! {
     get_bucket_lifecycle_configuration: GetBucketLifecycleConfigurationInput -> GetBucketLifecycleConfigurationOutput = ops::lifecycle::get;
     put_bucket_lifecycle_configuration: PutBucketLifecycleConfigurationInput -> PutBucketLifecycleConfigurationOutput = ops::lifecycle::put;
     put_bucket_accelerate_configuration: PutBucketAccelerateConfigurationInput -> PutBucketAccelerateConfigurationOutput = ops::unused::accelerate;
-    put_bucket_logging: PutBucketLoggingInput -> PutBucketLoggingOutput = ops::unused::logging;
+    put_bucket_logging: PutBucketLoggingInput -> PutBucketLoggingOutput = ops::logging::put;
     put_bucket_notification_configuration: PutBucketNotificationConfigurationInput -> PutBucketNotificationConfigurationOutput = ops::unused::notification;
     put_bucket_request_payment: PutBucketRequestPaymentInput -> PutBucketRequestPaymentOutput = ops::unused::request_payment;
-    get_bucket_logging: GetBucketLoggingInput -> GetBucketLoggingOutput = ops::settings::logging;
+    get_bucket_logging: GetBucketLoggingInput -> GetBucketLoggingOutput = ops::logging::get;
     get_bucket_notification_configuration: GetBucketNotificationConfigurationInput -> GetBucketNotificationConfigurationOutput = ops::settings::notification;
     get_bucket_ownership_controls: GetBucketOwnershipControlsInput -> GetBucketOwnershipControlsOutput = ops::policy::ownership_get;
     put_bucket_ownership_controls: PutBucketOwnershipControlsInput -> PutBucketOwnershipControlsOutput = ops::policy::ownership_put;

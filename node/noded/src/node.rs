@@ -520,7 +520,7 @@ impl Node {
             Arc::new(objects),
             identities,
             config.s3_domains.clone(),
-            config.s3.new_buckets,
+            &config.s3,
             Arc::new(metrics::S3Observer(Arc::clone(&monitor))),
         );
         tasks.spawn(gateway.serve(s3_listener, tls_config, shutdown()));

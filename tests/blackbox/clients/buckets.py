@@ -1,4 +1,4 @@
-"""What boto3, and a browser without keys, see of what buckets do by themselves: websites.
+"""What boto3, and a browser without keys, see of what buckets do by themselves: websites, access logs.
 
 buckets.py [NAME ...] runs the checks of these names, or all, each in buckets of its own, and prints their names.
 Keys, endpoint and CA come from the environment, and the domain of the cluster in HOLDFAST_S3_DOMAIN. Fails on the
@@ -11,9 +11,13 @@ import os
 import socket
 import ssl
 import sys
+import time
 import urllib.parse
 
-from objects import bucket, client, equal, put, refused
+from objects import bucket, client, equal, put, read, refused
+
+# Longest that something which happens by itself may take, on a loaded machine.
+PATIENCE_SECONDS = 120
 
 CHECKS = []
 
@@ -32,6 +36,16 @@ def public(s3, name, actions=("s3:GetObject",)):
         for action in actions
     ]
     s3.put_bucket_policy(Bucket=name, Policy=json.dumps({"Version": "2012-10-17", "Statement": allow}))
+
+
+def eventually(what, look):
+    """What `look` returns, as soon as it is true."""
+    begun = time.monotonic()
+    while time.monotonic() - begun < PATIENCE_SECONDS:
+        if found := look():
+            return found
+        time.sleep(0.3)
+    raise AssertionError(f"no {what} within {PATIENCE_SECONDS} s")
 
 
 class Browser(http.client.HTTPSConnection):
@@ -114,6 +128,41 @@ def static_websites(s3):
     )
     s3.delete_bucket_website(Bucket=name)
     equal(browse(name, "/")[1]["x-amz-error-code"], "NoSuchWebsiteConfiguration")
+
+
+@check
+def access_logs(s3):
+    name, target = bucket(s3, "logged"), bucket(s3, "logs")
+    assert "LoggingEnabled" not in s3.get_bucket_logging(Bucket=name)
+    wanted = {"TargetBucket": target, "TargetPrefix": "log/"}
+    s3.put_bucket_logging(Bucket=name, BucketLoggingStatus={"LoggingEnabled": wanted})
+    equal(s3.get_bucket_logging(Bucket=name)["LoggingEnabled"], wanted)
+    refused(
+        400, "InvalidTargetBucketForLogging", s3.put_bucket_logging,
+        Bucket=name, BucketLoggingStatus={"LoggingEnabled": dict(wanted, TargetBucket="nobody-has-this")},
+    )
+    stored = put(s3, name, "a key", b"content")
+    refused(404, "NoSuchKey", s3.get_object, Bucket=name, Key="gone")
+    requests = {
+        stored["ResponseMetadata"]["RequestId"]: "REST.PUT.OBJECT a%20key",
+        s3.get_object(Bucket=name, Key="a key")["ResponseMetadata"]["RequestId"]: "REST.GET.OBJECT a%20key",
+        s3.list_objects_v2(Bucket=name)["ResponseMetadata"]["RequestId"]: "REST.GET.BUCKET -",
+    }
+
+    def lines():
+        keys = [found["Key"] for found in s3.list_objects_v2(Bucket=target).get("Contents", [])]
+        assert all(key.startswith("log/") for key in keys), keys
+        text = "".join(read(s3, target, key).decode() for key in keys)
+        return text if all(request in text for request in requests) and "404 NoSuchKey" in text else None
+
+    for line in eventually("access log", lines).splitlines():
+        owner, logged, _, _, _, requester, request = line.split(" ")[:7]
+        equal((logged, requester), (name, owner))
+        if request in requests:
+            assert f" {request} {requests[request]} " in line and " 200 - " in line, line
+            assert "SigV4 TLS_" in line and "Boto3" in line, line
+    s3.put_bucket_logging(Bucket=name, BucketLoggingStatus={})
+    assert "LoggingEnabled" not in s3.get_bucket_logging(Bucket=name)
 
 
 def main(names):

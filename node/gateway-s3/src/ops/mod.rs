@@ -14,6 +14,7 @@ pub(crate) mod encryption;
 pub(crate) mod lifecycle;
 pub(crate) mod list;
 pub(crate) mod lock;
+pub(crate) mod logging;
 pub(crate) mod multipart;
 pub(crate) mod policy;
 pub(crate) mod read;

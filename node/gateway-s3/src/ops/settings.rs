@@ -6,10 +6,9 @@ use s3s::{
     S3Request, S3Response,
     dto::{
         DeleteBucketReplicationInput, DeleteBucketReplicationOutput, GetBucketAccelerateConfigurationInput,
-        GetBucketAccelerateConfigurationOutput, GetBucketLoggingInput, GetBucketLoggingOutput,
-        GetBucketNotificationConfigurationInput, GetBucketNotificationConfigurationOutput,
-        GetBucketReplicationInput, GetBucketReplicationOutput, GetBucketRequestPaymentInput,
-        GetBucketRequestPaymentOutput, Payer,
+        GetBucketAccelerateConfigurationOutput, GetBucketNotificationConfigurationInput,
+        GetBucketNotificationConfigurationOutput, GetBucketReplicationInput, GetBucketReplicationOutput,
+        GetBucketRequestPaymentInput, GetBucketRequestPaymentOutput, Payer,
     },
 };
 
@@ -30,7 +29,6 @@ macro_rules! bucket_settings {
 
 bucket_settings! {
     accelerate: GetBucketAccelerateConfigurationInput -> GetBucketAccelerateConfigurationOutput = |cx| Ok(Default::default());
-    logging: GetBucketLoggingInput -> GetBucketLoggingOutput = |cx| Ok(Default::default());
     notification: GetBucketNotificationConfigurationInput -> GetBucketNotificationConfigurationOutput = |cx| Ok(Default::default());
     replication: GetBucketReplicationInput -> GetBucketReplicationOutput =
         |cx| Err(Refusal::new("ReplicationConfigurationNotFoundError"));

@@ -5,9 +5,9 @@ use s3s::{
     S3Request, S3Response,
     dto::{
         BucketAccelerateStatus, Payer, PutBucketAccelerateConfigurationInput,
-        PutBucketAccelerateConfigurationOutput, PutBucketLoggingInput, PutBucketLoggingOutput,
-        PutBucketNotificationConfigurationInput, PutBucketNotificationConfigurationOutput,
-        PutBucketRequestPaymentInput, PutBucketRequestPaymentOutput,
+        PutBucketAccelerateConfigurationOutput, PutBucketNotificationConfigurationInput,
+        PutBucketNotificationConfigurationOutput, PutBucketRequestPaymentInput,
+        PutBucketRequestPaymentOutput,
     },
 };
 
@@ -44,18 +44,6 @@ pub(crate) async fn accelerate(
         }
         Some(BucketAccelerateStatus::ENABLED) => Err(Refusal::not_implemented("Transfer acceleration")),
         _ => Err(Refusal::new("MalformedXML")),
-    }
-}
-
-pub(crate) async fn logging(
-    cx: Context,
-    request: S3Request<PutBucketLoggingInput>,
-) -> Result<S3Response<PutBucketLoggingOutput>, Refusal> {
-    let input = request.input;
-    cx.objects.head_bucket(&input.bucket).await?;
-    match input.bucket_logging_status.logging_enabled {
-        None => Ok(S3Response::new(PutBucketLoggingOutput {})),
-        Some(_) => Err(Refusal::not_implemented("Access logging")),
     }
 }
 

@@ -28,6 +28,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, hea
 use s3s::{Body, service::S3Service};
 
 use crate::{
+    answer::ErrorCode,
     authorize,
     call::{CALL, Call},
     errors::Refusal,
@@ -157,16 +158,17 @@ impl Websites {
             return (request.page(&refusal, key, None), call);
         };
         match self.fetch(request, document, &[]).await {
-            (Ok(mut response), of_document) => {
+            (Ok(mut response), _) => {
                 *response.status_mut() = status;
                 // They are about the document, and a cache would take them to be about what was asked for.
                 for name in [header::ETAG, header::LAST_MODIFIED, header::ACCEPT_RANGES] {
                     response.headers_mut().remove(name);
                 }
                 page::name_error(response.headers_mut(), &refusal);
-                (response, of_document)
+                response.extensions_mut().insert(ErrorCode(refusal.code));
+                (response, call)
             }
-            (Err(of_document), call) => (request.page(&refusal, key, Some(&of_document)), call),
+            (Err(of_document), _) => (request.page(&refusal, key, Some(&of_document)), call),
         }
     }
 

@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 use s3s::Body;
 
-use crate::errors::Refusal;
+use crate::{answer::ErrorCode, errors::Refusal};
 
 const CODE: HeaderName = HeaderName::from_static("x-amz-error-code");
 const MESSAGE: HeaderName = HeaderName::from_static("x-amz-error-message");
@@ -47,6 +47,7 @@ pub(super) fn error(
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
     headers.extend(refusal.headers.iter().cloned());
     name_error(headers, refusal);
+    response.extensions_mut().insert(ErrorCode(refusal.code));
     response
 }
 

@@ -7,6 +7,7 @@ mod encryption;
 mod grants;
 mod lifecycle;
 mod locks;
+mod logs;
 mod multipart;
 mod objects;
 mod page;

@@ -9,10 +9,14 @@ use holdfast_blackbox::{
 };
 use holdfast_model::ByteCount;
 
+/// Nobody wants to wait for five minutes.
+const DAY_SECONDS: u64 = 2;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_buckets_do_by_themselves_is_as_documented() -> Result<()> {
     let mut spec = DevSpec::for_test("buckets", 1, 4)?;
     spec.drive_size = ByteCount::mib(512);
+    spec.s3.day_seconds = DAY_SECONDS;
     let cluster = DevCluster::create(&spec, &|_| {}).await?;
     let scratch = spec.dir.join("scratch");
     fs::create_dir_all(&scratch)?;
