@@ -4,7 +4,7 @@
 //! What was found out is left with the call ([`Access`]): handlers that decide key by key, or write lists,
 //! go on from there.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use bytes::Bytes;
 use holdfast_access::{
@@ -42,7 +42,11 @@ pub(crate) const KINDS: &[DocumentKind] = &[
     DocumentKind::PublicAccess,
     DocumentKind::Cors,
     DocumentKind::Logging,
+    DocumentKind::RequestPayment,
 ];
+
+/// The document of a bucket whose requesters pay.
+pub(crate) const REQUESTER: &str = "Requester";
 
 /// A bucket as access control sees it.
 #[derive(Debug, Clone)]
@@ -63,6 +67,8 @@ pub(crate) struct BucketAccess {
     pub cors: Option<Cors>,
     /// Where its access log goes.
     pub logging: Option<Arc<Logging>>,
+    /// Whether accounts beside the owner's have to say that they pay.
+    pub requester_pays: bool,
 }
 
 /// What was found out about a request.
@@ -136,6 +142,7 @@ impl BucketAccess {
             logging: find(DocumentKind::Logging)
                 .and_then(|text| serde_json::from_slice(text).ok())
                 .map(Arc::new),
+            requester_pays: find(DocumentKind::RequestPayment).is_some_and(|payer| payer == REQUESTER),
         })
     }
 }
@@ -224,6 +231,7 @@ pub(crate) async fn authorize(
     check_standing(&snapshot, tenant)?;
     if let Some((_, bucket)) = &found {
         note_log(call, tenant, bucket, &caller);
+        check_payer(call, bucket, &caller)?;
     }
     let mut access = Access {
         tenant,
@@ -285,6 +293,19 @@ fn note_log(call: &Call, tenant: TenantId, bucket: &BucketAccess, caller: &Calle
     };
     // Fresh: a call is decided on once.
     let _ = call.log.set(to);
+}
+
+/// Another account than the owner's has to say that it pays, where requesters do; nobody cannot.
+fn check_payer(call: &Call, bucket: &BucketAccess, caller: &Caller) -> Result<(), Refusal> {
+    if !bucket.requester_pays || caller.canonical() == Some(bucket.owner.canonical) {
+        return Ok(());
+    }
+    let says = call.headers.get("x-amz-request-payer").is_some_and(|payer| payer.as_bytes() == b"requester");
+    if !says || caller.canonical().is_none() {
+        return Err(Refusal::new("AccessDenied"));
+    }
+    call.charged.store(true, Ordering::Relaxed);
+    Ok(())
 }
 
 /// Splits a copy source into bucket, key and version.
@@ -457,6 +478,7 @@ impl Access {
         let bucket = BucketAccess::load(objects, tenant, &name).await?;
         self.check_expected_owner(call, "x-amz-source-expected-bucket-owner", Some(&bucket))?;
         let what = (name.as_str(), Some(&bucket));
+        check_payer(call, &bucket, &self.caller)?;
         self.check_with(SOURCE, objects, what, Some(&key), version.as_deref(), None).await
     }
 

@@ -61,6 +61,8 @@ pub struct Call {
     pub(crate) log: OnceLock<LogTo>,
     /// That its tenant's limits let it in, once they did; held until the last byte of the answer.
     pub(crate) admission: OnceLock<Arc<Admission>>,
+    /// Whether who asked had to say that they pay, and did.
+    pub(crate) charged: AtomicBool,
     /// Why it was refused, if it was.
     pub refusal: Mutex<Option<Refusal>>,
     /// Whether the signature was verified.
@@ -102,6 +104,7 @@ impl Call {
             access: OnceLock::new(),
             log: OnceLock::new(),
             admission: OnceLock::new(),
+            charged: AtomicBool::new(false),
             refusal: Mutex::new(None),
             verified: AtomicBool::new(false),
         }

@@ -18,7 +18,9 @@ use std::{
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use holdfast_object::api::ObjectGateway;
-use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, header, request::Parts};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts,
+};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -83,7 +85,10 @@ struct FormRequest<'a> {
     id: &'a str,
 }
 
-fn is_form(content_type: &http::HeaderValue) -> bool {
+/// Says that who asked was told to pay.
+const CHARGED: HeaderName = HeaderName::from_static("x-amz-request-charged");
+
+fn is_form(content_type: &HeaderValue) -> bool {
     content_type.as_bytes().to_ascii_lowercase().starts_with(b"multipart/form-data")
 }
 
@@ -213,7 +218,7 @@ impl Front {
             let asked = website::Request { parts: &parts, peer, id, host: &host_name, bucket };
             let (mut response, call) = self.websites.answer(asked).await;
             if let Some(call) = call {
-                self.let_pages_read(&call, &mut response).await;
+                self.finish(&call, &mut response).await;
                 ledger.call = Some(call);
             }
             return response;
@@ -251,7 +256,7 @@ impl Front {
                 if call.verified.load(Ordering::Relaxed) {
                     ledger.record.tenant = call.signer.get().map(|signer| signer.tenant);
                 }
-                self.let_pages_read(&call, &mut response).await;
+                self.finish(&call, &mut response).await;
                 response
             }
             Err(turned) => {
@@ -285,8 +290,11 @@ impl Front {
         browser::preflight(&parts.headers, cors.as_ref())
     }
 
-    /// Lets a page of another origin read the answer, refusals as well, if the bucket's rules do.
-    async fn let_pages_read(&self, call: &Call, response: &mut Response<s3s::Body>) {
+    /// Says who pays, and lets a page of another origin read the answer, refusals as well, if the bucket's rules do.
+    async fn finish(&self, call: &Call, response: &mut Response<s3s::Body>) {
+        if call.charged.load(Ordering::Relaxed) && !response.status().is_client_error() {
+            response.headers_mut().insert(CHARGED, HeaderValue::from_static("requester"));
+        }
         let Some(bucket) = call.target.bucket().filter(|_| call.headers.contains_key(header::ORIGIN)) else {
             return;
         };
@@ -353,7 +361,7 @@ impl Front {
             };
             response = asked.answer(response.headers(), &bucket, &location);
         }
-        self.let_pages_read(&call, &mut response).await;
+        self.finish(&call, &mut response).await;
         response
     }
 
@@ -437,6 +445,7 @@ impl Front {
             access: std::sync::OnceLock::new(),
             log: std::sync::OnceLock::new(),
             admission: std::sync::OnceLock::new(),
+            charged: AtomicBool::new(false),
             refusal: Mutex::new(None),
             verified: AtomicBool::new(false),
         })

@@ -264,7 +264,7 @@ pub static OPERATIONS: &[Operation] = &[
     row("PutBucketOwnershipControls", Method::PUT, On::Bucket, &["ownershipControls"], NONE, Support::Yes),
     row("PutBucketPolicy", Method::PUT, On::Bucket, &["policy"], NONE, Support::Yes),
     row("PutBucketReplication", Method::PUT, On::Bucket, &["replication"], NONE, REPLICATION),
-    row("PutBucketRequestPayment", Method::PUT, On::Bucket, &["requestPayment"], NONE, Support::Absent),
+    row("PutBucketRequestPayment", Method::PUT, On::Bucket, &["requestPayment"], NONE, Support::Yes),
     row("PutBucketTagging", Method::PUT, On::Bucket, &["tagging"], NONE, Support::Yes),
     row("PutBucketVersioning", Method::PUT, On::Bucket, &["versioning"], NONE, Support::Yes),
     row("PutBucketWebsite", Method::PUT, On::Bucket, &["website"], NONE, Support::Yes),

@@ -117,7 +117,7 @@ operations! {
     put_bucket_accelerate_configuration: PutBucketAccelerateConfigurationInput -> PutBucketAccelerateConfigurationOutput = ops::unused::accelerate;
     put_bucket_logging: PutBucketLoggingInput -> PutBucketLoggingOutput = ops::logging::put;
     put_bucket_notification_configuration: PutBucketNotificationConfigurationInput -> PutBucketNotificationConfigurationOutput = ops::unused::notification;
-    put_bucket_request_payment: PutBucketRequestPaymentInput -> PutBucketRequestPaymentOutput = ops::unused::request_payment;
+    put_bucket_request_payment: PutBucketRequestPaymentInput -> PutBucketRequestPaymentOutput = ops::payment::put;
     get_bucket_logging: GetBucketLoggingInput -> GetBucketLoggingOutput = ops::logging::get;
     get_bucket_notification_configuration: GetBucketNotificationConfigurationInput -> GetBucketNotificationConfigurationOutput = ops::settings::notification;
     get_bucket_ownership_controls: GetBucketOwnershipControlsInput -> GetBucketOwnershipControlsOutput = ops::policy::ownership_get;
@@ -127,7 +127,7 @@ operations! {
     put_bucket_policy: PutBucketPolicyInput -> PutBucketPolicyOutput = ops::policy::put;
     get_bucket_policy_status: GetBucketPolicyStatusInput -> GetBucketPolicyStatusOutput = ops::policy::status;
     get_bucket_replication: GetBucketReplicationInput -> GetBucketReplicationOutput = ops::settings::replication;
-    get_bucket_request_payment: GetBucketRequestPaymentInput -> GetBucketRequestPaymentOutput = ops::settings::request_payment;
+    get_bucket_request_payment: GetBucketRequestPaymentInput -> GetBucketRequestPaymentOutput = ops::payment::get;
     get_bucket_tagging: GetBucketTaggingInput -> GetBucketTaggingOutput = ops::tagging::bucket_get;
     put_bucket_tagging: PutBucketTaggingInput -> PutBucketTaggingOutput = ops::tagging::bucket_put;
     get_bucket_versioning: GetBucketVersioningInput -> GetBucketVersioningOutput = ops::versioning::get;

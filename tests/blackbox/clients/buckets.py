@@ -1,4 +1,4 @@
-"""What boto3, and a browser without keys, see of what buckets do by themselves: websites, access logs.
+"""What boto3, and a browser without keys, see of what buckets do by themselves: websites, access logs, who pays.
 
 buckets.py [NAME ...] runs the checks of these names, or all, each in buckets of its own, and prints their names.
 Keys, endpoint and CA come from the environment, and the domain of the cluster in HOLDFAST_S3_DOMAIN. Fails on the
@@ -13,6 +13,10 @@ import ssl
 import sys
 import time
 import urllib.parse
+
+import boto3
+from botocore import UNSIGNED
+from botocore.config import Config
 
 from objects import bucket, client, equal, put, read, refused
 
@@ -163,6 +167,28 @@ def access_logs(s3):
             assert "SigV4 TLS_" in line and "Boto3" in line, line
     s3.put_bucket_logging(Bucket=name, BucketLoggingStatus={})
     assert "LoggingEnabled" not in s3.get_bucket_logging(Bucket=name)
+
+
+@check
+def payment_by_the_requester(s3):
+    name = bucket(s3, "payment")
+    equal(s3.get_bucket_request_payment(Bucket=name)["Payer"], "BucketOwner")
+    put(s3, name, "k", b"content")
+    public(s3, name)
+    nobody = boto3.client(
+        "s3",
+        endpoint_url=os.environ["AWS_ENDPOINT_URL"],
+        verify=os.environ["AWS_CA_BUNDLE"],
+        config=Config(signature_version=UNSIGNED),
+    )
+    equal(read(nobody, name, "k"), b"content")
+    s3.put_bucket_request_payment(Bucket=name, RequestPaymentConfiguration={"Payer": "Requester"})
+    equal(s3.get_bucket_request_payment(Bucket=name)["Payer"], "Requester")
+    equal(read(s3, name, "k"), b"content")
+    refused(403, "AccessDenied", nobody.get_object, Bucket=name, Key="k")
+    refused(403, "AccessDenied", nobody.get_object, Bucket=name, Key="k", RequestPayer="requester")
+    s3.put_bucket_request_payment(Bucket=name, RequestPaymentConfiguration={"Payer": "BucketOwner"})
+    equal(read(nobody, name, "k"), b"content")
 
 
 def main(names):

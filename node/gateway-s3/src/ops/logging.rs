@@ -102,6 +102,9 @@ async fn check_target(cx: &Context, logging: &Logging) -> Result<(), Refusal> {
     if target.owner.canonical != access.bucket()?.owner.canonical {
         return invalid("The owner for the bucket to be logged and the target bucket must be the same");
     }
+    if target.requester_pays {
+        return invalid("The target bucket for logging must not have Requester Pays enabled");
+    }
     if cx.objects.bucket(&logging.bucket).await?.retention.is_some() {
         return invalid("The target bucket for logging must not have a default retention");
     }

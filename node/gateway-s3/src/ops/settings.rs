@@ -8,7 +8,6 @@ use s3s::{
         DeleteBucketReplicationInput, DeleteBucketReplicationOutput, GetBucketAccelerateConfigurationInput,
         GetBucketAccelerateConfigurationOutput, GetBucketNotificationConfigurationInput,
         GetBucketNotificationConfigurationOutput, GetBucketReplicationInput, GetBucketReplicationOutput,
-        GetBucketRequestPaymentInput, GetBucketRequestPaymentOutput, Payer,
     },
 };
 
@@ -32,8 +31,6 @@ bucket_settings! {
     notification: GetBucketNotificationConfigurationInput -> GetBucketNotificationConfigurationOutput = |cx| Ok(Default::default());
     replication: GetBucketReplicationInput -> GetBucketReplicationOutput =
         |cx| Err(Refusal::new("ReplicationConfigurationNotFoundError"));
-    request_payment: GetBucketRequestPaymentInput -> GetBucketRequestPaymentOutput =
-        |cx| Ok(GetBucketRequestPaymentOutput { payer: Some(Payer::from_static(Payer::BUCKET_OWNER)) });
 
     delete_replication: DeleteBucketReplicationInput -> DeleteBucketReplicationOutput = |cx| Ok(DeleteBucketReplicationOutput {});
 }

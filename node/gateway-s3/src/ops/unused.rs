@@ -4,28 +4,13 @@
 use s3s::{
     S3Request, S3Response,
     dto::{
-        BucketAccelerateStatus, Payer, PutBucketAccelerateConfigurationInput,
+        BucketAccelerateStatus, PutBucketAccelerateConfigurationInput,
         PutBucketAccelerateConfigurationOutput, PutBucketNotificationConfigurationInput,
-        PutBucketNotificationConfigurationOutput, PutBucketRequestPaymentInput,
-        PutBucketRequestPaymentOutput,
+        PutBucketNotificationConfigurationOutput,
     },
 };
 
 use crate::{errors::Refusal, service::Context};
-
-/// The owner pays, or nobody: there is no bill.
-pub(crate) async fn request_payment(
-    cx: Context,
-    request: S3Request<PutBucketRequestPaymentInput>,
-) -> Result<S3Response<PutBucketRequestPaymentOutput>, Refusal> {
-    let input = request.input;
-    cx.objects.head_bucket(&input.bucket).await?;
-    match input.request_payment_configuration.payer.as_str() {
-        Payer::BUCKET_OWNER => Ok(S3Response::new(PutBucketRequestPaymentOutput {})),
-        Payer::REQUESTER => Err(Refusal::not_implemented("Payment by the requester")),
-        _ => Err(Refusal::new("MalformedXML")),
-    }
-}
 
 /// There is one way to a bucket.
 pub(crate) async fn accelerate(
