@@ -18,6 +18,7 @@ const CLIENT_PACKAGES: [&str; 6] = ["awscli", "fio", "python3-venv", "rclone", "
 /// Programs that may come from elsewhere, and the package that brings them when they do not.
 const PROGRAMS: [(&str, &str); 3] = [("node", "nodejs"), ("npm", "npm"), ("cc", "gcc")];
 const PACKAGE_LISTS: &str = "/var/lib/apt/lists";
+const JS_CLIENT: &str = "tests/blackbox/clients/js";
 const REQUIREMENTS: &str = "tests/blackbox/clients/requirements.txt";
 
 /// Installs or lists what is missing.
@@ -29,6 +30,7 @@ pub fn run() -> Result<()> {
     rust_components()?;
     python_clients()?;
     web::install()?;
+    web::install_in(Path::new(JS_CLIENT))?;
     say("everything is there");
     Ok(())
 }

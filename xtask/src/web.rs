@@ -7,6 +7,7 @@ use holdfast_blackbox::paths;
 
 use crate::run::{run, say, which};
 
+const CONSOLE: &str = "admin-web";
 const SOURCES: [&str; 2] = ["src", "public"];
 
 /// `npm ci` when the lock changed, then the build.
@@ -23,7 +24,7 @@ pub fn build() -> Result<()> {
 /// # Errors
 /// As [`build`].
 pub fn refresh() -> Result<()> {
-    let web = paths::workspace().join("admin-web");
+    let web = paths::workspace().join(CONSOLE);
     let built = modified(&web.join("dist/index.html"));
     let newest = newest(&web)?;
     if built.is_some_and(|built| newest.is_some_and(|newest| newest <= built)) {
@@ -38,14 +39,22 @@ pub fn refresh() -> Result<()> {
 /// # Errors
 /// When npm is missing or fails.
 pub fn install() -> Result<()> {
-    let web = paths::workspace().join("admin-web");
+    install_in(Path::new(CONSOLE))
+}
+
+/// The same of any directory of the workspace that has a lock file.
+///
+/// # Errors
+/// When npm is missing or fails.
+pub fn install_in(directory: &Path) -> Result<()> {
+    let directory = paths::workspace().join(directory);
     // npm writes this file at the end of an installation.
-    let installed = modified(&web.join("node_modules/.package-lock.json"));
-    let locked = modified(&web.join("package-lock.json"));
+    let installed = modified(&directory.join("node_modules/.package-lock.json"));
+    let locked = modified(&directory.join("package-lock.json"));
     if installed.is_some() && installed >= locked {
         return Ok(());
     }
-    npm(&["ci", "--no-audit", "--no-fund"])
+    run(npm_command(&["ci", "--no-audit", "--no-fund"])?.current_dir(directory))
 }
 
 /// Runs npm in the console's directory.
@@ -63,7 +72,7 @@ pub fn npm(arguments: &[&str]) -> Result<()> {
 pub fn npm_command(arguments: &[&str]) -> Result<Command> {
     let npm = which("npm").context("npm is not installed: cargo xtask setup")?;
     let mut command = Command::new(npm);
-    command.args(arguments).current_dir(paths::workspace().join("admin-web"));
+    command.args(arguments).current_dir(paths::workspace().join(CONSOLE));
     // Read by people in a log, and counted.
     command.env("NO_COLOR", "1").env_remove("FORCE_COLOR");
     if env::var_os("CI").is_none() {

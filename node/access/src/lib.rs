@@ -5,6 +5,7 @@
 //! - [`acl`]: access control lists of buckets and objects; [`ownership`] and [`block`] restrain them.
 //! - [`decide`]: all of it together, for one request; what nothing allows is denied.
 //! - [`cors`], [`form`]: cross-origin rules, and the policy documents of browser forms.
+//! - [`website`]: a bucket as a website, and where that sends who asks.
 //!
 //! Documents come from strangers: every parser bounds its input and has a fuzz target.
 
@@ -20,3 +21,4 @@ pub mod identity;
 pub mod ownership;
 pub mod policy;
 pub mod text;
+pub mod website;

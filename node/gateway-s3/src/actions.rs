@@ -242,6 +242,9 @@ pub const BYPASS: Need =
 /// Reading the source of a copy.
 pub const SOURCE: &Need = &GET[0];
 
+/// Having something written into a bucket.
+pub const TARGET: &Need = &PUT[0];
+
 /// Whether a caller hears that a key is not there.
 pub const LIST_BUCKET: &Need = &LIST[0];
 

@@ -4,16 +4,17 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderValue, Response, StatusCode, header, request::Parts};
 use http_body::{Body, Frame, SizeHint};
 
 use crate::{
     call::Call,
     errors::{self, Refusal},
+    logs::{self, Book, Entry, Head, Tls},
     observer::{Observer, RequestRecord},
     throttle::{Direction, Toll},
     watch::{Busy, Progress},
@@ -21,6 +22,10 @@ use crate::{
 
 /// `Server` of every answer.
 const SERVER: HeaderValue = HeaderValue::from_static("Holdfast");
+
+/// Left with an answer that is an error, for who records it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ErrorCode(pub &'static str);
 
 /// The error document of AWS, and nothing the client did not already know: never an inner cause.
 pub(crate) fn error(refusal: &Refusal, path: &str, id: &str, call: Option<&Call>) -> Response<s3s::Body> {
@@ -52,6 +57,7 @@ pub(crate) fn error(refusal: &Refusal, path: &str, id: &str, call: Option<&Call>
     for (name, value) in &refusal.headers {
         response.headers_mut().insert(name.clone(), value.clone());
     }
+    response.extensions_mut().insert(ErrorCode(refusal.code));
     response
 }
 
@@ -119,6 +125,73 @@ pub(crate) struct Ledger {
     pub record: RequestRecord,
     pub started: Instant,
     pub call: Option<Arc<Call>>,
+    pub log: Log,
+}
+
+/// What an access log shows beside the record.
+pub(crate) struct Log {
+    book: Arc<Book>,
+    head: Head,
+    /// When the request came, in milliseconds since 1970.
+    at: u64,
+    turn_around: Duration,
+    error: Option<&'static str>,
+    /// Size of the object that was answered, in bytes.
+    size: Option<u64>,
+    version: Option<String>,
+}
+
+impl Log {
+    pub(crate) fn begin(parts: &Parts, tls: Tls, at: u64, book: Arc<Book>) -> Self {
+        let head = Head::new(parts, tls);
+        Self { book, head, at, turn_around: Duration::ZERO, error: None, size: None, version: None }
+    }
+
+    /// The answer begins.
+    pub(crate) fn turned(&mut self, response: &Response<s3s::Body>, after: Duration) {
+        let text = |name| response.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        self.turn_around = after;
+        self.error = response.extensions().get::<ErrorCode>().map(|code| code.0);
+        self.version = text("x-amz-version-id").map(str::to_owned);
+        let whole = text("content-range").and_then(|range| range.rsplit_once('/')).map(|(_, size)| size);
+        let length = whole.or_else(|| text("content-length")).filter(|_| self.error.is_none());
+        self.size = length.and_then(|size| size.parse().ok());
+    }
+
+    fn write(&self, call: &Call, record: &RequestRecord) {
+        let (Some(to), Some(bucket)) = (call.log.get(), call.target.bucket()) else { return };
+        let object_size = match call.operation.name {
+            "GetObject" | "HeadObject" => self.size,
+            "PutObject" | "UploadPart" if self.error.is_none() => Some(record.bytes_in),
+            _ => None,
+        };
+        let signed = call.signed.as_ref().map(|signed| match (signed.form, signed.presigned) {
+            (true, _) => "-",
+            (false, true) => "QueryString",
+            (false, false) => "AuthHeader",
+        });
+        let website = record.operation == "Website";
+        let entry = Entry {
+            owner: to.owner.to_string(),
+            bucket,
+            at: self.at,
+            peer: call.peer.to_canonical().to_string(),
+            requester: &to.requester,
+            id: &call.id,
+            operation: logs::name(&self.head.method, call.operation, website),
+            key: call.target.key(),
+            head: &self.head,
+            status: record.status,
+            error: self.error,
+            sent: record.bytes_out,
+            object_size,
+            total_millis: record.duration.as_millis(),
+            turn_around_millis: self.turn_around.as_millis(),
+            version_id: self.version.as_deref(),
+            signed,
+        };
+        self.book.record(to, bucket, self.at, &entry.line());
+    }
 }
 
 impl Drop for Ledger {
@@ -126,6 +199,7 @@ impl Drop for Ledger {
         self.record.duration = self.started.elapsed();
         if let Some(call) = &self.call {
             self.record.bytes_in = call.outcome.received();
+            self.log.write(call, &self.record);
         }
         self.observer.request(&self.record);
     }

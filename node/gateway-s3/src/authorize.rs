@@ -4,7 +4,7 @@
 //! What was found out is left with the call ([`Access`]): handlers that decide key by key, or write lists,
 //! go on from there.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use bytes::Bytes;
 use holdfast_access::{
@@ -12,7 +12,7 @@ use holdfast_access::{
     block::PublicAccessBlock,
     cors::Cors,
     decide::{BucketFacts, ByList, Decision, decide, decide_by_identity},
-    identity::{AccountInfo, Caller, Snapshot, Tenant},
+    identity::{AccountInfo, Caller, Snapshot, Tenant, Who},
     ownership::Ownership,
     policy::{Context, Policy, Question},
     text::CanonicalId,
@@ -24,12 +24,13 @@ use holdfast_object::{
 };
 
 use crate::{
-    actions::{BY_HEADER, BYPASS, LIST_BUCKET, NO_NEED, Need, SOURCE, Subject, needs},
+    actions::{BY_HEADER, BYPASS, LIST_BUCKET, NO_NEED, Need, SOURCE, Subject, TARGET, needs},
     call::Call,
     conditions,
     errors::Refusal,
     identities::Identities,
     lists,
+    logs::{LogTo, Logging},
 };
 
 /// Documents of a bucket that have a say.
@@ -40,7 +41,12 @@ pub(crate) const KINDS: &[DocumentKind] = &[
     DocumentKind::Ownership,
     DocumentKind::PublicAccess,
     DocumentKind::Cors,
+    DocumentKind::Logging,
+    DocumentKind::RequestPayment,
 ];
+
+/// The document of a bucket whose requesters pay.
+pub(crate) const REQUESTER: &str = "Requester";
 
 /// A bucket as access control sees it.
 #[derive(Debug, Clone)]
@@ -59,6 +65,10 @@ pub(crate) struct BucketAccess {
     pub from_before: bool,
     /// Its cross-origin rules.
     pub cors: Option<Cors>,
+    /// Where its access log goes.
+    pub logging: Option<Arc<Logging>>,
+    /// Whether accounts beside the owner's have to say that they pay.
+    pub requester_pays: bool,
 }
 
 /// What was found out about a request.
@@ -129,6 +139,10 @@ impl BucketAccess {
             block_set: old || find(DocumentKind::PublicAccess).is_some(),
             from_before: old,
             cors: find(DocumentKind::Cors).and_then(|text| serde_json::from_slice(text).ok()),
+            logging: find(DocumentKind::Logging)
+                .and_then(|text| serde_json::from_slice(text).ok())
+                .map(Arc::new),
+            requester_pays: find(DocumentKind::RequestPayment).is_some_and(|payer| payer == REQUESTER),
         })
     }
 }
@@ -215,6 +229,10 @@ pub(crate) async fn authorize(
         (None, None) => return Err(Refusal::new("AccessDenied")),
     };
     check_standing(&snapshot, tenant)?;
+    if let Some((_, bucket)) = &found {
+        note_log(call, tenant, bucket, &caller);
+        check_payer(call, bucket, &caller)?;
+    }
     let mut access = Access {
         tenant,
         caller,
@@ -255,6 +273,38 @@ pub(crate) async fn authorize(
         access.object_acl = lists::of_new_object(&access, &call.headers)?;
     }
     let _ = call.access.set(access);
+    Ok(())
+}
+
+/// Leaves with the call where a line about it goes: refusals from here on are logged as well.
+fn note_log(call: &Call, tenant: TenantId, bucket: &BucketAccess, caller: &Caller) {
+    let Some(logging) = &bucket.logging else { return };
+    let requester = match caller.who {
+        Who::Anonymous => None,
+        Who::Root => caller.canonical().map(|id| id.to_string()),
+        Who::User { .. } | Who::Session { .. } => caller.arn(),
+    };
+    let to = LogTo {
+        tenant,
+        owner: bucket.owner.canonical,
+        account: bucket.owner.number.to_string(),
+        requester: requester.unwrap_or_else(|| "-".to_owned()),
+        logging: Arc::clone(logging),
+    };
+    // Fresh: a call is decided on once.
+    let _ = call.log.set(to);
+}
+
+/// Another account than the owner's has to say that it pays, where requesters do; nobody cannot.
+fn check_payer(call: &Call, bucket: &BucketAccess, caller: &Caller) -> Result<(), Refusal> {
+    if !bucket.requester_pays || caller.canonical() == Some(bucket.owner.canonical) {
+        return Ok(());
+    }
+    let says = call.headers.get("x-amz-request-payer").is_some_and(|payer| payer.as_bytes() == b"requester");
+    if !says || caller.canonical().is_none() {
+        return Err(Refusal::new("AccessDenied"));
+    }
+    call.charged.store(true, Ordering::Relaxed);
     Ok(())
 }
 
@@ -428,7 +478,22 @@ impl Access {
         let bucket = BucketAccess::load(objects, tenant, &name).await?;
         self.check_expected_owner(call, "x-amz-source-expected-bucket-owner", Some(&bucket))?;
         let what = (name.as_str(), Some(&bucket));
+        check_payer(call, &bucket, &self.caller)?;
         self.check_with(SOURCE, objects, what, Some(&key), version.as_deref(), None).await
+    }
+
+    /// Whether the caller may have objects with keys that begin with `prefix` written into another bucket.
+    pub(crate) async fn check_target(
+        &self,
+        objects: &dyn VersionedObjects,
+        name: &str,
+        prefix: &str,
+    ) -> Result<BucketAccess, Refusal> {
+        let tenant = self.identities.tenants.get(&self.tenant).ok_or_else(|| Refusal::new("AccessDenied"))?;
+        let bucket = BucketAccess::load(objects, tenant, name).await?;
+        let key = format!("{prefix}key");
+        self.check_with(TARGET, objects, (name, Some(&bucket)), Some(&key), None, None).await?;
+        Ok(bucket)
     }
 
     /// Whether the caller may hear that a key is not there.

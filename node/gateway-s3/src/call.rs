@@ -15,6 +15,7 @@ use crate::{
     identities::{Identities, Signer},
     intake::{Intake, Outcome, Source, plan::Plan},
     lent::{Lent, Unread},
+    logs::LogTo,
     operations::Operation,
     sigv4::{ChunkSigner, Signed},
     target::Target,
@@ -56,8 +57,12 @@ pub struct Call {
     pub signer: OnceLock<Signer>,
     /// What was decided about it, and on what; set before a handler runs.
     pub(crate) access: OnceLock<Access>,
+    /// Where a line about it goes, once its bucket was found and has a log.
+    pub(crate) log: OnceLock<LogTo>,
     /// That its tenant's limits let it in, once they did; held until the last byte of the answer.
     pub(crate) admission: OnceLock<Arc<Admission>>,
+    /// Whether who asked had to say that they pay, and did.
+    pub(crate) charged: AtomicBool,
     /// Why it was refused, if it was.
     pub refusal: Mutex<Option<Refusal>>,
     /// Whether the signature was verified.
@@ -74,9 +79,46 @@ impl std::fmt::Debug for Call {
 }
 
 impl Call {
+    /// A request that the gateway makes of what it was asked otherwise: a form's PUT, a website's GET.
+    pub(crate) fn made(
+        (id, peer): (&str, IpAddr),
+        operation: &'static Operation,
+        target: Target,
+        headers: HeaderMap,
+        plan: Plan,
+    ) -> Self {
+        Self {
+            id: id.to_owned(),
+            operation,
+            target,
+            signed: None,
+            peer,
+            date: String::new(),
+            headers,
+            query: Vec::new(),
+            plan,
+            content: Mutex::new(None),
+            unread: Unread::default(),
+            outcome: Arc::new(Outcome::default()),
+            signer: OnceLock::new(),
+            access: OnceLock::new(),
+            log: OnceLock::new(),
+            admission: OnceLock::new(),
+            charged: AtomicBool::new(false),
+            refusal: Mutex::new(None),
+            verified: AtomicBool::new(false),
+        }
+    }
+
     /// What was decided before the handler was called.
     pub(crate) fn access(&self) -> Result<&Access, Refusal> {
         self.access.get().ok_or_else(|| Refusal::new("AccessDenied"))
+    }
+
+    /// Whether a refusal would tell who may not list which keys there are.
+    pub(crate) fn hides(&self, refusal: &Refusal) -> bool {
+        let known = self.access.get().zip(self.target.bucket());
+        refusal.code == "NoSuchKey" && known.is_some_and(|(access, bucket)| !access.may_list(bucket))
     }
 
     /// Asks the limits of the tenant whose key signed it, before anything is looked up for it.

@@ -102,6 +102,7 @@ pub const TABLE: &[(&str, u16, &str)] = &[
     ("InvalidRetentionPeriod", 400, "The retention period is not valid."),
     ("InvalidStorageClass", 400, "The storage class you specified is not valid"),
     ("InvalidTag", 400, "The tag provided was not a valid tag."),
+    ("InvalidTargetBucketForLogging", 400, "The target bucket for logging does not exist"),
     ("InvalidToken", 400, "The provided token is malformed or otherwise invalid."),
     ("InvalidURI", 400, "Couldn't parse the specified URI."),
     ("KMS.NotFoundException", 400, "The key does not exist."),

@@ -18,7 +18,9 @@ use std::{
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use holdfast_object::api::ObjectGateway;
-use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, header, request::Parts};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts,
+};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -27,7 +29,7 @@ use s3s::service::S3Service;
 use tokio::sync::Semaphore;
 
 use crate::{
-    answer::{self, CountedBody, Ledger},
+    answer::{self, CountedBody, Ledger, Log},
     authorize, browser,
     call::{CALL, Call},
     errors::Refusal,
@@ -40,6 +42,7 @@ use crate::{
     },
     lent::Unread,
     limits::{DRAIN_SIZE_MAX, DRAIN_TIMEOUT, REQUESTS_MAX, XML_BODY_SIZE_MAX},
+    logs::{Book, Tls},
     normal,
     observer::{Observer, RequestRecord},
     operations, query_api,
@@ -47,7 +50,15 @@ use crate::{
     target::{Domains, Target},
     throttle::Throttle,
     watch::Watch,
+    website::{self, Websites},
 };
+
+/// The other end of a connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer {
+    pub ip: IpAddr,
+    pub tls: Tls,
+}
 
 /// Serves requests of all connections.
 pub(crate) struct Front {
@@ -60,6 +71,8 @@ pub(crate) struct Front {
     observer: Arc<dyn Observer>,
     requests: Arc<Semaphore>,
     throttle: Arc<Throttle>,
+    websites: Websites,
+    book: Arc<Book>,
 }
 
 /// A form on its way in.
@@ -72,7 +85,10 @@ struct FormRequest<'a> {
     id: &'a str,
 }
 
-fn is_form(content_type: &http::HeaderValue) -> bool {
+/// Says that who asked was told to pay.
+const CHARGED: HeaderName = HeaderName::from_static("x-amz-request-charged");
+
+fn is_form(content_type: &HeaderValue) -> bool {
     content_type.as_bytes().to_ascii_lowercase().starts_with(b"multipart/form-data")
 }
 
@@ -93,25 +109,8 @@ fn form_call(
         }
     }
     let plan = Plan::parse(&headers, true)?;
-    let call = Call {
-        id: id.to_owned(),
-        operation,
-        target,
-        signed: asked.signed.as_ref().map(|(signed, _)| signed.clone()),
-        peer,
-        date: String::new(),
-        headers,
-        query: Vec::new(),
-        plan,
-        content: Mutex::new(None),
-        unread: Unread::default(),
-        outcome: Arc::new(Outcome::default()),
-        signer: std::sync::OnceLock::new(),
-        access: std::sync::OnceLock::new(),
-        admission: std::sync::OnceLock::new(),
-        refusal: Mutex::new(None),
-        verified: AtomicBool::new(false),
-    };
+    let mut call = Call::made((id, peer), operation, target, headers, plan);
+    call.signed = asked.signed.as_ref().map(|(signed, _)| signed.clone());
     if let Some((_, signer)) = &asked.signed {
         // Fresh: nobody set it before.
         let _ = call.signer.set(signer.clone());
@@ -139,16 +138,23 @@ impl Front {
         domains: Domains,
         observer: Arc<dyn Observer>,
         throttle: Arc<Throttle>,
+        book: Arc<Book>,
     ) -> Self {
         let requests = Arc::new(Semaphore::new(REQUESTS_MAX));
-        Self { library, second, objects, identities, domains, observer, requests, throttle }
+        let websites = Websites {
+            second: Arc::clone(&second),
+            objects: Arc::clone(&objects),
+            identities: Arc::clone(&identities),
+            throttle: Arc::clone(&throttle),
+        };
+        Self { library, second, objects, identities, domains, observer, requests, throttle, websites, book }
     }
 
     /// Answers one request.
     pub(crate) async fn answer(
         &self,
         request: Request<Incoming>,
-        peer: IpAddr,
+        peer: Peer,
         watch: &Arc<Watch>,
     ) -> Result<Response<CountedBody>, Infallible> {
         let started = Instant::now();
@@ -156,6 +162,7 @@ impl Front {
         let id = request_id();
         let head_only = request.method() == Method::HEAD;
         let path = request.uri().path().to_owned();
+        let (parts, body) = request.into_parts();
         let mut ledger = Ledger {
             observer: Arc::clone(&self.observer),
             record: RequestRecord {
@@ -169,18 +176,20 @@ impl Front {
             },
             started,
             call: None,
+            log: Log::begin(&parts, peer.tls, self.identities.now_millis(), Arc::clone(&self.book)),
         };
         let permit = Arc::clone(&self.requests).try_acquire_owned().ok();
         let mut response = if permit.is_none() {
             answer::error(&Refusal::new("SlowDown"), &path, &id, None)
         } else {
-            self.dispatch(request, peer, &path, &id, &mut ledger).await
+            self.dispatch(Request::from_parts(parts, body), peer.ip, &path, &id, &mut ledger).await
         };
         if head_only || response.status() == StatusCode::NOT_MODIFIED {
             answer::strip_body(&mut response);
         }
         answer::dress(&mut response, &id);
         ledger.record.status = response.status().as_u16();
+        ledger.log.turned(&response, started.elapsed());
         let length = response.headers().get(header::CONTENT_LENGTH);
         let length = length.and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
         Ok(response.map(|body| CountedBody::new(body, length, ledger, progress, (busy, permit))))
@@ -196,10 +205,23 @@ impl Front {
         ledger: &mut Ledger,
     ) -> Response<s3s::Body> {
         let (mut parts, body) = request.into_parts();
+        let host_name = host(&parts).unwrap_or_default();
+        let website = self.domains.website_of(&host_name);
         if parts.method == Method::OPTIONS {
             ledger.record.operation = "Preflight";
-            let answered = self.preflight(&parts).await;
+            let answered = self.preflight(&parts, website).await;
             return answered.unwrap_or_else(|refusal| answer::error(&refusal, path, id, None));
+        }
+        if let Some(bucket) = website {
+            ledger.record.operation = "Website";
+            drain(source(body), &parts.headers).await;
+            let asked = website::Request { parts: &parts, peer, id, host: &host_name, bucket };
+            let (mut response, call) = self.websites.answer(asked).await;
+            if let Some(call) = call {
+                self.finish(&call, &mut response).await;
+                ledger.call = Some(call);
+            }
+            return response;
         }
         if query_api::is_for(&parts)
             && self
@@ -234,7 +256,7 @@ impl Front {
                 if call.verified.load(Ordering::Relaxed) {
                     ledger.record.tenant = call.signer.get().map(|signer| signer.tenant);
                 }
-                self.let_pages_read(&call, &mut response).await;
+                self.finish(&call, &mut response).await;
                 response
             }
             Err(turned) => {
@@ -246,8 +268,15 @@ impl Front {
     }
 
     /// Answers a preflight by the rules of the bucket it is about. Nobody signs a preflight.
-    async fn preflight(&self, parts: &Parts) -> Result<Response<s3s::Body>, Refusal> {
-        let target = self.domains.target(host(parts).as_deref(), parts.uri.path())?;
+    async fn preflight(
+        &self,
+        parts: &Parts,
+        website: Option<String>,
+    ) -> Result<Response<s3s::Body>, Refusal> {
+        let target = match website {
+            Some(bucket) => Target::Bucket(bucket),
+            None => self.domains.target(host(parts).as_deref(), parts.uri.path())?,
+        };
         let bucket = target.bucket().ok_or_else(|| Refusal::new("AccessForbidden"))?;
         let snapshot = self.identities.snapshot();
         let found = authorize::tenant_of_bucket(&*self.objects, &snapshot, bucket).await;
@@ -261,8 +290,11 @@ impl Front {
         browser::preflight(&parts.headers, cors.as_ref())
     }
 
-    /// Lets a page of another origin read the answer, refusals as well, if the bucket's rules do.
-    async fn let_pages_read(&self, call: &Call, response: &mut Response<s3s::Body>) {
+    /// Says who pays, and lets a page of another origin read the answer, refusals as well, if the bucket's rules do.
+    async fn finish(&self, call: &Call, response: &mut Response<s3s::Body>) {
+        if call.charged.load(Ordering::Relaxed) && !response.status().is_client_error() {
+            response.headers_mut().insert(CHARGED, HeaderValue::from_static("requester"));
+        }
         let Some(bucket) = call.target.bucket().filter(|_| call.headers.contains_key(header::ORIGIN)) else {
             return;
         };
@@ -329,7 +361,7 @@ impl Front {
             };
             response = asked.answer(response.headers(), &bucket, &location);
         }
-        self.let_pages_read(&call, &mut response).await;
+        self.finish(&call, &mut response).await;
         response
     }
 
@@ -411,7 +443,9 @@ impl Front {
             outcome: Arc::new(Outcome::default()),
             signer: std::sync::OnceLock::new(),
             access: std::sync::OnceLock::new(),
+            log: std::sync::OnceLock::new(),
             admission: std::sync::OnceLock::new(),
+            charged: AtomicBool::new(false),
             refusal: Mutex::new(None),
             verified: AtomicBool::new(false),
         })
@@ -445,14 +479,7 @@ impl Front {
         }
         match refusal_of(call, &response) {
             Some(mut refusal) => {
-                // Who may not list must not learn which keys there are.
-                let hidden = refusal.code == "NoSuchKey"
-                    && call
-                        .access
-                        .get()
-                        .zip(call.target.bucket())
-                        .is_some_and(|(a, bucket)| !a.may_list(bucket));
-                if hidden {
+                if call.hides(&refusal) {
                     refusal = Refusal::new("AccessDenied");
                 }
                 tracing::debug!(operation = call.operation.name, code = refusal.code, id = %call.id, "refused");
@@ -465,7 +492,7 @@ impl Front {
 
 /// Why a call was refused, as precisely as is known: what was wrong with its body, what a handler said, what
 /// the library answered.
-fn refusal_of(call: &Call, response: &Response<s3s::Body>) -> Option<Refusal> {
+pub(crate) fn refusal_of(call: &Call, response: &Response<s3s::Body>) -> Option<Refusal> {
     let said = call.refusal.lock().take();
     if let Some(fault) = call.outcome.fault() {
         return Some(Refusal::from(&fault));

@@ -97,14 +97,17 @@ impl S3Route for Verified {
             body = Body::from(attributes::without_quotes(&document));
             parts.headers.remove(header::CONTENT_LENGTH);
         }
-        // The library says 206 for GET only.
-        let ranged = parts.status == StatusCode::OK && parts.headers.contains_key(header::CONTENT_RANGE);
-        let status = if ranged { StatusCode::PARTIAL_CONTENT } else { parts.status };
-        let mut answer = S3Response::with_status(body, status);
+        let mut answer = S3Response::with_status(body, status(&parts));
         answer.headers = parts.headers;
         answer.extensions = parts.extensions;
         Ok(answer)
     }
+}
+
+/// The library says 206 for GET only.
+pub(crate) fn status(parts: &http::response::Parts) -> StatusCode {
+    let ranged = parts.status == StatusCode::OK && parts.headers.contains_key(header::CONTENT_RANGE);
+    if ranged { StatusCode::PARTIAL_CONTENT } else { parts.status }
 }
 
 fn is_served(call: &Call) -> Result<(), Refusal> {

@@ -41,7 +41,7 @@ const KNOWN: &[&str] = &[
     "x-amz-object-lock-retain-until-date",
     "x-amz-optional-object-attributes",
     "x-amz-part-number-marker",
-    "x-amz-request-payer", // the owner pays for everything
+    "x-amz-request-payer",
     "x-amz-sdk-checksum-algorithm",
     "x-amz-server-side-encryption",
     "x-amz-server-side-encryption-aws-kms-key-id",

@@ -25,6 +25,7 @@ pub mod intake;
 mod lent;
 pub mod limits;
 mod lists;
+mod logs;
 mod normal;
 pub mod observer;
 pub mod operations;
@@ -37,23 +38,30 @@ mod sse;
 pub mod target;
 mod throttle;
 mod watch;
+mod website;
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, sync::Arc, time::Duration};
 
-use holdfast_model::config::NewBuckets;
+use holdfast_model::config::S3Settings;
 use holdfast_object::api::ObjectGateway;
 use rustls::ServerConfig;
 use s3s::{
     config::{S3Config, StaticConfigProvider},
     service::S3ServiceBuilder,
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::oneshot};
 
 pub use crate::{
     errors::Refusal,
-    observer::{Cut, Limit, Observer, RequestRecord},
+    observer::{Cut, Limit, LogFate, Observer, RequestRecord},
 };
-use crate::{front::Front, identities::Identities, target::Domains, throttle::Throttle};
+use crate::{
+    front::Front,
+    identities::Identities,
+    logs::{Book, Courier},
+    target::Domains,
+    throttle::Throttle,
+};
 
 /// The first pass only verifies signatures.
 struct NoOperations;
@@ -64,6 +72,7 @@ impl s3s::S3 for NoOperations {}
 #[derive(Clone)]
 pub struct S3Gateway {
     front: Arc<Front>,
+    courier: Arc<Courier>,
     observer: Arc<dyn Observer>,
 }
 
@@ -74,14 +83,14 @@ impl std::fmt::Debug for S3Gateway {
 }
 
 impl S3Gateway {
-    /// `domains` are those below which `bucket.DOMAIN` names a bucket; any other host is path style.
-    /// `new_buckets`: what buckets are like whose makers do not say.
+    /// `domains` are those below which `bucket.DOMAIN` names a bucket, and `bucket.website.DOMAIN` its website; any
+    /// other host is path style.
     #[must_use]
     pub fn new(
         objects: Arc<dyn ObjectGateway>,
         identities: Arc<dyn Identities>,
         domains: Vec<String>,
-        new_buckets: NewBuckets,
+        settings: &S3Settings,
         observer: Arc<dyn Observer>,
     ) -> Self {
         let domains = Domains::new(domains);
@@ -97,7 +106,11 @@ impl S3Gateway {
 
         let config = Arc::new(StaticConfigProvider::new(Arc::new(config)));
 
-        let mut second = S3ServiceBuilder::new(service::Service::new(Arc::clone(&objects), new_buckets));
+        let mut second = S3ServiceBuilder::new(service::Service::new(
+            Arc::clone(&objects),
+            settings.new_buckets,
+            !domains.is_empty(),
+        ));
         second.set_auth(gate::NoSecrets);
         second.set_access(gate::Gate);
         second.set_host(domains.clone());
@@ -116,11 +129,19 @@ impl S3Gateway {
         first.set_host(domains.clone());
         first.set_config(config);
         let library = (first.build(), second);
-        let front = Front::new(library, objects, identities, domains, Arc::clone(&observer), throttle);
-        Self { front: Arc::new(front), observer }
+        let day = Duration::from_secs(settings.day_seconds);
+        let book = Arc::new(Book::new(day / logs::DELIVERIES_A_DAY, Arc::clone(&observer)));
+        let courier = Courier {
+            book: Arc::clone(&book),
+            objects: Arc::clone(&objects),
+            identities: Arc::clone(&identities),
+        };
+        let front = Front::new(library, objects, identities, domains, Arc::clone(&observer), throttle, book);
+        Self { front: Arc::new(front), courier: Arc::new(courier), observer }
     }
 
-    /// Serves connections of `listener` until `shutdown` completes, then lets requests in progress end.
+    /// Serves connections of `listener` until `shutdown` completes, then lets requests in progress end and delivers
+    /// what is left of access logs.
     /// Protocols are offered by ALPN unless `tls` already chose.
     pub async fn serve(
         self,
@@ -128,6 +149,15 @@ impl S3Gateway {
         tls: Arc<ServerConfig>,
         shutdown: impl Future<Output = ()> + Send,
     ) {
-        server::serve(self.front, self.observer, listener, tls, shutdown).await;
+        let (ended, ending) = oneshot::channel::<()>();
+        let serving = async {
+            server::serve(self.front, self.observer, listener, tls, shutdown).await;
+            drop(ended);
+        };
+        let delivering = self.courier.run(async {
+            // Its sender is only ever dropped.
+            let _ = ending.await;
+        });
+        tokio::join!(serving, delivering);
     }
 }

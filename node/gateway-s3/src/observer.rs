@@ -62,12 +62,34 @@ impl Limit {
     }
 }
 
+/// What became of a line of an access log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LogFate {
+    /// It is in an object of the bucket that takes the log.
+    Delivered,
+    /// There was no room for it, or nowhere to bring it.
+    Dropped,
+}
+
+impl LogFate {
+    /// As a metric's label.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Dropped => "dropped",
+        }
+    }
+}
+
 /// Listens. Calls come from the serving tasks: they must return at once.
 pub trait Observer: Send + Sync + 'static {
     /// A request ended.
     fn request(&self, _record: &RequestRecord) {}
     /// A tenant's limit was felt; `wait` is how long a paced body waits for it.
     fn limited(&self, _tenant: TenantId, _limit: Limit, _wait: Duration) {}
+    /// Lines of access logs came to their end.
+    fn log_lines(&self, _fate: LogFate, _count: u64) {}
     /// A connection was opened.
     fn connection_opened(&self) {}
     /// A connection ended; `Some` when it was cut.

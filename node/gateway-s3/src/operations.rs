@@ -83,7 +83,6 @@ const VERSION: &[&str] = &["versionId"];
 const NONE: &[&str] = &[];
 
 const ENCRYPTION: Support = Support::No("what an object is sealed under changes with a copy onto itself");
-const WEBSITE: Support = Support::No("static websites are not there yet");
 const REPLICATION: Support = Support::No("replication between clusters is not there yet");
 const INVENTORY: Support = Support::No("inventory is not there yet");
 const AWS_ONLY: Support = Support::No("a service of AWS without a counterpart here");
@@ -140,7 +139,7 @@ pub static OPERATIONS: &[Operation] = &[
     ),
     row("GetBucketLifecycleConfiguration", Method::GET, On::Bucket, &["lifecycle"], NONE, Support::Yes),
     row("GetBucketLocation", Method::GET, On::Bucket, &["location"], NONE, Support::Yes),
-    row("GetBucketLogging", Method::GET, On::Bucket, &["logging"], NONE, Support::Absent),
+    row("GetBucketLogging", Method::GET, On::Bucket, &["logging"], NONE, Support::Yes),
     row(
         "GetBucketMetadataConfiguration",
         Method::GET,
@@ -174,7 +173,7 @@ pub static OPERATIONS: &[Operation] = &[
     row("GetBucketRequestPayment", Method::GET, On::Bucket, &["requestPayment"], NONE, Support::Yes),
     row("GetBucketTagging", Method::GET, On::Bucket, &["tagging"], NONE, Support::Yes),
     row("GetBucketVersioning", Method::GET, On::Bucket, &["versioning"], NONE, Support::Yes),
-    row("GetBucketWebsite", Method::GET, On::Bucket, &["website"], NONE, Support::Absent),
+    row("GetBucketWebsite", Method::GET, On::Bucket, &["website"], NONE, Support::Yes),
     row("GetObjectLockConfiguration", Method::GET, On::Bucket, &["object-lock"], NONE, Support::Yes),
     row("GetPublicAccessBlock", Method::GET, On::Bucket, &["publicAccessBlock"], NONE, Support::Yes),
     row("CreateSession", Method::GET, On::Bucket, &["session"], NONE, AWS_ONLY),
@@ -236,7 +235,7 @@ pub static OPERATIONS: &[Operation] = &[
     ),
     row("PutBucketInventoryConfiguration", Method::PUT, On::Bucket, &["inventory"], &["id"], INVENTORY),
     row("PutBucketLifecycleConfiguration", Method::PUT, On::Bucket, &["lifecycle"], NONE, Support::Yes),
-    row("PutBucketLogging", Method::PUT, On::Bucket, &["logging"], NONE, Support::Absent),
+    row("PutBucketLogging", Method::PUT, On::Bucket, &["logging"], NONE, Support::Yes),
     row(
         "UpdateBucketMetadataInventoryTableConfiguration",
         Method::PUT,
@@ -265,10 +264,10 @@ pub static OPERATIONS: &[Operation] = &[
     row("PutBucketOwnershipControls", Method::PUT, On::Bucket, &["ownershipControls"], NONE, Support::Yes),
     row("PutBucketPolicy", Method::PUT, On::Bucket, &["policy"], NONE, Support::Yes),
     row("PutBucketReplication", Method::PUT, On::Bucket, &["replication"], NONE, REPLICATION),
-    row("PutBucketRequestPayment", Method::PUT, On::Bucket, &["requestPayment"], NONE, Support::Absent),
+    row("PutBucketRequestPayment", Method::PUT, On::Bucket, &["requestPayment"], NONE, Support::Yes),
     row("PutBucketTagging", Method::PUT, On::Bucket, &["tagging"], NONE, Support::Yes),
     row("PutBucketVersioning", Method::PUT, On::Bucket, &["versioning"], NONE, Support::Yes),
-    row("PutBucketWebsite", Method::PUT, On::Bucket, &["website"], NONE, WEBSITE),
+    row("PutBucketWebsite", Method::PUT, On::Bucket, &["website"], NONE, Support::Yes),
     row("PutObjectLockConfiguration", Method::PUT, On::Bucket, &["object-lock"], NONE, Support::Yes),
     row("PutPublicAccessBlock", Method::PUT, On::Bucket, &["publicAccessBlock"], NONE, Support::Yes),
     row("CreateBucket", Method::PUT, On::Bucket, NONE, NONE, Support::Yes),
@@ -313,7 +312,7 @@ pub static OPERATIONS: &[Operation] = &[
     row("DeleteBucketPolicy", Method::DELETE, On::Bucket, &["policy"], NONE, Support::Yes),
     row("DeleteBucketReplication", Method::DELETE, On::Bucket, &["replication"], NONE, Support::Absent),
     row("DeleteBucketTagging", Method::DELETE, On::Bucket, &["tagging"], NONE, Support::Yes),
-    row("DeleteBucketWebsite", Method::DELETE, On::Bucket, &["website"], NONE, Support::Absent),
+    row("DeleteBucketWebsite", Method::DELETE, On::Bucket, &["website"], NONE, Support::Yes),
     row("DeletePublicAccessBlock", Method::DELETE, On::Bucket, &["publicAccessBlock"], NONE, Support::Yes),
     row("DeleteBucket", Method::DELETE, On::Bucket, NONE, NONE, Support::Yes),
     row(

@@ -16,11 +16,12 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::{
-    front::Front,
+    front::{Front, Peer},
     limits::{
         CONNECTIONS_MAX, HANDSHAKE_TIMEOUT, HEAD_SIZE_MAX, HEAD_TIMEOUT, HEADERS_MAX, SHUTDOWN_GRACE,
         SOCKET_BUFFER_SIZE, STREAMS_PER_CONNECTION_MAX, WATCH_INTERVAL,
     },
+    logs::Tls,
     observer::{Cut, Observer},
     watch::Watch,
 };
@@ -119,10 +120,35 @@ async fn connection(
         Err(_) => return Some(Cut::HandshakeTimeout),
     };
     let watch = Arc::new(Watch::new());
+    let agreed = &stream.get_ref().1;
+    let tls = Tls {
+        version: agreed.protocol_version().and_then(|version| tls_name(version.as_str()?)),
+        cipher: agreed.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).map(cipher_name),
+    };
+    let peer = Peer { ip: peer, tls };
     if stream.get_ref().1.alpn_protocol() == Some(HTTP_2) {
         http2((stream, peer), front, watch, stopping).await
     } else {
         http1((stream, peer), front, watch, stopping).await
+    }
+}
+
+/// As access logs name a version.
+fn tls_name(version: &str) -> Option<&'static str> {
+    match version {
+        "TLSv1_2" => Some("TLSv1.2"),
+        "TLSv1_3" => Some("TLSv1.3"),
+        _ => None,
+    }
+}
+
+/// As RFC 8446, appendix B.4, names a suite.
+fn cipher_name(suite: &'static str) -> &'static str {
+    match suite {
+        "TLS13_AES_128_GCM_SHA256" => "TLS_AES_128_GCM_SHA256",
+        "TLS13_AES_256_GCM_SHA384" => "TLS_AES_256_GCM_SHA384",
+        "TLS13_CHACHA20_POLY1305_SHA256" => "TLS_CHACHA20_POLY1305_SHA256",
+        other => other,
     }
 }
 
@@ -160,7 +186,7 @@ macro_rules! drive {
 }
 
 async fn http1(
-    (stream, peer): (Stream, IpAddr),
+    (stream, peer): (Stream, Peer),
     front: Arc<Front>,
     watch: Arc<Watch>,
     mut stopping: signal::Receiver<bool>,
@@ -185,7 +211,7 @@ async fn http1(
 }
 
 async fn http2(
-    (stream, peer): (Stream, IpAddr),
+    (stream, peer): (Stream, Peer),
     front: Arc<Front>,
     watch: Arc<Watch>,
     mut stopping: signal::Receiver<bool>,

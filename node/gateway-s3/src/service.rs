@@ -26,17 +26,20 @@ pub(crate) struct Context {
     pub owner: Owner,
     /// What buckets are like whose makers do not say.
     pub new_buckets: NewBuckets,
+    /// Whether there is a domain below which buckets are websites.
+    pub websites: bool,
 }
 
 /// Dispatches.
 pub(crate) struct Service {
     objects: Arc<dyn ObjectGateway>,
     new_buckets: NewBuckets,
+    websites: bool,
 }
 
 impl Service {
-    pub(crate) fn new(objects: Arc<dyn ObjectGateway>, new_buckets: NewBuckets) -> Self {
-        Self { objects, new_buckets }
+    pub(crate) fn new(objects: Arc<dyn ObjectGateway>, new_buckets: NewBuckets, websites: bool) -> Self {
+        Self { objects, new_buckets, websites }
     }
 
     fn enter(&self) -> S3Result<Context> {
@@ -54,7 +57,8 @@ impl Service {
         let objects = keyed(sse::asked(call.operation.name, &call.headers)?);
         let source = keyed(sse::source_key(&call.headers)?.map(Sealing::Customer));
         let region = self.objects.region();
-        Ok(Context { call, objects, source, region, owner, new_buckets: self.new_buckets })
+        let (new_buckets, websites) = (self.new_buckets, self.websites);
+        Ok(Context { call, objects, source, region, owner, new_buckets, websites })
     }
 }
 
@@ -111,10 +115,10 @@ operations! {
     get_bucket_lifecycle_configuration: GetBucketLifecycleConfigurationInput -> GetBucketLifecycleConfigurationOutput = ops::lifecycle::get;
     put_bucket_lifecycle_configuration: PutBucketLifecycleConfigurationInput -> PutBucketLifecycleConfigurationOutput = ops::lifecycle::put;
     put_bucket_accelerate_configuration: PutBucketAccelerateConfigurationInput -> PutBucketAccelerateConfigurationOutput = ops::unused::accelerate;
-    put_bucket_logging: PutBucketLoggingInput -> PutBucketLoggingOutput = ops::unused::logging;
+    put_bucket_logging: PutBucketLoggingInput -> PutBucketLoggingOutput = ops::logging::put;
     put_bucket_notification_configuration: PutBucketNotificationConfigurationInput -> PutBucketNotificationConfigurationOutput = ops::unused::notification;
-    put_bucket_request_payment: PutBucketRequestPaymentInput -> PutBucketRequestPaymentOutput = ops::unused::request_payment;
-    get_bucket_logging: GetBucketLoggingInput -> GetBucketLoggingOutput = ops::settings::logging;
+    put_bucket_request_payment: PutBucketRequestPaymentInput -> PutBucketRequestPaymentOutput = ops::payment::put;
+    get_bucket_logging: GetBucketLoggingInput -> GetBucketLoggingOutput = ops::logging::get;
     get_bucket_notification_configuration: GetBucketNotificationConfigurationInput -> GetBucketNotificationConfigurationOutput = ops::settings::notification;
     get_bucket_ownership_controls: GetBucketOwnershipControlsInput -> GetBucketOwnershipControlsOutput = ops::policy::ownership_get;
     put_bucket_ownership_controls: PutBucketOwnershipControlsInput -> PutBucketOwnershipControlsOutput = ops::policy::ownership_put;
@@ -123,12 +127,13 @@ operations! {
     put_bucket_policy: PutBucketPolicyInput -> PutBucketPolicyOutput = ops::policy::put;
     get_bucket_policy_status: GetBucketPolicyStatusInput -> GetBucketPolicyStatusOutput = ops::policy::status;
     get_bucket_replication: GetBucketReplicationInput -> GetBucketReplicationOutput = ops::settings::replication;
-    get_bucket_request_payment: GetBucketRequestPaymentInput -> GetBucketRequestPaymentOutput = ops::settings::request_payment;
+    get_bucket_request_payment: GetBucketRequestPaymentInput -> GetBucketRequestPaymentOutput = ops::payment::get;
     get_bucket_tagging: GetBucketTaggingInput -> GetBucketTaggingOutput = ops::tagging::bucket_get;
     put_bucket_tagging: PutBucketTaggingInput -> PutBucketTaggingOutput = ops::tagging::bucket_put;
     get_bucket_versioning: GetBucketVersioningInput -> GetBucketVersioningOutput = ops::versioning::get;
     put_bucket_versioning: PutBucketVersioningInput -> PutBucketVersioningOutput = ops::versioning::put;
-    get_bucket_website: GetBucketWebsiteInput -> GetBucketWebsiteOutput = ops::settings::website;
+    get_bucket_website: GetBucketWebsiteInput -> GetBucketWebsiteOutput = ops::website::get;
+    put_bucket_website: PutBucketWebsiteInput -> PutBucketWebsiteOutput = ops::website::put;
     get_object_lock_configuration: GetObjectLockConfigurationInput -> GetObjectLockConfigurationOutput = ops::lock::configuration;
     put_object_lock_configuration: PutObjectLockConfigurationInput -> PutObjectLockConfigurationOutput = ops::lock::configure;
     get_public_access_block: GetPublicAccessBlockInput -> GetPublicAccessBlockOutput = ops::policy::block_get;
@@ -148,6 +153,6 @@ operations! {
     delete_bucket_policy: DeleteBucketPolicyInput -> DeleteBucketPolicyOutput = ops::policy::delete;
     delete_bucket_replication: DeleteBucketReplicationInput -> DeleteBucketReplicationOutput = ops::settings::delete_replication;
     delete_bucket_tagging: DeleteBucketTaggingInput -> DeleteBucketTaggingOutput = ops::tagging::bucket_delete;
-    delete_bucket_website: DeleteBucketWebsiteInput -> DeleteBucketWebsiteOutput = ops::settings::delete_website;
+    delete_bucket_website: DeleteBucketWebsiteInput -> DeleteBucketWebsiteOutput = ops::website::delete;
     delete_object_tagging: DeleteObjectTaggingInput -> DeleteObjectTaggingOutput = ops::tagging::delete;
 }

@@ -13,7 +13,7 @@ use crate::{errors::Refusal, limits::PRESIGNED_LIFE_MAX};
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 const EMPTY_SHA256: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-const VERSION_2_REFUSED: &str =
+pub(crate) const VERSION_2_REFUSED: &str =
     "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.";
 
 /// What a request says about its signature. Nothing here is verified yet.

@@ -54,9 +54,26 @@ impl Domains {
         Self(domains.into_iter().map(|domain| domain.trim_matches('.').to_ascii_lowercase()).collect())
     }
 
+    /// Whether there is none: then there are no websites.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The bucket a `Host` header names.
     #[must_use]
     pub fn bucket_of(&self, host: &str) -> Option<String> {
+        self.below(host)
+    }
+
+    /// The bucket whose website a `Host` header names: `bucket.website.DOMAIN`.
+    #[must_use]
+    pub fn website_of(&self, host: &str) -> Option<String> {
+        let bucket = self.below(host)?.strip_suffix(WEBSITE)?.strip_suffix('.')?.to_owned();
+        (!bucket.is_empty()).then_some(bucket)
+    }
+
+    fn below(&self, host: &str) -> Option<String> {
         let host = host.to_ascii_lowercase();
         let name = match host.rsplit_once(':') {
             Some((name, port)) if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) => name,
@@ -72,11 +89,8 @@ impl Domains {
     /// # Errors
     /// `InvalidURI` when the path is not encoded UTF-8 or holds a NUL, `KeyTooLongError`.
     pub fn target(&self, host: Option<&str>, raw_path: &str) -> Result<Target, Refusal> {
-        let path = urlencoding::decode(raw_path).map_err(|_| Refusal::new("InvalidURI"))?;
-        let path = path.strip_prefix('/').ok_or_else(|| Refusal::new("InvalidURI"))?;
-        if path.contains('\0') {
-            return Err(Refusal::new("InvalidURI"));
-        }
+        let path = decoded(raw_path)?;
+        let path = path.as_str();
         let (bucket, key) = match host.and_then(|host| self.bucket_of(host)) {
             Some(bucket) => (bucket, path),
             None => {
@@ -84,11 +98,7 @@ impl Domains {
                 (bucket.to_owned(), key)
             }
         };
-        if key.len() > KEY_SIZE_MAX {
-            return Err(Refusal::new("KeyTooLongError")
-                .with("Size", key.len().to_string())
-                .with("MaxSizeAllowed", KEY_SIZE_MAX.to_string()));
-        }
+        check_size(key)?;
         Ok(match (bucket.is_empty(), key.is_empty()) {
             (true, true) => Target::Service,
             (true, false) => return Err(Refusal::new("InvalidBucketName")),
@@ -96,6 +106,35 @@ impl Domains {
             (false, false) => Target::Object(bucket, key.to_owned()),
         })
     }
+}
+
+/// The label below a domain under which buckets are websites.
+const WEBSITE: &str = "website";
+
+/// The key that the path of a website's address names; empty is its root.
+///
+/// # Errors
+/// As [`Domains::target`].
+pub fn website_key(raw_path: &str) -> Result<String, Refusal> {
+    let key = decoded(raw_path)?;
+    check_size(&key)?;
+    Ok(key)
+}
+
+/// A path without its first slash.
+fn decoded(raw_path: &str) -> Result<String, Refusal> {
+    let path = urlencoding::decode(raw_path).map_err(|_| Refusal::new("InvalidURI"))?;
+    let path = path.strip_prefix('/').ok_or_else(|| Refusal::new("InvalidURI"))?;
+    if path.contains('\0') { Err(Refusal::new("InvalidURI")) } else { Ok(path.to_owned()) }
+}
+
+fn check_size(key: &str) -> Result<(), Refusal> {
+    if key.len() > KEY_SIZE_MAX {
+        return Err(Refusal::new("KeyTooLongError")
+            .with("Size", key.len().to_string())
+            .with("MaxSizeAllowed", KEY_SIZE_MAX.to_string()));
+    }
+    Ok(())
 }
 
 impl S3Host for Domains {
@@ -144,6 +183,21 @@ mod tests {
         assert_eq!(at("evils3.example.test", "/b/k"), object("b", "k"));
         assert_eq!(at("localhost:9000", "/"), Target::Service);
         assert_eq!(at("[::1]:9000", "/b/"), Target::Bucket("b".to_owned()));
+    }
+
+    #[test]
+    fn websites_have_hosts_of_their_own() {
+        let of = |host| domains().website_of(host);
+        assert_eq!(of("b.website.s3.example.test:443").as_deref(), Some("b"));
+        assert_eq!(of("www.b.Website.s3.example.test").as_deref(), Some("www.b"));
+        for host in
+            ["website.s3.example.test", "b.s3.example.test", "bwebsite.s3.example.test", "b.website.test"]
+        {
+            assert_eq!(of(host), None, "{host}");
+        }
+        assert_eq!(website_key("/").as_deref(), Ok(""));
+        assert_eq!(website_key("/a%20b/").as_deref(), Ok("a b/"));
+        assert_eq!(website_key("/%00").unwrap_err().code, "InvalidURI");
     }
 
     #[test]

@@ -55,7 +55,14 @@ const PACED: Metric = Metric {
     labels: &["tenant", "limit"],
     help: "Time that bodies waited for a tenant's bandwidth.",
 };
-pub(crate) const METRICS: &[Metric] = &[REQUESTS, DURATION, IN_FLIGHT, RECEIVED, SENT, LIMITED, PACED];
+const LOG_LINES: Metric = Metric {
+    name: "holdfast_s3_access_log_lines_total",
+    kind: Kind::Counter,
+    labels: &["fate"],
+    help: "Lines of access logs: delivered into their buckets, or dropped for want of room or of the bucket.",
+};
+pub(crate) const METRICS: &[Metric] =
+    &[REQUESTS, DURATION, IN_FLIGHT, RECEIVED, SENT, LIMITED, PACED, LOG_LINES];
 
 /// Handle for the S3 gateway. Clones share their counters.
 #[derive(Debug, Clone)]
@@ -67,6 +74,7 @@ pub struct S3Metrics {
     sent: IntCounterVec,
     limited: IntCounterVec,
     paced: IntCounterVec,
+    log_lines: IntCounterVec,
 }
 
 impl S3Metrics {
@@ -82,6 +90,7 @@ impl S3Metrics {
             sent: add(registry, IntCounterVec::new(opts(&SENT), SENT.labels)),
             limited: add(registry, IntCounterVec::new(opts(&LIMITED), LIMITED.labels)),
             paced: add(registry, IntCounterVec::new(opts(&PACED), PACED.labels)),
+            log_lines: add(registry, IntCounterVec::new(opts(&LOG_LINES), LOG_LINES.labels)),
         }
     }
 
@@ -97,6 +106,11 @@ impl S3Metrics {
             bytes_in: 0,
             bytes_out: 0,
         }
+    }
+
+    /// Lines of access logs came to their end.
+    pub fn log_lines(&self, fate: &'static str, count: u64) {
+        self.log_lines.with_label_values(&[fate]).inc_by(count);
     }
 
     /// A tenant's limit was felt. `wait` is what it cost a body; zero for a request that was refused.

@@ -520,7 +520,7 @@ impl Node {
             Arc::new(objects),
             identities,
             config.s3_domains.clone(),
-            config.s3.new_buckets,
+            &config.s3,
             Arc::new(metrics::S3Observer(Arc::clone(&monitor))),
         );
         tasks.spawn(gateway.serve(s3_listener, tls_config, shutdown()));
@@ -726,6 +726,7 @@ fn service_names(config: &NodeConfig) -> Vec<String> {
     for domain in &config.s3_domains {
         names.push(domain.clone());
         names.push(format!("*.{domain}"));
+        names.push(format!("*.website.{domain}"));
     }
     names.sort();
     names.dedup();

@@ -106,7 +106,7 @@ fn steps(scope: Scope) -> Vec<Step> {
         command("black box: cluster of processes", || blackbox("cluster")),
     ];
     if scope == Scope::Full {
-        steps.push(command("black box: aws, rclone, s3cmd, boto3, restic", || blackbox("clients")));
+        steps.push(command("black box: aws, rclone, s3cmd, boto3, js, restic", || blackbox("clients")));
         steps.push(command("formats: second implementation", || blackbox("formats")));
         steps.push(command("virtual machines: harness", || {
             Ok(with(&[

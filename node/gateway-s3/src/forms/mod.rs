@@ -20,7 +20,7 @@ use crate::{
     errors::Refusal,
     identities::{self, Identities, Signer},
     intake::{Fault, Source},
-    sigv4::{Signed, signing_key},
+    sigv4::{self, Signed, signing_key},
 };
 
 /// Fields that become headers of the PUT by another name.
@@ -109,6 +109,10 @@ pub(crate) fn read(
     if key.len() > holdfast_model::limits::KEY_SIZE_MAX {
         return Err(Refusal::new("KeyTooLongError"));
     }
+    // With or without a policy: who signs so is never taken for somebody who does not sign.
+    if field("awsaccesskeyid").is_some() || field("signature").is_some() {
+        return Err(Refusal::because("InvalidRequest", sigv4::VERSION_2_REFUSED));
+    }
     let mut length = None;
     let signed = match field("policy") {
         Some(policy) => {
@@ -131,7 +135,7 @@ pub(crate) fn read(
             length = parsed.length();
             Some(signed)
         }
-        None if field("x-amz-signature").is_some() || field("signature").is_some() => {
+        None if field("x-amz-signature").is_some() => {
             return Err(missing("policy"));
         }
         None => None,
@@ -151,12 +155,6 @@ fn verify<'a>(
     region: &str,
     identities: &dyn Identities,
 ) -> Result<(Signed, Signer), Refusal> {
-    if field("awsaccesskeyid").is_some() || field("signature").is_some() {
-        return Err(Refusal::because(
-            "InvalidRequest",
-            "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.",
-        ));
-    }
     let algorithm = field("x-amz-algorithm").ok_or_else(|| missing("X-Amz-Algorithm"))?;
     if algorithm != "AWS4-HMAC-SHA256" {
         return Err(Refusal::because(

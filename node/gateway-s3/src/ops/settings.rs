@@ -5,12 +5,9 @@
 use s3s::{
     S3Request, S3Response,
     dto::{
-        DeleteBucketReplicationInput, DeleteBucketReplicationOutput, DeleteBucketWebsiteInput,
-        DeleteBucketWebsiteOutput, GetBucketAccelerateConfigurationInput,
-        GetBucketAccelerateConfigurationOutput, GetBucketLoggingInput, GetBucketLoggingOutput,
-        GetBucketNotificationConfigurationInput, GetBucketNotificationConfigurationOutput,
-        GetBucketReplicationInput, GetBucketReplicationOutput, GetBucketRequestPaymentInput,
-        GetBucketRequestPaymentOutput, GetBucketWebsiteInput, GetBucketWebsiteOutput, Payer,
+        DeleteBucketReplicationInput, DeleteBucketReplicationOutput, GetBucketAccelerateConfigurationInput,
+        GetBucketAccelerateConfigurationOutput, GetBucketNotificationConfigurationInput,
+        GetBucketNotificationConfigurationOutput, GetBucketReplicationInput, GetBucketReplicationOutput,
     },
 };
 
@@ -31,14 +28,9 @@ macro_rules! bucket_settings {
 
 bucket_settings! {
     accelerate: GetBucketAccelerateConfigurationInput -> GetBucketAccelerateConfigurationOutput = |cx| Ok(Default::default());
-    logging: GetBucketLoggingInput -> GetBucketLoggingOutput = |cx| Ok(Default::default());
     notification: GetBucketNotificationConfigurationInput -> GetBucketNotificationConfigurationOutput = |cx| Ok(Default::default());
     replication: GetBucketReplicationInput -> GetBucketReplicationOutput =
         |cx| Err(Refusal::new("ReplicationConfigurationNotFoundError"));
-    request_payment: GetBucketRequestPaymentInput -> GetBucketRequestPaymentOutput =
-        |cx| Ok(GetBucketRequestPaymentOutput { payer: Some(Payer::from_static(Payer::BUCKET_OWNER)) });
-    website: GetBucketWebsiteInput -> GetBucketWebsiteOutput = |cx| Err(Refusal::new("NoSuchWebsiteConfiguration"));
 
     delete_replication: DeleteBucketReplicationInput -> DeleteBucketReplicationOutput = |cx| Ok(DeleteBucketReplicationOutput {});
-    delete_website: DeleteBucketWebsiteInput -> DeleteBucketWebsiteOutput = |cx| Ok(DeleteBucketWebsiteOutput {});
 }

@@ -4,28 +4,13 @@
 use s3s::{
     S3Request, S3Response,
     dto::{
-        BucketAccelerateStatus, Payer, PutBucketAccelerateConfigurationInput,
-        PutBucketAccelerateConfigurationOutput, PutBucketLoggingInput, PutBucketLoggingOutput,
-        PutBucketNotificationConfigurationInput, PutBucketNotificationConfigurationOutput,
-        PutBucketRequestPaymentInput, PutBucketRequestPaymentOutput,
+        BucketAccelerateStatus, PutBucketAccelerateConfigurationInput,
+        PutBucketAccelerateConfigurationOutput, PutBucketNotificationConfigurationInput,
+        PutBucketNotificationConfigurationOutput,
     },
 };
 
 use crate::{errors::Refusal, service::Context};
-
-/// The owner pays, or nobody: there is no bill.
-pub(crate) async fn request_payment(
-    cx: Context,
-    request: S3Request<PutBucketRequestPaymentInput>,
-) -> Result<S3Response<PutBucketRequestPaymentOutput>, Refusal> {
-    let input = request.input;
-    cx.objects.head_bucket(&input.bucket).await?;
-    match input.request_payment_configuration.payer.as_str() {
-        Payer::BUCKET_OWNER => Ok(S3Response::new(PutBucketRequestPaymentOutput {})),
-        Payer::REQUESTER => Err(Refusal::not_implemented("Payment by the requester")),
-        _ => Err(Refusal::new("MalformedXML")),
-    }
-}
 
 /// There is one way to a bucket.
 pub(crate) async fn accelerate(
@@ -44,18 +29,6 @@ pub(crate) async fn accelerate(
         }
         Some(BucketAccelerateStatus::ENABLED) => Err(Refusal::not_implemented("Transfer acceleration")),
         _ => Err(Refusal::new("MalformedXML")),
-    }
-}
-
-pub(crate) async fn logging(
-    cx: Context,
-    request: S3Request<PutBucketLoggingInput>,
-) -> Result<S3Response<PutBucketLoggingOutput>, Refusal> {
-    let input = request.input;
-    cx.objects.head_bucket(&input.bucket).await?;
-    match input.bucket_logging_status.logging_enabled {
-        None => Ok(S3Response::new(PutBucketLoggingOutput {})),
-        Some(_) => Err(Refusal::not_implemented("Access logging")),
     }
 }
 

@@ -426,8 +426,69 @@ async fn a_form_stores_its_file_if_its_policy_holds() {
     refused(&post(main, None, &fields, b"x").await, 403, "AccessDenied");
     let world = world.open().await;
     put(&world.main, BUCKET, "acl=", &[("x-amz-acl", "public-read-write")], b"").await.ok();
+    // Everybody may write: a signature of version 2 is refused all the same, and not taken for none.
+    for old in [("AWSAccessKeyId", "AKIATEST"), ("signature", "c2ln")] {
+        refused(&post(&world.main, None, &[("key", "old"), old], b"y").await, 400, "InvalidRequest");
+    }
+    assert!(!world.server.holds(BUCKET, "old"));
     let anonymous = post(&world.main, None, &[("key", "anyone")], b"y").await;
     assert_eq!(anonymous.status, 204, "{}", anonymous.text());
     assert!(world.server.holds(BUCKET, "anyone"));
+    world.server.stop().await;
+}
+
+#[tokio::test]
+async fn where_requesters_pay_other_accounts_have_to_say_so_and_nobody_is_let_in() {
+    let world = World::start().await;
+    let (main, alt, anonymous) = (&world.main, &world.alt, &world.anonymous);
+    call(main, &Method::DELETE, BUCKET, "publicAccessBlock=", &[], b"").await.ok();
+    let policy = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":"*",
+        "Action":["s3:GetObject","s3:PutObject"],"Resource":"arn:aws:s3:::shared/*"}]}"#;
+    put(main, BUCKET, "policy=", &[], policy.as_bytes()).await.ok();
+    let key = format!("{BUCKET}/k");
+    let payer = |who: &str| {
+        format!("<RequestPaymentConfiguration><Payer>{who}</Payer></RequestPaymentConfiguration>")
+    };
+    let read = |client: &Client, headers: &'static [(&'static str, &'static str)]| {
+        let (client, key) = (client.clone(), key.clone());
+        async move { call(&client, &Method::GET, &key, "", headers, b"").await }
+    };
+    const PAYS: &[(&str, &str)] = &[("x-amz-request-payer", "requester")];
+
+    assert_eq!(read(alt, PAYS).await.ok().header("x-amz-request-charged"), "");
+    refused(
+        &put(main, BUCKET, "requestPayment=", &[], payer("Somebody").as_bytes()).await,
+        400,
+        "MalformedXML",
+    );
+    refused(
+        &put(alt, BUCKET, "requestPayment=", &[], payer("Requester").as_bytes()).await,
+        403,
+        "AccessDenied",
+    );
+    put(main, BUCKET, "requestPayment=", &[], payer("Requester").as_bytes()).await.ok();
+    let shown = call(main, &Method::GET, BUCKET, "requestPayment=", &[], b"").await.ok();
+    assert_eq!(shown.element("Payer").as_deref(), Some("Requester"));
+
+    assert_eq!(read(main, &[]).await.ok().header("x-amz-request-charged"), "");
+    refused(&read(alt, &[]).await, 403, "AccessDenied");
+    refused(&read(alt, &[("x-amz-request-payer", "somebody")]).await, 403, "AccessDenied");
+    assert_eq!(read(alt, PAYS).await.ok().header("x-amz-request-charged"), "requester");
+    refused(&read(anonymous, &[]).await, 403, "AccessDenied");
+    refused(&read(anonymous, PAYS).await, 403, "AccessDenied");
+    let link = alt.presign(&Method::GET, &format!("/{key}"), "x-amz-request-payer=requester", "60", &[]);
+    let request =
+        Request::builder().uri(link).header("host", alt.host.clone()).body(full(b"")).expect("a request");
+    assert_eq!(alt.send(request).await.expect("an answer").ok().text(), "content");
+
+    // The source of a copy asks the same.
+    put(alt, "of-alt", "", &[], b"").await.ok();
+    let source = ("x-amz-copy-source", "/shared/k");
+    refused(&put(alt, "of-alt/copy", "", &[source], b"").await, 403, "AccessDenied");
+    put(alt, "of-alt/copy", "", &[source, PAYS[0]], b"").await.ok();
+
+    put(main, BUCKET, "requestPayment=", &[], payer("BucketOwner").as_bytes()).await.ok();
+    read(alt, &[]).await.ok();
+    read(anonymous, &[]).await.ok();
     world.server.stop().await;
 }

@@ -8,12 +8,15 @@ use super::{
     TreeClient,
     tool::{Access, aws_environment, output, program},
 };
-use crate::{cluster_file::CLUSTER_FILE, paths};
+use crate::{cluster_file::CLUSTER_FILE, dev::S3_DOMAIN, paths};
 
 const SCRIPT: &str = "tests/blackbox/clients/tree.py";
 
 /// Checks of single operations against what Amazon documents.
 const CHECKS: &str = "tests/blackbox/clients/objects.py";
+
+/// The same of what buckets do by themselves.
+const BUCKET_CHECKS: &str = "tests/blackbox/clients/buckets.py";
 
 /// The same of identities and access control.
 const IDENTITY_CHECKS: &str = "tests/blackbox/clients/identity.py";
@@ -37,6 +40,17 @@ impl Boto3 {
         let mut command = program(paths::python(), &self.0);
         aws_environment(&mut command, &self.0);
         output(command.arg(CHECKS))
+    }
+
+    /// Runs the checks of `clients/buckets.py`, with the domain below which this cluster's buckets have names. Returns
+    /// their names.
+    ///
+    /// # Errors
+    /// The first thing that is not as Amazon documents it.
+    pub fn check_buckets(&self) -> Result<String> {
+        let mut command = program(paths::python(), &self.0);
+        aws_environment(&mut command, &self.0);
+        output(command.env("HOLDFAST_S3_DOMAIN", S3_DOMAIN).arg(BUCKET_CHECKS))
     }
 
     /// Runs the checks of `clients/identity.py` with the accounts of the cluster in `dir`. Returns their names.

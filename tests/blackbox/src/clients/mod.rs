@@ -5,6 +5,7 @@
 
 mod aws;
 mod boto3;
+mod js;
 mod rclone;
 mod restic;
 mod s3cmd;
@@ -16,6 +17,7 @@ use anyhow::{Context, Result, ensure};
 
 pub use aws::Aws;
 pub use boto3::Boto3;
+pub use js::Js;
 pub use rclone::Rclone;
 pub use restic::Restic;
 pub use s3cmd::S3cmd;
@@ -62,6 +64,7 @@ pub fn all(access: &Access, scratch: &Path) -> Result<Vec<Box<dyn TreeClient>>> 
         Box::new(Rclone::new(access.clone())),
         Box::new(S3cmd::new(access, scratch)?),
         Box::new(Boto3::new(access.clone())),
+        Box::new(Js::new(access.clone())),
     ])
 }
 

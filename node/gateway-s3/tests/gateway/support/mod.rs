@@ -8,7 +8,7 @@ pub mod memory;
 use std::{net::SocketAddr, sync::Arc};
 
 use holdfast_gateway_s3::{Observer, RequestRecord, S3Gateway};
-use holdfast_model::config::NewBuckets;
+use holdfast_model::config::{NewBuckets, S3Settings};
 use parking_lot::Mutex;
 use rustls::{ClientConfig, RootCertStore, ServerConfig, pki_types::PrivateKeyDer};
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
@@ -47,9 +47,14 @@ impl Server {
     }
 
     pub async fn start_with(new_buckets: NewBuckets) -> Self {
+        Self::start_as(&S3Settings { new_buckets, ..S3Settings::default() }).await
+    }
+
+    pub async fn start_as(settings: &S3Settings) -> Self {
+        let below = [format!("*.{DOMAIN}"), format!("*.website.{DOMAIN}")];
         let names =
-            vec!["localhost".to_owned(), DOMAIN.to_owned(), format!("*.{DOMAIN}"), "127.0.0.1".to_owned()];
-        let made = rcgen::generate_simple_self_signed(names).expect("a certificate");
+            ["localhost".to_owned(), DOMAIN.to_owned(), "127.0.0.1".to_owned()].into_iter().chain(below);
+        let made = rcgen::generate_simple_self_signed(names.collect::<Vec<_>>()).expect("a certificate");
         let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
         let tls = ServerConfig::builder()
             .with_no_client_auth()
@@ -64,7 +69,7 @@ impl Server {
             objects.clone(),
             objects.identities.clone(),
             vec![DOMAIN.to_owned()],
-            new_buckets,
+            settings,
             records.clone(),
         );
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -90,6 +95,11 @@ impl Server {
     }
 
     pub async fn stop(mut self) {
+        self.end().await;
+    }
+
+    /// Stops serving; what is stored can still be looked at.
+    pub async fn end(&mut self) {
         drop(self.stop.take());
         (&mut self.task).await.expect("the server ends well");
     }

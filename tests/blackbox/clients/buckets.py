@@ -1,0 +1,203 @@
+"""What boto3, and a browser without keys, see of what buckets do by themselves: websites, access logs, who pays.
+
+buckets.py [NAME ...] runs the checks of these names, or all, each in buckets of its own, and prints their names.
+Keys, endpoint and CA come from the environment, and the domain of the cluster in HOLDFAST_S3_DOMAIN. Fails on the
+first thing that is not as Amazon documents it.
+"""
+
+import http.client
+import json
+import os
+import socket
+import ssl
+import sys
+import time
+import urllib.parse
+
+import boto3
+from botocore import UNSIGNED
+from botocore.config import Config
+
+from objects import bucket, client, equal, put, read, refused
+
+# Longest that something which happens by itself may take, on a loaded machine.
+PATIENCE_SECONDS = 120
+
+CHECKS = []
+
+
+def check(function):
+    CHECKS.append(function)
+    return function
+
+
+def public(s3, name, actions=("s3:GetObject",)):
+    """Lets everybody read."""
+    s3.delete_public_access_block(Bucket=name)
+    resources = [f"arn:aws:s3:::{name}", f"arn:aws:s3:::{name}/*"]
+    allow = [
+        {"Effect": "Allow", "Principal": "*", "Action": action, "Resource": resources[action != "s3:ListBucket"]}
+        for action in actions
+    ]
+    s3.put_bucket_policy(Bucket=name, Policy=json.dumps({"Version": "2012-10-17", "Statement": allow}))
+
+
+def eventually(what, look):
+    """What `look` returns, as soon as it is true."""
+    begun = time.monotonic()
+    while time.monotonic() - begun < PATIENCE_SECONDS:
+        if found := look():
+            return found
+        time.sleep(0.3)
+    raise AssertionError(f"no {what} within {PATIENCE_SECONDS} s")
+
+
+class Browser(http.client.HTTPSConnection):
+    """Speaks to the endpoint as to a host of another name, whose certificate it verifies."""
+
+    def __init__(self, host):
+        self.endpoint = urllib.parse.urlsplit(os.environ["AWS_ENDPOINT_URL"])
+        self.trust = ssl.create_default_context(cafile=os.environ["AWS_CA_BUNDLE"])
+        super().__init__(host, context=self.trust)
+
+    def connect(self):
+        plain = socket.create_connection((self.endpoint.hostname, self.endpoint.port))
+        self.sock = self.trust.wrap_socket(plain, server_hostname=self.host)
+
+
+def browse(name, path, method="GET", **headers):
+    """Status, headers and text of a page of a bucket's website."""
+    browser = Browser(f"{name}.website.{os.environ['HOLDFAST_S3_DOMAIN']}")
+    browser.request(method, path, headers=headers)
+    answer = browser.getresponse()
+    text = answer.read().decode()
+    browser.close()
+    return answer.status, answer.headers, text
+
+
+@check
+def static_websites(s3):
+    name = bucket(s3, "website")
+    host = f"https://{name}.website.{os.environ['HOLDFAST_S3_DOMAIN']}"
+    refused(404, "NoSuchWebsiteConfiguration", s3.get_bucket_website, Bucket=name)
+    equal(browse(name, "/")[0], 404)
+    for key, text in {"index.html": "home", "docs/index.html": "docs", "error.html": "sorry"}.items():
+        put(s3, name, key, text.encode(), ContentType="text/html")
+    put(s3, name, "moved", b"", WebsiteRedirectLocation="/docs/")
+    site = {
+        "IndexDocument": {"Suffix": "index.html"},
+        "ErrorDocument": {"Key": "error.html"},
+        "RoutingRules": [
+            {"Condition": {"KeyPrefixEquals": "old/"}, "Redirect": {"ReplaceKeyPrefixWith": "docs/"}},
+            {
+                "Condition": {"HttpErrorCodeReturnedEquals": "404", "KeyPrefixEquals": "shop/"},
+                "Redirect": {"HostName": "shop.example.com", "Protocol": "http", "HttpRedirectCode": "302"},
+            },
+        ],
+    }
+    s3.put_bucket_website(Bucket=name, WebsiteConfiguration=site)
+    found = s3.get_bucket_website(Bucket=name)
+    equal({part: found[part] for part in site}, site)
+
+    status, headers, text = browse(name, "/")
+    equal((status, headers["x-amz-error-code"]), (403, "AccessDenied"))
+    assert "<li>Code: AccessDenied</li>" in text, text
+    public(s3, name, ("s3:GetObject", "s3:ListBucket"))
+    for path, expected in {"/": "home", "/docs/": "docs", "/index.html": "home"}.items():
+        status, headers, text = browse(name, path)
+        equal((status, headers["content-type"], text), (200, "text/html", expected))
+    equal(browse(name, "/docs/", Range="bytes=1-2")[::2], (206, "oc"))
+    for path, status, location in [
+        ("/docs", 302, f"{host}/docs/"),
+        ("/old/a%20b", 301, f"{host}/docs/a%20b"),
+        ("/shop/shoe", 302, "http://shop.example.com/shop/shoe"),
+        ("/moved", 301, "/docs/"),
+    ]:
+        answer = browse(name, path)
+        equal((answer[0], answer[1]["location"]), (status, location))
+    equal(browse(name, "/gone")[::2], (404, "sorry"))
+    equal(browse(name, "/gone", method="HEAD")[::2], (404, ""))
+    equal(browse(name, "/", method="PUT")[0], 405)
+
+    everything = {"RedirectAllRequestsTo": {"HostName": "example.com"}}
+    s3.put_bucket_website(Bucket=name, WebsiteConfiguration=everything)
+    equal(browse(name, "/x")[1]["location"], "https://example.com/x")
+    refused(
+        400, "InvalidRequest", s3.put_bucket_website,
+        Bucket=name, WebsiteConfiguration=dict(site, **everything),
+    )
+    refused(
+        400, "InvalidArgument", s3.put_bucket_website,
+        Bucket=name, WebsiteConfiguration={"IndexDocument": {"Suffix": "a/b"}},
+    )
+    s3.delete_bucket_website(Bucket=name)
+    equal(browse(name, "/")[1]["x-amz-error-code"], "NoSuchWebsiteConfiguration")
+
+
+@check
+def access_logs(s3):
+    name, target = bucket(s3, "logged"), bucket(s3, "logs")
+    assert "LoggingEnabled" not in s3.get_bucket_logging(Bucket=name)
+    wanted = {"TargetBucket": target, "TargetPrefix": "log/"}
+    s3.put_bucket_logging(Bucket=name, BucketLoggingStatus={"LoggingEnabled": wanted})
+    equal(s3.get_bucket_logging(Bucket=name)["LoggingEnabled"], wanted)
+    refused(
+        400, "InvalidTargetBucketForLogging", s3.put_bucket_logging,
+        Bucket=name, BucketLoggingStatus={"LoggingEnabled": dict(wanted, TargetBucket="nobody-has-this")},
+    )
+    stored = put(s3, name, "a key", b"content")
+    refused(404, "NoSuchKey", s3.get_object, Bucket=name, Key="gone")
+    requests = {
+        stored["ResponseMetadata"]["RequestId"]: "REST.PUT.OBJECT a%20key",
+        s3.get_object(Bucket=name, Key="a key")["ResponseMetadata"]["RequestId"]: "REST.GET.OBJECT a%20key",
+        s3.list_objects_v2(Bucket=name)["ResponseMetadata"]["RequestId"]: "REST.GET.BUCKET -",
+    }
+
+    def lines():
+        keys = [found["Key"] for found in s3.list_objects_v2(Bucket=target).get("Contents", [])]
+        assert all(key.startswith("log/") for key in keys), keys
+        text = "".join(read(s3, target, key).decode() for key in keys)
+        return text if all(request in text for request in requests) and "404 NoSuchKey" in text else None
+
+    for line in eventually("access log", lines).splitlines():
+        owner, logged, _, _, _, requester, request = line.split(" ")[:7]
+        equal((logged, requester), (name, owner))
+        if request in requests:
+            assert f" {request} {requests[request]} " in line and " 200 - " in line, line
+            assert "SigV4 TLS_" in line and "Boto3" in line, line
+    s3.put_bucket_logging(Bucket=name, BucketLoggingStatus={})
+    assert "LoggingEnabled" not in s3.get_bucket_logging(Bucket=name)
+
+
+@check
+def payment_by_the_requester(s3):
+    name = bucket(s3, "payment")
+    equal(s3.get_bucket_request_payment(Bucket=name)["Payer"], "BucketOwner")
+    put(s3, name, "k", b"content")
+    public(s3, name)
+    nobody = boto3.client(
+        "s3",
+        endpoint_url=os.environ["AWS_ENDPOINT_URL"],
+        verify=os.environ["AWS_CA_BUNDLE"],
+        config=Config(signature_version=UNSIGNED),
+    )
+    equal(read(nobody, name, "k"), b"content")
+    s3.put_bucket_request_payment(Bucket=name, RequestPaymentConfiguration={"Payer": "Requester"})
+    equal(s3.get_bucket_request_payment(Bucket=name)["Payer"], "Requester")
+    equal(read(s3, name, "k"), b"content")
+    refused(403, "AccessDenied", nobody.get_object, Bucket=name, Key="k")
+    refused(403, "AccessDenied", nobody.get_object, Bucket=name, Key="k", RequestPayer="requester")
+    s3.put_bucket_request_payment(Bucket=name, RequestPaymentConfiguration={"Payer": "BucketOwner"})
+    equal(read(nobody, name, "k"), b"content")
+
+
+def main(names):
+    s3 = client()
+    for function in CHECKS:
+        if not names or function.__name__ in names:
+            print(function.__name__, flush=True)
+            function(s3)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
