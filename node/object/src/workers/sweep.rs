@@ -289,7 +289,8 @@ async fn condemn(
         let ids: Vec<StripeId> = unknown.iter().map(|orphan| orphan.stripe).collect();
         let known = service
             .read(route, ("", ""), move |catalog| {
-                ids.iter().map(|id| catalog.stripe_known(*id)).collect::<Result<Vec<bool>, _>>()
+                // Those that wait for the sweeper are asked about again: shards of theirs on other drives do not wait yet.
+                ids.iter().map(|id| Ok(catalog.stripe(*id)?.is_some())).collect::<Result<Vec<bool>, _>>()
             })
             .await?;
         let of_both = unknown.into_iter().zip(known);
