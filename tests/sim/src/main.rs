@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use holdfast_sim::{
-    bugs::BUGS,
+    bugs::{BUGS, NOT_FOUND},
     plan::Plan,
     rig::Rig,
     run::{Outcome, run},
@@ -97,8 +97,8 @@ fn go(arguments: &Arguments) -> Result<bool> {
         return plant_all(arguments);
     }
     if let Some(name) = &arguments.bug {
-        let known =
-            BUGS.iter().find(|(bug, _)| bug == name).with_context(|| format!("no bug is called {name}"))?;
+        let known = BUGS.iter().chain(NOT_FOUND).find(|(bug, _)| bug == name);
+        let known = known.with_context(|| format!("no bug is called {name}"))?;
         holdfast_planted::plant(Some(known.0));
     }
     let mut rig = None;
