@@ -86,6 +86,26 @@ pub fn bench_rebuild() -> Result<Command> {
     Ok(Command::new(paths::binaries().join("holdfast-bench-rebuild")))
 }
 
+/// Builds the simulation of the whole cluster, with the bugs that can be planted in it. They are a feature that no other
+/// program is built with: the crates that have them are built a second time, what is below them is not.
+///
+/// # Errors
+/// When the build fails.
+pub fn sim() -> Result<Command> {
+    let mut build = cargo();
+    build.args([
+        "build",
+        "--quiet",
+        "--workspace",
+        "--bin",
+        "holdfast-sim",
+        "--features",
+        "holdfast-sim/planted",
+    ]);
+    run(build.current_dir(paths::workspace()))?;
+    Ok(Command::new(paths::binaries().join("holdfast-sim")))
+}
+
 /// Builds one program. All packages are selected, so that dependencies have the same features whatever is built:
 /// with `--package` each selection would build most of them again.
 fn build(program: &str) -> Result<()> {

@@ -11,6 +11,7 @@ mod image;
 mod nemesis;
 mod run;
 mod setup;
+mod sim;
 mod test;
 mod up;
 mod vm;
@@ -50,6 +51,8 @@ enum Command {
     Bench(bench::Bench),
     /// Hurt a cluster of processes while clients work, and judge what they saw
     Nemesis(nemesis::Nemesis),
+    /// The whole cluster in one thread, under one seed: runs seeds, replays and shrinks what fails
+    Sim(sim::Sim),
     /// What `up` leaves in the background: owns the virtual machines
     #[command(hide = true)]
     Supervise(up::Supervise),
@@ -87,6 +90,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
             Command::Test(test) => return test.run(),
             Command::Bench(bench) => bench.run().await?,
             Command::Nemesis(nemesis) => nemesis.run()?,
+            Command::Sim(sim) => sim.run()?,
             Command::Supervise(supervise) => supervise.run()?,
         }
         Ok(ExitCode::SUCCESS)

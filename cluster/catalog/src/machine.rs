@@ -84,7 +84,8 @@ impl CatalogMachine {
                 };
                 let tenant = slot.identity().tenant;
                 // What one partition has applied may be for all of its tenant's.
-                if self.of_tenant(tenant).into_iter().all(|id| self.has_applied(id, index)) {
+                let applied = self.of_tenant(tenant).into_iter().all(|id| self.has_applied(id, index));
+                if applied && !holdfast_planted::is("AppliesTwice") {
                     return Ok(Ok(Response::Replayed));
                 }
                 match slots::wait_for(self.keys.as_ref(), tenant, Some(sealed.key))? {
@@ -143,7 +144,7 @@ impl CatalogMachine {
         let Some(Slot::Open(partition)) = self.partitions.get_mut(&id) else {
             return Ok(Err(Refusal::NoSuchPartition(id)));
         };
-        if index < partition.next_index() {
+        if index < partition.next_index() && !holdfast_planted::is("AppliesTwice") {
             return Ok(Ok(Response::Replayed));
         }
         let outcome =

@@ -125,7 +125,9 @@ impl SharedPayload {
         self.0.is_empty()
     }
 
-    pub(crate) fn bytes(&self) -> &[u8] {
+    /// The bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
         &self.0
     }
 }

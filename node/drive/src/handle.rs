@@ -10,7 +10,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use holdfast_format::{BLOCK_SIZE, BlockChecksums, Layout, Place, RecordHeader, SegmentSequence, Sequence};
+use holdfast_format::{
+    BLOCK_SIZE, BlockChecksums, DriveLabel, Layout, Place, RecordHeader, SegmentSequence, Sequence,
+};
 use holdfast_model::{ByteCount, ClusterId, DriveId, Generation, ShardId, limits::SECTOR_SIZE};
 use holdfast_ring::{BlockDevice, Buffer, BufferPool, RingDevice, RingOptions};
 use parking_lot::Mutex;
@@ -136,17 +138,47 @@ impl Drive {
                 return Err(error);
             }
         };
+        Ok((Self::new(path, &label, options, shared, Some(thread)), report))
+    }
+
+    /// Opens a drive without a thread: whoever holds the [`DriveSteps`] has its engine take them. For simulations,
+    /// which decide when a drive gets on. `meta` is the engine's own memory, of [`META_POOL_SIZE`].
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_stepped<D: BlockDevice>(
+        path: &Path,
+        expect: ClusterId,
+        options: DriveOptions,
+        mut device: D,
+        meta: BufferPool,
+    ) -> Result<(Self, MountReport, DriveSteps<D>), OpenError> {
+        let Mounted { label, state, report } =
+            mount::mount(&mut device, &meta, &path.display().to_string(), expect)?;
+        let shared = Arc::new(Shared::new());
+        let engine = Engine::new(device, label, state, meta, Arc::clone(&shared), &options, Clock::Runtime);
+        let steps = DriveSteps { engine, _ending: Ending(Arc::clone(&shared)) };
+        Ok((Self::new(path, &label, options, shared, None), report, steps))
+    }
+
+    fn new(
+        path: &Path,
+        label: &DriveLabel,
+        options: DriveOptions,
+        shared: Arc<Shared>,
+        thread: Option<JoinHandle<()>>,
+    ) -> Self {
         let inner = Inner {
             offered: ByteCount::new(u64::from(label.layout.segments()) * label.layout.segment_size().get()),
             payload_max: label.layout.payload_max(),
-            identity: label.into(),
+            identity: (*label).into(),
             path: path.to_owned(),
             options,
             shared,
             admission: Semaphore::new(REQUESTS_MAX),
-            thread: Mutex::new(Some(thread)),
+            thread: Mutex::new(thread),
         };
-        Ok((Self { inner: Arc::new(inner) }, report))
+        Self { inner: Arc::new(inner) }
     }
 
     /// The drive's id.
@@ -230,7 +262,7 @@ impl Drive {
         deadline: Duration,
         urgency: Urgency,
     ) -> Result<(Buffer, RecordHeader), GetError> {
-        let expires = Instant::now() + deadline;
+        let expires = tokio::time::Instant::now().into_std() + deadline;
         let get = self.get_unhurried(id, generation, range, expires, urgency);
         match tokio::time::timeout(deadline, get).await {
             Ok(Err(GetError::Deadline { drive, .. })) => Err(GetError::Deadline { drive, id, deadline }),
@@ -429,7 +461,28 @@ impl Drive {
     }
 }
 
+/// The engine of a drive that has no thread, one step after the other.
+#[derive(Debug)]
+pub struct DriveSteps<D> {
+    engine: Engine<D>,
+    _ending: Ending,
+}
+
+impl<D: BlockDevice> DriveSteps<D> {
+    /// One round: requests, completions, new operations. `false` when the drive is closed and nothing is left to do.
+    pub fn step(&mut self) -> bool {
+        self.engine.turn(None)
+    }
+
+    /// Operations that are at the device.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.engine.in_flight()
+    }
+}
+
 /// Refuses all requests when the thread of a drive is over, by a panic too.
+#[derive(Debug)]
 struct Ending(Arc<Shared>);
 
 impl Drop for Ending {

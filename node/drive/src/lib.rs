@@ -43,8 +43,9 @@ mod simulation;
 
 pub use commit::Durable;
 pub use comparison::Comparison;
+pub use engine::META_POOL_SIZE;
 pub use errors::{DeleteError, FormatDriveError, GetError, OpenError, ProbeError, PutError};
-pub use handle::Drive;
+pub use handle::{Drive, DriveSteps};
 pub use probe::{erase, format, format_simulated, probe};
 pub use types::{
     DamagedRecord, DriveCounters, DriveIdentity, DriveOptions, DriveState, DriveStatus, Finding,

@@ -1,7 +1,8 @@
 //! Bugs planted on purpose, to prove that the tests can fail.
 //!
-//! Outside tests [`is`] is `false`, known at compile time. A test plants one bug for its own thread and
-//! expects the suite to find it (`simulation::planted`).
+//! Outside tests [`is`] is `false`, known at compile time, unless the build is one that plants bugs. A test plants one
+//! bug for its own thread and expects the suite to find it (`simulation::planted`); the simulation of the cluster
+//! plants the same ones.
 
 /// A bug that someone might write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +45,32 @@ pub(crate) enum Bug {
     FooterBeforeDurable,
 }
 
+#[cfg(not(test))]
+impl Bug {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::AckBeforeFlush => "AckBeforeFlush",
+            Self::SkipFlush => "SkipFlush",
+            Self::FlushCoversLater => "FlushCoversLater",
+            Self::RetryFlush => "RetryFlush",
+            Self::IgnoreShortWrite => "IgnoreShortWrite",
+            Self::ForgetFence => "ForgetFence",
+            Self::OvertakeWaiting => "OvertakeWaiting",
+            Self::DropTombstones => "DropTombstones",
+            Self::FreeBeforeTombstones => "FreeBeforeTombstones",
+            Self::ForgetOldCopy => "ForgetOldCopy",
+            Self::StopAtBadSector => "StopAtBadSector",
+            Self::ForgetLost => "ForgetLost",
+            Self::AcceptTorn => "AcceptTorn",
+            Self::RepeatLife => "RepeatLife",
+            Self::IgnoreResume => "IgnoreResume",
+            Self::IgnoreIdentity => "IgnoreIdentity",
+            Self::IgnoreChecksum => "IgnoreChecksum",
+            Self::FooterBeforeDurable => "FooterBeforeDurable",
+        }
+    }
+}
+
 #[cfg(test)]
 thread_local! {
     static PLANTED: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
@@ -55,11 +82,11 @@ pub(crate) fn is(bug: Bug) -> bool {
     PLANTED.get() == Some(bug)
 }
 
-/// Whether this bug is planted: never.
+/// Whether this bug is planted, under its name.
 #[cfg(not(test))]
 #[inline(always)]
-pub(crate) const fn is(_: Bug) -> bool {
-    false
+pub(crate) fn is(bug: Bug) -> bool {
+    holdfast_planted::CAN_PLANT && holdfast_planted::is(bug.name())
 }
 
 /// Plants a bug while `run` runs.

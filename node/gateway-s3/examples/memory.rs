@@ -10,7 +10,7 @@ mod memory;
 use std::sync::Arc;
 
 use holdfast_gateway_s3::S3Gateway;
-use holdfast_model::config::NewBuckets;
+use holdfast_model::config::S3Settings;
 use rustls::{ServerConfig, pki_types::PrivateKeyDer};
 
 #[tokio::main]
@@ -29,7 +29,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         objects.clone(),
         objects.identities.clone(),
         vec!["s3.localhost".to_owned()],
-        NewBuckets::default(),
+        &S3Settings::default(),
         Arc::new(()),
     );
     let listener = tokio::net::TcpListener::bind(&address).await?;

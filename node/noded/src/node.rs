@@ -394,7 +394,8 @@ impl Node {
             .await;
         let day = Duration::from_secs(config.s3.day_seconds);
         let replicas = catalogs.clone();
-        let objects = ObjectService::new(directory, Arc::clone(&consensus), catalogs, stripes).with_day(day);
+        let objects = ObjectService::new(directory, Arc::<Consensus>::clone(&consensus), catalogs, stripes)
+            .with_day(day);
         let objects = Arc::new(objects);
         tasks.spawn(drains::run(
             control.clone(),

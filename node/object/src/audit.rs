@@ -18,7 +18,7 @@ use holdfast_model::{
 };
 use parking_lot::Mutex;
 
-use crate::{api::ObjectError, backing::Backing, service::ObjectService, stripes::now, workers::Standing};
+use crate::{api::ObjectError, backing::Backing, host::now, service::ObjectService, workers::Standing};
 
 /// Shards listed at once.
 const PAGE: usize = 4096;

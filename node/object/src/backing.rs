@@ -161,6 +161,10 @@ pub(crate) async fn run<T: Send + 'static>(
     reader: PartitionReader,
     query: impl FnOnce(&PartitionReader) -> Result<T, ReadError> + Send + 'static,
 ) -> Result<Result<T, ReadError>, ObjectError> {
+    // A runtime of one thread has no other that could go on meanwhile.
+    if tokio::runtime::Handle::current().runtime_flavor() == tokio::runtime::RuntimeFlavor::CurrentThread {
+        return Ok(query(&reader));
+    }
     tokio::task::spawn_blocking(move || query(&reader))
         .await
         .map_err(|e| ObjectError::Internal(format!("catalog read: {e}")))

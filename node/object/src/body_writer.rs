@@ -16,11 +16,7 @@
 //! - nothing refers to a body before [`BodyWriter::finish`] returned; what an abandoned one wrote is
 //!   garbage for the sweeper.
 
-use std::{
-    collections::VecDeque,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use holdfast_catalog::{BodyRef, StripeRef};
@@ -30,7 +26,7 @@ use holdfast_model::{
     limits::{CELL_TAG_SIZE, INLINE_BODY_MAX},
 };
 use md5::{Digest, Md5};
-use tokio::task::JoinHandle;
+use tokio::{task::JoinHandle, time::Instant};
 
 use crate::{
     api::{BodyError, ObjectError},
@@ -172,7 +168,10 @@ impl BodyWriter {
     async fn reap(&mut self) -> Result<(), ObjectError> {
         if let Some(task) = self.running.pop_front() {
             let refs = task.await.map_err(|e| ObjectError::Internal(format!("stripe task: {e}")))??;
-            self.done.extend(refs);
+            match holdfast_planted::is("StripesInReverse") {
+                true => self.done.splice(0..0, refs).for_each(drop),
+                false => self.done.extend(refs),
+            }
         }
         Ok(())
     }
@@ -194,7 +193,7 @@ impl BodyWriter {
             if let Some(rest) = self.full.take().or(self.filling.take()) {
                 self.send(rest, true).await?;
             }
-            while !self.running.is_empty() {
+            while !self.running.is_empty() && !holdfast_planted::is("FinishDoesNotWait") {
                 self.reap().await?;
             }
             BodyRef::Stripes(std::mem::take(&mut self.done))

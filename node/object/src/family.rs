@@ -15,7 +15,6 @@ use holdfast_catalog::{
     DeleteItem, Deleted, HashRange, Layout, Op, Orphan, Outcome, PartitionReader, ReadError, Refusal,
     Response,
 };
-use holdfast_crypt::random_array;
 use holdfast_model::{BucketId, DatabaseId, PartitionId, TenantId};
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -23,6 +22,7 @@ use tokio::time::Instant;
 use crate::{
     api::ObjectError,
     backing::{self, Route},
+    host::chance,
     quota_shares::Sharing,
     service::{ObjectService, refused},
     tenant::{TenantHandle, unexpected},
@@ -188,7 +188,7 @@ impl TenantHandle {
             decided => return decided.map(drop).map_err(|refusal| refused(refusal, name, "")),
         }
         let bucket: BucketId = self.bucket(self.route()?, name).await?.id;
-        let token = random_array();
+        let token = chance();
         match self.to_first(Op::CloseBucket { bucket, token }, name).await {
             Ok(_) => self.to_first(Op::DeleteClosedBucket { bucket, token }, name).await.map(drop),
             Err(error) => {

@@ -2,10 +2,9 @@
 
 use bytes::Bytes;
 use holdfast_catalog::{Bucket, DocumentKind, Op};
-use holdfast_crypt::random_array;
 use holdfast_model::BucketId;
 
-use crate::{api::ObjectError, service::refused, tenant::TenantHandle};
+use crate::{api::ObjectError, host::chance, service::refused, tenant::TenantHandle};
 
 /// A bucket with some of its documents.
 pub type BucketWith = (Bucket, Vec<(DocumentKind, Bytes)>);
@@ -38,7 +37,7 @@ impl BucketOwnership for TenantHandle {
         object_lock: bool,
         documents: Vec<(DocumentKind, Bytes)>,
     ) -> Result<(), ObjectError> {
-        let id = BucketId::from_bytes(random_array());
+        let id = BucketId::from_bytes(chance());
         let op = Op::CreateBucketWith { bucket: id, name: bucket.to_owned(), object_lock, documents };
         let outcome = self.backing.propose(self.route()?, op).await?;
         outcome.map(drop).map_err(|refusal| refused(refusal, bucket, ""))

@@ -8,8 +8,8 @@ use holdfast_catalog::{
     BucketChange, CatalogReader, Command, DocumentKind, Locked, MetadataSeal, Op, Outcome, PartContent,
     PartitionReader, Quota, ReadError, Refusal, RequestId, decode_outcome,
 };
-use holdfast_consensus::{Consensus, ProposeError};
-use holdfast_crypt::{BodyContext, OuterKey, random_array};
+use holdfast_consensus::ProposeError;
+use holdfast_crypt::{BodyContext, OuterKey};
 use holdfast_model::{GroupId, Level, TenantId, VersionId};
 use tokio::sync::Notify;
 
@@ -19,12 +19,14 @@ use crate::{
     backing::{self, Backing, BodyName, Lookup, Route, WrittenBody},
     body_reader::{ContentOwner, open_body},
     body_writer::{BodyTarget, BodyWriter},
+    decides::Decides,
     directory::{Directory, TenantEntry},
     draft::Draft,
     family::Layouts,
+    host::{chance, now},
     quota_shares::sum_of_quotas,
     sealing::KeyRefusal,
-    stripes::{StripeIo, now},
+    stripes::StripeIo,
     tenant::TenantHandle,
     versioned::VersionedObjects,
     workers::{Board, read_level},
@@ -44,7 +46,7 @@ const UNKNOWN_RETRIES: usize = 1;
 #[derive(Debug)]
 pub struct ObjectService {
     pub(crate) directory: Arc<Directory>,
-    pub(crate) consensus: Arc<Consensus>,
+    pub(crate) consensus: Arc<dyn Decides>,
     pub(crate) catalogs: HashMap<GroupId, CatalogReader>,
     pub(crate) stripes: StripeIo,
     pub(crate) workers: Board,
@@ -59,7 +61,7 @@ impl ObjectService {
     #[must_use]
     pub fn new(
         directory: Arc<Directory>,
-        consensus: Arc<Consensus>,
+        consensus: Arc<dyn Decides>,
         catalogs: HashMap<GroupId, CatalogReader>,
         stripes: StripeIo,
     ) -> Self {
@@ -111,7 +113,7 @@ impl ObjectService {
             ObjectError::Unavailable(ReadError::NoSuchPartition(partition).to_string())
         })?;
         let seal = self.directory.seal(owner.tenant)?;
-        propose(&self.consensus, &seal, (partition, group), op).await
+        propose(self.consensus.as_ref(), &seal, (partition, group), op).await
     }
 
     /// Runs a read on this node's replica, once it has applied all that was committed before now.
@@ -137,7 +139,9 @@ impl ObjectService {
 
     /// This node's replica, once it has applied all that was committed before now.
     async fn reader(&self, route: Route) -> Result<PartitionReader, ObjectError> {
-        self.barrier(route.1).await?;
+        if !holdfast_planted::is("ReadsWithoutBarrier") {
+            self.barrier(route.1).await?;
+        }
         self.applied(route)
     }
 
@@ -200,16 +204,21 @@ impl ObjectService {
 
 /// See [`ObjectService::propose`].
 pub(crate) async fn propose(
-    consensus: &Consensus,
+    consensus: &dyn Decides,
     seal: &MetadataSeal,
     (partition, group): Route,
     op: Op,
 ) -> Result<Outcome, ObjectError> {
-    let request = Some(RequestId::from_bytes(random_array()));
+    let request = Some(RequestId::from_bytes(chance()));
     // Sealed once: a repetition is the same bytes.
     let command = Command { partition, at: now(), request, op }.seal(seal);
     let mut retries = UNKNOWN_RETRIES;
     let answer = loop {
+        if holdfast_planted::is("UnknownIsDone") && retries < UNKNOWN_RETRIES {
+            break holdfast_catalog::encode_outcome(&Ok(holdfast_catalog::Response::ObjectsDeleted(vec![
+                Ok(holdfast_catalog::Deleted::Nothing),
+            ])));
+        }
         match consensus.propose(group, command.clone()).await {
             Err(ProposeError::Unknown { .. }) if retries > 0 => retries -= 1,
             other => break other.map_err(|error| propose_error(&error))?,
@@ -317,7 +326,7 @@ impl Backing for ObjectService {
                 cluster: self.directory.cluster(),
                 tenant: name.tenant,
                 bucket: name.bucket,
-                content: VersionId::new(now(), random_array()),
+                content: VersionId::new(now(), chance()),
             },
             tenant_key: Arc::clone(&entry.key),
             name: name.key.to_owned(),

@@ -11,10 +11,10 @@ use std::{
 
 use bytes::Bytes;
 use holdfast_catalog::StripeRef;
-use holdfast_crypt::{BodyKey, BodySealer, SealedBodyKey, random_array};
+use holdfast_crypt::{BodyKey, BodySealer, SealedBodyKey};
 use holdfast_erasure::Code;
 use holdfast_model::{
-    ByteCount, DriveId, Generation, Geometry, StripeId, UnixMillis,
+    ByteCount, DriveId, Generation, Geometry, StripeId,
     limits::{DATA_SHARDS_MAX, SECTOR_SIZE, SHARD_SIZE_MAX},
     placement::{Place, place},
 };
@@ -31,6 +31,7 @@ use crate::{
     api::ObjectError,
     body_writer::{BodyTarget, next_stripe, seal_inline},
     draft::Attempts,
+    host::{chance, now},
 };
 
 /// One stripe in this many has its parity computed a second time by an independent implementation
@@ -129,6 +130,9 @@ impl Filling {
 
     /// Zeros what lies behind the last cell in the data shards; buffers come as they were left.
     fn zero_tail(&mut self) {
+        if holdfast_planted::is("TailIsLeft") {
+            return;
+        }
         let last = self.layout.cell(self.layout.cells() - 1);
         self.shards[last.shard][last.sealed.end..].fill(0);
         for shard in &mut self.shards[last.shard + 1..self.layout.data()] {
@@ -196,7 +200,7 @@ impl StripeSink {
             return Err(ObjectError::Unavailable("this node does not know its cluster yet".to_owned()));
         };
         let record = (SHARD_SIZE_MAX + SECTOR_SIZE) as u64;
-        let seed = u64::from_le_bytes(random_array());
+        let seed = u64::from_le_bytes(chance());
         let placed = place(self.target.level, &candidates, members, record, seed);
         // A slow drive is spared while that costs neither the level nor the width of the stripe.
         let prompt = self.io.health.prompt(&candidates);
@@ -218,6 +222,18 @@ impl StripeSink {
                 ByteCount::new(spare.reserved_bytes),
                 ByteCount::new(spare.free_bytes)
             )));
+        }
+        let mut places = places;
+        if holdfast_planted::is("TwoShardsOnADrive") {
+            places[1] = places[0];
+        }
+        if holdfast_planted::is("AllOnOneNode")
+            && let Some(other) = candidates.iter().find(|candidate| {
+                candidate.node == places[0].node && places.iter().all(|place| place.drive != candidate.drive)
+            })
+            && let Some(place) = places.iter_mut().rev().find(|place| place.node != other.node)
+        {
+            *place = Place { node: other.node, drive: other.drive };
         }
         for place in &places {
             self.io.health.placed(place.node, record);
@@ -261,7 +277,11 @@ impl StripeSink {
                     }
                     let refused = stripe.places.iter().zip(&failed.durable).filter(|(_, durable)| !**durable);
                     avoid.extend(refused.map(|(place, _)| place.drive));
-                    for piece in self.read_back(&stripe, ends, &failed).await?.into_iter().rev() {
+                    let mut back = self.read_back(&stripe, ends, &failed).await?;
+                    if holdfast_planted::is("ReadBackLosesTheEnd") && back.len() > 1 {
+                        back.pop();
+                    }
+                    for piece in back.into_iter().rev() {
                         rest.push_front(piece);
                     }
                 }
@@ -289,7 +309,7 @@ impl StripeSink {
         let Filling { layout, geometry, places, shards, filled } = self.fitted(filling).await?.sealed_tail();
         let sealer = next_stripe(&self.sealer)?;
         let number = sealer.number();
-        let id = StripeId::new(now(), random_array());
+        let id = StripeId::new(now(), chance());
         let generation = Generation::new(1);
         let code =
             Code::of(geometry.data, geometry.parity).map_err(|e| ObjectError::Internal(e.to_string()))?;
@@ -330,6 +350,7 @@ impl StripeSink {
         };
         Ok(match write_stripe(&self.io.shards, &self.io.counters, draft).await {
             Ok(_) => Ok(stripe),
+            Err(_) if holdfast_planted::is("FailedStripeCounts") => Ok(stripe),
             Err(failed) => Err((stripe, failed)),
         })
     }
@@ -419,10 +440,4 @@ pub(crate) async fn read_stripe(
         ReadFailed::TooFewShards { .. } => ObjectError::Unavailable(error.to_string()),
         other => ObjectError::Damaged(other.to_string()),
     })
-}
-
-/// The node's clock.
-pub(crate) fn now() -> UnixMillis {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    UnixMillis::new(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

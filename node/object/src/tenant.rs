@@ -8,7 +8,7 @@ use holdfast_catalog::{
     ObjectHead, ObjectRow, Op, PartitionReader, PutObject, PutPart, ReadError, Response, VersionRef,
     VersionSelector, Versioning,
 };
-use holdfast_crypt::{Outer, OuterKey, random_array};
+use holdfast_crypt::{Outer, OuterKey};
 use holdfast_model::{Level, TenantId, UnixMillis, UploadId, VersionId, limits::LIST_KEYS_MAX};
 use md5::{Digest, Md5};
 
@@ -18,9 +18,9 @@ use crate::{
         PutOptions, RangeChoice, TenantObjects, UploadInfo, WriteCondition,
     },
     backing::{self, Backing, BodyName, Lookup, Route, Taker},
+    host::{chance, now},
     sealing::{CustomerKey, DefaultSealing, KeyRefusal, Sealed, Sealing},
     service::{from_opaque, to_opaque},
-    stripes::now,
     versioned::{Expiry, UploadListQuery, VersionedObjects, Written, decode_tags},
     workers::read_level,
 };
@@ -267,7 +267,7 @@ impl TenantHandle {
         let put = PutObject {
             bucket: found.id,
             key: key.to_owned(),
-            version: VersionId::new(now(), random_array()),
+            version: VersionId::new(now(), chance()),
             size: written.size,
             etag: etag.clone(),
             attributes: to_opaque(&attributes)?,
@@ -334,7 +334,7 @@ impl TenantHandle {
             key: key.to_owned(),
             upload,
             parts: parts.to_vec(),
-            version: VersionId::new(now(), random_array()),
+            version: VersionId::new(now(), chance()),
             etag: multipart_etag(parts)?,
             attributes: attributes.as_ref().map(to_opaque).transpose()?,
             condition: condition(write_condition),
@@ -362,7 +362,7 @@ impl TenantHandle {
 fn etag_of(sealed: &Sealed, md5: [u8; 16]) -> String {
     match sealed {
         Sealed::Own | Sealed::Named(_) => hex::encode(md5),
-        Sealed::Customer(_) => hex::encode(random_array::<16>()),
+        Sealed::Customer(_) => hex::encode(chance::<16>()),
     }
 }
 

@@ -15,7 +15,6 @@ pub use holdfast_catalog::{
     ListedVersion, Quota, Retention, RetentionMode, RetentionPeriod, Usage, VersionPage, VersionRef,
     VersionSelector, Versioning,
 };
-use holdfast_crypt::random_array;
 use holdfast_model::{BucketId, UnixMillis, UploadId, VersionId, limits::LIST_KEYS_MAX};
 
 use crate::{
@@ -23,10 +22,10 @@ use crate::{
         Attributes, Body, LateChecksums, ObjectError, ObjectInfo, PutOptions, RangeChoice, TenantObjects,
         UploadInfo, WriteCondition,
     },
+    host::{chance, now},
     ownership::BucketOwnership,
     sealing::{Sealed, Sealing},
     service::{from_opaque, refused, to_opaque},
-    stripes::now,
     tenant::{TenantHandle, info, unexpected},
 };
 
@@ -447,7 +446,7 @@ impl VersionedObjects for TenantHandle {
             key: request.key,
             version: request.version,
             if_etag: request.if_etag,
-            marker: random_array(),
+            marker: chance(),
             bypass_governance: request.bypass_governance,
         };
         let id = self.bucket_id(bucket).await?;
@@ -477,7 +476,7 @@ impl VersionedObjects for TenantHandle {
         mut attributes: Attributes,
         extras: Extras,
     ) -> Result<(UploadId, Sealed), ObjectError> {
-        let upload = UploadId::new(now(), random_array());
+        let upload = UploadId::new(now(), chance());
         let route = self.route()?;
         let place = self.place(route, bucket).await?;
         let (sealed, _) = self.begin_sealing(&place)?;

@@ -91,7 +91,7 @@ impl Health {
     /// Whether `drive` of `node` can be asked for something: the node answers and reports it usable.
     #[must_use]
     pub fn has_drive(&self, node: NodeId, drive: DriveId) -> bool {
-        let now = Instant::now();
+        let now = now();
         self.nodes.read().get(&node).is_some_and(|health| {
             health.up(now)
                 && health.report.drives.iter().any(|known| known.id == drive && known.state.readable())
@@ -101,7 +101,7 @@ impl Health {
     /// The node that answers and has `drive` open, readable, if one does.
     #[must_use]
     pub fn holder(&self, drive: DriveId) -> Option<NodeId> {
-        let now = Instant::now();
+        let now = now();
         let open = |known: &DriveReport| known.id == drive && known.state != DriveReportState::Gone;
         self.nodes
             .read()
@@ -131,13 +131,13 @@ impl Health {
     /// Whether `node` answers.
     #[must_use]
     pub fn is_up(&self, node: NodeId) -> bool {
-        self.nodes.read().get(&node).is_some_and(|health| health.up(Instant::now()))
+        self.nodes.read().get(&node).is_some_and(|health| health.up(now()))
     }
 
     /// Everything known, by node, with whether it is up.
     #[must_use]
     pub fn snapshot(&self) -> Vec<(NodeHealth, bool)> {
-        let now = Instant::now();
+        let now = now();
         self.nodes.read().values().map(|health| (health.clone(), health.up(now))).collect()
     }
 
@@ -157,7 +157,7 @@ impl Health {
     /// Part of the bytes of all drives that may take new shards now which is free.
     #[must_use]
     pub fn free_share(&self) -> f64 {
-        let now = Instant::now();
+        let now = now();
         let nodes = self.nodes.read();
         let drives = nodes.values().filter(|health| health.up(now)).flat_map(|health| &health.report.drives);
         let (free, capacity) = drives
@@ -184,7 +184,7 @@ impl Health {
     /// much: between two reports nodes know nothing of each other's clients.
     #[must_use]
     pub fn spare(&self) -> Spare {
-        let now = Instant::now();
+        let now = now();
         let members = self.members.load(Ordering::Acquire).max(1) as u64;
         let (closed, nodes) = (self.closed.read(), self.nodes.read());
         let drives: Vec<(u64, u64)> = nodes
@@ -204,7 +204,7 @@ impl Health {
     /// Drives that may take new shards now.
     #[must_use]
     pub fn candidates(&self) -> Vec<Candidate> {
-        let now = Instant::now();
+        let now = now();
         let closed = self.closed.read();
         self.nodes
             .read()
@@ -228,6 +228,11 @@ impl Health {
 fn room(drive: &DriveReport) -> u64 {
     let usable = drive.capacity_bytes - drive.capacity_bytes / 8;
     drive.free_bytes.max(usable.saturating_sub(drive.live_bytes))
+}
+
+/// The clock: tokio's, which a simulation stops.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 #[cfg(test)]

@@ -8,7 +8,6 @@ use std::{
     ops::Range,
     pin::pin,
     sync::{Arc, atomic::Ordering},
-    time::Instant,
 };
 
 use bytes::Bytes;
@@ -216,7 +215,7 @@ impl StripeReader {
                 rebuilt => rebuilt,
             };
         }
-        let began = Instant::now();
+        let began = tokio::time::Instant::now();
         let mut direct = pin!(self.direct_span(stripe, layout, key, span));
         let patience = hedges.patience(self.health.is_slow(place.node, place.drive));
         let in_time = tokio::time::timeout(patience, &mut direct).await;
@@ -326,6 +325,9 @@ impl StripeReader {
             }
         }
         let mut out = self.memory.pool().acquire(span.bytes.len()).await;
+        if holdfast_planted::is("RebuildsFromWrongPlaces") {
+            fetched.rotate_left(1);
+        }
         let present: Vec<Option<&[u8]>> = fetched.iter().map(|buffer| buffer.as_deref()).collect();
         rebuild_range(code, &present, span.shard, &mut out)
             .map_err(|e| ReadFailed::Description { stripe: stripe.id, what: e.to_string() })?;
@@ -377,5 +379,6 @@ fn open_span(
     span: &ShardSpan,
     bytes: &mut [u8],
 ) -> bool {
-    open_cells(layout, key, stripe.number, stripe.last, &span.cells, span.bytes.start, bytes).is_ok()
+    let opened = open_cells(layout, key, stripe.number, stripe.last, &span.cells, span.bytes.start, bytes);
+    opened.is_ok() || holdfast_planted::is("UnopenedIsRead")
 }

@@ -225,10 +225,16 @@ impl StripeRebuilder {
             let index = usize::from(relocation.index.get());
             let mut out = self.memory.pool().acquire(length).await;
             match &gathered.shards[index] {
+                Some(_) if holdfast_planted::is("CopiesNothing") => out.fill(0),
                 Some(copy) => out.copy_from_slice(copy),
                 None => {
                     let present: Vec<Option<&[u8]>> =
                         gathered.shards.iter().map(|shard| shard.as_deref()).collect();
+                    let index = if holdfast_planted::is("RebuildsAnother") {
+                        (index + 1) % present.len()
+                    } else {
+                        index
+                    };
                     code.rebuild(&present, &[index], &mut [&mut out[..]])
                         .map_err(|error| RebuildFailed::Description(error.to_string()))?;
                 }
@@ -253,13 +259,17 @@ impl StripeRebuilder {
         let expected = payload.to_vec();
         let (data, parity) = (stripe.data, stripe.parity);
         let write = ShardWrite { id, generation, tenant, data, parity, manifest, payload };
-        self.shards.put(to, write).await.map_err(|cause| RebuildFailed::Write { index, cause })?;
+        let put = self.shards.put(to, write).await;
+        if holdfast_planted::is("MoveIgnoresWrite") {
+            return Ok(expected.len() as u64);
+        }
+        put.map_err(|cause| RebuildFailed::Write { index, cause })?;
         let (found, _) = self
             .shards
             .get_whole(to, id, generation)
             .await
             .map_err(|error| RebuildFailed::ReadBack { index, what: error.to_string() })?;
-        if found[..] != expected[..] {
+        if found[..] != expected[..] && !holdfast_planted::is("SkipReadBack") {
             return Err(RebuildFailed::ReadBack { index, what: "other bytes than were written".to_owned() });
         }
         Ok(expected.len() as u64)

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
 use bytes::Bytes;
 use holdfast_drive::{DeleteError, Drive, DriveState, GetError, PutError, ShardWrite};
 use holdfast_model::{DriveId, Generation, NodeId, ShardId, placement::Place};
-use holdfast_peer::{Answer, Method, PeerClient, PeerError};
+use holdfast_peer::{Answer, Method, PeerError};
 use holdfast_ring::Buffer;
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     health::Health,
     hedges::Hedges,
+    peers::Peers,
     wire::{DeleteShard, GetShard, GetWholeShard, ListShards, Listed, PutShard},
 };
 
@@ -77,7 +78,7 @@ pub enum ShardError {
 pub struct Shards {
     node: NodeId,
     local: RwLock<BTreeMap<DriveId, Drive>>,
-    peers: PeerClient,
+    peers: Arc<dyn Peers>,
     health: Arc<Health>,
     /// How long shards take to be read.
     pub(crate) hedges: Hedges,
@@ -86,9 +87,9 @@ pub struct Shards {
 impl Shards {
     /// Reaches this node's drives directly and all others through `peers`.
     #[must_use]
-    pub fn new(node: NodeId, drives: Vec<Drive>, peers: PeerClient, health: Arc<Health>) -> Self {
+    pub fn new(node: NodeId, drives: Vec<Drive>, peers: impl Peers, health: Arc<Health>) -> Self {
         let local = RwLock::new(drives.into_iter().map(|drive| (drive.id(), drive)).collect());
-        Self { node, local, peers, health, hedges: Hedges::default() }
+        Self { node, local, peers: Arc::new(peers), health, hedges: Hedges::default() }
     }
 
     /// This node's drives, in id order.
@@ -131,8 +132,8 @@ impl Shards {
     }
 
     /// Links to the other nodes.
-    pub(crate) fn peers(&self) -> &PeerClient {
-        &self.peers
+    pub(crate) fn peers(&self) -> &dyn Peers {
+        self.peers.as_ref()
     }
 
     /// Writes a shard; returns when it is durable.
@@ -235,6 +236,9 @@ impl Shards {
         if let Some(drive) = self.here(place) {
             return delete_local(&drive?, id, generation).await;
         }
+        if holdfast_planted::is("DeletesOnlyHere") {
+            return Ok(());
+        }
         let body = DeleteShard { drive: place.drive, id, generation };
         self.call(place.node, Method::ShardDelete, &body, None, DELETE_TIMEOUT).await.map(drop)
     }
@@ -298,7 +302,9 @@ pub(crate) async fn get_local(
     range: Range<u32>,
 ) -> Result<Buffer, ShardError> {
     let got = match drive.get(id, generation, range.clone(), GET_TIMEOUT).await {
-        Err(GetError::OtherGeneration { stored, .. }) => drive.get(id, stored, range, GET_TIMEOUT).await,
+        Err(GetError::OtherGeneration { stored, .. }) if !holdfast_planted::is("OnlyThisGeneration") => {
+            drive.get(id, stored, range, GET_TIMEOUT).await
+        }
         got => got,
     };
     got.map_err(|error| unread(drive.id(), id, &error))
@@ -323,7 +329,9 @@ pub(crate) async fn get_whole_local(
     generation: Generation,
 ) -> Result<(Buffer, Vec<u8>), ShardError> {
     let got = match drive.get_whole(id, generation, WHOLE_TIMEOUT).await {
-        Err(GetError::OtherGeneration { stored, .. }) => drive.get_whole(id, stored, WHOLE_TIMEOUT).await,
+        Err(GetError::OtherGeneration { stored, .. }) if !holdfast_planted::is("OnlyThisGeneration") => {
+            drive.get_whole(id, stored, WHOLE_TIMEOUT).await
+        }
         got => got,
     };
     got.map_err(|error| unread(drive.id(), id, &error))

@@ -84,6 +84,12 @@ pub async fn write_stripe(
     });
     let results = join_all(writes).await;
     let durable: Vec<bool> = results.iter().map(Result::is_ok).collect();
+    let failed = durable.iter().filter(|durable| !**durable).count();
+    if holdfast_planted::is("OneShardMayMiss") && failed == 1
+        || holdfast_planted::is("DataShardsSuffice") && failed <= usize::from(geometry.parity)
+    {
+        return Ok(Written { places });
+    }
     match results.into_iter().find_map(Result::err) {
         None => {
             counters.stripes_written.fetch_add(1, Ordering::Relaxed);

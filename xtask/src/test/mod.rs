@@ -106,6 +106,8 @@ fn steps(scope: Scope) -> Vec<Step> {
         command("black box: cluster of processes", || blackbox("cluster")),
     ];
     if scope == Scope::Full {
+        steps.push(command("simulated cluster: seeds", || simulated(&["--count", SIMULATED_SEEDS])));
+        steps.push(command("simulated cluster: planted bugs", || simulated(&["--planted"])));
         steps.push(command("black box: aws, rclone, s3cmd, boto3, js, restic", || blackbox("clients")));
         steps.push(command("formats: second implementation", || blackbox("formats")));
         steps.push(command("virtual machines: harness", || {
@@ -126,6 +128,16 @@ fn steps(scope: Scope) -> Vec<Step> {
         steps.push(command("virtual machines: cluster", || blackbox("machines")));
     }
     steps
+}
+
+/// Seeds of the simulated cluster in a full run.
+const SIMULATED_SEEDS: &str = "2000";
+
+/// The simulation of the whole cluster, built and run.
+fn simulated(arguments: &[&str]) -> Result<std::process::Command> {
+    let mut sim = binaries::sim()?;
+    sim.args(arguments);
+    Ok(sim)
 }
 
 /// A step that is one check and has nothing to add.

@@ -132,7 +132,7 @@ impl Writer<'_> {
             .db
             .prepare_cached("DELETE FROM contents WHERE no = ?1 AND inline IS NOT NULL")?
             .execute(params![content])?;
-        if dropped == 0 {
+        if dropped == 0 && !holdfast_planted::is("OldContentLives") {
             let since_index = self.index.cast_signed();
             self.db
                 .prepare_cached("UPDATE contents SET died = ?2 WHERE no = ?1")?

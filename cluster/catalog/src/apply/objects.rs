@@ -69,6 +69,11 @@ pub(super) fn put(writer: &mut Writer<'_>, put: &PutObject) -> rusqlite::Result<
         return Ok(Err(refusal));
     }
     let current = writer.current(bucket.no, &put.key)?;
+    if holdfast_planted::is("OlderWins")
+        && let Some(current) = current.as_ref().filter(|current| current.size > put.size)
+    {
+        return Ok(Ok(Response::ObjectPut { version: current.shown(), modified: current.modified }));
+    }
     if let Some(current) = current.as_ref().filter(|c| c.id == put.version) {
         return Ok(Ok(Response::ObjectPut { version: current.shown(), modified: current.modified }));
     }
@@ -131,6 +136,9 @@ fn delete_one(writer: &mut Writer<'_>, bucket: BucketId, item: &DeleteItem) -> S
     }
     if row.versioning == Versioning::Off {
         let Some(current) = current else { return Ok(Ok(Deleted::Nothing)) };
+        if holdfast_planted::is("DeletesAreLost") {
+            return Ok(Ok(Deleted::Removed { version: current.shown(), marker: false }));
+        }
         step!(writer.remove_version(bucket, &item.key, &current));
         return Ok(Ok(Deleted::Removed { version: current.shown(), marker: false }));
     }

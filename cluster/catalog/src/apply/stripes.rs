@@ -41,7 +41,9 @@ pub(super) fn move_shards(writer: &mut Writer<'_>, moves: &MoveShards) -> rusqli
         return Ok(Ok(Response::ShardsMoved { generation: stripe.generation }));
     }
     let at_source = |m: &crate::command::ShardMove| stripe.places[usize::from(m.index.get())] == m.from;
-    if stripe.generation != moves.expected || !moves.moves.iter().all(at_source) {
+    if (stripe.generation != moves.expected || !moves.moves.iter().all(at_source))
+        && !holdfast_planted::is("MovesIgnoreGeneration")
+    {
         return Ok(Err(Refusal::StripeChanged(stripe.generation)));
     }
     let mut places = stripe.places.clone();
@@ -57,7 +59,9 @@ pub(super) fn move_shards(writer: &mut Writer<'_>, moves: &MoveShards) -> rusqli
     // would one that another shard leaves with this very move.
     let unswept = unswept_drives(writer, moves.stripe)?;
     let taken = |drive| unswept.contains(&drive) || leaving.iter().any(|(_, from)| from.drive == drive);
-    if moves.moves.iter().any(|m| m.from.drive != m.to.drive && taken(m.to.drive)) {
+    if moves.moves.iter().any(|m| m.from.drive != m.to.drive && taken(m.to.drive))
+        && !holdfast_planted::is("MovesGoToUnswept")
+    {
         return Ok(Err(Refusal::PlaceOccupied));
     }
 
@@ -67,9 +71,11 @@ pub(super) fn move_shards(writer: &mut Writer<'_>, moves: &MoveShards) -> rusqli
         .execute(params![moves.stripe.as_bytes(), next, encode_places(&places)])?;
     for m in moves.moves.iter().filter(|m| m.from.drive != m.to.drive) {
         writer.remove_place(m.from.drive, moves.stripe)?;
-        writer.insert_place(m.to.drive, moves.stripe, m.index.get())?;
+        if !holdfast_planted::is("MovesLeaveTheIndex") {
+            writer.insert_place(m.to.drive, moves.stripe, m.index.get())?;
+        }
     }
-    if !leaving.is_empty() {
+    if !leaving.is_empty() && !holdfast_planted::is("MovesLeaveTheOld") {
         insert_stale(writer, moves.stripe, moves.expected.get(), &encode_shards(&leaving))?;
     }
     Ok(Ok(Response::ShardsMoved { generation: holdfast_model::Generation::new(next) }))
@@ -190,7 +196,8 @@ pub(super) fn condemn(writer: &mut Writer<'_>, orphans: &[Orphan]) -> rusqlite::
     }
     let mut answers = Vec::with_capacity(orphans.len());
     for orphan in orphans {
-        let known = writer.stripe_content(orphan.stripe)?.is_some();
+        let known =
+            writer.stripe_content(orphan.stripe)?.is_some() && !holdfast_planted::is("CondemnsTheLiving");
         if !known {
             bar_one(writer, orphan.stripe)?;
             // Each node reports the shards on its own drives, and again until they are swept.

@@ -57,7 +57,7 @@ use crate::{
 
 /// Memory for headers, footers, tombstones and records being moved: separate from the callers' pool, so
 /// that a full pool never keeps a drive from deleting, sealing or reclaiming.
-pub(crate) const META_POOL_SIZE: ByteCount = ByteCount::mib(8);
+pub const META_POOL_SIZE: ByteCount = ByteCount::mib(8);
 
 /// An operation in flight for this long makes the drive slow.
 const SLOW_AFTER: Duration = Duration::from_secs(1);
@@ -170,6 +170,8 @@ pub(crate) struct Engine<D> {
 pub(crate) enum Clock {
     /// The monotonic clock of the system.
     System,
+    /// The clock of the asynchronous runtime that the engine is stepped in, which a simulation stops.
+    Runtime,
     /// Microseconds after a start, moved on by a test.
     #[cfg(test)]
     Manual(Instant, Arc<std::sync::atomic::AtomicU64>),
@@ -179,6 +181,7 @@ impl Clock {
     fn now(&self) -> Instant {
         match self {
             Self::System => Instant::now(),
+            Self::Runtime => tokio::time::Instant::now().into_std(),
             #[cfg(test)]
             Self::Manual(start, micros) => {
                 *start + Duration::from_micros(micros.load(std::sync::atomic::Ordering::SeqCst))
@@ -299,6 +302,11 @@ impl<D: BlockDevice> Engine<D> {
         }
         self.completions = completions;
         true
+    }
+
+    /// Operations that are at the device.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.device.in_flight()
     }
 
     fn dispatch_released(&mut self, now: Instant) {

@@ -27,7 +27,7 @@ use super::{
     record::{BODY_SIZE_MAX, GENERATION, PARTS_MAX, RecordName, RecordWriter, Spread},
     sections::{self, BaseContents, FileEntry, FilePiece},
 };
-use crate::stripes::now;
+use crate::host::now;
 
 /// How often the leader looks whether a base is due.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);

@@ -33,7 +33,7 @@ use super::{
     record::{BODY_SIZE_MAX, PARTS_MAX, RecordName, RecordWriter, Spread},
     sections::{self, JournaledCommand, Section},
 };
-use crate::stripes::now;
+use crate::host::now;
 
 /// Pause before a record that no drive took is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);

@@ -97,7 +97,7 @@ impl Absences {
             };
             verdict.absent.insert(drive.drive);
             let due = since + grace;
-            if now >= due {
+            if now >= due && !holdfast_planted::is("NothingIsGivenUp") {
                 verdict.lost.insert(drive.drive);
             } else {
                 verdict.next = Some(verdict.next.map_or(due, |next| next.min(due)));

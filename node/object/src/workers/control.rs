@@ -10,7 +10,7 @@ use holdfast_model::UnixMillis;
 use serde::{Deserialize, Serialize};
 
 use super::status::{Board, Kind};
-use crate::stripes::now;
+use crate::host::now;
 
 /// How often a worker that may not run looks whether it may.
 const ASK_INTERVAL: Duration = Duration::from_millis(500);

@@ -6,17 +6,14 @@
 //! are back; and once an hour. The catalog says what there is to do each time, so that a new leader goes on
 //! where its predecessor was.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use holdfast_catalog::{DocumentKind, StripedContent};
 use holdfast_model::{
     BucketId, Level, NodeId, PartitionId, UnixMillis,
     fit::{Fit, Standard, StayingDrive, level_of},
 };
+use tokio::time::Instant;
 
 use super::{
     Route,

@@ -18,14 +18,13 @@ use holdfast_catalog::{
     Bucket, Candidate, Deleted, DocumentKind, Lifecycle, LifecycleItem, LifecycleStep, ListedVersion, Op,
     ReadError, Refusal, Response, UploadQuery, VersionMarker, VersionQuery,
 };
-use holdfast_crypt::random_array;
 use holdfast_model::{BucketId, GroupId, NodeId, PartitionId, UnixMillis, limits::DELETE_KEYS_MAX};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::{Attributes, ObjectError},
+    host::{chance, now},
     service::{ObjectService, from_opaque, to_opaque},
-    stripes::now,
     versioned::decode_tags,
 };
 
@@ -65,7 +64,7 @@ pub(super) async fn run(service: Arc<ObjectService>, node: NodeId, stop: Cancell
         let snapshot = service.directory.snapshot();
         let mut led = HashSet::new();
         for route in snapshot.tenants.values().flat_map(|tenant| tenant.partitions.clone()) {
-            let leads = service.consensus.status(route.1).is_some_and(|status| status.leader == Some(node));
+            let leads = service.consensus.leader(route.1) == Some(node);
             if !leads || !service.is_settled(route) {
                 continue;
             }
@@ -283,7 +282,7 @@ impl Judge {
             }
             None => {
                 if rules.current_expires(&object, version.modified, day).is_some_and(|(due, _)| due <= now) {
-                    steps.push(item(LifecycleStep::ExpireCurrent { marker: random_array() }));
+                    steps.push(item(LifecycleStep::ExpireCurrent { marker: chance() }));
                     return Ok(steps);
                 }
                 rules.current_class(&object, version.modified, now, day)

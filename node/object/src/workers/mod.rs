@@ -70,7 +70,7 @@ fn led(service: &ObjectService, node: NodeId) -> Vec<(Arc<TenantEntry>, Route)> 
 
 /// Partitions whose groups this node leads.
 fn led_with_leftovers(service: &ObjectService, node: NodeId) -> Vec<(Arc<TenantEntry>, Route)> {
-    let leads = |group| service.consensus.status(group).is_some_and(|status| status.leader == Some(node));
+    let leads = |group| service.consensus.leader(group) == Some(node);
     let snapshot = service.directory.snapshot();
     let routes = snapshot.tenants.values().flat_map(|tenant| {
         tenant.partitions.iter().map(|route| (Arc::clone(tenant), *route)).collect::<Vec<_>>()

@@ -8,7 +8,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use holdfast_catalog::{ShardOnDrive, StripeRef};
@@ -21,6 +21,7 @@ use holdfast_model::{
 };
 use holdfast_stripe::Layout;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::{
     Route,

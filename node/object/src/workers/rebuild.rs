@@ -9,12 +9,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use holdfast_catalog::StripeRef;
 use holdfast_model::{DriveId, NodeId, PartitionId, StripeId};
 use holdfast_store::DebtReport;
+use tokio::time::Instant;
 
 use super::{
     Route,
@@ -89,7 +90,7 @@ impl Rebuild {
         if self.started.elapsed() < SETTLE && silent {
             return None;
         }
-        let verdict = self.absences.judge(&known, &reported, Instant::now());
+        let verdict = self.absences.judge(&known, &reported, Instant::now().into_std());
         service.workers.set_verdict(verdict.clone());
         Some(verdict)
     }
@@ -280,6 +281,7 @@ fn leaving_shards(stripe: &StripeRef, verdict: &Verdict) -> Vec<Leaving> {
     let shards = stripe.shards().filter_map(|(index, place)| {
         let lost = verdict.lost.contains(&place.drive);
         let draining = verdict.draining.contains(&place.drive);
+        let draining = draining && !holdfast_planted::is("DrainsNothing");
         (lost || draining).then_some(Leaving { index, readable: !lost, in_place: false })
     });
     shards.collect()

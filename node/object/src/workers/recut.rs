@@ -15,7 +15,7 @@ use futures::StreamExt;
 use holdfast_catalog::{
     BodyRef, ContentBody, Op, PartContent, Refusal, ReplaceStripes, Response, StripeRef, StripedContent,
 };
-use holdfast_crypt::{BodyContext, BodyKey, Outer, OuterKey, SealedBodyKey, random_array};
+use holdfast_crypt::{BodyContext, BodyKey, Outer, OuterKey, SealedBodyKey};
 use holdfast_model::{
     VersionId,
     fit::{Fit, Laid, Standard},
@@ -30,9 +30,10 @@ use crate::{
     body_writer::{BodyTarget, BodyWriter},
     directory::TenantEntry,
     draft::Draft,
+    host::{chance, now},
     sealing::{NamedKey, Sealed},
     service::{ObjectService, from_opaque},
-    stripes::{StripeIo, now},
+    stripes::StripeIo,
 };
 
 /// What came of it.
@@ -152,7 +153,7 @@ async fn write(
             cluster: owner.cluster,
             tenant: owner.tenant,
             bucket: owner.bucket,
-            content: VersionId::new(now(), random_array()),
+            content: VersionId::new(now(), chance()),
         },
         tenant_key: Arc::clone(&owner.tenant_key),
         name: owner.name.clone(),

@@ -6,7 +6,6 @@
 //! - a copy is taken back only when the catalog, asked anew, does not place the shard there.
 
 use holdfast_catalog::{KnownStripe, MoveShards, Op, Outcome as Decision, Refusal, ShardMove, StripeRef};
-use holdfast_crypt::random_array;
 use holdfast_model::{
     DriveId, Generation, ShardId, ShardIndex, TenantId,
     fit::per_node_max,
@@ -17,7 +16,7 @@ use holdfast_store::{RebuildFailed, Relocation, StripeRebuilder};
 use holdfast_stripe::Layout;
 
 use super::Route;
-use crate::{api::ObjectError, service::ObjectService, stripes::stored};
+use crate::{api::ObjectError, host::chance, service::ObjectService, stripes::stored};
 
 /// How often other drives are tried when the catalog finds that one still holds an unswept shard.
 const ATTEMPTS: usize = 4;
@@ -85,10 +84,16 @@ pub(super) async fn relocate(
             return Ok(Relocated::NoPlace);
         }
         let generation = next_generation(stripe)?;
-        let moved =
-            rebuilder(service).relocate(home.tenant, &stored(stripe, false), &relocations, generation).await;
+        let moved = match holdfast_planted::is("SwitchesWithoutCopy") {
+            true => Ok(holdfast_store::Moved::default()),
+            false => {
+                let stored = stored(stripe, false);
+                rebuilder(service).relocate(home.tenant, &stored, &relocations, generation).await
+            }
+        };
         let moved = match moved {
             Ok(moved) => moved,
+            Err(_) if holdfast_planted::is("FailedMoveCounts") => holdfast_store::Moved::default(),
             Err(failed) => {
                 take_back(service, home, stripe, &relocations, generation).await;
                 return Err(unmovable(stripe, &failed));
@@ -150,11 +155,12 @@ fn choose(
     let found = replace(
         &kept,
         leaving.len(),
-        (!home.alone).then(|| per_node_max(stripe.parity, &stripe.places)),
+        (!home.alone && !holdfast_planted::is("MovesIgnoreNodes"))
+            .then(|| per_node_max(stripe.parity, &stripe.places)),
         &candidates,
         avoid,
         bytes,
-        u64::from_le_bytes(random_array()),
+        u64::from_le_bytes(chance()),
     );
     let mut relocations: Vec<Relocation> = leaving
         .iter()
@@ -204,7 +210,9 @@ async fn take_back(
     };
     for relocation in relocations {
         let placed = |known: &KnownStripe| known.stripe.places[usize::from(relocation.index.get())];
-        if current.as_ref().map(placed) == Some(relocation.to) {
+        if current.as_ref().map(placed) == Some(relocation.to)
+            && !holdfast_planted::is("TakesBackWhatIsPlaced")
+        {
             continue;
         }
         let shard = ShardId { stripe: id, index: relocation.index };

@@ -3,12 +3,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use holdfast_model::{PartitionId, TenantId};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use super::{absent::Verdict, control::Orders, levels::PartitionLevels};
 use crate::directory::Directory;

@@ -77,9 +77,12 @@ pub(super) fn survey(catalog: &PartitionReader, verdict: &Verdict) -> Result<Sur
 impl Survey {
     fn note(&mut self, stripe: &StripeRef, exposed: usize, to_move: usize, lost: usize) {
         let level = u8::try_from(exposed).unwrap_or(u8::MAX);
-        if exposed > 0 {
+        if exposed > 0 && !holdfast_planted::is("DebtIsNotCounted") {
             *self.stripes.entry(level).or_default() += 1;
             self.unreadable += u64::from(exposed > usize::from(stripe.parity));
+        }
+        if holdfast_planted::is("PlansOnlyTheWorst") && exposed < 2 {
+            return;
         }
         if to_move > 0 && exposed <= usize::from(stripe.parity) {
             *(if lost > 0 { &mut self.rebuilds } else { &mut self.moves }) += 1;

@@ -27,8 +27,8 @@ use tokio::time::Interval;
 
 use super::{Route, absent::Standing, led_with_leftovers, status::Kind, worker::Worker};
 use crate::{
-    api::ObjectError, backing::Backing, body_writer::BODY_AGE_MAX, family, journal::CATALOG_OWNER,
-    service::ObjectService, stripes::now,
+    api::ObjectError, backing::Backing, body_writer::BODY_AGE_MAX, family, host::now, journal::CATALOG_OWNER,
+    service::ObjectService,
 };
 
 /// How often garbage is looked for.
@@ -81,6 +81,7 @@ impl Worker for Sweep {
 
     async fn wait(&mut self) {
         tokio::select! {
+            biased;
             _ = self.garbage.tick() => {}
             _ = self.orphans.tick() => self.orphans_due = true,
         }
@@ -174,6 +175,9 @@ async fn sweep_partition(run: &mut Run<'_>, route: Route) -> Result<(), ObjectEr
 /// Whether every shard of it is gone from its drive.
 async fn delete_shards(service: &ObjectService, removed: &BTreeSet<DriveId>, row: &GarbageRow) -> bool {
     let mut whole = true;
+    if holdfast_planted::is("SweepDeletesNothing") {
+        return true;
+    }
     for (index, place) in &row.shards {
         if removed.contains(&place.drive) {
             // It left for good, and its shards with it.
@@ -181,13 +185,24 @@ async fn delete_shards(service: &ObjectService, removed: &BTreeSet<DriveId>, row
         }
         if !service.stripes.health.has_drive(place.node, place.drive) {
             // What is away keeps its shards; they are deleted when it is back.
-            whole = false;
+            whole = holdfast_planted::is("SweepForgetsAbsent");
             continue;
         }
         let id = ShardId { stripe: row.stripe, index: *index };
-        match service.stripes.shards.delete(*place, id, row.generation).await {
+        let id = match holdfast_planted::is("SweepDeletesAnother") {
+            true => ShardId { index: holdfast_model::ShardIndex::new(index.get() ^ 1), ..id },
+            false => id,
+        };
+        let generation = match holdfast_planted::is("SweepDeletesAnyGeneration") {
+            true => Generation::new(u32::MAX),
+            false => row.generation,
+        };
+        match service.stripes.shards.delete(*place, id, generation).await {
             Ok(()) => {}
             Err(error @ ShardError::Node { .. }) => {
+                if holdfast_planted::is("SweepForgetsAbsent") {
+                    continue;
+                }
                 // A node that is down keeps its shards; they are deleted when it is back.
                 tracing::debug!(%id, %error, "shard not deleted");
                 whole = false;
@@ -245,6 +260,9 @@ async fn sweep_remains(service: &Arc<ObjectService>, node: NodeId, destroyed: &B
 
 async fn sweep_orphans(service: &Arc<ObjectService>, node: NodeId) {
     let destroyed = service.directory.snapshot().destroyed.clone();
+    if holdfast_planted::is("OrphansStay") {
+        return;
+    }
     for drive in service.stripes.shards.local() {
         let mut after = None;
         loop {
@@ -289,7 +307,12 @@ async fn condemn(
         let ids: Vec<StripeId> = unknown.iter().map(|orphan| orphan.stripe).collect();
         let known = service
             .read(route, ("", ""), move |catalog| {
-                ids.iter().map(|id| catalog.stripe_known(*id)).collect::<Result<Vec<bool>, _>>()
+                // Those that wait for the sweeper are asked about again: shards of theirs on other drives do not wait yet.
+                let known = |id: &StripeId| {
+                    let waits = holdfast_planted::is("OrphansADriveAtATime") && catalog.stripe_known(*id)?;
+                    Ok(waits || catalog.stripe(*id)?.is_some())
+                };
+                ids.iter().map(known).collect::<Result<Vec<bool>, _>>()
             })
             .await?;
         let of_both = unknown.into_iter().zip(known);

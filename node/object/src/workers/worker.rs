@@ -25,10 +25,12 @@ pub(crate) async fn run(mut worker: impl Worker, stop: CancellationToken) {
     tracing::debug!(worker = worker.kind().name(), "worker runs");
     loop {
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             () = worker.wait() => {}
         }
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             () = worker.work() => {}
         }

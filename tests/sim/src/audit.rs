@@ -1,0 +1,158 @@
+//! An auditor that believes nobody: it walks the catalog, reads every shard from its drive, and computes for itself.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use holdfast_catalog::{PartitionReader, StripeRef};
+use holdfast_drive::{Drive, GetError};
+use holdfast_erasure::Code;
+use holdfast_model::{DriveId, Level, NodeId, ShardId, StripeId};
+
+use crate::{faults::Site, world::World};
+
+/// How long one shard may take to be read.
+const READ_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Owners of stripes looked at at once.
+const PAGE: usize = 256;
+
+/// Shards listed at once.
+const LIST_PAGE: usize = 512;
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Audit {
+    /// Stripes that are live.
+    pub stripes: usize,
+    /// Shards that are not what they should be, in words.
+    pub bad: Vec<String>,
+    /// Stripes whose places do not keep their level, in words.
+    pub misplaced: Vec<String>,
+    /// Stripes with places on drives that are not there.
+    pub absent: usize,
+    /// Keys of objects that have a stripe with too few whole shards.
+    pub lost: Vec<String>,
+    /// Shards on drives that nothing in the catalog accounts for.
+    pub orphans: Vec<ShardId>,
+    /// Entries of the garbage.
+    pub garbage: usize,
+}
+
+/// Looks at everything. `None` when no node is on.
+pub async fn audit(world: &World, site: &Site) -> Option<Audit> {
+    let drives: BTreeMap<DriveId, Drive> = (0..world.plan.nodes)
+        .filter_map(|node| world.node(node))
+        .flat_map(|node| node.shards.local())
+        .map(|drive| (drive.id(), drive))
+        .collect();
+    let catalog = catalog(world, site)?;
+    let mut audit = Audit::default();
+    let live = live(&catalog);
+    audit.stripes = live.len();
+    for (key, stripe) in live.values() {
+        look_at(&mut audit, world, &drives, (key, stripe)).await;
+    }
+    audit.garbage = catalog.garbage(None, LIST_PAGE).map_or(0, |(rows, _)| rows.len());
+    for (id, drive) in &drives {
+        let mut after = None;
+        loop {
+            let page = drive.list(after, LIST_PAGE);
+            let Some(last) = page.last() else { break };
+            after = Some(last.id);
+            let here = |shard: &ShardId| {
+                live.get(&shard.stripe).is_some_and(|(_, stripe)| {
+                    stripe.places.get(usize::from(shard.index.get())).map(|place| place.drive) == Some(*id)
+                })
+            };
+            audit.orphans.extend(page.iter().map(|shard| shard.id).filter(|shard| !here(shard)));
+        }
+    }
+    Some(audit)
+}
+
+/// The catalog of a node that is on, up to date.
+#[must_use]
+pub fn catalog(world: &World, site: &Site) -> Option<PartitionReader> {
+    let node = (0..world.plan.nodes).find(|node| world.node(*node).is_some())?;
+    world.log.catch_up(world, node, world.log.len());
+    world.log.reader(node).partition(site.partition()).ok()
+}
+
+fn live(catalog: &PartitionReader) -> BTreeMap<StripeId, (String, StripeRef)> {
+    let mut live = BTreeMap::new();
+    let mut after = None;
+    loop {
+        let visited = catalog.visit_stripes(after, PAGE, |owner, stripe| {
+            live.insert(stripe.id, (owner.key.clone(), stripe.clone()));
+        });
+        match visited {
+            Ok(Some(next)) => after = Some(next),
+            Ok(None) | Err(_) => return live,
+        }
+    }
+}
+
+async fn look_at(
+    audit: &mut Audit,
+    world: &World,
+    drives: &BTreeMap<DriveId, Drive>,
+    (key, stripe): (&str, &StripeRef),
+) {
+    if stripe.places.iter().any(|place| !drives.contains_key(&place.drive)) {
+        audit.absent += 1;
+    }
+    if let Some(what) = misplaced(world.plan.level(), stripe) {
+        audit.misplaced.push(what);
+    }
+    let mut shards: Vec<Option<Vec<u8>>> = Vec::new();
+    for (index, place) in stripe.shards() {
+        let id = ShardId { stripe: stripe.id, index };
+        let read = match drives.get(&place.drive) {
+            Some(drive) => read(drive, id, stripe).await,
+            None => Err("its drive is not there".to_owned()),
+        };
+        shards.push(match read {
+            Ok(bytes) => Some(bytes),
+            Err(what) => {
+                audit
+                    .bad
+                    .push(format!("shard {index} of {}+{} of {key}: {what}", stripe.data, stripe.parity));
+                None
+            }
+        });
+    }
+    let whole = shards.iter().flatten().count();
+    if whole < usize::from(stripe.data) {
+        audit.lost.push(key.to_owned());
+    }
+    if whole == shards.len() {
+        let shards: Vec<&[u8]> = shards.iter().flatten().map(Vec::as_slice).collect();
+        let (data, parity) = shards.split_at(usize::from(stripe.data));
+        let agrees = Code::of(stripe.data, stripe.parity).and_then(|code| code.parity_agrees(data, parity));
+        if !matches!(agrees, Ok(true)) {
+            audit.bad.push(format!("shards of {key} do not belong together: {agrees:?}"));
+        }
+    }
+}
+
+async fn read(drive: &Drive, id: ShardId, stripe: &StripeRef) -> Result<Vec<u8>, String> {
+    let mut read = drive.get_whole(id, stripe.generation, READ_TIMEOUT).await;
+    if let Err(GetError::OtherGeneration { stored, .. }) = read {
+        read = drive.get_whole(id, stored, READ_TIMEOUT).await;
+    }
+    read.map(|(buffer, _)| buffer.to_vec()).map_err(|error| error.to_string())
+}
+
+fn misplaced(level: Level, stripe: &StripeRef) -> Option<String> {
+    let mut on_node: BTreeMap<NodeId, u8> = BTreeMap::new();
+    let mut on_drive: BTreeMap<DriveId, u8> = BTreeMap::new();
+    for place in &stripe.places {
+        *on_node.entry(place.node).or_default() += 1;
+        *on_drive.entry(place.drive).or_default() += 1;
+    }
+    let most = on_node.values().max().copied().unwrap_or(0);
+    let survives = most * level.nodes_survived() <= stripe.parity && level.drives_survived() <= stripe.parity;
+    let distinct = on_drive.values().all(|count| *count == 1);
+    let what =
+        || format!("{}+{} lies on {:?}", stripe.data, stripe.parity, on_node.values().collect::<Vec<_>>());
+    (!survives || !distinct).then(what)
+}

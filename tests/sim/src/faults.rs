@@ -1,0 +1,389 @@
+//! What goes wrong, done to the world when its time comes; and the hand that puts right what it can.
+
+use std::{io, sync::Arc, time::Duration};
+
+use holdfast_catalog::MetadataSeal;
+use holdfast_fault::{Cut, Fault as DiskFault, FaultDisk, Random};
+use holdfast_model::{DriveId, ShardId, UnixMillis};
+use holdfast_model::{PartitionId, limits::SECTOR_SIZE};
+use holdfast_object::{
+    DirectorySnapshot, TenantEntry,
+    workers::{KnownDrive, Standing},
+};
+use parking_lot::Mutex;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::{
+    log::GROUP,
+    node::{self, Bay, drive_id, open_drive},
+    plan::{Fault, Kept, Plan},
+    rig::{Rig, TENANT},
+    world::{World, node_id, stream},
+};
+
+/// How long a node is off while a drive is put back to an older image.
+const SWAP: Duration = Duration::from_millis(500);
+
+/// Shards of one drive that are looked for when it opens.
+const SHARDS_MAX: usize = 1000;
+
+/// What is in one bay.
+#[derive(Debug)]
+struct Slot {
+    disk: FaultDisk,
+    round: usize,
+    /// As it was at the start.
+    first: FaultDisk,
+    /// An operator has to replace it.
+    broken: bool,
+    /// Something was done to it that no drive may do: it may lose what it acknowledged.
+    hurt: bool,
+}
+
+/// Drives and nodes of a run, and how they are started.
+#[derive(Debug)]
+pub struct Site {
+    rig: Mutex<Rig>,
+    slots: Mutex<Vec<Slot>>,
+    known: Mutex<Vec<KnownDrive>>,
+    lost_nodes: Mutex<Vec<usize>>,
+    partition: PartitionId,
+    random: Mutex<Random>,
+    per_node: usize,
+}
+
+impl Site {
+    /// The site of a plan, with everything off.
+    ///
+    /// # Errors
+    /// When disks cannot be formatted.
+    pub fn new(plan: &Plan, mut rig: Rig) -> io::Result<Self> {
+        let (mut slots, mut known) = (Vec::new(), Vec::new());
+        for number in 0..plan.nodes * plan.drives {
+            let node = number / plan.drives;
+            let disk = rig.disk(node, drive_id(number, 0))?;
+            slots.push(Slot { first: disk.copy(), disk, round: 0, broken: false, hurt: false });
+            known.push(known_drive(number, 0, plan.drives));
+        }
+        let partition = PartitionId::new(rig.partition);
+        Ok(Self {
+            rig: Mutex::new(rig),
+            slots: Mutex::new(slots),
+            known: Mutex::new(known),
+            lost_nodes: Mutex::default(),
+            partition,
+            random: Mutex::new(Random::new(stream(plan.seed, "faults", 0))),
+            per_node: plan.drives,
+        })
+    }
+
+    /// Gives the rig back.
+    #[must_use]
+    pub fn into_rig(self) -> Rig {
+        self.rig.into_inner()
+    }
+
+    /// The partition of this run.
+    #[must_use]
+    pub fn partition(&self) -> PartitionId {
+        self.partition
+    }
+
+    /// All disks that are in their bays.
+    #[must_use]
+    pub fn disks(&self) -> Vec<FaultDisk> {
+        self.slots.lock().iter().map(|slot| slot.disk.clone()).collect()
+    }
+
+    /// The drives that are in their bays.
+    #[must_use]
+    pub fn drives(&self) -> Vec<DriveId> {
+        self.slots.lock().iter().enumerate().map(|(number, slot)| drive_id(number, slot.round)).collect()
+    }
+
+    /// What nodes know of tenants and drives.
+    #[must_use]
+    pub fn snapshot(&self, plan: &Plan) -> DirectorySnapshot {
+        let key = Arc::clone(&self.rig.lock().key);
+        let entry = TenantEntry {
+            id: TENANT,
+            name: "demo".to_owned(),
+            level: plan.level(),
+            key: Arc::clone(&key),
+            named_keys: Default::default(),
+            partitions: vec![(self.partition, GROUP)],
+        };
+        let mut snapshot = DirectorySnapshot { drives: self.known.lock().clone(), ..Default::default() };
+        snapshot.tenants.insert(TENANT, Arc::new(entry));
+        snapshot.seals.insert(TENANT, Arc::new(MetadataSeal::new(1, key.metadata_key())));
+        snapshot.keys.insert(TENANT, key);
+        snapshot
+    }
+
+    /// Starts a node, unless it is on or lost.
+    pub fn start(&self, world: &Arc<World>, node: usize) {
+        if world.node(node).is_some() || self.lost_nodes.lock().contains(&node) {
+            return;
+        }
+        world.trace.note(format_args!("n{} starts", node + 1));
+        let (pool, catalog, bays) = {
+            let mut rig = self.rig.lock();
+            let slots = self.slots.lock();
+            let mut bays: Vec<Bay> = Vec::new();
+            for number in node * self.per_node..(node + 1) * self.per_node {
+                let Ok(meta) = rig.meta(number) else { continue };
+                bays.push((number, slots[number].disk.clone(), meta, slots[number].hurt));
+            }
+            let Ok(pool) = rig.pool(node) else { return };
+            (pool, rig.machines[node].lock().reader(), bays)
+        };
+        let running = node::start(world, node, pool, bays, catalog, self.snapshot(&world.plan));
+        self.drain(&running);
+        self.look_at_drives(world, node, &running);
+    }
+
+    /// What the catalog places on a drive was acknowledged by it, and a sound drive has it after any power cut.
+    fn look_at_drives(&self, world: &World, node: usize, running: &node::Running) {
+        world.log.catch_up(world, node, world.log.len());
+        let Ok(catalog) = world.log.reader(node).partition(self.partition) else { return };
+        let slots = self.slots.lock();
+        for number in node * self.per_node..(node + 1) * self.per_node {
+            let slot = &slots[number];
+            if slot.hurt {
+                continue;
+            }
+            let Ok(drive) = running.shards.local_drive(drive_id(number, slot.round)) else {
+                world.trace.violation("mount", format_args!("drive {number} is sound and does not open"));
+                continue;
+            };
+            let placed = catalog.stripes_on_drive(drive.id(), None, SHARDS_MAX).unwrap_or_default();
+            for shard in placed.iter().filter(|shard| shard.known.live) {
+                let id = ShardId { stripe: shard.known.stripe.id, index: shard.index };
+                if !drive.holds(id) {
+                    world
+                        .trace
+                        .violation("durability", format_args!("drive {number} lost shard {}", shard.index));
+                }
+            }
+        }
+    }
+
+    fn drain(&self, running: &node::Running) {
+        let known = self.known.lock();
+        for drive in running.shards.local() {
+            let standing = known.iter().find(|known| known.drive == drive.id()).map(|known| known.standing);
+            drive.set_draining(standing == Some(Standing::Draining));
+        }
+    }
+
+    /// The power of a node goes.
+    fn cut_power(&self, world: &World, node: usize, kept: Kept) {
+        node::stop(world, node);
+        let slots = self.slots.lock();
+        for number in node * self.per_node..(node + 1) * self.per_node {
+            let seed = self.random.lock().number();
+            slots[number].disk.cut_power(match kept {
+                Kept::Nothing => Cut::None,
+                Kept::All => Cut::All,
+                Kept::Some => Cut::Random(seed),
+                Kept::Torn => Cut::Torn(seed),
+            });
+        }
+    }
+
+    /// Tells all nodes that are on what is known of drives.
+    fn tell(&self, world: &World) {
+        for node in 0..world.plan.nodes {
+            if let Some(running) = world.node(node) {
+                running.directory.update(self.snapshot(&world.plan));
+                self.drain(&running);
+            }
+        }
+    }
+
+    /// A blank drive takes the place of another.
+    fn replace(&self, world: &World, number: usize) {
+        let node = number / self.per_node;
+        let (old, bay) = {
+            let mut rig = self.rig.lock();
+            let mut slots = self.slots.lock();
+            let slot = &mut slots[number];
+            let old = drive_id(number, slot.round);
+            slot.round += 1;
+            (slot.broken, slot.hurt) = (false, false);
+            let fresh = drive_id(number, slot.round);
+            let (Ok(disk), Ok(meta)) = (rig.disk(node, fresh), rig.meta(number)) else { return };
+            slot.first = disk.copy();
+            slot.disk = disk.clone();
+            self.known.lock().push(known_drive(number, slot.round, self.per_node));
+            (old, (number, disk, meta, false))
+        };
+        if let Some(running) = world.node(node) {
+            drop(running.shards.remove(old));
+            if let Some(drive) = open_drive(world, &running, bay, world.life(node)) {
+                running.shards.add(drive);
+            }
+        }
+        self.tell(world);
+    }
+
+    /// An operator says of drives that are in no bay any more that they have left for good.
+    pub fn write_off(&self, world: &World) {
+        let there = self.drives();
+        for known in self.known.lock().iter_mut().filter(|known| !there.contains(&known.drive)) {
+            known.standing = Standing::Removed;
+        }
+        self.tell(world);
+    }
+
+    fn disk(&self, number: usize) -> FaultDisk {
+        self.slots.lock()[number].disk.clone()
+    }
+
+    fn breaks(&self, number: usize, fault: DiskFault) {
+        let mut slots = self.slots.lock();
+        (slots[number].broken, slots[number].hurt) = (true, true);
+        slots[number].disk.arrange(fault);
+    }
+
+    /// Does one fault. What ends by itself ends later.
+    pub async fn strike(self: &Arc<Self>, world: &Arc<World>, fault: &Fault) {
+        world.trace.note(format_args!("{fault:?}"));
+        let millis = Duration::from_millis;
+        match *fault {
+            Fault::PowerCut { node, kept, millis: time } => {
+                self.cut_power(world, node, kept);
+                self.later(world, millis(time), vec![node]);
+            }
+            Fault::Blackout { kept, millis: time } => {
+                for node in 0..world.plan.nodes {
+                    self.cut_power(world, node, kept);
+                }
+                self.later(world, millis(time), (0..world.plan.nodes).collect());
+            }
+            Fault::Isolate { node, millis: time } => {
+                for other in (0..world.plan.nodes).filter(|other| *other != node) {
+                    world.net.cut(node, other, millis(time));
+                    world.net.cut(other, node, millis(time));
+                }
+            }
+            Fault::Cut { from, to, millis: time } => world.net.cut(from, to, millis(time)),
+            Fault::Stall { drive, millis: time } => {
+                let running = world.node(drive / self.per_node);
+                if let Some(gate) = running.and_then(|running| running.gates.lock().get(&drive).cloned()) {
+                    gate.stall(millis(time));
+                }
+            }
+            Fault::Handover => world.log.hand_over(world),
+            Fault::Unknown { millis: time } => world.log.confuse(millis(time)),
+            Fault::Scrub { node } => {
+                if let Some(running) = world.node(node) {
+                    running.objects.scrub_now();
+                }
+            }
+            Fault::Rot { drive, sectors } => self.rot(drive, sectors),
+            Fault::WritesFail { drive } => self.breaks(drive, DiskFault::WriteFails(0, libc::EIO)),
+            Fault::FlushFails { drive } => self.breaks(drive, DiskFault::FlushFails(0)),
+            Fault::ReadsFail { drive } => self.breaks(drive, DiskFault::ReadFails(0, libc::EIO)),
+            Fault::Vanish { drive } => self.breaks(drive, DiskFault::Vanishes(0)),
+            Fault::Hang { drive } => self.breaks(drive, DiskFault::Hangs(0)),
+            Fault::LoseWrite { drive, after } => {
+                self.hurt(drive);
+                self.disk(drive).arrange(DiskFault::WriteLost(after));
+            }
+            Fault::MisdirectWrite { drive, after, by } => {
+                self.hurt(drive);
+                self.disk(drive).arrange(DiskFault::WriteMisdirected(after, by));
+            }
+            Fault::Stale { drive } => {
+                let node = drive / self.per_node;
+                self.cut_power(world, node, Kept::All);
+                let mut slots = self.slots.lock();
+                slots[drive].disk = slots[drive].first.copy();
+                slots[drive].hurt = true;
+                drop(slots);
+                self.later(world, SWAP, vec![node]);
+            }
+            Fault::Blank { drive } => self.replace(world, drive),
+            Fault::LoseNode { node } => {
+                self.cut_power(world, node, Kept::Nothing);
+                self.lost_nodes.lock().push(node);
+            }
+            Fault::Drain { drive } => {
+                let round = self.slots.lock()[drive].round;
+                let id = drive_id(drive, round);
+                for known in self.known.lock().iter_mut().filter(|known| known.drive == id) {
+                    known.standing = Standing::Draining;
+                }
+                self.tell(world);
+            }
+        }
+    }
+
+    fn hurt(&self, number: usize) {
+        self.slots.lock()[number].hurt = true;
+    }
+
+    fn rot(&self, drive: usize, sectors: u64) {
+        self.hurt(drive);
+        let disk = self.disk(drive);
+        let used = disk.used();
+        let mut random = self.random.lock();
+        for _ in 0..sectors.min(used.len() as u64) {
+            let sector = used[random.below(used.len() as u64) as usize];
+            disk.rot(sector + random.below(SECTOR_SIZE as u64), 1 << random.below(8));
+        }
+    }
+
+    fn later(self: &Arc<Self>, world: &Arc<World>, time: Duration, nodes: Vec<usize>) {
+        let (site, world) = (Arc::clone(self), Arc::clone(world));
+        tokio::spawn(async move {
+            sleep(time).await;
+            for node in nodes {
+                site.start(&world, node);
+            }
+        });
+    }
+
+    /// Does the faults of a plan when their time comes.
+    pub async fn break_things(self: Arc<Self>, world: Arc<World>) {
+        let begun = Instant::now();
+        for (at, fault) in world.plan.faults.clone() {
+            sleep_until(begun + Duration::from_millis(at)).await;
+            self.strike(&world, &fault).await;
+        }
+    }
+
+    /// All faults end: links pass, nodes are on, and an operator replaces what is broken for good.
+    pub fn put_right(self: &Arc<Self>, world: &Arc<World>) {
+        world.trace.note(format_args!("faults end"));
+        world.net.heal();
+        world.log.heal();
+        let lost = std::mem::take(&mut *self.lost_nodes.lock());
+        let broken: Vec<usize> = {
+            let slots = self.slots.lock();
+            let of_lost = |number: usize| lost.contains(&(number / self.per_node));
+            (0..slots.len()).filter(|number| slots[*number].broken || of_lost(*number)).collect()
+        };
+        for slot in self.slots.lock().iter().filter(|slot| !slot.broken) {
+            slot.disk.heal();
+        }
+        if !world.plan.beyond {
+            for number in broken {
+                self.replace(world, number);
+            }
+        }
+        for node in 0..world.plan.nodes {
+            self.start(world, node);
+        }
+    }
+}
+
+fn known_drive(number: usize, round: usize, per_node: usize) -> KnownDrive {
+    KnownDrive {
+        drive: drive_id(number, round),
+        node: node_id(number / per_node),
+        standing: Standing::Active,
+        since: UnixMillis::new(0),
+    }
+}

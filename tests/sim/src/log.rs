@@ -1,0 +1,312 @@
+//! The log that decides, in place of consensus: a list that is appended to while a leader reaches a majority, and
+//! replicas that follow it each at its own pace. What consensus itself does wrong is tried by its own simulation.
+
+use std::{collections::BTreeMap, fmt, future::pending, sync::Weak, time::Duration};
+
+use bytes::Bytes;
+use holdfast_catalog::{CatalogMachine, CatalogReader};
+use holdfast_consensus::{Applied, ProposeError, ReadError, StateMachine};
+use holdfast_fault::Random;
+use holdfast_model::{GroupId, NodeId};
+use holdfast_object::Decides;
+use parking_lot::Mutex;
+use tokio::time::{Instant, sleep};
+
+use crate::world::{World, node_id};
+
+/// How long a leader is looked for.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Of commands whose outcome may be unknown, in percent.
+const UNKNOWN_PERCENT: u64 = 40;
+
+/// Entries that a replica applies again when its node starts.
+const REPLAYED: usize = 6;
+
+/// The group of the catalog.
+pub const GROUP: GroupId = GroupId::new(1);
+
+/// Replicas by node.
+pub type Machines = Vec<std::sync::Arc<Mutex<CatalogMachine>>>;
+
+/// See the module.
+pub struct SimLog {
+    machines: Machines,
+    state: Mutex<State>,
+}
+
+impl fmt::Debug for SimLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimLog").field("last", &self.last()).finish_non_exhaustive()
+    }
+}
+
+struct State {
+    random: Random,
+    entries: Vec<(u64, Bytes)>,
+    next: u64,
+    /// How many entries each replica has applied.
+    applied: Vec<usize>,
+    answers: BTreeMap<u64, Bytes>,
+    leader: usize,
+    unknown_until: Option<Instant>,
+}
+
+impl SimLog {
+    /// A log whose next entry has the index after `last`.
+    #[must_use]
+    pub fn new(machines: Machines, nodes: usize, last: u64, seed: u64) -> Self {
+        let state = State {
+            random: Random::new(seed),
+            entries: Vec::new(),
+            next: last + 1,
+            applied: vec![0; nodes],
+            answers: BTreeMap::new(),
+            leader: 0,
+            unknown_until: None,
+        };
+        Self { machines, state: Mutex::new(state) }
+    }
+
+    /// What a node's replica holds.
+    #[must_use]
+    pub fn reader(&self, node: usize) -> CatalogReader {
+        self.machines[node].lock().reader()
+    }
+
+    /// The index of the last entry.
+    #[must_use]
+    pub fn last(&self) -> u64 {
+        self.state.lock().next - 1
+    }
+
+    /// Entries of this run.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.state.lock().entries.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Outcomes may be unknown for so long.
+    pub fn confuse(&self, time: Duration) {
+        self.state.lock().unknown_until = Some(Instant::now() + time);
+    }
+
+    /// All outcomes are known again.
+    pub fn heal(&self) {
+        self.state.lock().unknown_until = None;
+    }
+
+    /// Who leads.
+    #[must_use]
+    pub fn leader(&self) -> usize {
+        self.state.lock().leader
+    }
+
+    /// Another node leads, if one can.
+    pub fn hand_over(&self, world: &World) {
+        let able: Vec<usize> = (0..world.plan.nodes).filter(|node| has_majority(world, *node)).collect();
+        let mut state = self.state.lock();
+        let others: Vec<usize> = able.into_iter().filter(|node| *node != state.leader).collect();
+        if others.is_empty() {
+            return;
+        }
+        state.leader = others[state.random.below(others.len() as u64) as usize];
+        world.trace.note(format_args!("n{} leads", state.leader + 1));
+    }
+
+    /// Puts a command into the log as it is, for what founds a run.
+    pub fn append(&self, command: Bytes) -> u64 {
+        let mut state = self.state.lock();
+        let index = state.next;
+        state.next += 1;
+        state.entries.push((index, command));
+        index
+    }
+
+    /// Has the replica of a node apply everything up to the `count`-th entry.
+    pub fn catch_up(&self, world: &World, node: usize, count: usize) {
+        let (from, entries) = {
+            let state = self.state.lock();
+            let from = state.applied[node];
+            (from, state.entries[from.min(count)..count].to_vec())
+        };
+        self.apply(world, node, &entries);
+        self.state.lock().applied[node] = from.max(count);
+    }
+
+    /// Has the replica of a node that starts apply once more what it may have applied before its end.
+    pub fn replay(&self, world: &World, node: usize) {
+        let entries = {
+            let state = self.state.lock();
+            let applied = state.applied[node];
+            state.entries[applied.saturating_sub(REPLAYED)..applied].to_vec()
+        };
+        let commands: Vec<[Bytes; 1]> = entries.iter().map(|(_, command)| [command.clone()]).collect();
+        let again: Vec<Applied<'_>> = entries
+            .iter()
+            .zip(&commands)
+            .map(|((index, _), commands)| Applied { index: *index, commands })
+            .collect();
+        if let Err(error) = self.machines[node].lock().apply(&again) {
+            world.trace.violation("catalog", format_args!("n{} replays: {error}", node + 1));
+        }
+    }
+
+    fn apply(&self, world: &World, node: usize, entries: &[(u64, Bytes)]) {
+        if entries.is_empty() {
+            return;
+        }
+        let commands: Vec<[Bytes; 1]> = entries.iter().map(|(_, command)| [command.clone()]).collect();
+        let batch: Vec<Applied<'_>> = entries
+            .iter()
+            .zip(&commands)
+            .map(|((index, _), commands)| Applied { index: *index, commands })
+            .collect();
+        let answers = match self.machines[node].lock().apply(&batch) {
+            Ok(answers) => answers,
+            Err(error) => {
+                return world.trace.violation("catalog", format_args!("n{} applies: {error}", node + 1));
+            }
+        };
+        let mut state = self.state.lock();
+        for ((index, _), answer) in entries.iter().zip(answers) {
+            let answer = answer.into_iter().next().unwrap_or_default();
+            let first = state.answers.entry(*index).or_insert_with(|| answer.clone());
+            if *first != answer {
+                let at = index.saturating_sub(entries[0].0);
+                world
+                    .trace
+                    .violation("replicas", format_args!("n{} answers entry +{at} as no other did", node + 1));
+            }
+        }
+    }
+
+    /// Where a node's proposal or read gets its word from: the leader, if the node reaches it and it a majority.
+    fn reaches_leader(&self, world: &World, node: usize) -> Option<usize> {
+        let leader = self.leader();
+        (has_majority(world, leader) && world.net.connects(node, leader)).then_some(leader)
+    }
+
+    async fn find_leader(&self, world: &World, node: usize, life: u64) -> bool {
+        let begun = Instant::now();
+        loop {
+            if !world.is_on(node, life) {
+                pending::<()>().await;
+            }
+            if self.reaches_leader(world, node).is_some() {
+                return true;
+            }
+            if begun.elapsed() > PATIENCE {
+                return false;
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    async fn propose(
+        &self,
+        world: &World,
+        node: usize,
+        life: u64,
+        command: Bytes,
+    ) -> Result<Bytes, ProposeError> {
+        if !self.find_leader(world, node, life).await {
+            return Err(ProposeError::NoLeader { group: GROUP, waited: PATIENCE });
+        }
+        sleep(world.net.latency()).await;
+        let unknown = |reason: &str| ProposeError::Unknown { group: GROUP, reason: reason.to_owned() };
+        let confused = {
+            let mut state = self.state.lock();
+            let confused = state.unknown_until.is_some_and(|until| Instant::now() < until);
+            (confused && state.random.chance(UNKNOWN_PERCENT)).then(|| state.random.chance(50))
+        };
+        if confused == Some(false) || self.reaches_leader(world, node).is_none() {
+            return Err(unknown("lost on its way"));
+        }
+        let index = self.append(command);
+        let count = self.len();
+        sleep(world.net.latency()).await;
+        if !world.is_on(node, life) {
+            return pending().await;
+        }
+        if confused.is_some() {
+            return Err(unknown("the answer did not come"));
+        }
+        self.catch_up(world, node, count);
+        let answer = self.state.lock().answers.get(&index).cloned();
+        answer.ok_or_else(|| unknown("not applied"))
+    }
+
+    async fn read_barrier(&self, world: &World, node: usize, life: u64) -> Result<(), ReadError> {
+        if !self.find_leader(world, node, life).await {
+            return Err(ReadError::NoQuorum { group: GROUP, waited: PATIENCE });
+        }
+        let count = self.len();
+        sleep(world.net.latency()).await;
+        if !world.is_on(node, life) {
+            return pending().await;
+        }
+        self.catch_up(world, node, count);
+        Ok(())
+    }
+}
+
+fn has_majority(world: &World, node: usize) -> bool {
+    if world.node(node).is_none() {
+        return false;
+    }
+    let reached = |other: &usize| world.node(*other).is_some() && world.net.connects(node, *other);
+    (0..world.plan.nodes).filter(reached).count() * 2 > world.plan.nodes
+}
+
+/// Looks after the leader of a run until it ends.
+pub async fn lead(world: std::sync::Arc<World>) {
+    loop {
+        sleep(Duration::from_millis(500)).await;
+        if !has_majority(&world, world.log.leader()) {
+            world.log.hand_over(&world);
+        }
+    }
+}
+
+/// The log as one node, in one of its lives, sees it.
+#[derive(Debug)]
+pub struct Seat {
+    /// The run.
+    pub world: Weak<World>,
+    /// Who.
+    pub node: usize,
+    /// In which life.
+    pub life: u64,
+}
+
+#[async_trait::async_trait]
+impl Decides for Seat {
+    async fn propose(&self, _: GroupId, command: Bytes) -> Result<Bytes, ProposeError> {
+        let Some(world) = self.world.upgrade() else { return pending().await };
+        world.log.propose(&world, self.node, self.life, command).await
+    }
+
+    async fn read_barrier(&self, _: GroupId) -> Result<(), ReadError> {
+        let Some(world) = self.world.upgrade() else { return pending().await };
+        world.log.read_barrier(&world, self.node, self.life).await
+    }
+
+    fn leader(&self, _: GroupId) -> Option<NodeId> {
+        let world = self.world.upgrade()?;
+        if !world.is_on(self.node, self.life) {
+            return None;
+        }
+        let leader = world.log.leader();
+        world.net.connects(self.node, leader).then(|| node_id(leader))
+    }
+}

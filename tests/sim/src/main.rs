@@ -1,0 +1,304 @@
+//! `cargo xtask sim`: runs seeds, replays one, shrinks what fails, and shows that planted bugs are found.
+
+#![forbid(unsafe_code)]
+
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Command, ExitCode},
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use holdfast_sim::{
+    bugs::{BUGS, NOT_FOUND},
+    plan::Plan,
+    rig::Rig,
+    run::{Outcome, run},
+    shrink::{check_of, shrink},
+};
+use parking_lot::Mutex;
+
+/// One seed in this many is of a run in which more is broken than the level survives.
+const BEYOND_INTERVAL: u64 = 8;
+
+/// One seed in this many is run twice, and must do the same.
+const TWICE_INTERVAL: u64 = 100;
+
+/// Seeds tried for a planted bug before it counts as missed.
+const SEEDS_PER_BUG: u64 = 600;
+
+/// Seeds that must keep every promise before a bug is planted: otherwise finding one proves nothing.
+const SEEDS_WITHOUT: u64 = 50;
+
+/// Violations that end a run.
+const VIOLATIONS_MAX: usize = 5;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "cargo xtask sim",
+    about = "The whole cluster in one thread, under one seed",
+    max_term_width = 100
+)]
+struct Arguments {
+    /// The first seed
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Seeds to run
+    #[arg(long, default_value_t = 1)]
+    count: u64,
+    /// Threads, each with clusters of its own
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
+    /// Ends after so many seconds, whatever is left
+    #[arg(long)]
+    seconds: Option<u64>,
+    /// Tells everything that happens in a single run
+    #[arg(long)]
+    print: bool,
+    /// Runs a plan that was written down
+    #[arg(long)]
+    plan: Option<PathBuf>,
+    /// Writes the smallest plan that fails to this file
+    #[arg(long)]
+    save: Option<PathBuf>,
+    /// Plants every bug in turn, and looks which check finds it (needs a build with the feature `planted`)
+    #[arg(long)]
+    planted: bool,
+    /// Plants this bug
+    #[arg(long)]
+    bug: Option<String>,
+}
+
+fn main() -> ExitCode {
+    match go(&Arguments::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn plan_of(seed: u64) -> Plan {
+    Plan::of(seed, seed.is_multiple_of(BEYOND_INTERVAL))
+}
+
+fn go(arguments: &Arguments) -> Result<bool> {
+    if arguments.print {
+        let filter = tracing_subscriber::EnvFilter::from_env("HOLDFAST_LOG");
+        tracing_subscriber::fmt().without_time().with_env_filter(filter).init();
+    }
+    if arguments.planted {
+        return plant_all(arguments);
+    }
+    if let Some(name) = &arguments.bug {
+        let known = BUGS.iter().chain(NOT_FOUND).find(|(bug, _)| bug == name);
+        let known = known.with_context(|| format!("no bug is called {name}"))?;
+        holdfast_planted::plant(Some(known.0));
+    }
+    let mut rig = None;
+    if let Some(path) = &arguments.plan {
+        let plan: Plan = serde_json::from_slice(&fs::read(path)?).context("reading the plan")?;
+        let outcome = run(&mut rig, &plan, arguments.print)?;
+        println!("{}", line(plan.seed, &outcome));
+        return Ok(outcome.violation.is_none());
+    }
+    if arguments.count == 1 || arguments.bug.is_some() {
+        for seed in arguments.seed..arguments.seed + arguments.count {
+            let plan = plan_of(seed);
+            let outcome = run(&mut rig, &plan, arguments.print)?;
+            println!("{}", line(seed, &outcome));
+            if outcome.violation.is_some() {
+                tell(&mut rig, &plan, outcome, arguments.save.as_ref())?;
+                return Ok(false);
+            }
+        }
+        return Ok(true);
+    }
+    run_many(arguments)
+}
+
+fn line(seed: u64, outcome: &Outcome) -> String {
+    let Outcome { hash, events, millis, figures, violation } = outcome;
+    format!(
+        "seed {seed}: trace {hash:016x}, {events} events, {}.{:03} s, {} acknowledged, {} read, {} refused{}",
+        millis / 1000,
+        millis % 1000,
+        figures.acknowledged,
+        figures.read,
+        figures.refused,
+        violation.as_ref().map_or(String::new(), |what| format!("\n  VIOLATION {what}"))
+    )
+}
+
+/// Tells of a failure: what to type to see it again, and the least that it takes.
+fn tell(rig: &mut Option<Rig>, plan: &Plan, outcome: Outcome, save: Option<&PathBuf>) -> Result<()> {
+    println!("  at commit {}, again: cargo xtask sim --seed {} --print", commit(), plan.seed);
+    let (least, outcome) = shrink(rig, plan, outcome)?;
+    let text = serde_json::to_string(&least)?;
+    println!("  the least that fails: {text}");
+    println!("  which gives: {}", outcome.violation.unwrap_or_default());
+    if let Some(path) = save {
+        fs::write(path, serde_json::to_string_pretty(&least)?)
+            .with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// The commit that is checked out, as far as git tells.
+fn commit() -> String {
+    let told = Command::new("git").args(["describe", "--always", "--dirty"]).output();
+    let told = told.ok().filter(|told| told.status.success());
+    told.map_or("unknown".to_owned(), |told| String::from_utf8_lossy(&told.stdout).trim().to_owned())
+}
+
+#[derive(Debug, Default)]
+struct Sum {
+    runs: u64,
+    events: u64,
+    millis: u64,
+    acknowledged: u64,
+    read: u64,
+    refused: u64,
+    twice: u64,
+    failed: Vec<(u64, String)>,
+}
+
+fn run_many(arguments: &Arguments) -> Result<bool> {
+    let begun = Instant::now();
+    let next = AtomicU64::new(arguments.seed);
+    let end = arguments.seed + arguments.count;
+    let sum = Mutex::new(Sum::default());
+    let limit = arguments.seconds.map(Duration::from_secs);
+    let work = || -> Result<()> {
+        let mut rig = None;
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            let enough = sum.lock().failed.len() >= VIOLATIONS_MAX;
+            if seed >= end || enough || limit.is_some_and(|limit| begun.elapsed() > limit) {
+                return Ok(());
+            }
+            let plan = plan_of(seed);
+            let outcome = run(&mut rig, &plan, false)?;
+            if let Some(what) = &outcome.violation {
+                println!("{}", line(seed, &outcome));
+                sum.lock().failed.push((seed, what.clone()));
+                tell(&mut rig, &plan, outcome.clone(), None)?;
+            }
+            let twice = seed.is_multiple_of(TWICE_INTERVAL);
+            if twice {
+                let again = run(&mut rig, &plan, false)?;
+                if again.hash != outcome.hash {
+                    let what = format!("determinism: {:016x}, then {:016x}", outcome.hash, again.hash);
+                    println!("seed {seed}: {what}");
+                    sum.lock().failed.push((seed, what));
+                }
+            }
+            let mut sum = sum.lock();
+            sum.runs += 1;
+            sum.twice += u64::from(twice);
+            sum.events += outcome.events;
+            sum.millis += outcome.millis;
+            sum.acknowledged += outcome.figures.acknowledged;
+            sum.read += outcome.figures.read;
+            sum.refused += outcome.figures.refused;
+        }
+    };
+    thread::scope(|scope| -> Result<()> {
+        let workers: Vec<_> = (0..arguments.threads.max(1)).map(|_| scope.spawn(work)).collect();
+        for worker in workers {
+            match worker.join() {
+                Ok(result) => result?,
+                Err(_) => bail!("a thread panicked"),
+            }
+        }
+        Ok(())
+    })?;
+    let sum = sum.into_inner();
+    let took = begun.elapsed();
+    println!(
+        "{} schedules in {:.1} s, {:.0} a minute; {} h simulated, {} events, {} acknowledged, {} read, {} refused; \
+         {} run twice; {} violations",
+        sum.runs,
+        took.as_secs_f64(),
+        (sum.runs + sum.twice) as f64 * 60.0 / took.as_secs_f64(),
+        sum.millis / 3_600_000,
+        sum.events,
+        sum.acknowledged,
+        sum.read,
+        sum.refused,
+        sum.twice,
+        sum.failed.len()
+    );
+    Ok(sum.failed.is_empty())
+}
+
+fn plant_all(arguments: &Arguments) -> Result<bool> {
+    if !holdfast_planted::CAN_PLANT {
+        bail!("this build has no bugs in it; build it with the feature `planted`");
+    }
+    let mut rig = None;
+    for seed in arguments.seed..arguments.seed + SEEDS_WITHOUT {
+        if let Some(what) = run(&mut rig, &plan_of(seed), false)?.violation {
+            bail!("seed {seed} fails without any bug: {what}");
+        }
+    }
+    drop(rig);
+    let next = AtomicU64::new(0);
+    let found: Mutex<Vec<(usize, Option<(u64, String)>)>> = Mutex::default();
+    let work = || -> Result<()> {
+        let mut rig = None;
+        loop {
+            let at = usize::try_from(next.fetch_add(1, Ordering::Relaxed))?;
+            let Some((bug, _)) = BUGS.get(at) else { return Ok(()) };
+            let mut caught = None;
+            for seed in arguments.seed..arguments.seed + SEEDS_PER_BUG {
+                holdfast_planted::plant(Some(bug));
+                let outcome = run(&mut rig, &plan_of(seed), false)?;
+                if let Some(what) = outcome.violation {
+                    caught = Some((seed, what));
+                    break;
+                }
+            }
+            holdfast_planted::plant(None);
+            println!(
+                "  {bug}: {}",
+                caught.as_ref().map_or("not found".to_owned(), |(seed, what)| format!("seed {seed}, {what}"))
+            );
+            // What the bug did to replicas and disks is not for the next one.
+            rig = None;
+            found.lock().push((at, caught));
+        }
+    };
+    thread::scope(|scope| -> Result<()> {
+        let workers: Vec<_> = (0..arguments.threads.max(1)).map(|_| scope.spawn(work)).collect();
+        for worker in workers {
+            match worker.join() {
+                Ok(result) => result?,
+                Err(_) => bail!("a thread panicked"),
+            }
+        }
+        Ok(())
+    })?;
+    let mut found = found.into_inner();
+    found.sort();
+    let mut missed = 0;
+    println!("{:<26} {:>5} {:<16} what it is", "planted bug", "seed", "found by");
+    for (at, caught) in &found {
+        let (bug, what) = BUGS[*at];
+        match caught {
+            Some((seed, violation)) => println!("{bug:<26} {seed:>5} {:<16} {what}", check_of(violation)),
+            None => {
+                missed += 1;
+                println!("{bug:<26} {:>5} {:<16} {what}", "-", "NOT FOUND");
+            }
+        }
+    }
+    println!("{} of {} planted bugs found", found.len() - missed, found.len());
+    Ok(missed == 0)
+}

@@ -1,0 +1,333 @@
+//! What a run does: its cluster, what clients ask, what goes wrong and when. Follows from a seed, can be written down,
+//! and can be made smaller.
+//!
+//! The budget of a plan that a correct cluster must survive, whatever else happens:
+//! - drives that are hurt (rot, lost writes, failed flushes, gone, blank, put back to an older image): at most as many
+//!   as the level survives, on nodes that keep enough drives for the level; or
+//! - one node that never comes back;
+//! - power cuts, partitions, stalls, changes of leaders, commands whose outcome is unknown: any number, at any time.
+
+use holdfast_fault::Random;
+use holdfast_model::Level;
+use serde::{Deserialize, Serialize};
+
+/// Keys that clients write.
+pub const KEYS: u64 = 6;
+
+/// Time in which clients work and things go wrong, in milliseconds.
+const SAFETY_MILLIS: u64 = 12_000;
+
+/// Sizes of bodies: in the catalog, one cell, a few cells.
+const SIZES: [usize; 6] = [700, 9_000, 20_000, 60_000, 70_000, 180_000];
+
+/// A run, from its seed or from a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Decides everything that the lists below do not.
+    pub seed: u64,
+    /// Nodes.
+    pub nodes: usize,
+    /// Drives of each.
+    pub drives: usize,
+    /// More is broken than the level survives: only refusals and an exact report are right then.
+    pub beyond: bool,
+    /// Ends a day later, when nothing may be left of writes that were given up.
+    pub day_later: bool,
+    /// What each client asks, one after the other.
+    pub clients: Vec<Vec<Ask>>,
+    /// What goes wrong, in the order of time.
+    pub faults: Vec<(u64, Fault)>,
+}
+
+/// What a client does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ask {
+    /// Writes an object.
+    Put {
+        /// Which key.
+        key: u64,
+        /// Bytes.
+        size: usize,
+    },
+    /// Reads an object.
+    Get {
+        /// Which key.
+        key: u64,
+    },
+    /// Reads a part of an object.
+    Range {
+        /// Which key.
+        key: u64,
+        /// First byte.
+        first: u64,
+        /// Bytes.
+        count: u64,
+    },
+    /// Deletes an object.
+    Delete {
+        /// Which key.
+        key: u64,
+    },
+    /// Lists all objects.
+    List,
+    /// Waits, in milliseconds.
+    Wait(u64),
+}
+
+/// What survives of what was not flushed when the power goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kept {
+    /// Nothing.
+    Nothing,
+    /// Everything.
+    All,
+    /// Some sectors.
+    Some,
+    /// Pieces of sectors.
+    Torn,
+}
+
+/// What goes wrong. Nodes and drives by number; lengths in milliseconds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Fault {
+    /// The power of a node goes, and comes back later.
+    PowerCut {
+        /// Which node.
+        node: usize,
+        /// What its drives keep.
+        kept: Kept,
+        /// For how long.
+        millis: u64,
+    },
+    /// The power of all nodes goes at once.
+    Blackout {
+        /// What drives keep.
+        kept: Kept,
+        /// For how long.
+        millis: u64,
+    },
+    /// A node hears nothing and is not heard.
+    Isolate {
+        /// Which node.
+        node: usize,
+        /// For how long.
+        millis: u64,
+    },
+    /// What one node says to another does not arrive.
+    Cut {
+        /// Who says it.
+        from: usize,
+        /// To whom.
+        to: usize,
+        /// For how long.
+        millis: u64,
+    },
+    /// A drive answers nothing for a while.
+    Stall {
+        /// Which drive.
+        drive: usize,
+        /// For how long.
+        millis: u64,
+    },
+    /// Another node leads.
+    Handover,
+    /// For a while, outcomes of commands are unknown: committed or not.
+    Unknown {
+        /// For how long.
+        millis: u64,
+    },
+    /// A node scrubs now.
+    Scrub {
+        /// Which node.
+        node: usize,
+    },
+    /// Bits turn in sectors that hold something.
+    Rot {
+        /// Which drive.
+        drive: usize,
+        /// So many sectors.
+        sectors: u64,
+    },
+    /// Writes fail from now on.
+    WritesFail {
+        /// Which drive.
+        drive: usize,
+    },
+    /// A flush fails; what it was to write may be gone.
+    FlushFails {
+        /// Which drive.
+        drive: usize,
+    },
+    /// Reads fail from now on.
+    ReadsFail {
+        /// Which drive.
+        drive: usize,
+    },
+    /// The drive is not there any more.
+    Vanish {
+        /// Which drive.
+        drive: usize,
+    },
+    /// The drive answers nothing any more.
+    Hang {
+        /// Which drive.
+        drive: usize,
+    },
+    /// A write is acknowledged and not done.
+    LoseWrite {
+        /// Which drive.
+        drive: usize,
+        /// How many writes from now.
+        after: u64,
+    },
+    /// A write goes elsewhere.
+    MisdirectWrite {
+        /// Which drive.
+        drive: usize,
+        /// How many writes from now.
+        after: u64,
+        /// Sectors further.
+        by: u64,
+    },
+    /// The drive is put back to what it was at the start, while its node is off.
+    Stale {
+        /// Which drive.
+        drive: usize,
+    },
+    /// The drive is replaced by a blank one.
+    Blank {
+        /// Which drive.
+        drive: usize,
+    },
+    /// The node never comes back.
+    LoseNode {
+        /// Which node.
+        node: usize,
+    },
+    /// A drive is to be emptied.
+    Drain {
+        /// Which drive.
+        drive: usize,
+    },
+}
+
+impl Plan {
+    /// The level of what is written.
+    #[must_use]
+    pub fn level(&self) -> Level {
+        Level::suggested(self.nodes)
+    }
+
+    /// The plan of a seed.
+    #[must_use]
+    pub fn of(seed: u64, beyond: bool) -> Self {
+        let mut random = Random::new(seed ^ 0x51_u64.rotate_left(40));
+        let nodes = if random.chance(85) { 3 } else { 5 };
+        let drives = if nodes == 3 { 4 } else { 3 };
+        let clients = (0..2 + random.below(2)).map(|_| asks(&mut random)).collect();
+        let mut plan = Self { seed, nodes, drives, beyond, day_later: false, clients, faults: Vec::new() };
+        plan.day_later = !beyond && random.chance(2);
+        plan.break_things(&mut random);
+        if beyond {
+            plan.break_too_much(&mut random);
+        }
+        plan.faults.sort_by_key(|(at, _)| *at);
+        plan
+    }
+
+    fn break_things(&mut self, random: &mut Random) {
+        for _ in 0..random.below(5) {
+            let fault = self.passing(random);
+            self.faults.push((random.below(SAFETY_MILLIS), fault));
+        }
+        if random.chance(6) {
+            let node = random.below(self.nodes as u64) as usize;
+            self.faults.push((random.below(SAFETY_MILLIS), Fault::LoseNode { node }));
+            return;
+        }
+        let hurt = random.below(u64::from(self.level().drives_survived()) + 1);
+        let mut chosen: Vec<usize> = Vec::new();
+        for _ in 0..hurt {
+            let drive = random.below((self.nodes * self.drives) as u64) as usize;
+            // Never more than one drive of a node: the others of that node take what it held.
+            if chosen.iter().all(|other| other / self.drives != drive / self.drives) {
+                chosen.push(drive);
+                let (at, fault) = (random.below(SAFETY_MILLIS), hurting(random, drive));
+                self.faults.push((at, fault));
+            }
+        }
+    }
+
+    fn break_too_much(&mut self, random: &mut Random) {
+        let more = u64::from(self.level().drives_survived()) + 1 + random.below(3);
+        let mut left: Vec<usize> = (0..self.nodes * self.drives).collect();
+        for _ in 0..more {
+            let drive = left.swap_remove(random.below(left.len() as u64) as usize);
+            let fault = match random.below(4) {
+                0 => Fault::Blank { drive },
+                1 => Fault::Vanish { drive },
+                2 => Fault::Stale { drive },
+                _ => Fault::Rot { drive, sectors: 40 },
+            };
+            self.faults.push((SAFETY_MILLIS / 2 + random.below(SAFETY_MILLIS / 2), fault));
+        }
+    }
+
+    fn passing(&self, random: &mut Random) -> Fault {
+        let node = random.below(self.nodes as u64) as usize;
+        let drive = random.below((self.nodes * self.drives) as u64) as usize;
+        let millis = 200 + random.below(6000);
+        match random.below(16) {
+            0..4 => Fault::PowerCut { node, kept: kept(random), millis },
+            4..6 => Fault::Blackout { kept: kept(random), millis: 200 + random.below(2000) },
+            6..8 => Fault::Isolate { node, millis },
+            8..10 => {
+                let to = (node + 1 + random.below(self.nodes as u64 - 1) as usize) % self.nodes;
+                Fault::Cut { from: node, to, millis }
+            }
+            10 => Fault::Stall { drive, millis },
+            11 => Fault::Handover,
+            12 => Fault::Unknown { millis },
+            13 => Fault::Drain { drive },
+            _ => Fault::Scrub { node },
+        }
+    }
+}
+
+fn hurting(random: &mut Random, drive: usize) -> Fault {
+    match random.below(16) {
+        0..4 => Fault::Rot { drive, sectors: 1 + random.below(60) },
+        4 => Fault::WritesFail { drive },
+        5 | 6 => Fault::FlushFails { drive },
+        7 => Fault::ReadsFail { drive },
+        8 => Fault::Vanish { drive },
+        9 => Fault::Hang { drive },
+        10 | 11 => Fault::LoseWrite { drive, after: random.below(6) },
+        12 => Fault::MisdirectWrite { drive, after: random.below(6), by: 1 + random.below(300) },
+        13 => Fault::Stale { drive },
+        _ => Fault::Blank { drive },
+    }
+}
+
+fn kept(random: &mut Random) -> Kept {
+    [Kept::Nothing, Kept::All, Kept::Some, Kept::Torn][random.below(4) as usize]
+}
+
+fn asks(random: &mut Random) -> Vec<Ask> {
+    let mut asks = Vec::new();
+    for _ in 0..4 + random.below(6) {
+        let key = random.below(KEYS);
+        asks.push(match random.below(20) {
+            0..9 => Ask::Put { key, size: SIZES[random.below(SIZES.len() as u64) as usize] },
+            9..13 => Ask::Get { key },
+            13 => Ask::Range { key, first: random.below(20_000), count: 1 + random.below(70_000) },
+            14..17 => Ask::Delete { key },
+            17 => Ask::List,
+            _ => Ask::Wait(random.below(2000)),
+        });
+        if random.chance(40) {
+            asks.push(Ask::Wait(random.below(1500)));
+        }
+    }
+    asks
+}

@@ -1,0 +1,157 @@
+//! What one thread keeps from run to run because making it anew would take longer than a run: memory, formatted
+//! disks, and the replicas of the catalog, in which every run has a partition of its own.
+
+use std::{collections::BTreeMap, io, path::Path, sync::Arc};
+
+use holdfast_catalog::{CatalogMachine, Command, Held, KeyVersion, MetadataKeys, MetadataSeal, Op};
+use holdfast_consensus::{Applied, StateMachine};
+use holdfast_crypt::TenantKey;
+use holdfast_drive::{FormatParams, META_POOL_SIZE, format_simulated};
+use holdfast_fault::{FaultDisk, Manners};
+use holdfast_model::{ByteCount, ClusterId, DatabaseId, DriveId, NodeId, PartitionId, TenantId, UnixMillis};
+use holdfast_ring::BufferPool;
+use parking_lot::Mutex;
+use tempfile::TempDir;
+
+/// Nodes of the largest cluster.
+pub const NODES_MAX: usize = 5;
+
+/// Size of a simulated drive.
+const DRIVE_SIZE: ByteCount = ByteCount::mib(14);
+
+/// Size of its segments.
+const SEGMENT_SIZE: ByteCount = ByteCount::mib(1);
+
+/// Memory for shards of one node.
+const POOL_SIZE: ByteCount = ByteCount::mib(32);
+
+/// Partitions of former runs whose files replicas have beside the newest one's, at most.
+const PARTITIONS_KEPT: u64 = 8;
+
+/// Where replicas are kept when that is memory.
+const MEMORY_DIR: &str = "/dev/shm";
+
+/// The cluster's id.
+pub const CLUSTER: ClusterId = ClusterId::from_bytes([7; 16]);
+
+/// The tenant.
+pub const TENANT: TenantId = TenantId::from_bytes([8; 16]);
+
+/// The database of every partition.
+pub const DATABASE: DatabaseId = DatabaseId::from_bytes([8; 16]);
+
+/// See the module.
+#[derive(Debug)]
+pub struct Rig {
+    dir: TempDir,
+    /// A replica of the catalog for each node.
+    pub machines: Vec<Arc<Mutex<CatalogMachine>>>,
+    /// The tenant's key.
+    pub key: Arc<TenantKey>,
+    /// The last entry of the log.
+    pub index: u64,
+    /// Number of the newest partition.
+    pub partition: u64,
+    pools: BTreeMap<usize, BufferPool>,
+    metas: BTreeMap<usize, BufferPool>,
+    formatted: BTreeMap<(usize, DriveId), FaultDisk>,
+}
+
+struct Keys(Arc<TenantKey>);
+
+impl MetadataKeys for Keys {
+    fn current(&self, _: TenantId) -> Held {
+        Held::Here(Arc::new(MetadataSeal::new(1, self.0.metadata_key())))
+    }
+
+    fn version(&self, tenant: TenantId, _: KeyVersion) -> Held {
+        self.current(tenant)
+    }
+
+    fn is_closed(&self) -> bool {
+        false
+    }
+}
+
+impl Rig {
+    /// Makes one.
+    ///
+    /// # Errors
+    /// When there is no directory for the replicas.
+    pub fn new() -> io::Result<Self> {
+        let memory = Path::new(MEMORY_DIR);
+        let dir = if memory.is_dir() { tempfile::tempdir_in(memory)? } else { tempfile::tempdir()? };
+        let key = Arc::new(TenantKey::generate());
+        let mut machines = Vec::new();
+        for node in 0..NODES_MAX {
+            let keys = Arc::new(Keys(Arc::clone(&key)));
+            let machine = CatalogMachine::open(&dir.path().join(node.to_string()), keys)?;
+            machines.push(Arc::new(Mutex::new(machine)));
+        }
+        let (pools, metas, formatted) = Default::default();
+        Ok(Self { dir, machines, key, index: 0, partition: 0, pools, metas, formatted })
+    }
+
+    /// Where the replicas are.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Lets go of the newest partition: no run needs it any more. Its files go later, with others.
+    pub fn forget(&mut self) {
+        self.index += 1;
+        let partition = PartitionId::new(self.partition);
+        let op = Op::DropPartition { tenant: TENANT, database_id: DATABASE };
+        let commands = [Command { partition, at: UnixMillis::new(0), request: None, op }.encode()];
+        for machine in &self.machines {
+            let mut machine = machine.lock();
+            let dropped = machine.apply(&[Applied { index: self.index, commands: &commands }]);
+            // A machine that a planted bug has ruined is left as it is.
+            if dropped.is_ok() && self.partition.is_multiple_of(PARTITIONS_KEPT) {
+                drop(machine.checkpoint(&self.index.to_le_bytes()));
+            }
+        }
+    }
+
+    /// Memory for the shards of a node: all of it free.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn pool(&mut self, node: usize) -> io::Result<BufferPool> {
+        fresh(&mut self.pools, node, POOL_SIZE)
+    }
+
+    /// Memory for the engine of a drive: all of it free.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn meta(&mut self, drive: usize) -> io::Result<BufferPool> {
+        fresh(&mut self.metas, drive, META_POOL_SIZE)
+    }
+
+    /// A formatted disk.
+    ///
+    /// # Errors
+    /// When it cannot be formatted.
+    pub fn disk(&mut self, node: usize, drive: DriveId) -> io::Result<FaultDisk> {
+        if let Some(disk) = self.formatted.get(&(node, drive)) {
+            return Ok(disk.copy());
+        }
+        let disk = FaultDisk::new(DRIVE_SIZE);
+        let params = FormatParams { cluster: CLUSTER, drive, node: NodeId::new(node as u64 + 1) };
+        format_simulated(&mut disk.connect(0, Manners::GOOD), &params, SEGMENT_SIZE)?;
+        self.formatted.insert((node, drive), disk.copy());
+        Ok(disk)
+    }
+}
+
+/// What hung operations kept of a pool is lost with it.
+fn fresh(pools: &mut BTreeMap<usize, BufferPool>, at: usize, size: ByteCount) -> io::Result<BufferPool> {
+    if let Some(pool) = pools.get(&at).filter(|pool| pool.available() == pool.budget()) {
+        return Ok(pool.clone());
+    }
+    let pool = BufferPool::new(size).map_err(io::Error::other)?;
+    pools.insert(at, pool.clone());
+    Ok(pool)
+}

@@ -1,0 +1,135 @@
+//! One run of one plan.
+
+use std::{
+    io,
+    panic::{self, AssertUnwindSafe},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::future::join_all;
+use holdfast_catalog::{Command, Op};
+use holdfast_object::{api::ObjectGateway, host};
+use tokio::time::sleep;
+
+use crate::{
+    clients::{BUCKET, Client, Figures, Ledger},
+    faults::Site,
+    log::{SimLog, lead},
+    panics,
+    plan::Plan,
+    rig::{DATABASE, Rig, TENANT},
+    settle::{settle, settle_beyond},
+    world::{SimHost, World, stream},
+};
+
+/// Before clients begin: nodes hear of each other.
+const WARM: Duration = Duration::from_millis(100);
+
+/// What came of a run.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// Hash over everything that happened.
+    pub hash: u64,
+    /// Events in it.
+    pub events: u64,
+    /// Simulated time.
+    pub millis: u64,
+    /// What clients were told.
+    pub figures: Figures,
+    /// The first broken promise.
+    pub violation: Option<String>,
+}
+
+/// Runs a plan on a rig. With `print`, tells everything that happens. A panic is a broken promise; the rig is given up then.
+///
+/// # Errors
+/// When the rig or a runtime cannot be had.
+pub fn run(rig: &mut Option<Rig>, plan: &Plan, print: bool) -> io::Result<Outcome> {
+    panics::watch();
+    let played = panic::catch_unwind(AssertUnwindSafe(|| run_once(rig, plan, print)));
+    let panicked = panics::first().map(|what| format!("panic: {what}"));
+    host::simulate(None);
+    let mut outcome = match played {
+        Ok(outcome) => outcome?,
+        Err(_) => Outcome { hash: 0, events: 0, millis: 0, figures: Figures::default(), violation: None },
+    };
+    outcome.violation = outcome.violation.or(panicked);
+    Ok(outcome)
+}
+
+fn run_once(rig: &mut Option<Rig>, plan: &Plan, print: bool) -> io::Result<Outcome> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
+    let mut taken = match rig.take() {
+        Some(rig) => rig,
+        None => Rig::new()?,
+    };
+    taken.partition += 1;
+    let machines = taken.machines.clone();
+    let last = taken.index;
+    let site = Arc::new(Site::new(plan, taken)?);
+    let (outcome, last) = runtime.block_on(async {
+        let log = SimLog::new(machines, plan.nodes, last, stream(plan.seed, "log", 0));
+        let world = World::new(plan.clone(), log, print);
+        host::simulate(Some(Rc::new(SimHost(Arc::clone(&world)))));
+        let outcome = play(&world, &site).await;
+        host::simulate(None);
+        for node in 0..plan.nodes {
+            crate::node::stop(&world, node);
+        }
+        (outcome, world.log.last())
+    });
+    drop(runtime);
+    if let Ok(site) = Arc::try_unwrap(site) {
+        let mut back = site.into_rig();
+        back.index = last;
+        back.forget();
+        *rig = Some(back);
+    }
+    Ok(outcome)
+}
+
+async fn play(world: &Arc<World>, site: &Arc<Site>) -> Outcome {
+    let create = Op::CreatePartition { tenant: TENANT, database_id: DATABASE };
+    let command = Command { partition: site.partition(), at: world.now(), request: None, op: create };
+    world.log.append(command.encode());
+    for node in 0..world.plan.nodes {
+        world.log.catch_up(world, node, 1);
+        site.start(world, node);
+    }
+    sleep(WARM).await;
+    let ledger = Arc::new(Ledger::default());
+    if let Some(first) = world.node(0) {
+        let created = first.objects.open(TENANT).create_bucket_with(BUCKET, false, Vec::new()).await;
+        if let Err(error) = created {
+            world.trace.violation("bucket", format_args!("{error}"));
+        }
+    }
+    let leading = tokio::spawn(lead(Arc::clone(world)));
+    let breaking = tokio::spawn(Arc::clone(site).break_things(Arc::clone(world)));
+    let clients = world.plan.clients.iter().enumerate().map(|(number, asks)| {
+        let (world, ledger) = (Arc::clone(world), Arc::clone(&ledger));
+        let home = number % world.plan.nodes;
+        let client = Client { world, ledger, number: number as u64, home };
+        tokio::spawn(client.run(asks.clone()))
+    });
+    for client in join_all(clients.collect::<Vec<_>>()).await {
+        if let Err(error) = client {
+            world.trace.violation("panic", format_args!("a client: {error}"));
+        }
+    }
+    if let Err(error) = breaking.await {
+        world.trace.violation("panic", format_args!("faults: {error}"));
+    }
+    site.put_right(world);
+    if world.plan.beyond {
+        settle_beyond(world, site, &ledger).await;
+    } else {
+        settle(world, site, &ledger).await;
+    }
+    leading.abort();
+    let (hash, events) = world.trace.hash();
+    let figures = *ledger.figures.lock();
+    Outcome { hash, events, millis: world.trace.millis(), figures, violation: world.trace.first_violation() }
+}

@@ -1,0 +1,276 @@
+//! The end of a run: faults are off, and everything has to become as it was promised.
+
+use std::{sync::Arc, time::Duration};
+
+use holdfast_blackbox::linear::{self, Verdict};
+use holdfast_model::ByteCount;
+use holdfast_object::workers::Kind;
+use holdfast_store::READ_TIMEOUT;
+use tokio::time::sleep;
+
+use crate::{
+    audit::{Audit, audit, catalog},
+    bodies::CANARY,
+    clients::{Client, Ledger, name},
+    faults::Site,
+    plan::{Ask, KEYS},
+    world::World,
+};
+
+/// Nodes hear of each other, links are made, elections end.
+const CALM: Duration = Duration::from_secs(14);
+
+/// Debt has to be zero after so long: a drive's grace, the work, and counting again.
+const DEBT_MAX: Duration = Duration::from_secs(240);
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_secs(3);
+
+/// A scrub and what it has repaired take so long at most.
+const SCRUB_MAX: Duration = Duration::from_secs(200);
+
+/// Scrubs after which nothing may be left to repair.
+const SCRUBS_MAX: usize = 3;
+
+/// What may have been left by a write that was given up is swept after so long.
+const DAY: Duration = Duration::from_secs(25 * 3600);
+
+/// Orphans are looked for so often.
+const ORPHANS: Duration = Duration::from_secs(3700);
+
+/// After this garbage is gone, and what was found to be garbage then as well.
+const GARBAGE: Duration = Duration::from_secs(120);
+
+/// Findings shown.
+const SHOWN: usize = 3;
+
+/// Bytes of a disk searched at once.
+const PIECE: ByteCount = ByteCount::kib(4);
+
+const _: () = assert!(CALM.as_secs() > READ_TIMEOUT.as_secs());
+
+/// Judges a run whose cluster must be whole again.
+pub async fn settle(world: &Arc<World>, site: &Arc<Site>, ledger: &Arc<Ledger>) {
+    sleep(CALM).await;
+    debt_ends(world, site).await;
+    let Some(found) = scrub(world, site).await else { return };
+    let shown = |all: &[String]| all.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("; ");
+    if !found.bad.is_empty() {
+        world
+            .trace
+            .violation("auditor", format_args!("{} bad shards: {}", found.bad.len(), shown(&found.bad)));
+    }
+    if !found.misplaced.is_empty() {
+        world.trace.violation("placement", format_args!("{}", shown(&found.misplaced)));
+    }
+    read_all(world, ledger).await;
+    write_anew(world, ledger).await;
+    judge_histories(world, ledger);
+    compare_replicas(world, site);
+    if world.plan.day_later {
+        a_day_later(world, site).await;
+    }
+    look_for_canaries(world, site);
+}
+
+/// Judges a run of which more was broken than the level survives: nothing wrong is given, and what is lost is told.
+pub async fn settle_beyond(world: &Arc<World>, site: &Arc<Site>, ledger: &Arc<Ledger>) {
+    sleep(CALM + Duration::from_secs(60)).await;
+    drop(scrub(world, site).await);
+    let Some(node) = (0..world.plan.nodes).find_map(|node| world.node(node)) else { return };
+    // Nothing moves while it is counted.
+    let Some(before) = audit(world, site).await else { return };
+    node.objects.start_audit();
+    for _ in 0..100 {
+        sleep(LOOK).await;
+        if !node.objects.audit_status().0 {
+            break;
+        }
+    }
+    let Some(after) = audit(world, site).await else { return };
+    read_all(world, ledger).await;
+    judge_histories(world, ledger);
+    compare_replicas(world, site);
+    look_for_canaries(world, site);
+    let (_, report) = node.objects.audit_status();
+    let sorted = |audit: &Audit| {
+        let mut lost = audit.lost.clone();
+        lost.sort();
+        lost.dedup();
+        lost
+    };
+    let Some(report) = report.filter(|_| sorted(&before) == sorted(&after)) else { return };
+    let mut told: Vec<String> = report.lost.iter().map(|lost| lost.key.clone()).collect();
+    told.sort();
+    told.dedup();
+    // Rot that was not met yet is no part of a report; what is told lost must be.
+    if told.iter().any(|key| !sorted(&after).contains(key)) {
+        world.trace.violation("report", format_args!("told lost: {told:?}; are: {:?}", sorted(&after)));
+    }
+    let gone = after.lost.len() as u64;
+    if report.unreadable_stripes > gone {
+        world.trace.violation(
+            "report",
+            format_args!("{} stripes told unreadable, {gone} are", report.unreadable_stripes),
+        );
+    }
+}
+
+async fn debt_ends(world: &Arc<World>, site: &Arc<Site>) {
+    let mut waited = Duration::ZERO;
+    let mut zero = 0;
+    while waited < DEBT_MAX {
+        let leader = world.node(world.log.leader());
+        let debt = leader.as_ref().and_then(|leader| leader.objects.workers().debt().into_values().next());
+        zero = if debt.as_ref().is_some_and(|debt| debt.total() == 0 && debt.draining == 0) {
+            zero + 1
+        } else {
+            0
+        };
+        if zero == 2 {
+            break;
+        }
+        sleep(LOOK).await;
+        waited += LOOK;
+    }
+    let Some(found) = audit(world, site).await else { return };
+    world
+        .trace
+        .note(format_args!("debt after {waited:?}: {} stripes, {} absent", found.stripes, found.absent));
+    if zero < 2 {
+        let trouble: Vec<String> = (0..world.plan.nodes)
+            .filter_map(|node| world.node(node))
+            .flat_map(|node| node.objects.workers().workers())
+            .filter_map(|worker| worker.trouble)
+            .collect();
+        world.trace.violation("debt", format_args!("not zero after {waited:?}; {trouble:?}"));
+    } else if found.absent > 0 {
+        world.trace.violation(
+            "honesty",
+            format_args!("debt is told to be zero, {} stripes have some", found.absent),
+        );
+    }
+}
+
+/// Scrubs until nothing is left to repair, or often enough.
+async fn scrub(world: &Arc<World>, site: &Arc<Site>) -> Option<Audit> {
+    let mut found = audit(world, site).await?;
+    for _ in 0..SCRUBS_MAX {
+        if found.bad.is_empty() {
+            break;
+        }
+        for node in (0..world.plan.nodes).filter_map(|node| world.node(node)) {
+            node.objects.scrub_now();
+        }
+        let mut waited = Duration::ZERO;
+        while waited < SCRUB_MAX {
+            sleep(LOOK).await;
+            waited += LOOK;
+            let busy = (0..world.plan.nodes).filter_map(|node| world.node(node)).any(|node| {
+                let workers = node.objects.workers().workers();
+                workers
+                    .iter()
+                    .any(|w| matches!(w.kind, Kind::Scrub | Kind::Repair | Kind::Rebuild) && w.working)
+            });
+            if !busy {
+                break;
+            }
+        }
+        found = audit(world, site).await?;
+        world.trace.note(format_args!("scrubbed for {waited:?}: {} bad", found.bad.len()));
+    }
+    Some(found)
+}
+
+/// Every key through every node.
+async fn read_all(world: &Arc<World>, ledger: &Arc<Ledger>) {
+    for home in 0..world.plan.nodes {
+        let client = Client { world: Arc::clone(world), ledger: Arc::clone(ledger), number: 8, home };
+        for key in 0..KEYS {
+            let answered = client.ask(&Ask::Get { key }, u64::MAX).await;
+            if !answered && !world.plan.beyond {
+                world.trace.violation("readable", format_args!("{} through n{}", name(key), home + 1));
+            }
+        }
+    }
+}
+
+/// New writes succeed, through every node.
+async fn write_anew(world: &Arc<World>, ledger: &Arc<Ledger>) {
+    for home in 0..world.plan.nodes {
+        let client = Client { world: Arc::clone(world), ledger: Arc::clone(ledger), number: 9, home };
+        let put = Ask::Put { key: home as u64, size: 30_000 };
+        if !client.ask(&put, 9000 + home as u64).await {
+            world.trace.violation("writable", format_args!("not through n{}", home + 1));
+        }
+        client.ask(&Ask::Get { key: home as u64 }, u64::MAX).await;
+    }
+}
+
+fn judge_histories(world: &World, ledger: &Ledger) {
+    for (key, history) in ledger.histories.lock().iter() {
+        if let Err(verdict @ Verdict::Violation { .. }) = linear::check(history) {
+            let text = verdict.to_string().replace('\n', " | ");
+            world.trace.violation("linearizability", format_args!("key {key}: {text}"));
+        }
+    }
+}
+
+fn compare_replicas(world: &World, site: &Site) {
+    let count = world.log.len();
+    let mut digests = Vec::new();
+    for node in (0..world.plan.nodes).filter(|node| world.node(*node).is_some()) {
+        world.log.catch_up(world, node, count);
+        let reader = world.log.reader(node).partition(site.partition());
+        digests.push(reader.and_then(|reader| reader.digest()).map_err(|error| error.to_string()));
+    }
+    if digests.windows(2).any(|pair| pair[0] != pair[1]) || digests.iter().any(Result::is_err) {
+        world.trace.violation("replicas", format_args!("digests differ after {count} entries"));
+    }
+}
+
+/// Nothing is left on drives but what objects are made of.
+async fn a_day_later(world: &Arc<World>, site: &Arc<Site>) {
+    site.write_off(world);
+    world.skip(DAY);
+    sleep(ORPHANS).await;
+    world.skip(GARBAGE);
+    sleep(GARBAGE).await;
+    let Some(found) = audit(world, site).await else { return };
+    if !found.orphans.is_empty() || found.garbage > 0 {
+        world.trace.violation(
+            "space",
+            format_args!(
+                "a day later {:?} are left over beside {} live stripes, and {} entries of garbage",
+                found.orphans.iter().take(SHOWN).collect::<Vec<_>>(),
+                found.stripes,
+                found.garbage
+            ),
+        );
+    }
+}
+
+/// Of seeds whose disks are searched for content in the clear: one in so many.
+const SEARCHED_INTERVAL: u64 = 4;
+
+/// No disk, and no replica of the catalog, holds content in the clear.
+fn look_for_canaries(world: &World, site: &Site) {
+    if !world.plan.seed.is_multiple_of(SEARCHED_INTERVAL) {
+        return;
+    }
+    let finder = memchr::memmem::Finder::new(CANARY);
+    for (number, disk) in site.disks().iter().enumerate() {
+        for offset in disk.used() {
+            if finder.find(&disk.peek(offset, PIECE.get() as usize)).is_some() {
+                return world
+                    .trace
+                    .violation("canary", format_args!("drive {number} holds plaintext at {offset}"));
+            }
+        }
+    }
+    let Some(catalog) = catalog(world, site) else { return };
+    let bytes = std::fs::read(catalog.path()).unwrap_or_default();
+    if finder.find(&bytes).is_some() {
+        world.trace.violation("canary", format_args!("the catalog holds plaintext"));
+    }
+}

@@ -1,0 +1,148 @@
+//! Everything around the nodes of one run: links, the log, disks, chance, and who is on.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use holdfast_fault::Random;
+use holdfast_model::{NodeId, UnixMillis};
+use holdfast_object::host::Host;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::{log::SimLog, net::Net, node::Running, plan::Plan, trace::Trace};
+
+/// When every run begins.
+const BEGINNING_MILLIS: u64 = 1_800_000_000_000;
+
+/// The world of one run.
+pub struct World {
+    /// The plan.
+    pub plan: Plan,
+    /// What happened.
+    pub trace: Trace,
+    /// Links.
+    pub net: Net,
+    /// The log that decides.
+    pub log: SimLog,
+    /// Nodes, while they are on.
+    pub nodes: Mutex<Vec<Option<Arc<Running>>>>,
+    /// How often each node was started; a node's tasks of before do nothing any more.
+    lives: Vec<AtomicU64>,
+    /// Added to the time of day.
+    skipped_millis: AtomicU64,
+    begun: Instant,
+    chance: Mutex<Random>,
+}
+
+impl fmt::Debug for World {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("World").field("seed", &self.plan.seed).finish_non_exhaustive()
+    }
+}
+
+impl World {
+    /// The world of a plan. Needs a runtime.
+    #[must_use]
+    pub fn new(plan: Plan, log: SimLog, print: bool) -> Arc<Self> {
+        let nodes = plan.nodes;
+        Arc::new(Self {
+            trace: Trace::new(print),
+            net: Net::new(nodes, stream(plan.seed, "net", 0)),
+            log,
+            nodes: Mutex::new((0..nodes).map(|_| None).collect()),
+            lives: (0..nodes).map(|_| AtomicU64::new(0)).collect(),
+            skipped_millis: AtomicU64::new(0),
+            begun: Instant::now(),
+            chance: Mutex::new(Random::new(stream(plan.seed, "chance", 0))),
+            plan,
+        })
+    }
+
+    /// The node of a number, when it is on.
+    #[must_use]
+    pub fn node(&self, node: usize) -> Option<Arc<Running>> {
+        self.nodes.lock()[node].clone()
+    }
+
+    /// The life a node is in.
+    #[must_use]
+    pub fn life(&self, node: usize) -> u64 {
+        self.lives[node].load(Ordering::Relaxed)
+    }
+
+    /// A node's life ends, or begins.
+    pub fn next_life(&self, node: usize) {
+        self.lives[node].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether a node is on, and in this life.
+    #[must_use]
+    pub fn is_on(&self, node: usize, life: u64) -> bool {
+        self.life(node) == life
+    }
+
+    /// The time of day goes on without anything happening.
+    pub fn skip(&self, time: Duration) {
+        let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        self.skipped_millis.fetch_add(millis, Ordering::Relaxed);
+    }
+
+    /// The time of day.
+    #[must_use]
+    pub fn now(&self) -> UnixMillis {
+        let since = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        UnixMillis::new(BEGINNING_MILLIS + since + self.skipped_millis.load(Ordering::Relaxed))
+    }
+}
+
+/// Puts a world in the place of the machine.
+pub struct SimHost(pub Arc<World>);
+
+impl fmt::Debug for SimHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SimHost")
+    }
+}
+
+impl Host for SimHost {
+    fn now(&self) -> UnixMillis {
+        self.0.now()
+    }
+
+    fn fill(&self, bytes: &mut [u8]) {
+        let mut chance = self.0.chance.lock();
+        for chunk in bytes.chunks_mut(8) {
+            let word = chance.number().to_le_bytes();
+            chunk.copy_from_slice(&word[..chunk.len()]);
+        }
+    }
+}
+
+/// The seed of one part of a run: parts do not disturb each other.
+#[must_use]
+pub fn stream(seed: u64, part: &str, number: u64) -> u64 {
+    let mut mixed = Random::new(seed);
+    let mut state = mixed.number();
+    for byte in part.bytes() {
+        state = Random::new(state ^ u64::from(byte)).number();
+    }
+    Random::new(state ^ number).number()
+}
+
+/// The id of a node's number.
+#[must_use]
+pub fn node_id(node: usize) -> NodeId {
+    NodeId::new(node as u64 + 1)
+}
+
+/// The number of a node's id.
+#[must_use]
+pub fn node_number(node: NodeId) -> usize {
+    usize::try_from(node.get()).expect("few nodes") - 1
+}
