@@ -165,6 +165,7 @@ pub struct Https {
     server_name: ServerName<'static>,
     trust: Trust,
     idle: Arc<Mutex<Vec<(Instant, http1::SendRequest<Body>)>>>,
+    answer_limit: Duration,
 }
 
 impl Https {
@@ -185,7 +186,20 @@ impl Https {
             .with_context(|| format!("{authority} has no address"))?;
         let server_name =
             ServerName::try_from(host.to_owned()).with_context(|| format!("host name {host:?}"))?;
-        Ok(Self { authority: authority.into(), address, server_name, trust, idle: Arc::default() })
+        Ok(Self {
+            authority: authority.into(),
+            address,
+            server_name,
+            trust,
+            idle: Arc::default(),
+            answer_limit: ANSWER_LIMIT,
+        })
+    }
+
+    /// The same, waiting so long for the beginning of an answer.
+    #[must_use]
+    pub fn patient(&self, answer_limit: Duration) -> Self {
+        Self { answer_limit, ..self.clone() }
     }
 
     /// `host:port`, as it belongs into the Host header.
@@ -247,9 +261,9 @@ impl Https {
             }
         };
         let what = format!("{} {} to {}", request.method(), request.uri(), self.authority);
-        let response = timeout(ANSWER_LIMIT, sender.send_request(request))
+        let response = timeout(self.answer_limit, sender.send_request(request))
             .await
-            .map_err(|_| anyhow!("{what}: no answer in {ANSWER_LIMIT:?}"))?
+            .map_err(|_| anyhow!("{what}: no answer in {:?}", self.answer_limit))?
             .context(what)?;
         Ok((response, sender))
     }

@@ -4,7 +4,10 @@ use crate::common::*;
 use holdfast_catalog::{
     CompletedUpload, Condition, GarbageId, Op, ReadError, Refusal, Response, UploadQuery, Usage,
 };
-use holdfast_model::{UnixMillis, limits::PART_SIZE_MIN};
+use holdfast_model::{
+    UnixMillis,
+    limits::{PART_NUMBER_MAX, PART_SIZE_MIN},
+};
 
 /// An upload `1` of `k` with parts of 5 MiB, 5 MiB and 1 byte, in stripes 1, 2 and inline.
 fn three_parts(replica: &mut Replica) {
@@ -69,6 +72,27 @@ fn parts_become_one_object_in_the_order_of_their_numbers() {
     assert_eq!(replica.apply(complete("k", 1, 78, &ALL[..2])), Err(Refusal::NoSuchUpload));
     replica.done(put("k", 10, 1, inline("x")));
     assert_eq!(replica.apply(complete("k", 1, 79, ALL)), Err(Refusal::NoSuchUpload));
+}
+
+#[test]
+fn ten_thousand_parts_become_one_object() {
+    const PARTS: u32 = PART_NUMBER_MAX;
+    let dir = tempfile::tempdir().unwrap();
+    let mut replica = Replica::with_bucket(dir.path());
+    replica.expect(create_upload("k", 1), Response::UploadCreated);
+    for number in 1..=PARTS {
+        let n = u64::from(number);
+        let body = stripes(n..n + 1, PART_SIZE_MIN);
+        replica.expect(put_part("k", 1, number, n, PART_SIZE_MIN, body), Response::PartPut);
+    }
+    let all: Vec<(u32, u64)> = (1..=PARTS).map(|number| (number, u64::from(number))).collect();
+    replica.done(complete("k", 1, 9, &all));
+    let reader = replica.reader();
+    let size = u64::from(PARTS) * PART_SIZE_MIN;
+    let row = reader.get_object_range("b", "k", None, |head| head.size - 1..head.size).unwrap();
+    assert_eq!((row.head.size, row.content.len(), row.content[0].number), (size, 1, PARTS));
+    assert_eq!(reader.usage().unwrap(), Usage { objects: 1, bytes: size, ..Usage::default() });
+    assert!(all_garbage(&reader).is_empty());
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The client: signs what it is told to, sends it, returns what came back.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use http::{Method, Request};
@@ -131,6 +133,12 @@ impl Client {
     #[must_use]
     pub fn with_credentials(&self, credentials: Credentials) -> Self {
         Self { https: self.https.clone(), credentials }
+    }
+
+    /// The same, waiting longer for answers.
+    #[must_use]
+    pub fn patient(&self, limit: Duration) -> Self {
+        Self { https: self.https.patient(limit), ..self.clone() }
     }
 
     /// Who it speaks as.

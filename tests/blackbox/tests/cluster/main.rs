@@ -15,6 +15,7 @@ mod healing;
 mod histories;
 mod interrupted;
 mod keys;
+mod large;
 mod lifecycle;
 mod limits;
 mod listing;

@@ -12,19 +12,19 @@ use crate::support::{BUCKET, assert_refused, cluster, exists, send, single};
 
 const PART: usize = 5 << 20;
 
-async fn begin(client: &Client, key: &str) -> Result<String> {
+pub async fn begin(client: &Client, key: &str) -> Result<String> {
     let answer =
         client.expect(Call::new(Method::POST, BUCKET, key).query("uploads", ""), Bytes::new()).await?;
     first(&answer.text(), "UploadId").context("no UploadId")
 }
 
-async fn part(client: &Client, key: &str, upload: &str, number: u32, body: Vec<u8>) -> Result<String> {
+pub async fn part(client: &Client, key: &str, upload: &str, number: u32, body: Vec<u8>) -> Result<String> {
     let call = Call::new(Method::PUT, BUCKET, key).query("partNumber", number).query("uploadId", upload);
     let answer = client.expect(call, body).await?;
     Ok(answer.header("etag").context("part without ETag")?.to_owned())
 }
 
-fn completion(parts: &[(u32, String)]) -> String {
+pub fn completion(parts: &[(u32, String)]) -> String {
     let parts: String = parts
         .iter()
         .map(|(number, etag)| format!("<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag></Part>"))
@@ -32,7 +32,7 @@ fn completion(parts: &[(u32, String)]) -> String {
     format!("<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>")
 }
 
-fn complete(key: &str, upload: &str) -> Call {
+pub fn complete(key: &str, upload: &str) -> Call {
     Call::new(Method::POST, BUCKET, key).query("uploadId", upload)
 }
 
