@@ -128,6 +128,7 @@ mod tests {
         request.add_bytes_out(7);
         request.finish(206);
         monitor.s3().limited("t1", "in_bytes_per_second", std::time::Duration::from_millis(5));
+        monitor.s3().log_lines("delivered", 2);
         monitor.register_source(|sample| {
             let labels =
                 DriveLabels { drive: DriveId::from_bytes([0xab; 16]), serial: "QM\"00\\1", path: "/dev/vdb" };
