@@ -56,7 +56,7 @@ async fn copied(name: &str, parts: usize) -> Result<()> {
     let size = parts * PART;
     let mut spec = DevSpec::for_test(name, NODES, 2)?;
     // Twice, with parity, and the room that is set aside.
-    spec.drive_size = ByteCount::mib(((size * 4) as u64 / u64::from(NODES * 2) >> 20) + 512);
+    spec.drive_size = ByteCount::mib(size.div_ceil(1 << 20) as u64 * 4 / u64::from(NODES * 2) + 512);
     let cluster = DevCluster::create(&spec, &|_| {}).await?;
     let nodes = (0..usize::from(NODES)).map(|node| cluster.s3(node)).collect::<Result<Vec<_>>>()?;
     nodes[0].create_bucket(BUCKET).await?;
