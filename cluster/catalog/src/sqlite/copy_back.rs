@@ -161,7 +161,13 @@ impl Drop for Ending<'_> {
 fn harmless(error: rusqlite::Error) -> rusqlite::Result<()> {
     use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked, DiskFull};
     match error.sqlite_error_code() {
-        Some(DatabaseBusy | DatabaseLocked | DiskFull) => Ok(()),
+        Some(DatabaseBusy | DatabaseLocked) => Ok(()),
+        Some(DiskFull) => {
+            tracing::warn!(
+                "the system disk is full: a write-ahead file of the catalog is not copied back, and grows"
+            );
+            Ok(())
+        }
         _ => Err(error),
     }
 }
