@@ -209,16 +209,7 @@ fn run_many(arguments: &Arguments) -> Result<bool> {
             sum.refused += outcome.figures.refused;
         }
     };
-    thread::scope(|scope| -> Result<()> {
-        let workers: Vec<_> = (0..arguments.threads.max(1)).map(|_| scope.spawn(work)).collect();
-        for worker in workers {
-            match worker.join() {
-                Ok(result) => result?,
-                Err(_) => bail!("a thread panicked"),
-            }
-        }
-        Ok(())
-    })?;
+    on_threads(arguments.threads, work)?;
     let sum = sum.into_inner();
     let took = begun.elapsed();
     println!(
@@ -275,16 +266,7 @@ fn plant_all(arguments: &Arguments) -> Result<bool> {
             found.lock().push((at, caught));
         }
     };
-    thread::scope(|scope| -> Result<()> {
-        let workers: Vec<_> = (0..arguments.threads.max(1)).map(|_| scope.spawn(work)).collect();
-        for worker in workers {
-            match worker.join() {
-                Ok(result) => result?,
-                Err(_) => bail!("a thread panicked"),
-            }
-        }
-        Ok(())
-    })?;
+    on_threads(arguments.threads, work)?;
     let mut found = found.into_inner();
     found.sort();
     let mut missed = 0;
@@ -301,4 +283,18 @@ fn plant_all(arguments: &Arguments) -> Result<bool> {
     }
     println!("{} of {} planted bugs found", found.len() - missed, found.len());
     Ok(missed == 0)
+}
+
+/// Does the same on so many threads; returns when all have ended.
+fn on_threads(threads: usize, work: impl Fn() -> Result<()> + Sync) -> Result<()> {
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(&work)).collect();
+        for worker in workers {
+            match worker.join() {
+                Ok(result) => result?,
+                Err(_) => bail!("a thread panicked"),
+            }
+        }
+        Ok(())
+    })
 }
