@@ -205,9 +205,9 @@ impl Group {
 
     async fn change_here(&self, change: &Change, deadline: Instant) -> Result<(), FailureV1> {
         let raft = &self.context.raft;
-        // openraft refuses a second one as well, but not always: see `still_member`.
+        // openraft refuses a second one as well, but not always: see `configs_with_me`.
         let Ok(alone) = self.changing.try_lock() else { return Err(FailureV1::ChangeInProgress) };
-        self.still_member().await?;
+        let configs = self.configs_with_me().await?;
         let result = match change {
             Change::AddLearner(node) => {
                 timeout_at(deadline, raft.add_learner(node.get(), EmptyNode::new(), false)).await
@@ -231,12 +231,19 @@ impl Group {
             Change::Voters(voters) | Change::DemoteOthers(voters) => {
                 let keep = matches!(change, Change::DemoteOthers(_));
                 let voters: BTreeSet<u64> = voters.iter().map(|node| node.get()).collect();
-                if raft.metrics().borrow().membership_config.membership().get_joint_config()[..]
-                    == [voters.clone()]
-                {
+                if configs[..] == [voters.clone()] {
                     return Ok(());
                 }
-                timeout_at(deadline, raft.change_membership(voters, keep)).await
+                match unfinished(&configs, &voters) {
+                    Some(before) => match timeout_at(deadline, raft.change_membership(before, keep)).await {
+                        Ok(Ok(_)) => {
+                            self.configs_with_me().await?;
+                            timeout_at(deadline, raft.change_membership(voters, keep)).await
+                        }
+                        other => other,
+                    },
+                    None => timeout_at(deadline, raft.change_membership(voters, keep)).await,
+                }
             }
         };
         drop(alone);
@@ -260,19 +267,22 @@ impl Group {
         }
     }
 
+    /// The sets of voters as they are now: one, or two while a change is under way.
+    ///
     /// A leader that was taken out of the group leads on until its next tick, and openraft asserts that it
     /// does not change the membership any more. Asked while no change of this node is under way.
-    async fn still_member(&self) -> Result<(), FailureV1> {
+    async fn configs_with_me(&self) -> Result<Vec<BTreeSet<u64>>, FailureV1> {
         let me = self.context.node.get();
-        let member = self
+        let configs = self
             .context
             .raft
             .with_raft_state(move |state| {
-                state.membership_state.effective().membership().get_node(&me).is_some()
+                let effective = state.membership_state.effective().membership();
+                effective.get_node(&me).map(|_| effective.get_joint_config().clone())
             })
             .await
             .map_err(|error| FailureV1::Stopped(error.to_string()))?;
-        if member { Ok(()) } else { Err(FailureV1::NotLeader(None)) }
+        configs.ok_or(FailureV1::NotLeader(None))
     }
 
     /// Waits until `node`, a learner since entry `added`, has nearly all entries.
@@ -428,6 +438,16 @@ impl Group {
         if let Err(error) = self.applier.stop().await {
             tracing::error!(group = %self.context.group, %error, "the last checkpoint failed");
         }
+    }
+}
+
+/// The voters of a change that was begun by a leader that did not end it, when they are not those wanted now: that
+/// change ends first. openraft would go from both sets to the second and the wanted one at once, which takes leaders
+/// of the first out of the group, and then ask the same leader for the next step.
+fn unfinished(configs: &[BTreeSet<u64>], wanted: &BTreeSet<u64>) -> Option<BTreeSet<u64>> {
+    match configs {
+        [_, .., last] if !configs.contains(wanted) => Some(last.clone()),
+        _ => None,
     }
 }
 

@@ -97,3 +97,32 @@ fn a_leader_that_left_the_group_makes_no_further_change() {
         cluster.serve_again().await.unwrap();
     });
 }
+
+/// From a change that was left in its middle, openraft goes on to the next one in one step, which may take the leader
+/// out of the group, and then asks it for another.
+#[test]
+fn a_change_that_was_left_in_its_middle_ends_before_the_next() {
+    under_seeds(|mut cluster| async move {
+        cluster.form(FIRST_VOTERS).await;
+        for patience in 1..30 {
+            cluster.serve_again().await.unwrap();
+            let leader = cluster.leader();
+            let Running { run, consensus, .. } = cluster.running(leader).unwrap();
+            let own = cluster.nodes[leader].id;
+            let all = cluster.ids();
+            let others: Vec<NodeId> = all.iter().copied().filter(|id| *id != own).collect();
+            let changing = cluster.executor.spawn_on(run, async move {
+                for node in all {
+                    let _ = timeout(Duration::from_millis(500), consensus.add_learner(GROUP, node)).await;
+                }
+                let [first, next] = [&others[..2], &others[1..3]].map(|some| some.iter().copied().collect());
+                let patience = Duration::from_millis(patience);
+                let _ = timeout(patience, consensus.change_voters(GROUP, first)).await;
+                // Whether it is made is not decided here: this leader may be the one to go.
+                let _ = timeout(Duration::from_millis(500), consensus.change_voters(GROUP, next)).await;
+            });
+            changing.await.unwrap();
+        }
+        cluster.serve_again().await.unwrap();
+    });
+}
