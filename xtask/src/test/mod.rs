@@ -103,13 +103,17 @@ fn steps(scope: Scope) -> Vec<Step> {
         command("unit tests", || Ok(with(&["test", "--workspace", "--no-fail-fast"]))),
         function("node program", || binaries::noded().map(|_| one_check())),
         function("command", || binaries::command().map(|()| one_check())),
-        command("black box: cluster of processes", || blackbox("cluster")),
+        command("black box: clusters of processes", || blackbox("cluster", Turn::Together)),
+        command("black box: clusters one at a time", || blackbox("cluster", Turn::Alone)),
     ];
     if scope == Scope::Full {
         steps.push(command("simulated cluster: seeds", || simulated(&["--count", SIMULATED_SEEDS])));
         steps.push(command("simulated cluster: planted bugs", || simulated(&["--planted"])));
-        steps.push(command("black box: aws, rclone, s3cmd, boto3, js, restic", || blackbox("clients")));
-        steps.push(command("formats: second implementation", || blackbox("formats")));
+        steps.push(command("black box: aws, rclone, s3cmd, boto3, js, rust, restic", || {
+            binaries::sdk_client()?;
+            blackbox("clients", Turn::Together)
+        }));
+        steps.push(command("formats: second implementation", || blackbox("formats", Turn::Together)));
         steps.push(command("virtual machines: harness", || {
             Ok(with(&[
                 "test",
@@ -125,7 +129,7 @@ fn steps(scope: Scope) -> Vec<Step> {
                 "--test-threads=1",
             ]))
         }));
-        steps.push(command("virtual machines: cluster", || blackbox("machines")));
+        steps.push(command("virtual machines: cluster", || blackbox("machines", Turn::Alone)));
     }
     steps
 }
@@ -155,15 +159,44 @@ fn with(arguments: &[&str]) -> std::process::Command {
     command
 }
 
-/// The black-box tests of one feature, one at a time: each has a cluster of its own on two cores.
+/// Clusters that run at once: they wait for each other's nodes, timers and disks far more than they compute.
+const CLUSTERS_AT_ONCE: &str = "--test-threads=3";
+
+/// Tests that compare times, or what a node gets done: nothing else runs beside them.
+const ALONE: &[&str] = &["crowd::", "histories::", "limits::", "load::", "timing::"];
+
+/// Which black-box tests of a feature run, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// All but those of [`ALONE`], several at once.
+    Together,
+    /// One after the other; of clusters of processes only those of [`ALONE`].
+    Alone,
+}
+
+/// The black-box tests of one feature.
 ///
 /// All packages are selected, as for the unit tests: what those built is not built again with other features. The
 /// tests' names tell them from those of other packages.
-fn blackbox(feature: &str) -> Result<std::process::Command> {
+fn blackbox(feature: &str, turn: Turn) -> Result<std::process::Command> {
     let features = format!("holdfast-blackbox/{feature}");
     let mut command =
-        with(&["test", "--workspace", "--features", &features, "--no-fail-fast", "--test", feature]);
-    command.args(["--", "--test-threads=1", "--nocapture"]);
+        with(&["test", "--workspace", "--features", &features, "--no-fail-fast", "--test", feature, "--"]);
+    match turn {
+        // What they print is shown test by test, in the end.
+        Turn::Together => {
+            command.args([CLUSTERS_AT_ONCE, "--show-output"]);
+            ALONE.iter().for_each(|name| {
+                command.args(["--skip", name]);
+            });
+        }
+        Turn::Alone => {
+            command.args(["--test-threads=1", "--nocapture"]);
+            if feature == "cluster" {
+                command.args(ALONE);
+            }
+        }
+    }
     command
         .env("RUST_LIB_BACKTRACE", "0")
         .env("HOLDFAST_NODED", paths::noded())

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use holdfast_blackbox::{
     http_client::{Answer, Https, full},
@@ -26,6 +26,8 @@ const PAIRS: usize = 300;
 /// Medians this close are one class: of the shorter one, or in all, for what a busy machine adds.
 const CLOSE: f64 = 0.15;
 const CLOSE_IN_ALL: Duration = Duration::from_micros(50);
+/// A difference that is there is seen each time; one that the machine made is not.
+const LOOKS: usize = 3;
 
 /// Medians of both, asked in turns so that both see the same machine.
 async fn medians<Ask: AsyncFn(bool) -> Result<Answer>>(ask: Ask) -> Result<[Duration; 2]> {
@@ -50,6 +52,20 @@ async fn medians<Ask: AsyncFn(bool) -> Result<Answer>>(ask: Ask) -> Result<[Dura
 fn is_one_class([absent, there]: [Duration; 2]) -> bool {
     let apart = absent.abs_diff(there);
     apart <= CLOSE_IN_ALL || apart.as_secs_f64() <= CLOSE * absent.min(there).as_secs_f64()
+}
+
+/// Fails when nobody's is told from the other's, each time it is looked at.
+async fn cannot_be_told<Ask: AsyncFn(bool) -> Result<Answer>>(what: &str, ask: Ask) -> Result<()> {
+    let mut seen = Vec::new();
+    while seen.len() < LOOKS {
+        let taken = medians(&ask).await?;
+        println!("another tenant, {what}: nobody's {:?}, the other's {:?}", taken[0], taken[1]);
+        if is_one_class(taken) {
+            return Ok(());
+        }
+        seen.push(taken);
+    }
+    bail!("{what}: {seen:?}")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -88,19 +104,17 @@ async fn refusals_take_as_long_whether_another_tenant_has_it_or_nobody() -> Resu
         ),
     ];
     for (what, make) in &calls {
-        let taken = medians(async |is_there| {
+        cannot_be_told(what, async |is_there| {
             let answer = other.send(make(is_there), Bytes::new()).await?;
             ensure!([403, 404].contains(&answer.status.as_u16()), "{what}: {}", answer.status);
             Ok(answer)
         })
         .await?;
-        println!("another tenant, {what}: nobody's {:?}, the other's {:?}", taken[0], taken[1]);
-        ensure!(is_one_class(taken), "{what}: {taken:?}");
     }
 
     let https = Https::new(&cluster.file().nodes[0].admin, cluster.file().trust()?)?;
     let authorization = format!("Bearer {}", other.credentials().secret_key);
-    let taken = medians(async |is_there| {
+    cannot_be_told("an admin route", async |is_there| {
         let request = Request::builder()
             .uri(if is_there { "/api/v1/tenants/demo/quota" } else { "/api/v1/tenants/dema/quota" })
             .header("host", https.authority())
@@ -110,8 +124,5 @@ async fn refusals_take_as_long_whether_another_tenant_has_it_or_nobody() -> Resu
         ensure!(answer.status.as_u16() == 401, "{}", answer.status);
         Ok(answer)
     })
-    .await?;
-    println!("another tenant, an admin route: nobody's {:?}, the other's {:?}", taken[0], taken[1]);
-    ensure!(is_one_class(taken), "an admin route: {taken:?}");
-    Ok(())
+    .await
 }
