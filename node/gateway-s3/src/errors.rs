@@ -100,6 +100,7 @@ pub const TABLE: &[(&str, u16, &str)] = &[
     ),
     ("InvalidRequest", 400, "Invalid Request"),
     ("InvalidRetentionPeriod", 400, "The retention period is not valid."),
+    ("InvalidS3DestinationBucket", 400, "Invalid bucket ARN"),
     ("InvalidStorageClass", 400, "The storage class you specified is not valid"),
     ("InvalidTag", 400, "The tag provided was not a valid tag."),
     ("InvalidTargetBucketForLogging", 400, "The target bucket for logging does not exist"),
@@ -138,6 +139,7 @@ pub const TABLE: &[(&str, u16, &str)] = &[
     ("NoSuchBucket", 404, "The specified bucket does not exist"),
     ("NoSuchBucketPolicy", 404, "The bucket policy does not exist"),
     ("NoSuchCORSConfiguration", 404, "The CORS configuration does not exist"),
+    ("NoSuchConfiguration", 404, "The specified configuration does not exist."),
     ("NoSuchKey", 404, "The specified key does not exist."),
     ("NoSuchLifecycleConfiguration", 404, "The lifecycle configuration does not exist"),
     ("NoSuchObjectLockConfiguration", 404, "The specified object does not have a ObjectLock configuration"),
@@ -175,6 +177,7 @@ pub const TABLE: &[(&str, u16, &str)] = &[
         "The request signature we calculated does not match the signature you provided. Check your key and signing method.",
     ),
     ("SlowDown", 503, "Please reduce your request rate."),
+    ("TooManyConfigurations", 400, "The bucket has 1,000 configurations, which is as many as it can have."),
     ("UnexpectedContent", 400, "This request does not support content"),
     (
         "UnresolvableGrantByEmailAddress",

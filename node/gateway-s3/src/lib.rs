@@ -22,6 +22,7 @@ mod gate;
 mod headers;
 pub mod identities;
 pub mod intake;
+mod inventory;
 mod lent;
 pub mod limits;
 mod lists;
@@ -42,6 +43,7 @@ mod website;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
+use futures::FutureExt;
 use holdfast_model::config::S3Settings;
 use holdfast_object::api::ObjectGateway;
 use rustls::ServerConfig;
@@ -58,6 +60,7 @@ pub use crate::{
 use crate::{
     front::Front,
     identities::Identities,
+    inventory::Clerk,
     logs::{Book, Courier},
     target::Domains,
     throttle::Throttle,
@@ -73,6 +76,7 @@ impl s3s::S3 for NoOperations {}
 pub struct S3Gateway {
     front: Arc<Front>,
     courier: Arc<Courier>,
+    clerk: Arc<Clerk>,
     observer: Arc<dyn Observer>,
 }
 
@@ -136,8 +140,9 @@ impl S3Gateway {
             objects: Arc::clone(&objects),
             identities: Arc::clone(&identities),
         };
+        let clerk = Clerk { objects: Arc::clone(&objects), identities: Arc::clone(&identities), day };
         let front = Front::new(library, objects, identities, domains, Arc::clone(&observer), throttle, book);
-        Self { front: Arc::new(front), courier: Arc::new(courier), observer }
+        Self { front: Arc::new(front), courier: Arc::new(courier), clerk: Arc::new(clerk), observer }
     }
 
     /// Serves connections of `listener` until `shutdown` completes, then lets requests in progress end and delivers
@@ -154,10 +159,10 @@ impl S3Gateway {
             server::serve(self.front, self.observer, listener, tls, shutdown).await;
             drop(ended);
         };
-        let delivering = self.courier.run(async {
-            // Its sender is only ever dropped.
-            let _ = ending.await;
-        });
-        tokio::join!(serving, delivering);
+        // Its sender is only ever dropped.
+        let ended = async { drop(ending.await) }.shared();
+        let delivering = self.courier.run(ended.clone());
+        let counting = self.clerk.run(ended);
+        tokio::join!(serving, delivering, counting);
     }
 }

@@ -84,7 +84,6 @@ const NONE: &[&str] = &[];
 
 const ENCRYPTION: Support = Support::No("what an object is sealed under changes with a copy onto itself");
 const REPLICATION: Support = Support::No("replication between clusters is not there yet");
-const INVENTORY: Support = Support::No("inventory is not there yet");
 const AWS_ONLY: Support = Support::No("a service of AWS without a counterpart here");
 
 /// The table. Rows with more markers stand before those with fewer; the row without markers comes last.
@@ -128,14 +127,14 @@ pub static OPERATIONS: &[Operation] = &[
         &["continuation-token"],
         AWS_ONLY,
     ),
-    row("GetBucketInventoryConfiguration", Method::GET, On::Bucket, &["inventory", "id"], NONE, INVENTORY),
+    row("GetBucketInventoryConfiguration", Method::GET, On::Bucket, &["inventory", "id"], NONE, Support::Yes),
     row(
         "ListBucketInventoryConfigurations",
         Method::GET,
         On::Bucket,
         &["inventory"],
         &["continuation-token"],
-        INVENTORY,
+        Support::Yes,
     ),
     row("GetBucketLifecycleConfiguration", Method::GET, On::Bucket, &["lifecycle"], NONE, Support::Yes),
     row("GetBucketLocation", Method::GET, On::Bucket, &["location"], NONE, Support::Yes),
@@ -233,7 +232,7 @@ pub static OPERATIONS: &[Operation] = &[
         &["id"],
         AWS_ONLY,
     ),
-    row("PutBucketInventoryConfiguration", Method::PUT, On::Bucket, &["inventory"], &["id"], INVENTORY),
+    row("PutBucketInventoryConfiguration", Method::PUT, On::Bucket, &["inventory"], &["id"], Support::Yes),
     row("PutBucketLifecycleConfiguration", Method::PUT, On::Bucket, &["lifecycle"], NONE, Support::Yes),
     row("PutBucketLogging", Method::PUT, On::Bucket, &["logging"], NONE, Support::Yes),
     row(
@@ -282,7 +281,14 @@ pub static OPERATIONS: &[Operation] = &[
         &["id"],
         AWS_ONLY,
     ),
-    row("DeleteBucketInventoryConfiguration", Method::DELETE, On::Bucket, &["inventory"], &["id"], INVENTORY),
+    row(
+        "DeleteBucketInventoryConfiguration",
+        Method::DELETE,
+        On::Bucket,
+        &["inventory"],
+        &["id"],
+        Support::Yes,
+    ),
     row("DeleteBucketLifecycle", Method::DELETE, On::Bucket, &["lifecycle"], NONE, Support::Yes),
     row(
         "DeleteBucketMetadataConfiguration",

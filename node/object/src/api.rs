@@ -311,4 +311,6 @@ pub trait ObjectGateway: Send + Sync + 'static {
     fn open(&self, tenant: TenantId) -> Arc<dyn VersionedObjects>;
     /// Region name that signatures must name.
     fn region(&self) -> String;
+    /// Whether this node leads the group of the tenant's first partition: what is done once for a tenant is done there.
+    fn leads(&self, tenant: TenantId) -> bool;
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use holdfast_consensus::{Consensus, ProposeError, ReadError};
+use holdfast_consensus::{Consensus, ProposeError, ReadError, Role};
 use holdfast_model::{GroupId, NodeId};
 
 /// Decides commands of groups.
@@ -23,6 +23,9 @@ pub trait Decides: fmt::Debug + Send + Sync + 'static {
 
     /// The group's leader, if one was heard of lately.
     fn leader(&self, group: GroupId) -> Option<NodeId>;
+
+    /// Whether that is this node.
+    fn leads(&self, group: GroupId) -> bool;
 }
 
 #[async_trait::async_trait]
@@ -37,5 +40,9 @@ impl Decides for Consensus {
 
     fn leader(&self, group: GroupId) -> Option<NodeId> {
         self.status(group)?.leader
+    }
+
+    fn leads(&self, group: GroupId) -> bool {
+        self.status(group).is_some_and(|status| status.role == Role::Leader)
     }
 }

@@ -27,6 +27,8 @@ pub trait BucketOwnership: Send + Sync + 'static {
     ) -> Result<BucketWith, ObjectError>;
     /// The document of one kind of every bucket that has it, by name.
     async fn documents_of_all(&self, kind: DocumentKind) -> Result<Vec<(String, Bytes)>, ObjectError>;
+    /// Buckets that have documents of one kind, whatever their ids.
+    async fn buckets_with(&self, kind: DocumentKind) -> Result<Vec<String>, ObjectError>;
 }
 
 #[async_trait::async_trait]
@@ -50,6 +52,10 @@ impl BucketOwnership for TenantHandle {
     ) -> Result<BucketWith, ObjectError> {
         let asked = bucket.to_owned();
         self.read(self.route()?, (bucket, ""), move |catalog| catalog.bucket_with(&asked, kinds)).await
+    }
+
+    async fn buckets_with(&self, kind: DocumentKind) -> Result<Vec<String>, ObjectError> {
+        self.read(self.route()?, ("", ""), move |catalog| catalog.buckets_with(kind)).await
     }
 
     async fn documents_of_all(&self, kind: DocumentKind) -> Result<Vec<(String, Bytes)>, ObjectError> {

@@ -371,6 +371,11 @@ impl ObjectGateway for Arc<ObjectService> {
     fn region(&self) -> String {
         self.directory.region().to_owned()
     }
+
+    fn leads(&self, tenant: TenantId) -> bool {
+        let first = self.tenant(tenant).and_then(|entry| entry.partition());
+        first.is_ok_and(|(_, group)| self.consensus.leads(group))
+    }
 }
 
 /// Opaque bytes of the catalog: postcard.

@@ -306,6 +306,14 @@ fn version_info(key: &str, head: &ObjectHead, expiry: Option<Expiry>) -> Result<
     })
 }
 
+/// Attributes of a version that was listed; a delete marker has none.
+///
+/// # Errors
+/// `Internal` when they cannot be read.
+pub fn attributes_of(version: &ListedVersion) -> Result<Attributes, ObjectError> {
+    if version.marker { Ok(Attributes::default()) } else { from_opaque(&version.attributes) }
+}
+
 impl TenantHandle {
     async fn bucket_id(&self, bucket: &str) -> Result<BucketId, ObjectError> {
         Ok(TenantHandle::bucket(self, self.route()?, bucket).await?.id)

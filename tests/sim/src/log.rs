@@ -309,4 +309,8 @@ impl Decides for Seat {
         let leader = world.log.leader();
         world.net.connects(self.node, leader).then(|| node_id(leader))
     }
+
+    fn leads(&self, group: GroupId) -> bool {
+        self.leader(group) == Some(node_id(self.node))
+    }
 }

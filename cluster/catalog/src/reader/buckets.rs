@@ -186,6 +186,22 @@ impl PartitionReader {
         })
     }
 
+    /// Buckets that have documents of one kind, whatever their ids, by name.
+    ///
+    /// # Errors
+    /// [`ReadError::Storage`].
+    pub fn buckets_with(&self, kind: DocumentKind) -> Result<Vec<String>, ReadError> {
+        self.read(|db| {
+            Ok(db
+                .prepare_cached(
+                    "SELECT DISTINCT b.name FROM documents d JOIN buckets b ON b.no = d.bucket
+                     WHERE d.kind = ?1 ORDER BY b.name",
+                )?
+                .query_map(params![kind.column()], |row| row.get(0))?
+                .collect::<rusqlite::Result<_>>()?)
+        })
+    }
+
     /// Exact counts of the partition.
     ///
     /// # Errors

@@ -34,6 +34,20 @@ pub(crate) async fn store(
     Ok(cx.objects.set_bucket(bucket, change).await?)
 }
 
+/// Stores, or with `None` removes, one of several documents of a kind.
+///
+/// # Errors
+/// `NoSuchBucket` and what the object layer answers.
+pub(crate) async fn store_as(
+    cx: &Context,
+    bucket: &str,
+    (kind, id): (DocumentKind, &str),
+    body: Option<Bytes>,
+) -> Result<(), Refusal> {
+    let change = BucketChange::Document { kind, id: id.to_owned(), body };
+    Ok(cx.objects.set_bucket(bucket, change).await?)
+}
+
 /// Removes a document without an id, if it is there.
 ///
 /// # Errors

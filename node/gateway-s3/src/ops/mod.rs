@@ -11,6 +11,7 @@ pub(crate) mod cors;
 pub(crate) mod delete;
 pub(crate) mod documents;
 pub(crate) mod encryption;
+pub(crate) mod inventory;
 pub(crate) mod lifecycle;
 pub(crate) mod list;
 pub(crate) mod lock;

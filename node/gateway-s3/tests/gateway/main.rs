@@ -5,6 +5,7 @@ mod connections;
 mod denials;
 mod encryption;
 mod grants;
+mod inventory;
 mod lifecycle;
 mod locks;
 mod logs;
