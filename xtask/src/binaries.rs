@@ -32,6 +32,14 @@ pub fn command() -> Result<()> {
     build("holdfast")
 }
 
+/// Builds the client that uses Amazon's SDK for Rust.
+///
+/// # Errors
+/// When the build fails.
+pub fn sdk_client() -> Result<()> {
+    build("holdfast-sdk-client")
+}
+
 /// Builds the benchmark client.
 ///
 /// # Errors

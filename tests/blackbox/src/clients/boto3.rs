@@ -1,11 +1,11 @@
 //! `boto3` from PyPI, in the virtual environment that `cargo xtask setup` makes; driven by `clients/tree.py`.
 
-use std::{collections::BTreeMap, path::Path, process::Command};
+use std::{path::Path, process::Command};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::{
-    TreeClient,
+    script::Script,
     tool::{Access, aws_environment, output, program},
 };
 use crate::{cluster_file::CLUSTER_FILE, dev::S3_DOMAIN, paths};
@@ -62,34 +62,15 @@ impl Boto3 {
         aws_environment(&mut command, &self.0);
         output(command.arg(IDENTITY_CHECKS).arg(dir.join(CLUSTER_FILE)))
     }
-
-    fn script(&self, arguments: &[&str]) -> Command {
-        let mut command = program(paths::python(), &self.0);
-        aws_environment(&mut command, &self.0);
-        command.arg(SCRIPT).args(arguments);
-        command
-    }
 }
 
-impl TreeClient for Boto3 {
-    fn name(&self) -> &'static str {
-        "boto3"
-    }
+impl Script for Boto3 {
+    const NAME: &'static str = "boto3";
 
-    fn make_bucket(&self, bucket: &str) -> Result<()> {
-        output(&mut self.script(&["mb", bucket])).map(drop)
-    }
-
-    fn copy_in(&self, from: &Path, bucket: &str, prefix: &str) -> Result<()> {
-        output(self.script(&["in", bucket, prefix]).arg(from)).map(drop)
-    }
-
-    fn list(&self, bucket: &str, prefix: &str) -> Result<BTreeMap<String, u64>> {
-        let text = output(&mut self.script(&["ls", bucket, prefix]))?;
-        serde_json::from_str(&text).context("the script's listing")
-    }
-
-    fn copy_out(&self, bucket: &str, prefix: &str, to: &Path) -> Result<()> {
-        output(self.script(&["out", bucket, prefix]).arg(to)).map(drop)
+    fn program(&self) -> Command {
+        let mut command = program(paths::python(), &self.0);
+        aws_environment(&mut command, &self.0);
+        command.arg(SCRIPT);
+        command
     }
 }

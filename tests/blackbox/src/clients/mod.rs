@@ -8,7 +8,9 @@ mod boto3;
 mod js;
 mod rclone;
 mod restic;
+mod rust;
 mod s3cmd;
+mod script;
 mod tool;
 
 use std::{collections::BTreeMap, fmt::Debug, fs, path::Path, time::Instant};
@@ -20,6 +22,7 @@ pub use boto3::Boto3;
 pub use js::Js;
 pub use rclone::Rclone;
 pub use restic::Restic;
+pub use rust::Rust;
 pub use s3cmd::S3cmd;
 pub use tool::Access;
 
@@ -65,6 +68,7 @@ pub fn all(access: &Access, scratch: &Path) -> Result<Vec<Box<dyn TreeClient>>> 
         Box::new(S3cmd::new(access, scratch)?),
         Box::new(Boto3::new(access.clone())),
         Box::new(Js::new(access.clone())),
+        Box::new(Rust::new(access.clone())),
     ])
 }
 

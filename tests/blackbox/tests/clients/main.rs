@@ -23,7 +23,7 @@ const FILES_MIN: usize = 3000;
 const LARGE: [u64; 3] = [100_000_001, 110_010_011, 130_000_003];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn aws_rclone_s3cmd_boto3_and_js_copy_a_tree_and_every_operation_is_as_documented() -> Result<()> {
+async fn aws_rclone_s3cmd_boto3_js_and_rust_copy_a_tree_and_every_operation_is_as_documented() -> Result<()> {
     let mut spec = DevSpec::for_test("clients", 3, 4)?;
     spec.drive_size = ByteCount::mib(1536);
     let cluster = DevCluster::create(&spec, &|_| {}).await?;
@@ -31,7 +31,7 @@ async fn aws_rclone_s3cmd_boto3_and_js_copy_a_tree_and_every_operation_is_as_doc
     let source = scratch.join("source");
     fs::create_dir_all(&scratch)?;
     tree::make_real(&source, FILES_MIN, usize::MAX, &LARGE)?;
-    for (number, client) in ["aws", "rclone", "s3cmd", "boto3", "js"].into_iter().enumerate() {
+    for (number, client) in ["aws", "rclone", "s3cmd", "boto3", "js", "rust"].into_iter().enumerate() {
         // Each client through another node.
         let node = cluster.file().node_at(number % 3)?;
         let access = Access::of(cluster.file(), node, &scratch)?;
