@@ -290,7 +290,7 @@ def taken(call, *arguments):
         call(*arguments)
         return True
     except ClientError as error:
-        if "Unable to validate" in str(error):
+        if "Unable to validate" in str(error) or "NotImplemented" in str(error):
             return False
         raise
 

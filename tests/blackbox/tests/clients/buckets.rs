@@ -22,8 +22,7 @@ async fn what_buckets_do_by_themselves_is_as_documented() -> Result<()> {
     // Where the checks of events listen: told to the cluster here, because S3 has no call for it.
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
     let admin = cluster.file().admin(0).await?;
-    let hook = json!({ "name": "hook", "url": format!("http://127.0.0.1:{port}/hook") });
-    admin.post("/api/v1/tenants/demo/webhooks", &hook).await?;
+    admin.define_hook(&format!("http://127.0.0.1:{port}/hook")).await?;
     admin.post("/api/v1/cluster/events", &json!({ "networks": ["127.0.0.0/8"] })).await?;
     let scratch = spec.dir.join("scratch");
     fs::create_dir_all(&scratch)?;

@@ -135,17 +135,16 @@ async fn what_happens_in_a_bucket_is_told_at_least_once() -> Result<()> {
     let versioned = "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>";
     client.expect(Call::new(Method::PUT, BUCKET, "").query("versioning", ""), versioned).await?;
 
-    let unknown = client.send(notification(), configuration(ARN)).await?;
-    assert_refused(&unknown, 400, "InvalidArgument");
     let inbox = Inbox::default();
     let (address, mut receiver) = inbox.listen("127.0.0.1:0".parse()?).await?;
     let admin = cluster.file().admin(0).await?;
-    let hook = json!({ "name": "hook", "url": format!("http://{address}/hook") });
-    admin.post(WEBHOOKS, &hook).await?;
+    admin.define_hook(&format!("http://{address}/hook")).await?;
     let shown = admin.get(WEBHOOKS).await?;
     ensure!(shown["webhooks"][0]["arn"] == ARN, "{shown}");
 
     wait_for_target(&client).await?;
+    let other = configuration("arn:holdfast:sqs::other:webhook");
+    assert_refused(&client.send(notification(), other).await?, 400, "InvalidArgument");
     // This machine is not sent to until the cluster's settings say so; then nothing that was queued is lost.
     client.put(BUCKET, "in/early", "early").await?;
     sleep(Duration::from_secs(3)).await;
