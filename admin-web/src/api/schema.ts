@@ -68,6 +68,30 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/cluster/events": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What the cluster lets events do, and how many wait on the node that answers.
+         * @description Role: viewer. Figures and settings: for every account, not for anyone.
+         */
+        get: operations["events"];
+        put?: never;
+        /**
+         * Sets the networks that events may be sent to although such addresses are refused by themselves.
+         * @description Role: operator. Decides what of the nodes' own surroundings events can reach.
+         */
+        post: operations["set_event_networks"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/cluster/level": {
         parameters: {
             query?: never;
@@ -816,6 +840,50 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/tenants/{name}/webhooks": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Where events of a tenant's buckets may be sent.
+         * @description Role: viewer. Addresses, and no secret: for every account, not for anyone.
+         */
+        get: operations["webhooks"];
+        put?: never;
+        /**
+         * Defines a webhook that a tenant's buckets may have events sent to, in the place of one of that name.
+         * @description Role: operator. Decides where this cluster's nodes connect to.
+         */
+        post: operations["set_webhook"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/tenants/{name}/webhooks/{webhook}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Forgets a webhook; what waits for it waits until it is defined again or too old.
+         * @description Role: operator. Events are not sent any more.
+         */
+        delete: operations["remove_webhook"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/widening": {
         parameters: {
             query?: never;
@@ -1252,6 +1320,36 @@ export interface components {
         EncryptionKey: {
             /** @description As clients name it: 1 to 200 printable characters of ASCII without spaces. */
             id: string;
+        };
+        /** @description Networks that events may be sent to. */
+        EventNetworks: {
+            /** @description In CIDR notation, `127.0.0.0/8`; all of them: others are refused again. */
+            networks: string[];
+        };
+        /** @description What the cluster lets events do, and what the node that answers knows of those that wait. */
+        EventStatus: {
+            /**
+             * Format: int64
+             * @description Events of these partitions that were given up.
+             */
+            dropped: number;
+            /** @description Every node's program knows of events; until then buckets cannot ask for them. */
+            enabled: boolean;
+            /**
+             * @description Networks that events may be sent to although such addresses are refused by themselves: the node itself, its
+             *     links, metadata services.
+             */
+            networks: string[];
+            /**
+             * Format: int64
+             * @description When the oldest of them happened; null when none waits.
+             */
+            oldest_unix_ms: number | null;
+            /**
+             * Format: int64
+             * @description Events that wait, in the partitions that the node that answers leads.
+             */
+            queued: number;
         };
         /** @description One Raft group. */
         GroupStatus: {
@@ -1917,6 +2015,33 @@ export interface components {
             /** @description Whether it is served. */
             state: components["schemas"]["TenantStanding"];
         };
+        /** @description Targets of a tenant. */
+        WebhookList: {
+            /** @description By name. */
+            webhooks: components["schemas"]["WebhookStatus"][];
+        };
+        /** @description A target to be. */
+        WebhookSpec: {
+            /** @description Sent as `Authorization: Bearer`, to `https://` only; never shown again. Null or absent: none is sent. */
+            bearer?: string | null;
+            /** @description Certificates of the authorities that vouch for the target, as PEM. Needed for `https://`. */
+            ca_pem?: string | null;
+            /** @description What buckets name it by: 1 to 63 letters, digits, hyphens and underscores. */
+            name: string;
+            /** @description Where events are posted to: `https://` or `http://`. */
+            url: string;
+        };
+        /** @description A target, as it is shown. */
+        WebhookStatus: {
+            /** @description By which buckets name it in their notification configurations. */
+            arn: string;
+            /** @description Whether a secret is sent along. */
+            has_secret: boolean;
+            /** @description Its name. */
+            name: string;
+            /** @description Where events are posted to. */
+            url: string;
+        };
         /** @description Redundancy owed, and who works on it. */
         WorkStatus: {
             /** @description Whether every partition has been counted by the leader of its group: otherwise the sums are too low. */
@@ -1973,7 +2098,7 @@ export interface components {
             hours: components["schemas"]["WorkerHours"] | null;
             /** @description How much it may take. */
             impact: components["schemas"]["WorkerImpact"];
-            /** @description `rebuild`, `smartfail`, `repair`, `scrub`, `level`, `rebalance`, `sweep` or `reclaim`. */
+            /** @description `rebuild`, `smartfail`, `repair`, `scrub`, `level`, `rebalance`, `sweep`, `reclaim` or `events`. */
             kind: string;
             /** @description It takes up nothing new. */
             paused: boolean;
@@ -2007,7 +2132,7 @@ export interface components {
             failed: number;
             /** @description Whether an order, or the hour, keeps it from taking up anything. */
             held: boolean;
-            /** @description `rebuild`, `smartfail`, `repair`, `scrub`, `level`, `rebalance`, `sweep` or `reclaim`. */
+            /** @description `rebuild`, `smartfail`, `repair`, `scrub`, `level`, `rebalance`, `sweep`, `reclaim` or `events`. */
             kind: string;
             /**
              * Format: int64
@@ -2170,6 +2295,93 @@ export interface operations {
             };
             /** @description No session, or one that is over. */
             401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Why it was not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    events: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EventStatus"];
+                };
+            };
+            /** @description No session, or one that is over. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Why it was not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    set_event_networks: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["EventNetworks"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No session, or one that is over. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The account may not do this, or another site asked. */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4103,6 +4315,145 @@ export interface operations {
             header?: never;
             path: {
                 name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No session, or one that is over. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The account may not do this, or another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Why it was not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    webhooks: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WebhookList"];
+                };
+            };
+            /** @description No session, or one that is over. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Why it was not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    set_webhook: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["WebhookSpec"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No session, or one that is over. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The account may not do this, or another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Why it was not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    remove_webhook: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+                webhook: string;
             };
             cookie?: never;
         };

@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     body::{BodyRef, StripeRef},
+    events::{Origin, Settle},
     protect::{DefaultRetention, ObjectExtras, Retention},
     response::GarbageId,
     sealed::Sealed,
@@ -31,14 +32,18 @@ use crate::{
 
 /// Version of the encoding, the first byte of every encoded command. Version 3 added
 /// [`Op::ReplaceStripes`] and its answers, [`Op::CreateBucketWith`] and [`Op::DropPartition`], behind what
-/// version 2 had; version 4 what splits partitions: [`Op::SplitPartition`] and all after it.
-pub const COMMAND_VERSION: u8 = VERSION_OF_SPLITS;
+/// version 2 had; version 4 what splits partitions: [`Op::SplitPartition`] and all up to [`Op::ShareQuota`]; version 5
+/// events: [`Op::WithOrigin`], [`Op::SettleEvents`] and documents of [`DocumentKind::Notification`].
+pub const COMMAND_VERSION: u8 = VERSION_OF_EVENTS;
 
 /// The version of everything before [`VERSION_OF_SPLITS`].
 pub(crate) const VERSION_OF_SEALING: u8 = 3;
 
 /// The version that can split partitions.
 pub(crate) const VERSION_OF_SPLITS: u8 = 4;
+
+/// The version that can queue events.
+pub(crate) const VERSION_OF_EVENTS: u8 = 5;
 
 /// The oldest version whose bytes are still read.
 const COMMAND_VERSION_MIN: u8 = 2;
@@ -239,6 +244,19 @@ pub enum Op {
         /// By partition; others keep theirs.
         shares: Vec<(PartitionId, Quota)>,
     },
+    /// A change of objects with the request it comes from, which its events tell of. The change is done as without.
+    WithOrigin {
+        /// The request.
+        origin: Origin,
+        /// The change: see [`Op::may_have_origin`].
+        op: Box<Op>,
+    },
+    /// The worker's word on what became of events. Repeated: events that are not there any more are passed over, and
+    /// those to be tried again count one attempt more.
+    SettleEvents {
+        /// Numbers from [`crate::QueuedEvent`], [`crate::SETTLE_MAX`] at most.
+        items: Vec<(u64, Settle)>,
+    },
 }
 
 impl Op {
@@ -252,8 +270,23 @@ impl Op {
             | Self::DeleteClosedBucket { .. }
             | Self::Bar { .. }
             | Self::ShareQuota { .. } => VERSION_OF_SPLITS,
+            Self::WithOrigin { .. } | Self::SettleEvents { .. } => VERSION_OF_EVENTS,
+            // A release that does not queue events must not take what asks for them.
+            Self::SetBucket {
+                change: BucketChange::Document { kind: DocumentKind::Notification, .. },
+                ..
+            } => VERSION_OF_EVENTS,
             _ => VERSION_OF_SEALING,
         }
+    }
+
+    /// Whether it may come in [`Op::WithOrigin`]: it makes events.
+    #[must_use]
+    pub const fn may_have_origin(&self) -> bool {
+        matches!(
+            self,
+            Self::PutObject(_) | Self::SetObject(_) | Self::DeleteObjects { .. } | Self::CompleteUpload(_)
+        )
     }
 
     /// Whether every partition of the tenant in the group applies it, each to itself. It is addressed to the first

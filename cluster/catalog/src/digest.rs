@@ -24,6 +24,8 @@ pub(crate) const PARTITION_TABLES: &[&str] = &[
     "stale_shards ORDER BY no",
     "condemned ORDER BY stripe",
     "splits ORDER BY partition",
+    "events ORDER BY no",
+    "event_queues ORDER BY bucket, target",
 ];
 
 /// SHA-256 over every value of every row of `tables`, each given with its order.

@@ -17,6 +17,7 @@ mod apply;
 mod body;
 mod command;
 pub mod digest;
+mod events;
 mod hash_range;
 mod key_file;
 mod keys;
@@ -42,6 +43,10 @@ pub use command::{
     LifecycleItem, LifecycleStep, MoveShards, ObjectChange, Op, Orphan, PutObject, PutPart, ReplaceStripes,
     RequestId, SetObject, ShardMove, VersionSelector,
 };
+pub use events::{
+    EVENTS_MAX, EVENTS_OF_BUCKET_MAX, Event, EventKind, NOTIFICATION_NAME_SIZE_MAX, NOTIFICATION_RULES_MAX,
+    NotificationRule, Notifications, NotificationsError, Origin, SETTLE_MAX, Settle, TargetForm, WrittenBy,
+};
 pub use hash_range::{HASHES, HashRange};
 pub use keys::{Held, KeyVersion, MetadataKeys, MetadataSeal};
 pub use lifecycle::{
@@ -56,11 +61,11 @@ pub use protect::{
     RetentionPeriod, TAGS_SIZE_MAX,
 };
 pub use reader::{
-    Bucket, CatalogReader, ContentBody, ContentCursor, Digest, Document, GarbageCursor, GarbageRow,
-    KnownStripe, LIST_UPLOADS_MAX, Layout, ListPage, ListQuery, ListedObject, ListedVersion, Locked,
-    ObjectHead, ObjectPartRow, ObjectPartsPage, ObjectRow, PartContent, PartRow, PartitionReader, ReadError,
-    ShardOnDrive, StripedContent, UploadPage, UploadQuery, UploadRow, Usage, VersionMarker, VersionPage,
-    VersionQuery,
+    Bucket, CatalogReader, ContentBody, ContentCursor, Digest, Document, EventQueue, EventQueues,
+    GarbageCursor, GarbageRow, KnownStripe, LIST_UPLOADS_MAX, Layout, ListPage, ListQuery, ListedObject,
+    ListedVersion, Locked, ObjectHead, ObjectPartRow, ObjectPartsPage, ObjectRow, PartContent, PartRow,
+    PartitionReader, QueuedEvent, ReadError, ShardOnDrive, StripedContent, UploadPage, UploadQuery,
+    UploadRow, Usage, VersionMarker, VersionPage, VersionQuery,
 };
 pub use response::{
     BucketStateRule, CompletedUpload, Deleted, GarbageId, Outcome, Refusal, Response, VersionRef,

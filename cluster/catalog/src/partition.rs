@@ -20,6 +20,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::{
     command::encode,
+    events::{Notifications, Origin},
     hash_range::HashRange,
     key_file::KeyFile,
     keys::MetadataSeal,
@@ -31,6 +32,7 @@ use crate::{
 pub(crate) const MIGRATIONS: &[Migration] = &[
     Migration { name: "0001_initial", up: include_str!("../migrations/partition/0001_initial/up.sql") },
     Migration { name: "0002_split", up: include_str!("../migrations/partition/0002_split/up.sql") },
+    Migration { name: "0003_events", up: include_str!("../migrations/partition/0003_events/up.sql") },
 ];
 
 /// Which database a file holds.
@@ -112,6 +114,13 @@ pub(crate) struct Open {
     pub(crate) range: HashRange,
     /// How far the rows of other keys are cleared away.
     pub(crate) clearing: Clearing,
+    pub(crate) next_event: i64,
+    /// Events that wait to be told.
+    pub(crate) events: i64,
+    /// Events that were given up.
+    pub(crate) events_dropped: i64,
+    /// What buckets by their numbers ask to be told, as far as it was looked for.
+    pub(crate) notifications: HashMap<i64, Option<Arc<Notifications>>>,
 }
 
 /// A partition inside its transaction, while one entry is applied: what the commands work on.
@@ -123,6 +132,8 @@ pub(crate) struct Writer<'a> {
     pub(crate) index: u64,
     /// The partition's clock as the command sees it.
     pub(crate) now: UnixMillis,
+    /// The request that the command comes from; empty when it does not say.
+    pub(crate) origin: Origin,
 }
 
 /// Name of a partition's file.
@@ -315,7 +326,8 @@ impl Partition {
         open.next_index = index + 1;
         open.clock = open.clock.max(at.get().cast_signed());
         let now = UnixMillis::new(open.clock.cast_unsigned());
-        Ok(Writer { partition: self.identity.partition, db: &self.connection, open, index, now })
+        let (partition, origin) = (self.identity.partition, Origin::default());
+        Ok(Writer { partition, db: &self.connection, open, index, now, origin })
     }
 
     /// Commits the open transaction, if any.
@@ -363,7 +375,7 @@ fn read_open(db: &Connection) -> rusqlite::Result<Open> {
     db.prepare_cached(
         "SELECT next_bucket, next_content, next_stale, clock, versions, bytes, quota_versions, quota_bytes,
                 hash_from, hash_until, clearing, clear_bucket, clear_key, clear_rank, split_at, quota_shares,
-                split_into, split_base
+                split_into, split_base, next_event, events, events_dropped
          FROM meta",
     )?
     .query_row([], |row| {
@@ -384,6 +396,9 @@ fn read_open(db: &Connection) -> rusqlite::Result<Open> {
             },
             quota_shares: row.get(15)?,
             split: split_from(row, 16)?,
+            next_event: row.get(18)?,
+            events: row.get(19)?,
+            events_dropped: row.get(20)?,
             ..Open::default()
         })
     })
@@ -419,7 +434,8 @@ fn write_back(db: &Connection, open: &Open) -> rusqlite::Result<()> {
         "UPDATE meta SET next_index = ?1, next_bucket = ?2, next_content = ?3, next_stale = ?4, clock = ?5,
                 versions = ?6, bytes = ?7, quota_versions = ?8, quota_bytes = ?9, hash_from = ?10,
                 hash_until = ?11, clearing = ?12, clear_bucket = ?13, clear_key = ?14, clear_rank = ?15,
-                split_at = ?16, quota_shares = ?17, split_into = ?18, split_base = ?19",
+                split_at = ?16, quota_shares = ?17, split_into = ?18, split_base = ?19, next_event = ?20,
+                events = ?21, events_dropped = ?22",
     )?
     .execute(params![
         open.next_index.cast_signed(),
@@ -440,7 +456,10 @@ fn write_back(db: &Connection, open: &Open) -> rusqlite::Result<()> {
         open.clearing.split_at,
         open.quota_shares,
         open.split.map(|split| split.into.get().cast_signed()),
-        open.split.map(|split| *split.database_id.as_bytes())
+        open.split.map(|split| *split.database_id.as_bytes()),
+        open.next_event,
+        open.events,
+        open.events_dropped
     ])?;
     db.prepare_cached("COMMIT")?.execute([])?;
     Ok(())

@@ -4,7 +4,9 @@ use bytes::Bytes;
 use holdfast_model::{BucketId, Generation, PartitionId, StripeId, UnixMillis, VersionId};
 use serde::{Deserialize, Serialize};
 
-use crate::command::{DecodeError, VERSION_OF_SEALING, VERSION_OF_SPLITS, decode, encode_as};
+use crate::command::{
+    DecodeError, VERSION_OF_EVENTS, VERSION_OF_SEALING, VERSION_OF_SPLITS, decode, encode_as,
+};
 
 /// What a command came to.
 pub type Outcome = Result<Response, Refusal>;
@@ -72,6 +74,8 @@ pub enum Response {
     BucketReopened,
     /// The partition's share is set.
     QuotaShared,
+    /// What became of the events is noted.
+    EventsSettled,
 }
 
 /// A version as clients are told of it.
@@ -248,6 +252,7 @@ pub enum GarbageId {
 #[must_use]
 pub fn encode_outcome(outcome: &Outcome) -> Bytes {
     let since = match outcome {
+        Ok(Response::EventsSettled) => VERSION_OF_EVENTS,
         Ok(
             Response::PartitionSplit
             | Response::Cleared { .. }

@@ -157,7 +157,7 @@ fn write_upper(db: &Connection, plan: &Plan, identity: Identity) -> rusqlite::Re
         "UPDATE meta SET partition = ?1, database_id = ?2, next_index = ?3, versions = ?4, bytes = ?5,
                 quota_versions = ?6, quota_bytes = ?7, hash_from = ?8, hash_until = ?9, clearing = ?10,
                 clear_bucket = -1, clear_key = x'', clear_rank = x'', split_at = ?11,
-                split_into = NULL, split_base = NULL",
+                split_into = NULL, split_base = NULL, events = 0, events_dropped = 0",
         params![
             identity.partition.get().cast_signed(),
             identity.database_id.as_bytes(),
@@ -189,8 +189,12 @@ fn write_upper(db: &Connection, plan: &Plan, identity: Identity) -> rusqlite::Re
             quota.bytes
         ])?;
     }
-    // Garbage stays with the lower half.
-    db.execute_batch("DELETE FROM dead_contents; DELETE FROM stale_shards; DELETE FROM splits; COMMIT")
+    // Garbage stays with the lower half, and so does what waits to be told; numbers of events go on in both, so that
+    // those of one key go on rising.
+    db.execute_batch(
+        "DELETE FROM dead_contents; DELETE FROM stale_shards; DELETE FROM splits; DELETE FROM events;
+         DELETE FROM event_queues; COMMIT",
+    )
 }
 
 /// Leaves `source` the lower half.

@@ -198,6 +198,11 @@ pub enum Command {
         /// All of them.
         limits: TenantLimits,
     },
+    /// Forgets a sealed secret. Needs [`crate::FEATURE_LEVEL_EVENTS`].
+    RemoveSecret {
+        /// Its name.
+        name: String,
+    },
 }
 
 /// A node that asks to be registered.

@@ -13,8 +13,11 @@ pub const FEATURE_LEVEL_BASE: u32 = 1;
 /// Partitions of the catalog can be split: version 4 of its commands.
 pub const FEATURE_LEVEL_SPLITS: u32 = 2;
 
+/// Events of buckets are queued and told: version 5 of the catalog's commands; and secrets can be removed.
+pub const FEATURE_LEVEL_EVENTS: u32 = 3;
+
 /// What this release can.
-pub const FEATURE_LEVEL: u32 = FEATURE_LEVEL_SPLITS;
+pub const FEATURE_LEVEL: u32 = FEATURE_LEVEL_EVENTS;
 
 /// A change of feature levels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -22,7 +22,9 @@ pub use command::{
     CATALOG_GROUPS_MAX, COMMAND_VERSION, Command, DecodeError, DriveEntry, JOIN_TOKENS_MAX, NAME_SIZE_MAX,
     NewTenant, Outcome, ROLE_OPERATOR, Refusal, RegisterNode, Response, decode_outcome, encode_outcome,
 };
-pub use features::{FEATURE_LEVEL, FEATURE_LEVEL_BASE, FEATURE_LEVEL_SPLITS, FeatureCommand};
+pub use features::{
+    FEATURE_LEVEL, FEATURE_LEVEL_BASE, FEATURE_LEVEL_EVENTS, FEATURE_LEVEL_SPLITS, FeatureCommand,
+};
 pub use identity::{
     ACCOUNT_NUMBER_LIMIT, ACCOUNTS_MAX, CHANGE_ROWS_MAX, IDENTITIES_MAX, IDENTITY_SIZE_MAX, IdentityChange,
     IdentityWrite, KeyWrite, NewAccount, Then,

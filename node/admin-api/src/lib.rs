@@ -21,6 +21,7 @@ mod backend;
 mod backoff;
 mod drives;
 mod error;
+mod events;
 mod guard;
 mod headers;
 mod keys;
@@ -54,6 +55,7 @@ pub use backend::{
 };
 pub use drives::{DeviceStanding, DeviceStatus, DriveBackend, LOCATE_MINUTES_MAX};
 pub use error::AdminError;
+pub use events::{EventBackend, EventStatus, WebhookSpec, WebhookStatus};
 pub use keys::{KeyAdmin, KeysStatus, RecoveryShares, RecoveryStatus, ShareHolder};
 pub use locked::{
     LockState, LockStatus, LockedBackend, ShareText, UnlockError, UnlockRequest, locked_router,

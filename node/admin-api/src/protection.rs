@@ -198,7 +198,7 @@ pub struct WorkerChange {
 /// What is asked of a kind of worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct WorkerOrder {
-    /// `rebuild`, `smartfail`, `repair`, `scrub`, `level`, `rebalance`, `sweep` or `reclaim`.
+    /// `rebuild`, `smartfail`, `repair`, `scrub`, `level`, `rebalance`, `sweep`, `reclaim` or `events`.
     pub kind: String,
     /// It takes up nothing new.
     pub paused: bool,

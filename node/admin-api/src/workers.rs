@@ -57,7 +57,7 @@ pub struct WorkerStatus {
     /// The node's number.
     #[schema(value_type = u64)]
     pub node: NodeId,
-    /// `rebuild`, `smartfail`, `repair`, `scrub`, `level`, `rebalance`, `sweep` or `reclaim`.
+    /// `rebuild`, `smartfail`, `repair`, `scrub`, `level`, `rebalance`, `sweep`, `reclaim` or `events`.
     pub kind: String,
     /// Whether it is at work now; otherwise the figures are of its last run.
     pub working: bool,

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use support::{Client, Example, PASSWORD};
 
 fn path(template: &str) -> String {
-    template.replace("{name}", "demo").replace("{tenant}", &"03".repeat(16))
+    template.replace("{name}", "demo").replace("{webhook}", "hook").replace("{tenant}", &"03".repeat(16))
 }
 
 #[tokio::test]
@@ -320,4 +320,22 @@ async fn a_cluster_that_does_not_answer_costs_the_client_its_deadline_and_no_mor
     let answer = client.call("GET", "/api/v1/cluster", &token, &Value::Null).await;
     assert_eq!(answer.problem(), "deadline-exceeded");
     assert_eq!(begun.elapsed().as_secs(), 30);
+}
+
+#[tokio::test]
+async fn a_webhook_has_a_name_that_fits_an_arn() {
+    let client = Client::new(Example::default());
+    let token = client.token("admin").await;
+    let set = async |name: &str| {
+        let body = json!({ "name": name, "url": "https://example.net/", "bearer": "geheim" });
+        client.call("POST", "/api/v1/tenants/demo/webhooks", &token, &body).await
+    };
+    assert_eq!(set("hook-1_a").await.status, StatusCode::NO_CONTENT);
+    for name in ["", "a:b", "a/b", "a b", &"x".repeat(64)] {
+        assert_eq!(set(name).await.problem(), "invalid-request", "{name}");
+    }
+    let shown = client.call("GET", "/api/v1/tenants/demo/webhooks", &token, &Value::Null).await;
+    assert!(!shown.text.contains("bearer"), "{}", shown.text);
+    let gone = client.call("DELETE", "/api/v1/tenants/demo/webhooks/other", &token, &Value::Null).await;
+    assert_eq!(gone.problem(), "not-found");
 }

@@ -93,6 +93,18 @@ pub enum Command {
         #[command(subcommand)]
         command: TenantCommand,
     },
+    /// Where events of a tenant's buckets may be sent.
+    Webhook {
+        /// What to do.
+        #[command(subcommand)]
+        command: WebhookCommand,
+    },
+    /// Event notifications of the whole cluster.
+    Event {
+        /// What to do.
+        #[command(subcommand)]
+        command: EventCommand,
+    },
 }
 
 /// About drives.
@@ -173,7 +185,7 @@ pub enum WorkCommand {
     List,
     /// Have a kind of worker take up nothing new.
     Pause {
-        /// `rebuild`, `smartfail`, `repair`, `scrub`, `level`, `rebalance` or `sweep`.
+        /// `rebuild`, `smartfail`, `repair`, `scrub`, `level`, `rebalance`, `sweep` or `events`.
         kind: String,
     },
     /// Have it go on.
@@ -281,6 +293,50 @@ pub enum AuditCommand {
     Start,
     /// What its last audit found.
     Show,
+}
+
+/// About webhooks.
+#[derive(Debug, Subcommand)]
+pub enum WebhookCommand {
+    /// Those of a tenant.
+    List {
+        /// The tenant.
+        tenant: String,
+    },
+    /// Define one, in the place of one of that name.
+    Set {
+        /// The tenant.
+        tenant: String,
+        /// What buckets name it by.
+        name: String,
+        /// Where events are posted to, https:// or http://.
+        url: String,
+        /// Send the first line of this file along as `Authorization: Bearer`; for https:// only.
+        #[arg(long, value_name = "FILE")]
+        bearer_file: Option<PathBuf>,
+        /// Certificates of the authorities that vouch for it, as PEM; needed for https://.
+        #[arg(long, value_name = "FILE")]
+        ca_file: Option<PathBuf>,
+    },
+    /// Forget one. What waits for it waits on, until it is defined again or too old.
+    Remove {
+        /// The tenant.
+        tenant: String,
+        /// Its name.
+        name: String,
+    },
+}
+
+/// About events.
+#[derive(Debug, Subcommand)]
+pub enum EventCommand {
+    /// Settings, and how many events wait on the node that answers.
+    Show,
+    /// Let events be sent to these networks although such addresses are refused by themselves; no others, or none.
+    Networks {
+        /// In CIDR notation: 127.0.0.0/8.
+        networks: Vec<String>,
+    },
 }
 
 /// About tenants.

@@ -1,12 +1,14 @@
 //! What asks a node: one function a subject, from the API's documents to tables.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use crate::{
     arguments::{
-        AuditCommand, Command, DriveCommand, LevelCommand, NodeCommand, ScrubCommand, SpareCommand,
-        TenantCommand, WorkCommand,
+        AuditCommand, Command, DriveCommand, EventCommand, LevelCommand, NodeCommand, ScrubCommand,
+        SpareCommand, TenantCommand, WebhookCommand, WorkCommand,
     },
     client::{Client, segment},
     table::{Table, bytes, show, word},
@@ -28,6 +30,8 @@ pub async fn run(client: &Client, command: Command, json: bool) -> Result<()> {
         Command::Audit { command: AuditCommand::Start } => done(client, "/api/v1/audit", None).await,
         Command::Audit { command: AuditCommand::Show } => audit(client, json).await,
         Command::Tenant { command: TenantCommand::List } => tenants(client, json).await,
+        Command::Webhook { command } => webhook(client, command, json).await,
+        Command::Event { command } => event(client, command, json).await,
         Command::Login | Command::Logout => bail!("a session is begun and ended without one"),
     }
 }
@@ -342,4 +346,53 @@ async fn tenants(client: &Client, json: bool) -> Result<()> {
         ]);
     }
     show(json, &document, &[table])
+}
+
+async fn webhook(client: &Client, command: WebhookCommand, json: bool) -> Result<()> {
+    let all = |tenant: &str| format!("/api/v1/tenants/{}/webhooks", segment(tenant));
+    match command {
+        WebhookCommand::List { tenant } => {
+            let document = client.get(&all(&tenant)).await?;
+            let mut table = Table::new(&["WEBHOOK", "URL", "SECRET", "ARN"]);
+            for webhook in list(&document, "webhooks")? {
+                let secret = if webhook["has_secret"] == true { "yes" } else { "no" };
+                let [name, url, arn] = ["name", "url", "arn"].map(|field| word(&webhook[field]));
+                table.row([name, url, secret.to_owned(), arn]);
+            }
+            show(json, &document, &[table])
+        }
+        WebhookCommand::Set { tenant, name, url, bearer_file, ca_file } => {
+            let read = |path: &PathBuf| {
+                std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))
+            };
+            let bearer = bearer_file.as_ref().map(read).transpose()?;
+            let bearer = bearer.map(|text| text.lines().next().unwrap_or_default().trim().to_owned());
+            let ca_pem = ca_file.as_ref().map(read).transpose()?;
+            let body = json!({ "name": name, "url": url, "bearer": bearer, "ca_pem": ca_pem });
+            done(client, &all(&tenant), Some(&body)).await
+        }
+        WebhookCommand::Remove { tenant, name } => {
+            client.delete(&format!("{}/{}", all(&tenant), segment(&name))).await
+        }
+    }
+}
+
+async fn event(client: &Client, command: EventCommand, json: bool) -> Result<()> {
+    match command {
+        EventCommand::Show => {
+            let document = client.get("/api/v1/cluster/events").await?;
+            let mut table = Table::new(&["ENABLED", "QUEUED HERE", "DROPPED HERE", "NETWORKS"]);
+            let networks: Vec<String> = list(&document, "networks")?.iter().map(word).collect();
+            table.row([
+                word(&document["enabled"]),
+                word(&document["queued"]),
+                word(&document["dropped"]),
+                networks.join(" "),
+            ]);
+            show(json, &document, &[table])
+        }
+        EventCommand::Networks { networks } => {
+            done(client, "/api/v1/cluster/events", Some(&json!({ "networks": networks }))).await
+        }
+    }
 }

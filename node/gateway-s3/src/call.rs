@@ -67,6 +67,8 @@ pub struct Call {
     pub refusal: Mutex<Option<Refusal>>,
     /// Whether the signature was verified.
     pub verified: AtomicBool,
+    /// Whether it came as a browser's form.
+    pub posted: bool,
 }
 
 impl std::fmt::Debug for Call {
@@ -107,6 +109,7 @@ impl Call {
             charged: AtomicBool::new(false),
             refusal: Mutex::new(None),
             verified: AtomicBool::new(false),
+            posted: false,
         }
     }
 

@@ -110,6 +110,7 @@ fn form_call(
     }
     let plan = Plan::parse(&headers, true)?;
     let mut call = Call::made((id, peer), operation, target, headers, plan);
+    call.posted = true;
     call.signed = asked.signed.as_ref().map(|(signed, _)| signed.clone());
     if let Some((_, signer)) = &asked.signed {
         // Fresh: nobody set it before.
@@ -448,6 +449,7 @@ impl Front {
             charged: AtomicBool::new(false),
             refusal: Mutex::new(None),
             verified: AtomicBool::new(false),
+            posted: false,
         })
     }
 

@@ -3,7 +3,12 @@
 use std::sync::Arc;
 
 use holdfast_model::config::NewBuckets;
-use holdfast_object::{api::ObjectGateway, sealing::Sealing, versioned::VersionedObjects};
+use holdfast_object::{
+    api::ObjectGateway,
+    events::{Origin, WrittenBy},
+    sealing::Sealing,
+    versioned::VersionedObjects,
+};
 use s3s::{S3, S3Request, S3Response, S3Result, dto::*};
 
 use crate::{
@@ -55,11 +60,33 @@ impl Service {
         let keyed =
             |sealing: Option<Sealing>| sealing.map_or_else(|| Arc::clone(&plain), |s| plain.sealed(s));
         let objects = keyed(sse::asked(call.operation.name, &call.headers)?);
+        let objects = match origin(&call, &access.caller.user_id()) {
+            Some(origin) => objects.asked_by(origin),
+            None => objects,
+        };
         let source = keyed(sse::source_key(&call.headers)?.map(Sealing::Customer));
         let region = self.objects.region();
         let (new_buckets, websites) = (self.new_buckets, self.websites);
         Ok(Context { call, objects, source, region, owner, new_buckets, websites })
     }
+}
+
+/// What events tell of a request, if it can make some.
+fn origin(call: &Call, user: &str) -> Option<Origin> {
+    let by = match call.operation.name {
+        "PutObject" if call.posted => WrittenBy::Post,
+        "CopyObject" => WrittenBy::Copy,
+        "PutObject"
+        | "CompleteMultipartUpload"
+        | "DeleteObject"
+        | "DeleteObjects"
+        | "PutObjectTagging"
+        | "DeleteObjectTagging"
+        | "PutObjectAcl" => WrittenBy::Put,
+        _ => return None,
+    };
+    let (principal, address) = (format!("AWS:{user}"), call.peer.to_canonical().to_string());
+    Some(Origin { by, principal, address, request: call.id.clone() })
 }
 
 macro_rules! operations {
@@ -120,10 +147,10 @@ operations! {
     put_bucket_lifecycle_configuration: PutBucketLifecycleConfigurationInput -> PutBucketLifecycleConfigurationOutput = ops::lifecycle::put;
     put_bucket_accelerate_configuration: PutBucketAccelerateConfigurationInput -> PutBucketAccelerateConfigurationOutput = ops::unused::accelerate;
     put_bucket_logging: PutBucketLoggingInput -> PutBucketLoggingOutput = ops::logging::put;
-    put_bucket_notification_configuration: PutBucketNotificationConfigurationInput -> PutBucketNotificationConfigurationOutput = ops::unused::notification;
+    put_bucket_notification_configuration: PutBucketNotificationConfigurationInput -> PutBucketNotificationConfigurationOutput = ops::notification::put;
     put_bucket_request_payment: PutBucketRequestPaymentInput -> PutBucketRequestPaymentOutput = ops::payment::put;
     get_bucket_logging: GetBucketLoggingInput -> GetBucketLoggingOutput = ops::logging::get;
-    get_bucket_notification_configuration: GetBucketNotificationConfigurationInput -> GetBucketNotificationConfigurationOutput = ops::settings::notification;
+    get_bucket_notification_configuration: GetBucketNotificationConfigurationInput -> GetBucketNotificationConfigurationOutput = ops::notification::get;
     get_bucket_ownership_controls: GetBucketOwnershipControlsInput -> GetBucketOwnershipControlsOutput = ops::policy::ownership_get;
     put_bucket_ownership_controls: PutBucketOwnershipControlsInput -> PutBucketOwnershipControlsOutput = ops::policy::ownership_put;
     delete_bucket_ownership_controls: DeleteBucketOwnershipControlsInput -> DeleteBucketOwnershipControlsOutput = ops::policy::ownership_delete;

@@ -41,6 +41,8 @@ pub fn catalogue() -> Vec<Metric> {
         reading::StripeReading::METRICS,
         reading::CatalogCopyReading::METRICS,
         reading::DebtReading::METRICS,
+        reading::EventQueueReading::METRICS,
+        reading::EventReading::METRICS,
         reading::DeviceReading::METRICS,
         reading::SpareReading::METRICS,
         reading::RaftGroupReading::METRICS,

@@ -28,7 +28,8 @@ use prometheus::{Registry, TextEncoder, proto::MetricFamily};
 pub use catalogue::{Kind, Metric, catalogue};
 pub use reading::{
     BufferReading, CatalogCopyReading, DebtReading, DeviceReading, DriveErrors, DriveLabels, DriveReading,
-    DriveState, KeyReading, PeerReading, RaftGroupReading, RaftLogReading, SpareReading, StripeReading,
+    DriveState, EventQueueReading, EventReading, KeyReading, PeerReading, RaftGroupReading, RaftLogReading,
+    SpareReading, StripeReading,
 };
 pub use s3::{S3Metrics, S3Request};
 pub use sample::Sample;
@@ -139,6 +140,8 @@ mod tests {
             sample.devices(&DeviceReading::default());
             sample.spare(&SpareReading::default());
             sample.debt(holdfast_model::PartitionId::new(1), &DebtReading::default());
+            sample.event_queue(holdfast_model::PartitionId::new(1), &EventQueueReading::default());
+            sample.events(&EventReading::default());
             sample.catalog_copy(&CatalogCopyReading { bases: 2, ..CatalogCopyReading::default() });
             sample.raft_group(
                 GroupId::CONTROL,

@@ -197,6 +197,23 @@ reading! {
     }
 }
 
+reading! {
+    /// Events of one partition that wait to be sent, known by the node that leads its group.
+    EventQueueReading, labels DEBT_LABELS, {
+        queued: u64 = Gauge "holdfast_event_queue_length", "Events that wait to be taken by their targets. At 100000 of a bucket, or 200000 of a partition, further ones are dropped.";
+        oldest_seconds: u64 = Gauge "holdfast_event_queue_oldest_seconds", "Age of the oldest event that waits. Alert above some minutes: a target does not take its events; after three days they are dropped.";
+        dropped: u64 = Gauge "holdfast_event_queue_dropped", "Events given up since the partition began: too many waited, or they waited too long. Any growth means that somebody was not told.";
+    }
+}
+
+reading! {
+    /// Events that this node sent.
+    EventReading, labels &[], {
+        delivered: u64 = Counter "holdfast_events_delivered_total", "Events that targets took.";
+        failures: u64 = Counter "holdfast_event_failures_total", "Attempts that failed: no connection, no answer in time, or an answer that was no success.";
+    }
+}
+
 pub(crate) const GROUP_LABELS: &[&str] = &["group"];
 
 reading! {

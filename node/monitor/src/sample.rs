@@ -10,8 +10,8 @@ use crate::{
     catalogue::{Kind, Metric},
     reading::{
         BufferReading, CatalogCopyReading, DRIVE_STATE_AND_ERRORS, DebtReading, DeviceReading, DriveErrors,
-        DriveLabels, DriveReading, DriveState, Figure, KeyReading, PeerReading, RaftGroupReading,
-        RaftLogReading, SpareReading, StripeReading,
+        DriveLabels, DriveReading, DriveState, EventQueueReading, EventReading, Figure, KeyReading,
+        PeerReading, RaftGroupReading, RaftLogReading, SpareReading, StripeReading,
     },
 };
 
@@ -86,6 +86,20 @@ impl Sample {
     /// Redundancy owed in one partition. Call once per partition this node's groups lead.
     pub fn debt(&mut self, partition: PartitionId, reading: &DebtReading) {
         self.add_all(DebtReading::METRICS, &[("partition", &partition.to_string())], &reading.figures());
+    }
+
+    /// Events that wait in one partition. Call once per partition this node's groups lead.
+    pub fn event_queue(&mut self, partition: PartitionId, reading: &EventQueueReading) {
+        self.add_all(
+            EventQueueReading::METRICS,
+            &[("partition", &partition.to_string())],
+            &reading.figures(),
+        );
+    }
+
+    /// Events sent. Call once.
+    pub fn events(&mut self, reading: &EventReading) {
+        self.add_all(EventReading::METRICS, &[], &reading.figures());
     }
 
     /// One Raft group. Call once per group.

@@ -10,6 +10,7 @@ mod control;
 mod drains;
 mod drive_admin;
 mod drives;
+mod events;
 mod features;
 mod founding;
 mod groups;

@@ -11,14 +11,14 @@ use holdfast_gateway_s3::{Limit, LogFate, Observer, RequestRecord};
 use holdfast_model::{NodeId, TenantId};
 use holdfast_monitor::{
     BufferReading, BuildInfo, CatalogCopyReading, DebtReading, DeviceReading, DriveErrors, DriveLabels,
-    DriveReading, KeyReading, Monitor, PeerReading, RaftGroupReading, RaftLogReading, Sample, SpareReading,
-    StripeReading,
+    DriveReading, EventQueueReading, EventReading, KeyReading, Monitor, PeerReading, RaftGroupReading,
+    RaftLogReading, Sample, SpareReading, StripeReading,
 };
 use holdfast_object::{ObjectService, journal::Journal};
 use holdfast_peer::PeerClient;
 use holdfast_store::{Counters, DeviceStanding, Health, Shards};
 
-use crate::{drives::Keeper, groups::Groups, keys::Unlocker, node::Pools};
+use crate::{control::now, drives::Keeper, groups::Groups, keys::Unlocker, node::Pools};
 
 /// What is measured.
 #[derive(Debug)]
@@ -76,6 +76,7 @@ pub fn monitor(parts: Parts) -> Arc<Monitor> {
         stripes(&parts, sample);
         catalog_copy(&parts, sample);
         debts(&parts, sample);
+        events(&parts, sample);
         buffers(&parts, sample);
         keys(&parts.unlocker, sample);
     });
@@ -222,6 +223,18 @@ fn debts(parts: &Parts, sample: &mut Sample) {
         };
         sample.debt(partition, &reading);
     }
+}
+
+fn events(parts: &Parts, sample: &mut Sample) {
+    let board = parts.objects.workers();
+    for (partition, events) in board.events() {
+        let age = events.oldest.map_or(0, |at| now().get().saturating_sub(at.get()) / 1000);
+        let reading =
+            EventQueueReading { queued: events.queued, oldest_seconds: age, dropped: events.dropped };
+        sample.event_queue(partition, &reading);
+    }
+    let (delivered, failures) = board.event_counts();
+    sample.events(&EventReading { delivered, failures });
 }
 
 fn keys(unlocker: &Unlocker, sample: &mut Sample) {

@@ -21,6 +21,7 @@ use holdfast_consensus::{Consensus, ConsensusError, ConsensusOptions, LogError};
 use holdfast_control::{Command, ControlMachine, ServiceAddresses};
 use holdfast_crypt::random_array;
 use holdfast_drive::DriveOptions;
+use holdfast_events::WebhookSender;
 use holdfast_gateway_s3::S3Gateway;
 use holdfast_keyring::{Keyring, ShareStore};
 use holdfast_model::{ByteCount, GroupId, NodeId, config::NodeConfig};
@@ -395,7 +396,8 @@ impl Node {
         let day = Duration::from_secs(config.s3.day_seconds);
         let replicas = catalogs.clone();
         let objects = ObjectService::new(directory, Arc::<Consensus>::clone(&consensus), catalogs, stripes)
-            .with_day(day);
+            .with_day(day)
+            .with_event_sender(Arc::new(WebhookSender::default()));
         let objects = Arc::new(objects);
         tasks.spawn(drains::run(
             control.clone(),

@@ -15,7 +15,7 @@ use crate::{
     control::now,
     keys::waits_for,
     protection::tenant,
-    tenants::named_key_secrets,
+    tenants::secrets_of,
 };
 
 fn failed(error: ObjectError) -> AdminError {
@@ -133,7 +133,7 @@ impl TenancyBackend for Admin {
                 tenant: id,
                 was: record.wrapped_key.clone(),
                 keys: key.ids(),
-                secrets: named_key_secrets(&view, id),
+                secrets: secrets_of(&view, id),
                 by: order.by.clone(),
                 overridden,
                 at: now(),

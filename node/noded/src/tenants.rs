@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     control::{Control, now},
+    events,
     identities::NodeIdentities,
     metadata_keys::{LiveMetadataKeys, seal_of},
     work,
@@ -28,9 +29,11 @@ pub(crate) fn secret_name(access_key: &str) -> String {
     format!("access key {access_key}")
 }
 
-/// Names of a tenant's secrets that say which named keys it has.
-pub(crate) fn named_key_secrets(view: &ControlView, tenant: TenantId) -> Vec<String> {
-    named_keys(view, tenant).iter().map(|id| named_key_secret(tenant, id)).collect()
+/// Names of the cluster's secrets that are a tenant's: which named keys it has, and the targets of its events.
+pub(crate) fn secrets_of(view: &ControlView, tenant: TenantId) -> Vec<String> {
+    let keys = named_keys(view, tenant);
+    let keys = keys.iter().map(|id| named_key_secret(tenant, id));
+    keys.chain(events::secrets(view, tenant)).collect()
 }
 
 /// Name of the secret that says that a tenant has a named key. The key itself is derived under the tenant's.
@@ -116,6 +119,8 @@ fn snapshot(view: &ControlView, keyring: &Keyring) -> DirectorySnapshot {
     let mut snapshot = DirectorySnapshot {
         drives: drives.collect(),
         orders: Arc::new(work::orders(view, keyring)),
+        events: Arc::new(events::settings(view, keyring)),
+        can_tell_events: events::are_known(view),
         destroyed: view.shreds.keys().copied().filter(|tenant| view.is_destroyed(*tenant)).collect(),
         ..DirectorySnapshot::default()
     };
@@ -135,6 +140,7 @@ fn snapshot(view: &ControlView, keyring: &Keyring) -> DirectorySnapshot {
                     level: tenant.level.unwrap_or(cluster.level),
                     key,
                     named_keys: named_keys(view, tenant.tenant),
+                    webhooks: events::webhooks(view, keyring, tenant.tenant),
                     partitions: tenant.partitions.clone(),
                 };
                 snapshot.tenants.insert(tenant.tenant, Arc::new(entry));

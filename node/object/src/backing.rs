@@ -3,7 +3,7 @@
 //! [`crate::ObjectService`] is the one of a node. Tests of gateways bring one that keeps bodies in memory
 //! and applies commands to a real catalog, so that what they see of versions and locks is what clients see.
 
-use std::{ops::Range, sync::Arc};
+use std::{collections::BTreeSet, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -117,6 +117,15 @@ pub trait Backing: Send + Sync + 'static {
     /// # Errors
     /// [`KeyRefusal::NoSuchKey`], [`ObjectError::Unavailable`].
     fn named_key(&self, tenant: TenantId, id: &str) -> Result<OuterKey, ObjectError>;
+
+    /// Names of the targets that events of a tenant may be sent to; `None`: events cannot be told yet, because some
+    /// node's program does not know of them.
+    ///
+    /// # Errors
+    /// As [`Backing::route`].
+    fn event_targets(&self, _tenant: TenantId) -> Result<Option<BTreeSet<String>>, ObjectError> {
+        Ok(None)
+    }
 
     /// Length of a day of lifecycle rules.
     fn day_millis(&self) -> u64 {

@@ -2,7 +2,7 @@
 //! keys opened, exchanged whole whenever that state changes.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -13,6 +13,7 @@ use parking_lot::RwLock;
 
 use crate::{
     api::ObjectError,
+    events::{EventSettings, Webhook},
     sealing::DEFAULT_NAMED_KEY,
     workers::{KnownDrive, Orders},
 };
@@ -30,6 +31,8 @@ pub struct TenantEntry {
     pub key: Arc<TenantKey>,
     /// Names of its named keys beside [`crate::sealing::DEFAULT_NAMED_KEY`].
     pub named_keys: BTreeSet<String>,
+    /// Targets of its events by their names.
+    pub webhooks: BTreeMap<String, Arc<Webhook>>,
     /// Its slices of the catalog and the groups that host them.
     pub partitions: Vec<(PartitionId, GroupId)>,
 }
@@ -43,6 +46,10 @@ pub struct DirectorySnapshot {
     pub drives: Vec<KnownDrive>,
     /// What operators ask of workers.
     pub orders: Arc<Orders>,
+    /// What the cluster lets events do.
+    pub events: Arc<EventSettings>,
+    /// Whether every node's program knows of events.
+    pub can_tell_events: bool,
     /// What seals commands of every tenant whose key opens, active or not.
     pub seals: HashMap<TenantId, Arc<MetadataSeal>>,
     /// Keys of the same tenants.

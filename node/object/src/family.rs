@@ -202,7 +202,7 @@ impl TenantHandle {
     /// Deletes keys and versions: one command for those of each partition. One answer each, in order.
     pub(crate) async fn delete_items(
         &self,
-        (name, bucket): (&str, BucketId),
+        (name, bucket, notifies): (&str, BucketId, bool),
         items: Vec<DeleteItem>,
     ) -> Result<Vec<Result<Deleted, ObjectError>>, ObjectError> {
         let wait = Wait::new();
@@ -219,7 +219,7 @@ impl TenantHandle {
             let (mut moved, mut closed) = (false, None);
             for (route, which) in by_route {
                 let theirs = which.iter().map(|at| items[*at].clone()).collect();
-                let op = Op::DeleteObjects { bucket, items: theirs };
+                let op = self.told(notifies, Op::DeleteObjects { bucket, items: theirs });
                 let decided = match self.backing.propose(route, op).await? {
                     Ok(Response::ObjectsDeleted(results)) if results.len() == which.len() => results,
                     Ok(other) => return Err(unexpected(&other)),

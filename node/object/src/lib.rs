@@ -14,6 +14,7 @@ mod body_writer;
 mod decides;
 mod directory;
 mod draft;
+pub mod events;
 mod family;
 pub mod host;
 pub mod journal;

@@ -1,6 +1,11 @@
 //! The object service: what a node's gateways are given.
 
-use std::{collections::HashMap, ops::Range, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    ops::Range,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -22,6 +27,7 @@ use crate::{
     decides::Decides,
     directory::{Directory, TenantEntry},
     draft::Draft,
+    events::EventSender,
     family::Layouts,
     host::{chance, now},
     quota_shares::sum_of_quotas,
@@ -51,6 +57,7 @@ pub struct ObjectService {
     pub(crate) stripes: StripeIo,
     pub(crate) workers: Board,
     pub(crate) scrub_asked: Notify,
+    pub(crate) event_sender: Option<Arc<dyn EventSender>>,
     day: Duration,
     pub(crate) audits: Audits,
     layouts: Layouts,
@@ -72,6 +79,7 @@ impl ObjectService {
             catalogs,
             stripes,
             scrub_asked: Notify::new(),
+            event_sender: None,
             day: DAY,
             audits: Audits::default(),
             layouts: Layouts::default(),
@@ -82,6 +90,13 @@ impl ObjectService {
     #[must_use]
     pub fn with_day(mut self, day: Duration) -> Self {
         self.day = day.max(Duration::from_millis(1));
+        self
+    }
+
+    /// With something that sends events; without, they wait.
+    #[must_use]
+    pub fn with_event_sender(mut self, sender: Arc<dyn EventSender>) -> Self {
+        self.event_sender = Some(sender);
         self
     }
 
@@ -312,6 +327,11 @@ impl Backing for ObjectService {
 
     fn day_millis(&self) -> u64 {
         ObjectService::day_millis(self)
+    }
+
+    fn event_targets(&self, tenant: TenantId) -> Result<Option<BTreeSet<String>>, ObjectError> {
+        let targets = || Ok(self.tenant(tenant)?.webhooks.keys().cloned().collect());
+        self.directory.snapshot().can_tell_events.then(targets).transpose()
     }
 
     async fn write_body(

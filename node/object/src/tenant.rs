@@ -9,7 +9,7 @@ use holdfast_catalog::{
     VersionSelector, Versioning,
 };
 use holdfast_crypt::{Outer, OuterKey};
-use holdfast_model::{Level, TenantId, UnixMillis, UploadId, VersionId, limits::LIST_KEYS_MAX};
+use holdfast_model::{BucketId, Level, TenantId, UnixMillis, UploadId, VersionId, limits::LIST_KEYS_MAX};
 use md5::{Digest, Md5};
 
 use crate::{
@@ -18,12 +18,17 @@ use crate::{
         PutOptions, RangeChoice, TenantObjects, UploadInfo, WriteCondition,
     },
     backing::{self, Backing, BodyName, Lookup, Route, Taker},
+    events::Origin,
     host::{chance, now},
     sealing::{CustomerKey, DefaultSealing, KeyRefusal, Sealed, Sealing},
     service::{from_opaque, to_opaque},
     versioned::{Expiry, UploadListQuery, VersionedObjects, Written, decode_tags},
     workers::read_level,
 };
+
+/// Documents of a bucket that a write asks for.
+const KINDS_OF_PLACE: &[DocumentKind] =
+    &[DocumentKind::Encryption, DocumentKind::Level, DocumentKind::Lifecycle, DocumentKind::Notification];
 
 /// A tenant's handle.
 #[derive(Clone)]
@@ -33,6 +38,8 @@ pub struct TenantHandle {
     /// What is asked for; the bucket's default when `None`.
     sealing: Option<Sealing>,
     taker: Taker,
+    /// The request that changes come from, for the events they make.
+    origin: Option<Arc<Origin>>,
 }
 
 /// A bucket as a write needs it.
@@ -42,6 +49,8 @@ pub(crate) struct Place {
     rules: Option<Bytes>,
     /// The bucket's own level.
     level: Option<Level>,
+    /// Whether it asks to be told of events.
+    pub(crate) notifies: bool,
 }
 
 /// A further key for one body, and what its wrapping is bound to.
@@ -66,7 +75,7 @@ impl TenantHandle {
     /// The operations of one tenant.
     #[must_use]
     pub fn new(backing: Arc<dyn Backing>, tenant: TenantId) -> Self {
-        Self { backing, tenant, sealing: None, taker: Taker::Client }
+        Self { backing, tenant, sealing: None, taker: Taker::Client, origin: None }
     }
 
     /// The same operations, with what is written and read sealed so.
@@ -77,6 +86,28 @@ impl TenantHandle {
     /// The same operations, with what is read going into a write.
     pub(crate) fn with_copying(&self) -> Self {
         Self { taker: Taker::Copy, ..self.clone() }
+    }
+
+    /// The same operations, for a request that events tell of.
+    pub(crate) fn with_origin(&self, origin: Origin) -> Self {
+        Self { origin: Some(Arc::new(origin)), ..self.clone() }
+    }
+
+    /// A change with the request it comes from, if its bucket asks to be told.
+    pub(crate) fn told(&self, notifies: bool, op: Op) -> Op {
+        match &self.origin {
+            Some(origin) if notifies => Op::WithOrigin { origin: (**origin).clone(), op: Box::new(op) },
+            _ => op,
+        }
+    }
+
+    /// A bucket's id, and whether it asks to be told of events.
+    pub(crate) async fn bucket_to_change(&self, name: &str) -> Result<(BucketId, bool), ObjectError> {
+        let asked = name.to_owned();
+        let kinds = &[DocumentKind::Notification];
+        let query = move |catalog: &PartitionReader| catalog.bucket_with(&asked, kinds);
+        let (bucket, rules) = self.read(self.route()?, (name, ""), query).await?;
+        Ok((bucket.id, !rules.is_empty()))
     }
 
     fn customer_key(&self) -> Option<&CustomerKey> {
@@ -150,21 +181,19 @@ impl TenantHandle {
     /// A bucket and what it says about new objects.
     pub(crate) async fn place(&self, route: Route, name: &str) -> Result<Place, ObjectError> {
         let asked = name.to_owned();
-        let query = move |catalog: &PartitionReader| {
-            let bucket = catalog.get_bucket(&asked)?;
-            let default = document(catalog, &asked, DocumentKind::Encryption)?;
-            let level = document(catalog, &asked, DocumentKind::Level)?;
-            let level = level.and_then(|document| read_level(&document));
-            Ok((bucket, default, document(catalog, &asked, DocumentKind::Lifecycle)?, level))
-        };
-        let (bucket, default, rules, level) = self.read(route, (name, ""), query).await?;
+        let query = move |catalog: &PartitionReader| catalog.bucket_with(&asked, KINDS_OF_PLACE);
+        let (bucket, documents) = self.read(route, (name, ""), query).await?;
+        let find = |kind| documents.iter().find(|(found, _)| *found == kind).map(|(_, body)| body.clone());
+        let (default, rules) = (find(DocumentKind::Encryption), find(DocumentKind::Lifecycle));
+        let level = find(DocumentKind::Level).and_then(|document| read_level(&document));
+        let notifies = find(DocumentKind::Notification).is_some();
         let default = match default {
             None => DefaultSealing::default(),
             Some(document) => DefaultSealing::decode(&document).ok_or_else(|| {
                 ObjectError::Damaged(format!("default encryption of bucket {name:?} cannot be read"))
             })?,
         };
-        Ok(Place { bucket, default, rules, level })
+        Ok(Place { bucket, default, rules, level, notifies })
     }
 
     pub(crate) async fn head_row(
@@ -276,7 +305,7 @@ impl TenantHandle {
             body: written.body,
             condition: condition(options.condition),
         };
-        match self.propose_key((bucket, key), Op::PutObject(put)).await? {
+        match self.propose_key((bucket, key), self.told(place.notifies, Op::PutObject(put))).await? {
             Response::ObjectPut { version, modified } => {
                 written.draft.keep(&stripes);
                 let size = written.size;
@@ -339,7 +368,8 @@ impl TenantHandle {
             attributes: attributes.as_ref().map(to_opaque).transpose()?,
             condition: condition(write_condition),
         };
-        match self.propose_key((bucket, key), Op::CompleteUpload(complete)).await? {
+        match self.propose_key((bucket, key), self.told(place.notifies, Op::CompleteUpload(complete))).await?
+        {
             Response::UploadCompleted(done) => Ok(Written {
                 expiry: self.expiry(place.rules.as_ref(), (key, done.size), b"", done.modified)?,
                 info: ObjectInfo {

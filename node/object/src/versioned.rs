@@ -3,7 +3,11 @@
 //! The words are the catalog's, re-exported here; what only a gateway understands (policies, CORS rules,
 //! access control lists) passes through as bytes.
 
-use std::{collections::BTreeMap, ops::Range, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use holdfast_catalog::{
@@ -22,6 +26,7 @@ use crate::{
         Attributes, Body, LateChecksums, ObjectError, ObjectInfo, PutOptions, RangeChoice, TenantObjects,
         UploadInfo, WriteCondition,
     },
+    events::Origin,
     host::{chance, now},
     ownership::BucketOwnership,
     sealing::{Sealed, Sealing},
@@ -185,6 +190,10 @@ pub trait VersionedObjects: TenantObjects + BucketOwnership {
     /// The same operations, for reading what is written again at once: such reads wait for each other's end when they
     /// would hold more of this node's memory than there is.
     fn for_copying(&self) -> Arc<dyn VersionedObjects>;
+    /// The same operations, for a request that events tell of.
+    fn asked_by(&self, origin: Origin) -> Arc<dyn VersionedObjects>;
+    /// Names of the targets that events may be sent to; `None`: events cannot be told yet.
+    fn event_targets(&self) -> Result<Option<BTreeSet<String>>, ObjectError>;
 
     /// Settings, quota and exact usage.
     async fn bucket(&self, bucket: &str) -> Result<Bucket, ObjectError>;
@@ -330,6 +339,14 @@ impl VersionedObjects for TenantHandle {
         Arc::new(self.with_copying())
     }
 
+    fn asked_by(&self, origin: Origin) -> Arc<dyn VersionedObjects> {
+        Arc::new(self.with_origin(origin))
+    }
+
+    fn event_targets(&self) -> Result<Option<BTreeSet<String>>, ObjectError> {
+        self.backing.event_targets(self.tenant)
+    }
+
     async fn bucket(&self, bucket: &str) -> Result<Bucket, ObjectError> {
         let mut found = TenantHandle::bucket(self, self.route()?, bucket).await?;
         let asked = bucket.to_owned();
@@ -438,8 +455,9 @@ impl VersionedObjects for TenantHandle {
                 holdfast_catalog::ObjectChange::Retention { retention, bypass_governance }
             }
         };
-        let set = SetObject { bucket: self.bucket_id(bucket).await?, key: key.to_owned(), version, change };
-        match self.propose_key((bucket, key), Op::SetObject(set)).await? {
+        let (id, notifies) = self.bucket_to_change(bucket).await?;
+        let set = SetObject { bucket: id, key: key.to_owned(), version, change };
+        match self.propose_key((bucket, key), self.told(notifies, Op::SetObject(set))).await? {
             Response::ObjectSet { version } => Ok(version),
             other => Err(unexpected(&other)),
         }
@@ -457,8 +475,8 @@ impl VersionedObjects for TenantHandle {
             marker: chance(),
             bypass_governance: request.bypass_governance,
         };
-        let id = self.bucket_id(bucket).await?;
-        self.delete_items((bucket, id), requests.into_iter().map(item).collect()).await
+        let (id, notifies) = self.bucket_to_change(bucket).await?;
+        self.delete_items((bucket, id, notifies), requests.into_iter().map(item).collect()).await
     }
 
     async fn list_versions(&self, bucket: &str, query: VersionListQuery) -> Result<VersionPage, ObjectError> {

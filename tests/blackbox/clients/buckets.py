@@ -6,17 +6,20 @@ first thing that is not as Amazon documents it.
 """
 
 import http.client
+import http.server
 import json
 import os
 import socket
 import ssl
 import sys
+import threading
 import time
 import urllib.parse
 
 import boto3
 from botocore import UNSIGNED
 from botocore.config import Config
+from botocore.exceptions import ClientError
 
 from objects import bucket, client, equal, put, read, refused
 
@@ -189,6 +192,107 @@ def payment_by_the_requester(s3):
     refused(403, "AccessDenied", nobody.get_object, Bucket=name, Key="k", RequestPayer="requester")
     s3.put_bucket_request_payment(Bucket=name, RequestPaymentConfiguration={"Payer": "BucketOwner"})
     equal(read(nobody, name, "k"), b"content")
+
+
+@check
+def event_notifications(s3):
+    name = bucket(s3, "events")
+    arn = "arn:holdfast:sqs::hook:webhook"
+    equal(configurations(s3, name), {})
+
+    def wanted(**more):
+        return {"QueueConfigurations": [{"Id": "one", "QueueArn": arn, "Events": ["s3:ObjectCreated:*"], **more}]}
+
+    def set_to(configuration):
+        return s3.put_bucket_notification_configuration(Bucket=name, NotificationConfiguration=configuration)
+
+    def not_taken(code, configuration, status=400):
+        refused(status, code, set_to, configuration=configuration)
+
+    def rules(*pairs):
+        return {"Key": {"FilterRules": [{"Name": key, "Value": value} for key, value in pairs]}}
+
+    eventually("target", lambda: taken(set_to, wanted()))
+    not_taken("InvalidArgument", wanted(QueueArn="arn:holdfast:sqs::other:webhook"))
+    not_taken("InvalidArgument", wanted(QueueArn="arn:aws:sqs:eu-west-1:123456789012:hook"))
+    not_taken("InvalidArgument", wanted(Events=["s3:ObjectEaten"]))
+    not_taken("NotImplemented", wanted(Events=["s3:Replication:*"]), 501)
+    not_taken("InvalidArgument", wanted(Filter=rules(("prefix", "a"), ("prefix", "b"))))
+    not_taken("InvalidArgument", wanted(Filter=rules(("infix", "a"))))
+    second = {"Id": "two", "QueueArn": arn, "Events": ["s3:ObjectCreated:Put"], "Filter": rules(("prefix", "x"))}
+    not_taken("InvalidArgument", {"QueueConfigurations": wanted()["QueueConfigurations"] + [second]})
+    not_taken("NotImplemented", {"LambdaFunctionConfigurations": [
+        {"LambdaFunctionArn": "arn:aws:lambda:local:123456789012:function:f", "Events": ["s3:ObjectCreated:*"]},
+    ]}, 501)
+    # A topic beside a queue, as long as no event has two places to go to.
+    topic = {
+        "Id": "removals", "TopicArn": "arn:holdfast:sns::hook:webhook", "Events": ["s3:ObjectRemoved:*"],
+        "Filter": rules(("Prefix", "in/"), ("Suffix", ".jpg")),
+    }
+    set_to({**wanted(Filter=rules(("Prefix", "in/"))), "TopicConfigurations": [topic]})
+    equal(configurations(s3, name), {**wanted(Filter=rules(("Prefix", "in/"))), "TopicConfigurations": [topic]})
+
+    inbox = []
+
+    class Receiver(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            inbox.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    def told():
+        records = [record for message in inbox for record in message.get("Records", [])]
+        mine = [record for record in records if record["s3"]["bucket"]["name"] == name]
+        mine.sort(key=lambda record: record["s3"]["object"]["sequencer"])
+        found = []
+        for record in mine:
+            one = (record["eventName"], urllib.parse.unquote_plus(record["s3"]["object"]["key"]))
+            if one not in found:
+                found.append(one)
+        return found
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["HOLDFAST_HOOK_PORT"])), Receiver)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    put(s3, name, "in/ä b.jpg", b"content")
+    put(s3, name, "out/b.jpg", b"content")
+    s3.copy_object(Bucket=name, Key="in/c.jpg", CopySource={"Bucket": name, "Key": "out/b.jpg"})
+    s3.delete_object(Bucket=name, Key="in/c.jpg")
+    s3.delete_objects(Bucket=name, Delete={"Objects": [{"Key": "in/ä b.jpg"}, {"Key": "in/never.jpg"}]})
+    expected = [
+        ("ObjectCreated:Put", "in/ä b.jpg"),
+        ("ObjectCreated:Copy", "in/c.jpg"),
+        ("ObjectRemoved:Delete", "in/c.jpg"),
+        ("ObjectRemoved:Delete", "in/ä b.jpg"),
+    ]
+    eventually("events", lambda: len(told()) >= len(expected))
+    equal(told(), expected)
+    eventually("test event", lambda: any(m.get("Event") == "s3:TestEvent" and m["Bucket"] == name for m in inbox))
+    set_to({})
+    equal(configurations(s3, name), {})
+    server.shutdown()
+    server.server_close()
+
+
+def configurations(s3, name):
+    """What a bucket asks to be told, without what boto3 adds."""
+    answer = s3.get_bucket_notification_configuration(Bucket=name)
+    answer.pop("ResponseMetadata")
+    return answer
+
+
+def taken(call, *arguments):
+    """Whether a call is not refused for a target that a node does not know yet."""
+    try:
+        call(*arguments)
+        return True
+    except ClientError as error:
+        if "Unable to validate" in str(error) or "NotImplemented" in str(error):
+            return False
+        raise
 
 
 def main(names):

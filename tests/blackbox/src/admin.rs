@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
@@ -78,6 +78,9 @@ pub struct Work {
     /// Whether all of it was counted.
     pub complete: bool,
 }
+
+/// How long nodes of a new cluster may take to tell each other what they can.
+const EVENTS_KNOWN_WITHIN: Duration = Duration::from_secs(60);
 
 /// How often something that is about to be there is looked for, 50 ms apart.
 const LOOKS_MAX: usize = 100;
@@ -313,6 +316,23 @@ impl Admin {
     /// When the node refuses or its answer has another shape.
     pub async fn members(&self) -> Result<Vec<Member>> {
         members(&self.cluster().await?)
+    }
+
+    /// Has the cluster send events of the tenant `demo` to `url`, as its webhook `hook`, once all nodes can: those of a
+    /// new cluster tell so within seconds.
+    ///
+    /// # Errors
+    /// When the node cannot be reached or refuses, or not every node knows of events for too long.
+    pub async fn define_hook(&self, url: &str) -> Result<()> {
+        let begun = Instant::now();
+        while self.get("/api/v1/cluster/events").await?["enabled"] != true {
+            if begun.elapsed() > EVENTS_KNOWN_WITHIN {
+                bail!("not every node knows of events");
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        let hook = json!({ "name": "hook", "url": url });
+        self.post("/api/v1/tenants/demo/webhooks", &hook).await.map(drop)
     }
 
     /// Any document of the API.

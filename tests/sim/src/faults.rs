@@ -111,6 +111,7 @@ impl Site {
             level: plan.level(),
             key: Arc::clone(&key),
             named_keys: Default::default(),
+            webhooks: Default::default(),
             partitions: vec![(self.partition, GROUP)],
         };
         let mut snapshot = DirectorySnapshot { drives: self.known.lock().clone(), ..Default::default() };

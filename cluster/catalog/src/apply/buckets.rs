@@ -4,7 +4,7 @@ use bytes::Bytes;
 use holdfast_model::BucketId;
 use rusqlite::{OptionalExtension, Row, params};
 
-use super::{Step, millis, step};
+use super::{Step, events, millis, step};
 use crate::{
     command::{BucketChange, decode},
     lifecycle::Lifecycle,
@@ -245,6 +245,9 @@ fn set_document(
         let mut delete =
             writer.db.prepare_cached("DELETE FROM documents WHERE bucket = ?1 AND kind = ?2 AND id = ?3")?;
         delete.execute(params![bucket, kind.column(), id])?;
+        if kind == DocumentKind::Notification {
+            writer.renotify(bucket, None)?;
+        }
         return Ok(Ok(Response::BucketSet));
     };
     if body.len() > kind.size_max() || id.len() > DOCUMENT_ID_SIZE_MAX {
@@ -256,6 +259,13 @@ fn set_document(
     {
         return Ok(Err(Refusal::Invalid(error.to_string())));
     }
+    let rules = match (kind, id) {
+        (DocumentKind::Notification, "") => match events::check(body) {
+            Ok(rules) => Some(rules),
+            Err(refusal) => return Ok(Err(refusal)),
+        },
+        _ => None,
+    };
     let mut others = writer
         .db
         .prepare_cached("SELECT count(*) FROM documents WHERE bucket = ?1 AND NOT (kind = ?2 AND id = ?3)")?;
@@ -269,5 +279,8 @@ fn set_document(
             "INSERT OR REPLACE INTO documents (bucket, kind, id, changed, body) VALUES (?1, ?2, ?3, ?4, ?5)",
         )?
         .execute(params![bucket, kind.column(), id, millis(writer.now), body.as_ref()])?;
+    if rules.is_some() {
+        writer.renotify(bucket, rules.as_ref())?;
+    }
     Ok(Ok(Response::BucketSet))
 }

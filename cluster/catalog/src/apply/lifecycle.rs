@@ -3,9 +3,10 @@
 
 use holdfast_model::{BucketId, VersionId, limits::DELETE_KEYS_MAX};
 
-use super::{Step, step, versions::Version};
+use super::{Step, objects::tell_deleted, step, versions::Version};
 use crate::{
     command::{LifecycleItem, LifecycleStep},
+    events::EventKind,
     partition::Writer,
     response::{Deleted, Outcome, Refusal, Response},
     settings::Versioning,
@@ -23,7 +24,11 @@ pub(super) fn apply(
     step!(writer.bucket(bucket));
     let mut answers = Vec::with_capacity(items.len());
     for item in items {
-        answers.push(take(writer, bucket, item)?);
+        let answer = take(writer, bucket, item)?;
+        if let Ok(deleted) = &answer {
+            tell_deleted(writer, bucket, &item.key, deleted, (EventKind::Expired, EventKind::ExpiredMarker))?;
+        }
+        answers.push(answer);
     }
     Ok(Ok(Response::ObjectsDeleted(answers)))
 }

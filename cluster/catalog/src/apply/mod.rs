@@ -3,6 +3,7 @@
 mod buckets;
 mod clearing;
 mod contents;
+mod events;
 mod family;
 mod lifecycle;
 mod objects;
@@ -67,6 +68,8 @@ fn key_of(op: &Op) -> Option<&str> {
         Op::PutPart(put) => Some(&put.key),
         Op::CompleteUpload(complete) => Some(&complete.key),
         Op::CreateUpload { key, .. } | Op::AbortUpload { key, .. } => Some(key),
+        // Looked at when it is unwrapped.
+        Op::WithOrigin { .. } => None,
         _ => None,
     }
 }
@@ -112,6 +115,8 @@ fn apply_op(writer: &mut Writer<'_>, op: Op) -> rusqlite::Result<Outcome> {
         Op::Condemn { stripes } => stripes::condemn(writer, &stripes),
         Op::Lifecycle { bucket, items } => lifecycle::apply(writer, bucket, &items),
         Op::ReplaceStripes(replace) => replace::replace(writer, replace),
+        Op::WithOrigin { origin, op } => events::with_origin(writer, origin, *op),
+        Op::SettleEvents { items } => events::settle(writer, &items),
     }
 }
 

@@ -6,11 +6,14 @@ use holdfast_model::{
 };
 
 use super::{
-    Step, step,
+    Step,
+    events::Told,
+    step,
     versions::{NewObject, Version},
 };
 use crate::{
     command::{Condition, DeleteItem, ObjectChange, PutObject, SetObject},
+    events::EventKind,
     partition::Writer,
     protect::{ACL_SIZE_MAX, ObjectExtras, TAGS_SIZE_MAX, may_replace},
     response::{BucketStateRule, Deleted, Outcome, Refusal, Response},
@@ -94,6 +97,9 @@ pub(super) fn put(writer: &mut Writer<'_>, put: &PutObject) -> rusqlite::Result<
         content,
     };
     let version = writer.write_object(&bucket, &plan, &object)?;
+    let kind = writer.written_kind();
+    let told = Told { kind, key: &put.key, version, content: Some((put.size, &put.etag)) };
+    writer.tell(put.bucket, &told)?;
     Ok(Ok(Response::ObjectPut { version, modified: writer.now }))
 }
 
@@ -108,9 +114,29 @@ pub(super) fn delete(
     step!(writer.bucket(bucket));
     let mut answers = Vec::with_capacity(items.len());
     for item in items {
-        answers.push(delete_one(writer, bucket, item)?);
+        let answer = delete_one(writer, bucket, item)?;
+        if let Ok(deleted) = &answer {
+            tell_deleted(writer, bucket, &item.key, deleted, (EventKind::Delete, EventKind::DeleteMarker))?;
+        }
+        answers.push(answer);
     }
     Ok(Ok(Response::ObjectsDeleted(answers)))
+}
+
+/// Tells what a deletion came to: of the first kind what is gone for good, of the second a marker.
+pub(super) fn tell_deleted(
+    writer: &mut Writer<'_>,
+    bucket: BucketId,
+    key: &str,
+    deleted: &Deleted,
+    (removed, marked): (EventKind, EventKind),
+) -> rusqlite::Result<()> {
+    let (kind, version) = match deleted {
+        Deleted::Nothing => return Ok(()),
+        Deleted::Removed { version, .. } => (removed, *version),
+        Deleted::Marked { marker } => (marked, *marker),
+    };
+    writer.tell(bucket, &Told { kind, key, version, content: None })
 }
 
 fn delete_one(writer: &mut Writer<'_>, bucket: BucketId, item: &DeleteItem) -> Step<Deleted> {
@@ -174,9 +200,12 @@ pub(super) fn set(writer: &mut Writer<'_>, set: &SetObject) -> rusqlite::Result<
         }
         ObjectChange::Tags(tags) => {
             writer.update_version(bucket.no, &set.key, &version, "tags", blob(tags).as_deref())?;
+            let kind = if tags.is_empty() { EventKind::TagsDelete } else { EventKind::TagsPut };
+            tell_set(writer, set, &version, kind)?;
         }
         ObjectChange::Acl(acl) => {
             writer.update_version(bucket.no, &set.key, &version, "acl", blob(acl).as_deref())?;
+            tell_set(writer, set, &version, EventKind::AclPut)?;
         }
         _ if !bucket.object_lock => {
             return Ok(Err(Refusal::BucketState(BucketStateRule::NoObjectLock)));
@@ -195,4 +224,14 @@ pub(super) fn set(writer: &mut Writer<'_>, set: &SetObject) -> rusqlite::Result<
         }
     }
     Ok(Ok(Response::ObjectSet { version: version.shown() }))
+}
+
+fn tell_set(
+    writer: &mut Writer<'_>,
+    set: &SetObject,
+    version: &Version,
+    kind: EventKind,
+) -> rusqlite::Result<()> {
+    let content = Some((version.size, version.etag.as_str()));
+    writer.tell(set.bucket, &Told { kind, key: &set.key, version: version.shown(), content })
 }

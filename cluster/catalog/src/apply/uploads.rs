@@ -10,13 +10,16 @@ use holdfast_model::{
 use rusqlite::{OptionalExtension, params};
 
 use super::{
-    Step, bytes, millis,
+    Step, bytes,
+    events::Told,
+    millis,
     objects::{check_extras, check_key},
     step,
     versions::NewObject,
 };
 use crate::{
     command::{CompleteUpload, PutPart, decode, encode},
+    events::EventKind,
     partition::Writer,
     protect::ObjectExtras,
     response::{CompletedUpload, Outcome, Refusal, Response},
@@ -251,6 +254,9 @@ pub(super) fn complete(writer: &mut Writer<'_>, complete: &CompleteUpload) -> ru
         content: 0,
     };
     let version = writer.write_object(&bucket, &plan, &object)?;
+    let content = Some((size, complete.etag.as_str()));
+    let told = Told { kind: EventKind::CompleteUpload, key: &complete.key, version, content };
+    writer.tell(complete.bucket, &told)?;
     Ok(Ok(Response::UploadCompleted(CompletedUpload {
         version,
         size,

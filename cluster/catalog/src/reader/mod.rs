@@ -5,6 +5,7 @@
 
 mod buckets;
 mod contents;
+mod events;
 mod layout;
 mod list;
 mod merge;
@@ -27,6 +28,7 @@ use rusqlite::{OptionalExtension, Transaction, params};
 
 pub use buckets::{Bucket, Document, Usage};
 pub use contents::{ContentBody, ContentCursor, StripedContent};
+pub use events::{EventQueue, EventQueues, QueuedEvent};
 pub use layout::Layout;
 pub use list::{ListPage, ListQuery, ListedObject};
 pub use objects::{ObjectHead, ObjectPartRow, ObjectPartsPage, ObjectRow, PartContent};

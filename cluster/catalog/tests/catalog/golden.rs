@@ -3,9 +3,9 @@
 use bytes::Bytes;
 use holdfast_catalog::{
     BucketChange, BucketStateRule, Command, Condition, DefaultRetention, Deleted, DocumentKind, GarbageId,
-    LifecycleItem, LifecycleStep, MoveShards, ObjectChange, Op, Orphan, Outcome, Quota, Refusal, RequestId,
-    Response, Retention, RetentionMode, RetentionPeriod, SetObject, ShardMove, VersionSelector, Versioning,
-    decode_outcome, encode_outcome,
+    LifecycleItem, LifecycleStep, MoveShards, ObjectChange, Op, Origin, Orphan, Outcome, Quota, Refusal,
+    RequestId, Response, Retention, RetentionMode, RetentionPeriod, SetObject, Settle, ShardMove,
+    VersionSelector, Versioning, WrittenBy, decode_outcome, encode_outcome,
 };
 use holdfast_model::{DatabaseId, Generation, PartitionId, ShardIndex, UnixMillis};
 
@@ -98,6 +98,27 @@ fn commands_of_splits() -> Vec<Command> {
         Op::DeleteClosedBucket { bucket, token },
         Op::Bar { stripes: vec![stripe_id(1)] },
         Op::ShareQuota { before: 300, shares: vec![(into, Quota { bytes: None, objects: Some(1) })] },
+    ])
+}
+
+/// What version 5 brought.
+fn commands_of_events() -> Vec<Command> {
+    let origin = Origin {
+        by: WrittenBy::Copy,
+        principal: "principal".into(),
+        address: "192.0.2.1".into(),
+        request: "request".into(),
+    };
+    let retry = Settle::Retry { due: UnixMillis::new(1_700_000_000_000) };
+    let rules = |body| {
+        let kind = DocumentKind::Notification;
+        set_bucket(1, BucketChange::Document { kind, id: String::new(), body })
+    };
+    for_golden(vec![
+        Op::WithOrigin { origin, op: Box::new(delete("k")) },
+        Op::SettleEvents { items: vec![(1, Settle::Delivered), (300, Settle::Dropped), (2, retry)] },
+        rules(Some(Bytes::from_static(b"rules"))),
+        rules(None),
     ])
 }
 
@@ -214,6 +235,19 @@ fn version_4_stays_readable_and_is_used_for_nothing_older() {
     }
     for (line, outcome) in published("outcomes_v4.hex").iter().zip(&outcomes) {
         assert_eq!((&decode_outcome(line).unwrap(), line[0]), (outcome, 4));
+    }
+}
+
+#[test]
+fn version_5_stays_readable_and_is_used_for_nothing_older() {
+    let (commands, outcomes) = (commands_of_events(), vec![Ok(Response::EventsSettled)]);
+    check("commands_v5.hex", &commands.iter().map(Command::encode).collect::<Vec<_>>());
+    check("outcomes_v5.hex", &outcomes.iter().map(encode_outcome).collect::<Vec<_>>());
+    for (line, command) in published("commands_v5.hex").iter().zip(&commands) {
+        assert_eq!((&Command::decode(line).unwrap(), line[0]), (command, 5));
+    }
+    for (line, outcome) in published("outcomes_v5.hex").iter().zip(&outcomes) {
+        assert_eq!((&decode_outcome(line).unwrap(), line[0]), (outcome, 5));
     }
 }
 

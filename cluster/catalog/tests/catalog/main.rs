@@ -5,6 +5,7 @@
 mod common;
 mod digests;
 mod dropping;
+mod events;
 mod golden;
 mod history;
 mod lifecycle;

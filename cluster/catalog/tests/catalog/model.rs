@@ -202,6 +202,9 @@ impl Model {
             | Op::DeleteClosedBucket { .. }
             | Op::Bar { .. }
             | Op::ShareQuota { .. } => unreachable!("these histories are of one partition: `splitting.rs`"),
+            Op::WithOrigin { .. } | Op::SettleEvents { .. } => {
+                unreachable!("these histories are of buckets that ask for no events: `events.rs`")
+            }
         }
     }
 

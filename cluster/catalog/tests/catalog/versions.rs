@@ -190,8 +190,9 @@ fn documents_are_kept_within_their_limits_and_checked_where_they_have_a_form() {
         let body = Some(bytes::Bytes::copy_from_slice(body));
         set_bucket(1, BucketChange::Document { kind, id: String::new(), body })
     };
-    // Lifecycle rules have a form; the owner is set with the bucket and stays.
-    let free = |kind: &DocumentKind| !matches!(kind, DocumentKind::Lifecycle | DocumentKind::Owner);
+    // Rules of lifecycle and of notifications have a form; the owner is set with the bucket and stays.
+    let formed = [DocumentKind::Lifecycle, DocumentKind::Notification];
+    let free = |kind: &DocumentKind| *kind != DocumentKind::Owner && !formed.contains(kind);
     for kind in DocumentKind::ALL.into_iter().filter(free) {
         replica.done(document(kind, &vec![b'x'; kind.size_max()]));
         assert!(matches!(
@@ -201,9 +202,11 @@ fn documents_are_kept_within_their_limits_and_checked_where_they_have_a_form() {
         assert_eq!(replica.reader().document("b", kind, "").unwrap().body.len(), kind.size_max());
     }
     assert!(matches!(replica.apply(document(DocumentKind::Owner, b"x")), Err(Refusal::Invalid(_))));
-    assert!(matches!(replica.apply(document(DocumentKind::Lifecycle, b"x")), Err(Refusal::Invalid(_))));
-    let missing = replica.reader().document("b", DocumentKind::Lifecycle, "");
-    assert!(matches!(missing, Err(ReadError::NoSuchDocument)));
+    for kind in formed {
+        assert!(matches!(replica.apply(document(kind, b"x")), Err(Refusal::Invalid(_))));
+        let missing = replica.reader().document("b", kind, "");
+        assert!(matches!(missing, Err(ReadError::NoSuchDocument)));
+    }
 }
 
 #[test]

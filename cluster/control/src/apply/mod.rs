@@ -10,8 +10,12 @@ mod tenants;
 use holdfast_model::{ClusterId, NodeId, UnixMillis};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use crate::command::{
-    CATALOG_GROUPS_MAX, Command, JOIN_TOKENS_MAX, NAME_SIZE_MAX, Outcome, ROLE_OPERATOR, Refusal, Response,
+use crate::{
+    command::{
+        CATALOG_GROUPS_MAX, Command, JOIN_TOKENS_MAX, NAME_SIZE_MAX, Outcome, ROLE_OPERATOR, Refusal,
+        Response,
+    },
+    features::FEATURE_LEVEL_EVENTS,
 };
 
 /// What a command does: an answer, or an error of SQLite that stops the replica.
@@ -72,6 +76,14 @@ pub(crate) fn apply(db: &Connection, index: u64, command: &Command) -> Applied {
                 "INSERT INTO secrets VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET sealed = ?2",
                 params![name, sealed],
             )?;
+            DONE
+        }
+        Command::RemoveSecret { name } => {
+            // Programs of lower levels cannot read the command.
+            if let Err(refusal) = features::require(db, FEATURE_LEVEL_EVENTS)? {
+                return Ok(Err(refusal));
+            }
+            db.execute("DELETE FROM secrets WHERE name = ?1", [name])?;
             DONE
         }
     }

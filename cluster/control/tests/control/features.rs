@@ -1,6 +1,8 @@
 //! Feature levels, and the splits of partitions that need one.
 
-use holdfast_control::{Command, FEATURE_LEVEL_SPLITS, FeatureCommand, Refusal, Response};
+use holdfast_control::{
+    Command, FEATURE_LEVEL_EVENTS, FEATURE_LEVEL_SPLITS, FeatureCommand, Refusal, Response,
+};
 use holdfast_model::{GroupId, PartitionId};
 
 use crate::common::*;
@@ -90,4 +92,24 @@ fn each_partition_is_a_database_of_its_own() {
     assert_ne!(second, record.database_id);
     // A promise to catalogs already written.
     assert_eq!(second.to_string(), "ef3a8e805ff595167004fa71854f484c");
+}
+
+#[test]
+fn secrets_are_removed_once_every_node_can() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut replica = two_nodes(dir.path());
+    replica.done(&Command::PutSecret { name: "hook".into(), sealed: vec![1] });
+    let remove = Command::RemoveSecret { name: "hook".into() };
+    let needs = Refusal::FeatureLevel { needs: FEATURE_LEVEL_EVENTS, has: 1 };
+    assert_eq!(replica.run(&remove), Err(needs));
+    let known = |replica: &Replica| replica.reader.view().unwrap().secrets.contains_key("hook");
+    assert!(known(&replica));
+    for n in [1, 2] {
+        replica.done(&report(n, FEATURE_LEVEL_EVENTS));
+    }
+    replica.done(&raise(FEATURE_LEVEL_EVENTS));
+    replica.done(&remove);
+    assert!(!known(&replica));
+    // Once more: it is gone already.
+    replica.done(&remove);
 }

@@ -124,6 +124,7 @@ fn commands() -> Vec<Command> {
                 out_bytes_per_second: None,
             },
         },
+        Command::RemoveSecret { name: "webhook".into() },
     ]
 }
 

@@ -10,13 +10,13 @@ use async_trait::async_trait;
 use axum::{Router, body::Body, extract::ConnectInfo};
 use holdfast_admin_api::{
     AccessKeyPair, AccountStatus, AdminBackend, AdminError, Audit, AuditLoss, AuditStatus, BucketLevels,
-    Capacity, ClusterStatus, CreatedAccount, CreatedTenant, DriveState, DriveStatus, DriveUsage, GroupStatus,
-    JoinTokenInfo, KeyAdmin, KeysStatus, LevelScope, LevelStatus, LockState, LockStatus, LostShards,
-    NodeState, NodeStatus, OperatorRecord, PartitionBackend, PartitionState, PartitionStatus,
-    ProtectionBackend, Quota, Readiness, RecoveryShares, Role, Secret, ServiceUrls, ShareHolder, ShredOrder,
-    ShredState, ShredStatus, StripeShape, TenancyBackend, TenantDebt, TenantLevels, TenantQuota,
-    TenantStanding, TenantStatus, WorkStatus, WorkerChange, WorkerHours, WorkerImpact, WorkerOrder,
-    WorkerStatus, router,
+    Capacity, ClusterStatus, CreatedAccount, CreatedTenant, DriveState, DriveStatus, DriveUsage,
+    EventBackend, EventStatus, GroupStatus, JoinTokenInfo, KeyAdmin, KeysStatus, LevelScope, LevelStatus,
+    LockState, LockStatus, LostShards, NodeState, NodeStatus, OperatorRecord, PartitionBackend,
+    PartitionState, PartitionStatus, ProtectionBackend, Quota, Readiness, RecoveryShares, Role, Secret,
+    ServiceUrls, ShareHolder, ShredOrder, ShredState, ShredStatus, StripeShape, TenancyBackend, TenantDebt,
+    TenantLevels, TenantQuota, TenantStanding, TenantStatus, WebhookSpec, WebhookStatus, WorkStatus,
+    WorkerChange, WorkerHours, WorkerImpact, WorkerOrder, WorkerStatus, router,
 };
 use holdfast_model::{
     ByteCount, ClusterId, DriveId, Epoch, GroupId, KeyId, Level, NodeId, PartitionId, TenantId, TenantLimits,
@@ -237,6 +237,38 @@ impl PartitionBackend for Example {
         _partition: Option<PartitionId>,
     ) -> Result<PartitionId, AdminError> {
         self.partitions(tenant).await.map(|_| PartitionId::new(2))
+    }
+}
+
+#[async_trait]
+impl EventBackend for Example {
+    async fn webhooks(&self, _tenant: &str) -> Result<Vec<WebhookStatus>, AdminError> {
+        Ok(vec![WebhookStatus {
+            name: "hook".into(),
+            arn: "arn:holdfast:sqs::hook:webhook".into(),
+            url: "https://example.net/".into(),
+            has_secret: true,
+        }])
+    }
+
+    async fn set_webhook(&self, _tenant: &str, _webhook: WebhookSpec) -> Result<(), AdminError> {
+        Ok(())
+    }
+
+    async fn remove_webhook(&self, _tenant: &str, webhook: &str) -> Result<(), AdminError> {
+        match webhook {
+            "hook" => Ok(()),
+            _ => Err(AdminError::NotFound { what: format!("webhook {webhook:?}") }),
+        }
+    }
+
+    async fn events(&self) -> Result<EventStatus, AdminError> {
+        let networks = vec!["127.0.0.0/8".into()];
+        Ok(EventStatus { enabled: true, networks, queued: 1, oldest_unix_ms: Some(7), dropped: 0 })
+    }
+
+    async fn set_event_networks(&self, _networks: Vec<String>) -> Result<(), AdminError> {
+        Ok(())
     }
 }
 

@@ -17,6 +17,7 @@ pub(crate) mod list;
 pub(crate) mod lock;
 pub(crate) mod logging;
 pub(crate) mod multipart;
+pub(crate) mod notification;
 pub(crate) mod payment;
 pub(crate) mod policy;
 pub(crate) mod read;

@@ -6,8 +6,7 @@ use s3s::{
     S3Request, S3Response,
     dto::{
         DeleteBucketReplicationInput, DeleteBucketReplicationOutput, GetBucketAccelerateConfigurationInput,
-        GetBucketAccelerateConfigurationOutput, GetBucketNotificationConfigurationInput,
-        GetBucketNotificationConfigurationOutput, GetBucketReplicationInput, GetBucketReplicationOutput,
+        GetBucketAccelerateConfigurationOutput, GetBucketReplicationInput, GetBucketReplicationOutput,
     },
 };
 
@@ -28,7 +27,6 @@ macro_rules! bucket_settings {
 
 bucket_settings! {
     accelerate: GetBucketAccelerateConfigurationInput -> GetBucketAccelerateConfigurationOutput = |cx| Ok(Default::default());
-    notification: GetBucketNotificationConfigurationInput -> GetBucketNotificationConfigurationOutput = |cx| Ok(Default::default());
     replication: GetBucketReplicationInput -> GetBucketReplicationOutput =
         |cx| Err(Refusal::new("ReplicationConfigurationNotFoundError"));
 

@@ -4,9 +4,7 @@
 use s3s::{
     S3Request, S3Response,
     dto::{
-        BucketAccelerateStatus, PutBucketAccelerateConfigurationInput,
-        PutBucketAccelerateConfigurationOutput, PutBucketNotificationConfigurationInput,
-        PutBucketNotificationConfigurationOutput,
+        BucketAccelerateStatus, PutBucketAccelerateConfigurationInput, PutBucketAccelerateConfigurationOutput,
     },
 };
 
@@ -29,23 +27,5 @@ pub(crate) async fn accelerate(
         }
         Some(BucketAccelerateStatus::ENABLED) => Err(Refusal::not_implemented("Transfer acceleration")),
         _ => Err(Refusal::new("MalformedXML")),
-    }
-}
-
-pub(crate) async fn notification(
-    cx: Context,
-    request: S3Request<PutBucketNotificationConfigurationInput>,
-) -> Result<S3Response<PutBucketNotificationConfigurationOutput>, Refusal> {
-    let input = request.input;
-    cx.objects.head_bucket(&input.bucket).await?;
-    let wanted = input.notification_configuration;
-    let none = wanted.event_bridge_configuration.is_none()
-        && wanted.lambda_function_configurations.is_none_or(|list| list.is_empty())
-        && wanted.queue_configurations.is_none_or(|list| list.is_empty())
-        && wanted.topic_configurations.is_none_or(|list| list.is_empty());
-    if none {
-        Ok(S3Response::new(PutBucketNotificationConfigurationOutput {}))
-    } else {
-        Err(Refusal::not_implemented("Event notification"))
     }
 }

@@ -10,6 +10,7 @@ mod lifecycle;
 mod locks;
 mod logs;
 mod multipart;
+mod notifications;
 mod objects;
 mod page;
 mod signatures;

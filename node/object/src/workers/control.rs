@@ -96,7 +96,9 @@ impl Order {
     #[must_use]
     pub const fn usual(kind: Kind) -> Self {
         let impact = match kind {
-            Kind::Rebuild | Kind::Repair | Kind::Smartfail | Kind::Sweep | Kind::Level => Impact::Medium,
+            Kind::Rebuild | Kind::Repair | Kind::Smartfail | Kind::Sweep | Kind::Level | Kind::Events => {
+                Impact::Medium
+            }
             Kind::Scrub | Kind::Rebalance | Kind::Reclaim => Impact::Low,
         };
         Self { paused: false, impact, hours: None }

@@ -6,6 +6,7 @@
 //! reads and scrubs that find bad shards ──> repair ────┘
 //! stripes without their level ───> levels ─────────────> recut: read, cut, seal, write, read back, switch
 //! what nothing refers to ────────> sweep
+//! what buckets ask to be told ────> events
 //! ```
 //!
 //! Each looks at the catalog and the drives anew, so any of them may be stopped at any point and started
@@ -15,6 +16,7 @@
 mod abreast;
 mod absent;
 mod control;
+mod events;
 mod levels;
 mod lifecycle;
 mod rebalance;
@@ -37,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use absent::{DRIVE_GRACE, KnownDrive, NODE_GRACE, Standing};
 pub use control::{Hours, Impact, Order, Orders};
+pub use events::PartitionEvents;
 pub(crate) use levels::read_level;
 pub use levels::{BucketLevel, PartitionLevels};
 pub use status::{Board, Debt, Kind, PartitionDebt, Progress, WorkerStatus};
@@ -53,6 +56,7 @@ pub async fn run(service: Arc<ObjectService>, node: NodeId, found: Found, stop: 
         worker::run(levels::Levels::new(Arc::clone(&service), node), stop.clone()),
         worker::run(rebalance::Rebalance::new(Arc::clone(&service), node), stop.clone()),
         worker::run(sweep::Sweep::new(Arc::clone(&service), node), stop.clone()),
+        worker::run(events::Events::new(Arc::clone(&service), node), stop.clone()),
         worker::run(reclaim::Reclaim::new(service), stop),
     );
 }

@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -11,7 +14,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::{absent::Verdict, control::Orders, levels::PartitionLevels};
+use super::{absent::Verdict, control::Orders, events::PartitionEvents, levels::PartitionLevels};
 use crate::directory::Directory;
 
 /// A kind of worker.
@@ -34,11 +37,13 @@ pub enum Kind {
     Sweep,
     /// Gives back the segments of dead records; each drive does it for itself.
     Reclaim,
+    /// Sends events to the targets that buckets name.
+    Events,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Rebuild,
         Self::Smartfail,
         Self::Repair,
@@ -47,6 +52,7 @@ impl Kind {
         Self::Rebalance,
         Self::Sweep,
         Self::Reclaim,
+        Self::Events,
     ];
 
     /// As the admin API and the metrics name it.
@@ -61,6 +67,7 @@ impl Kind {
             Self::Rebalance => "rebalance",
             Self::Sweep => "sweep",
             Self::Reclaim => "reclaim",
+            Self::Events => "events",
         }
     }
 
@@ -160,6 +167,9 @@ pub struct Board {
     debt: Mutex<BTreeMap<PartitionId, PartitionDebt>>,
     levels: Mutex<BTreeMap<PartitionId, PartitionLevels>>,
     verdict: Mutex<Option<Verdict>>,
+    events: Mutex<BTreeMap<PartitionId, PartitionEvents>>,
+    events_sent: AtomicU64,
+    events_failed: AtomicU64,
 }
 
 impl Board {
@@ -172,6 +182,9 @@ impl Board {
             debt: Mutex::default(),
             levels: Mutex::default(),
             verdict: Mutex::default(),
+            events: Mutex::default(),
+            events_sent: AtomicU64::new(0),
+            events_failed: AtomicU64::new(0),
         }
     }
 
@@ -255,6 +268,29 @@ impl Board {
     #[must_use]
     pub fn debt(&self) -> BTreeMap<PartitionId, PartitionDebt> {
         self.debt.lock().clone()
+    }
+
+    /// Sets what is known of the events of partitions that this node's groups lead; forgets all others.
+    pub(crate) fn set_events(&self, events: BTreeMap<PartitionId, PartitionEvents>) {
+        *self.events.lock() = events;
+    }
+
+    /// Counts events that targets took, and an attempt that failed.
+    pub(crate) fn count_events(&self, sent: u64, failed: bool) {
+        self.events_sent.fetch_add(sent, Ordering::Relaxed);
+        self.events_failed.fetch_add(u64::from(failed), Ordering::Relaxed);
+    }
+
+    /// What this node knows of events: of the partitions whose groups it leads.
+    #[must_use]
+    pub fn events(&self) -> BTreeMap<PartitionId, PartitionEvents> {
+        self.events.lock().clone()
+    }
+
+    /// Events that targets took from this node since it started, and attempts that failed.
+    #[must_use]
+    pub fn event_counts(&self) -> (u64, u64) {
+        (self.events_sent.load(Ordering::Relaxed), self.events_failed.load(Ordering::Relaxed))
     }
 
     /// All workers, whether they have run or not.

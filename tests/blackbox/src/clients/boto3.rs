@@ -42,15 +42,16 @@ impl Boto3 {
         output(command.arg(CHECKS))
     }
 
-    /// Runs the checks of `clients/buckets.py`, with the domain below which this cluster's buckets have names. Returns
-    /// their names.
+    /// Runs the checks of `clients/buckets.py`, with the domain below which this cluster's buckets have names, and the
+    /// port of this machine to which the cluster sends events of the target `hook`. Returns their names.
     ///
     /// # Errors
     /// The first thing that is not as Amazon documents it.
-    pub fn check_buckets(&self) -> Result<String> {
+    pub fn check_buckets(&self, hook: u16) -> Result<String> {
         let mut command = program(paths::python(), &self.0);
         aws_environment(&mut command, &self.0);
-        output(command.env("HOLDFAST_S3_DOMAIN", S3_DOMAIN).arg(BUCKET_CHECKS))
+        command.env("HOLDFAST_S3_DOMAIN", S3_DOMAIN).env("HOLDFAST_HOOK_PORT", hook.to_string());
+        output(command.arg(BUCKET_CHECKS))
     }
 
     /// Runs the checks of `clients/identity.py` with the accounts of the cluster in `dir`. Returns their names.

@@ -127,6 +127,38 @@ async fn the_cluster_is_looked_at_and_changed_from_the_command_line() -> Result<
     holdfast.run(&format!("drive drain {id}"))?;
     holdfast.run(&format!("drive keep {id}"))?;
 
+    // Where events may be sent.
+    let begun = Instant::now();
+    while holdfast.json("event show")?["enabled"] != true {
+        ensure!(begun.elapsed() < PATIENCE, "events are not known to all nodes");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    holdfast.run("webhook set demo hook http://events.example.net/in")?;
+    let shown = holdfast.run("webhook list demo")?;
+    ensure!(
+        shown.contains("arn:holdfast:sqs::hook:webhook") && shown.contains("events.example.net"),
+        "{shown}"
+    );
+    let secret = cluster.dir().join("bearer");
+    fs::write(&secret, "geheim\n")?;
+    let over_http =
+        format!("webhook set demo hook http://events.example.net/ --bearer-file {}", secret.display());
+    ensure!(holdfast.refused(None, &over_http)?.contains("read by anyone"));
+    let ca = cluster.file().ca_path();
+    holdfast.run(&format!(
+        "webhook set demo hook https://events.example.net/ --bearer-file {} --ca-file {}",
+        secret.display(),
+        ca.display()
+    ))?;
+    let shown = holdfast.json("webhook list demo")?;
+    ensure!(shown["webhooks"][0]["has_secret"] == true && !shown.to_string().contains("geheim"), "{shown}");
+    holdfast.run("event networks 127.0.0.0/8 fd00::/8")?;
+    ensure!(holdfast.run("event show")?.contains("127.0.0.0/8 fd00::/8"));
+    ensure!(holdfast.refused(None, "event networks 10.0.0.1/8")?.contains("not a network"));
+    holdfast.run("event networks")?;
+    holdfast.run("webhook remove demo hook")?;
+    ensure!(holdfast.refused(None, "webhook remove demo hook")?.contains("hook"));
+
     // Refusals say why.
     ensure!(holdfast.refused(None, "node drain n9")?.contains("n9"));
     ensure!(holdfast.refused(None, "level set +4n")?.contains("cannot be kept"));

@@ -9,6 +9,7 @@ mod crowd;
 mod divergence;
 mod drives;
 mod errors;
+mod events;
 mod full;
 mod growth;
 mod healing;

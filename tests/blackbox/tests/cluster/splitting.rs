@@ -43,6 +43,11 @@ async fn a_catalog_is_split_under_load_once_every_node_can() -> Result<()> {
     cluster.s3(0)?.create_bucket(BUCKET).await?;
     let refused = split(&cluster.file().admin(0).await?).await.unwrap_err();
     ensure!(format!("{refused:#}").contains("feature level 2 is needed"), "{refused:#}");
+    // Nor does a bucket ask for events that some node would not queue.
+    let asks = "<NotificationConfiguration><QueueConfiguration><Queue>arn:holdfast:sqs::hook:webhook</Queue>\
+        <Event>s3:ObjectCreated:*</Event></QueueConfiguration></NotificationConfiguration>";
+    let call = Call::new(Method::PUT, BUCKET, "").query("notification", "");
+    assert_refused(&cluster.s3(0)?.send(call, asks).await?, 501, "NotImplemented");
     update(&mut cluster).await?;
 
     let client = cluster.s3(0)?;
@@ -96,7 +101,7 @@ async fn a_catalog_is_split_under_load_once_every_node_can() -> Result<()> {
     cluster.reconfigure("n3", |config| config.feature_level_max = Some(1))?;
     cluster.launch("n3")?;
     let begun = Instant::now();
-    while !cluster.log_tail("n3").contains("the cluster uses feature level 2") {
+    while !cluster.log_tail("n3").contains("the cluster uses feature level 3") {
         ensure!(begun.elapsed() < LIMIT, "{}", cluster.log_tail("n3"));
         sleep(Duration::from_millis(200)).await;
     }

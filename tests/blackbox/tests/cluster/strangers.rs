@@ -194,7 +194,8 @@ async fn admin_routes(
             .replace("{bucket}", BUCKET)
             .replace("{tenant}", &id)
             .replace("{id}", &drive)
-            .replace("{kind}", "rebuild");
+            .replace("{kind}", "rebuild")
+            .replace("{webhook}", "hook");
         ensure!(!path.contains('{'), "{path}: a parameter that this test does not know");
         let method: Method = route.method.name().parse()?;
         let body = if method == Method::GET { Bytes::new() } else { Bytes::from(json!({}).to_string()) };

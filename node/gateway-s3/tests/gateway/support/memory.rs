@@ -2,7 +2,7 @@
 //! one replica in a temporary directory, and bodies kept in memory.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     ops::Range,
     sync::{
         Arc,
@@ -128,6 +128,13 @@ impl MemoryGateway {
         reader.head_object(bucket, key, None).is_ok()
     }
 
+    /// Events of the first tenant that wait for a target.
+    pub fn events(&self, target: &str) -> Vec<holdfast_object::events::Event> {
+        let reader = self.memory.reader.partition(PartitionId::new(1)).expect("the first tenant");
+        let due = reader.events_due(target, UnixMillis::new(u64::MAX >> 1), 1000).expect("the queue");
+        due.into_iter().map(|queued| queued.event).collect()
+    }
+
     /// Bodies that have begun.
     pub fn bodies_begun(&self) -> u64 {
         self.memory.bodies_begun.load(Ordering::Relaxed)
@@ -210,6 +217,10 @@ impl Backing for Memory {
             "demo-key" | DEFAULT_NAMED_KEY => Ok(CustomerKey::from_bytes([7; 32])),
             _ => Err(KeyRefusal::NoSuchKey(id.to_owned()).into()),
         }
+    }
+
+    fn event_targets(&self, _: TenantId) -> Result<Option<BTreeSet<String>>, ObjectError> {
+        Ok(Some(BTreeSet::from(["hook".to_owned()])))
     }
 
     async fn write_body(

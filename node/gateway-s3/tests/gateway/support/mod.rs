@@ -89,6 +89,11 @@ impl Server {
         Client::new(self.address, self.trust.clone(), KEY, SECRET)
     }
 
+    /// Events of the first tenant that wait for a target.
+    pub fn events(&self, target: &str) -> Vec<holdfast_object::events::Event> {
+        self.objects.events(target)
+    }
+
     /// Whether an object of the first tenant is there.
     pub fn holds(&self, bucket: &str, key: &str) -> bool {
         self.objects.holds(bucket, key)
