@@ -3,9 +3,9 @@
 use std::{io, sync::Arc, time::Duration};
 
 use holdfast_catalog::MetadataSeal;
+use holdfast_drive::Drive;
 use holdfast_fault::{Cut, Fault as DiskFault, FaultDisk, Random};
-use holdfast_model::{DriveId, ShardId, UnixMillis};
-use holdfast_model::{PartitionId, limits::SECTOR_SIZE};
+use holdfast_model::{DriveId, PartitionId, ShardId, UnixMillis, limits::SECTOR_SIZE, placement::Place};
 use holdfast_object::{
     DirectorySnapshot, TenantEntry,
     workers::{KnownDrive, Standing},
@@ -38,6 +38,8 @@ struct Slot {
     broken: bool,
     /// Something was done to it that no drive may do: it may lose what it acknowledged.
     hurt: bool,
+    /// It may have lost what it acknowledged, or do so when it is opened again.
+    forgets: bool,
 }
 
 /// Drives and nodes of a run, and how they are started.
@@ -62,7 +64,7 @@ impl Site {
         for number in 0..plan.nodes * plan.drives {
             let node = number / plan.drives;
             let disk = rig.disk(node, drive_id(number, 0))?;
-            slots.push(Slot { first: disk.copy(), disk, round: 0, broken: false, hurt: false });
+            slots.push(Slot { first: disk.copy(), disk, round: 0, broken: false, hurt: false, forgets: false });
             known.push(known_drive(number, 0, plan.drives));
         }
         let partition = PartitionId::new(rig.partition);
@@ -99,6 +101,23 @@ impl Site {
     #[must_use]
     pub fn drives(&self) -> Vec<DriveId> {
         self.slots.lock().iter().enumerate().map(|(number, slot)| drive_id(number, slot.round)).collect()
+    }
+
+    /// All drives there ever were.
+    #[must_use]
+    pub fn known(&self) -> Vec<DriveId> {
+        self.known.lock().iter().map(|known| known.drive).collect()
+    }
+
+    /// The drive of a place, when it is in its bay, open, and holds whatever it acknowledged.
+    #[must_use]
+    pub fn keeper(&self, world: &World, place: Place) -> Option<Drive> {
+        let number = {
+            let slots = self.slots.lock();
+            let is_it = |number: &usize| drive_id(*number, slots[*number].round) == place.drive;
+            (0..slots.len()).find(is_it).filter(|number| !slots[*number].forgets)
+        }?;
+        world.node(number / self.per_node)?.shards.local_drive(place.drive).ok()
     }
 
     /// What nodes know of tenants and drives.
@@ -210,7 +229,7 @@ impl Site {
             let slot = &mut slots[number];
             let old = drive_id(number, slot.round);
             slot.round += 1;
-            (slot.broken, slot.hurt) = (false, false);
+            (slot.broken, slot.hurt, slot.forgets) = (false, false, false);
             let fresh = drive_id(number, slot.round);
             let (Ok(disk), Ok(meta)) = (rig.disk(node, fresh), rig.meta(number)) else { return };
             slot.first = disk.copy();
@@ -243,6 +262,8 @@ impl Site {
     fn breaks(&self, number: usize, fault: DiskFault) {
         let mut slots = self.slots.lock();
         (slots[number].broken, slots[number].hurt) = (true, true);
+        // Writes that fail take nothing away that was acknowledged.
+        slots[number].forgets |= !matches!(fault, DiskFault::WriteFails(..) | DiskFault::FlushFails(_));
         slots[number].disk.arrange(fault);
     }
 
@@ -300,7 +321,7 @@ impl Site {
                 self.cut_power(world, node, Kept::All);
                 let mut slots = self.slots.lock();
                 slots[drive].disk = slots[drive].first.copy();
-                slots[drive].hurt = true;
+                (slots[drive].hurt, slots[drive].forgets) = (true, true);
                 drop(slots);
                 self.later(world, SWAP, vec![node]);
             }
@@ -321,7 +342,8 @@ impl Site {
     }
 
     fn hurt(&self, number: usize) {
-        self.slots.lock()[number].hurt = true;
+        let mut slots = self.slots.lock();
+        (slots[number].hurt, slots[number].forgets) = (true, true);
     }
 
     fn rot(&self, drive: usize, sectors: u64) {
