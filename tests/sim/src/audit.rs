@@ -116,7 +116,8 @@ pub fn index_by_drive(world: &World, site: &Site) -> Vec<String> {
         }
     }
     let missing = placed.difference(&listed).map(|(_, _, index)| format!("shard {index} is not listed"));
-    let wrong = listed.difference(&placed).map(|(_, _, index)| format!("shard {index} is listed and not there"));
+    let wrong =
+        listed.difference(&placed).map(|(_, _, index)| format!("shard {index} is listed and not there"));
     missing.chain(wrong).collect()
 }
 

@@ -210,6 +210,11 @@ pub enum Fault {
         /// Which node.
         node: usize,
     },
+    /// Somebody changes a bit of each data shard on the drive, and makes its checksums anew.
+    Alter {
+        /// Which drive.
+        drive: usize,
+    },
     /// A drive is to be emptied.
     Drain {
         /// Which drive.
@@ -253,7 +258,8 @@ impl Plan {
         let nodes = if random.chance(85) { 3 } else { 5 };
         let drives = if nodes == 3 { 4 } else { 3 };
         let clients = (0..2 + random.below(2)).map(|_| asks(&mut random)).collect();
-        let mut plan = Self { seed, nodes, drives, beyond, day_later: false, tidy: false, clients, faults: Vec::new() };
+        let mut plan =
+            Self { seed, nodes, drives, beyond, day_later: false, tidy: false, clients, faults: Vec::new() };
         plan.day_later = !beyond && random.chance(2);
         plan.break_things(&mut random);
         if beyond {
