@@ -38,8 +38,8 @@ mod shared;
 mod survey;
 mod types;
 
-#[cfg(test)]
-mod simulation;
+#[cfg(any(test, feature = "simulation"))]
+pub mod simulation;
 
 pub use commit::Durable;
 pub use comparison::Comparison;

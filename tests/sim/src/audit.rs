@@ -1,6 +1,9 @@
 //! An auditor that believes nobody: it walks the catalog, reads every shard from its drive, and computes for itself.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use holdfast_catalog::{PartitionReader, StripeRef};
 use holdfast_drive::{Drive, GetError};
@@ -77,7 +80,9 @@ pub fn catalog(world: &World, site: &Site) -> Option<PartitionReader> {
     world.log.reader(node).partition(site.partition()).ok()
 }
 
-fn live(catalog: &PartitionReader) -> BTreeMap<StripeId, (String, StripeRef)> {
+/// Stripes that objects are made of, each with the key of its object.
+#[must_use]
+pub fn live(catalog: &PartitionReader) -> BTreeMap<StripeId, (String, StripeRef)> {
     let mut live = BTreeMap::new();
     let mut after = None;
     loop {
@@ -89,6 +94,31 @@ fn live(catalog: &PartitionReader) -> BTreeMap<StripeId, (String, StripeRef)> {
             Ok(None) | Err(_) => return live,
         }
     }
+}
+
+/// What the catalog's index by drive says otherwise than the places of stripes, in words.
+#[must_use]
+pub fn index_by_drive(world: &World, site: &Site) -> Vec<String> {
+    let Some(catalog) = catalog(world, site) else { return Vec::new() };
+    let mut placed = BTreeSet::new();
+    for (_, stripe) in live(&catalog).values() {
+        placed.extend(stripe.shards().map(|(index, place)| (place.drive, stripe.id, index)));
+    }
+    let mut listed = BTreeSet::new();
+    for drive in site.known() {
+        let mut after = None;
+        while let Ok(page) = catalog.stripes_on_drive(drive, after, PAGE)
+            && let Some(last) = page.last()
+        {
+            after = Some(last.known.stripe.id);
+            let of_live = page.iter().filter(|shard| shard.known.live);
+            listed.extend(of_live.map(|shard| (drive, shard.known.stripe.id, shard.index)));
+        }
+    }
+    let missing = placed.difference(&listed).map(|(_, _, index)| format!("shard {index} is not listed"));
+    let wrong =
+        listed.difference(&placed).map(|(_, _, index)| format!("shard {index} is listed and not there"));
+    missing.chain(wrong).collect()
 }
 
 async fn look_at(

@@ -1,11 +1,13 @@
 //! What goes wrong, done to the world when its time comes; and the hand that puts right what it can.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
 use holdfast_catalog::MetadataSeal;
+use holdfast_drive::{Drive, ShardInfo, ShardWrite};
 use holdfast_fault::{Cut, Fault as DiskFault, FaultDisk, Random};
-use holdfast_model::{DriveId, ShardId, UnixMillis};
-use holdfast_model::{PartitionId, limits::SECTOR_SIZE};
+use holdfast_model::{
+    DriveId, Generation, PartitionId, ShardId, UnixMillis, limits::SECTOR_SIZE, placement::Place,
+};
 use holdfast_object::{
     DirectorySnapshot, TenantEntry,
     workers::{KnownDrive, Standing},
@@ -14,6 +16,7 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::{
+    audit::{catalog, live},
     log::GROUP,
     node::{self, Bay, drive_id, open_drive},
     plan::{Fault, Kept, Plan},
@@ -27,6 +30,9 @@ const SWAP: Duration = Duration::from_millis(500);
 /// Shards of one drive that are looked for when it opens.
 const SHARDS_MAX: usize = 1000;
 
+/// How long a shard that is altered may take to be read.
+const ALTER_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// What is in one bay.
 #[derive(Debug)]
 struct Slot {
@@ -38,6 +44,8 @@ struct Slot {
     broken: bool,
     /// Something was done to it that no drive may do: it may lose what it acknowledged.
     hurt: bool,
+    /// It may have lost what it acknowledged, or do so when it is opened again.
+    forgets: bool,
 }
 
 /// Drives and nodes of a run, and how they are started.
@@ -62,7 +70,14 @@ impl Site {
         for number in 0..plan.nodes * plan.drives {
             let node = number / plan.drives;
             let disk = rig.disk(node, drive_id(number, 0))?;
-            slots.push(Slot { first: disk.copy(), disk, round: 0, broken: false, hurt: false });
+            slots.push(Slot {
+                first: disk.copy(),
+                disk,
+                round: 0,
+                broken: false,
+                hurt: false,
+                forgets: false,
+            });
             known.push(known_drive(number, 0, plan.drives));
         }
         let partition = PartitionId::new(rig.partition);
@@ -99,6 +114,23 @@ impl Site {
     #[must_use]
     pub fn drives(&self) -> Vec<DriveId> {
         self.slots.lock().iter().enumerate().map(|(number, slot)| drive_id(number, slot.round)).collect()
+    }
+
+    /// All drives there ever were.
+    #[must_use]
+    pub fn known(&self) -> Vec<DriveId> {
+        self.known.lock().iter().map(|known| known.drive).collect()
+    }
+
+    /// The drive of a place, when it is in its bay, open, and holds whatever it acknowledged.
+    #[must_use]
+    pub fn keeper(&self, world: &World, place: Place) -> Option<Drive> {
+        let number = {
+            let slots = self.slots.lock();
+            let is_it = |number: &usize| drive_id(*number, slots[*number].round) == place.drive;
+            (0..slots.len()).find(is_it).filter(|number| !slots[*number].forgets)
+        }?;
+        world.node(number / self.per_node)?.shards.local_drive(place.drive).ok()
     }
 
     /// What nodes know of tenants and drives.
@@ -211,7 +243,7 @@ impl Site {
             let slot = &mut slots[number];
             let old = drive_id(number, slot.round);
             slot.round += 1;
-            (slot.broken, slot.hurt) = (false, false);
+            (slot.broken, slot.hurt, slot.forgets) = (false, false, false);
             let fresh = drive_id(number, slot.round);
             let (Ok(disk), Ok(meta)) = (rig.disk(node, fresh), rig.meta(number)) else { return };
             slot.first = disk.copy();
@@ -244,6 +276,8 @@ impl Site {
     fn breaks(&self, number: usize, fault: DiskFault) {
         let mut slots = self.slots.lock();
         (slots[number].broken, slots[number].hurt) = (true, true);
+        // Writes that fail take nothing away that was acknowledged.
+        slots[number].forgets |= !matches!(fault, DiskFault::WriteFails(..) | DiskFault::FlushFails(_));
         slots[number].disk.arrange(fault);
     }
 
@@ -286,6 +320,7 @@ impl Site {
             Fault::WritesFail { drive } => self.breaks(drive, DiskFault::WriteFails(0, libc::EIO)),
             Fault::FlushFails { drive } => self.breaks(drive, DiskFault::FlushFails(0)),
             Fault::ReadsFail { drive } => self.breaks(drive, DiskFault::ReadFails(0, libc::EIO)),
+            Fault::Alter { drive } => self.alter(world, drive).await,
             Fault::Vanish { drive } => self.breaks(drive, DiskFault::Vanishes(0)),
             Fault::Hang { drive } => self.breaks(drive, DiskFault::Hangs(0)),
             Fault::LoseWrite { drive, after } => {
@@ -301,7 +336,7 @@ impl Site {
                 self.cut_power(world, node, Kept::All);
                 let mut slots = self.slots.lock();
                 slots[drive].disk = slots[drive].first.copy();
-                slots[drive].hurt = true;
+                (slots[drive].hurt, slots[drive].forgets) = (true, true);
                 drop(slots);
                 self.later(world, SWAP, vec![node]);
             }
@@ -322,7 +357,8 @@ impl Site {
     }
 
     fn hurt(&self, number: usize) {
-        self.slots.lock()[number].hurt = true;
+        let mut slots = self.slots.lock();
+        (slots[number].hurt, slots[number].forgets) = (true, true);
     }
 
     fn rot(&self, drive: usize, sectors: u64) {
@@ -334,6 +370,39 @@ impl Site {
             let sector = used[random.below(used.len() as u64) as usize];
             disk.rot(sector + random.below(SECTOR_SIZE as u64), 1 << random.below(8));
         }
+    }
+
+    async fn alter(&self, world: &World, number: usize) {
+        self.hurt(number);
+        let id = drive_id(number, self.slots.lock()[number].round);
+        let Some(node) = world.node(number / self.per_node) else { return };
+        let Ok(drive) = node.shards.local_drive(id) else { return };
+        let data = self.data_shards(world);
+        for ShardInfo { id, generation, tenant, .. } in drive.list(None, SHARDS_MAX) {
+            // A parity shard is met when it is needed, or never.
+            let Some((data, parity)) = data.get(&id).copied() else { continue };
+            let Ok((read, manifest)) = drive.get_whole(id, generation, ALTER_TIMEOUT).await else { continue };
+            let mut payload = node.pool.acquire(read.len()).await;
+            payload.copy_from_slice(&read);
+            payload[0] ^= 1;
+            // Of the same generation it would be taken for a repetition.
+            let generation = Generation::new(generation.get() + 1);
+            let write = ShardWrite { id, generation, tenant, data, parity, manifest, payload };
+            if let Err(error) = drive.put(write).await {
+                world.trace.note(format_args!("not altered: {error}"));
+            }
+        }
+    }
+
+    /// The data shards of all live stripes, with the width of each.
+    fn data_shards(&self, world: &World) -> BTreeMap<ShardId, (u8, u8)> {
+        let mut shards = BTreeMap::new();
+        for (_, stripe) in catalog(world, self).iter().flat_map(live).map(|(_, kept)| kept) {
+            for (index, _) in stripe.shards().take(usize::from(stripe.data)) {
+                shards.insert(ShardId { stripe: stripe.id, index }, (stripe.data, stripe.parity));
+            }
+        }
+        shards
     }
 
     fn later(self: &Arc<Self>, world: &Arc<World>, time: Duration, nodes: Vec<usize>) {
@@ -376,6 +445,25 @@ impl Site {
         }
         for node in 0..world.plan.nodes {
             self.start(world, node);
+        }
+        if !world.plan.beyond {
+            self.replace_what_does_not_open(world);
+        }
+    }
+
+    /// An operator sees which drives do not open: those of which every label has rotted, say.
+    fn replace_what_does_not_open(&self, world: &Arc<World>) {
+        let hurt: Vec<(usize, DriveId)> = {
+            let slots = self.slots.lock();
+            let of =
+                |(number, slot): (usize, &Slot)| slot.hurt.then(|| (number, drive_id(number, slot.round)));
+            slots.iter().enumerate().filter_map(of).collect()
+        };
+        for (number, drive) in hurt {
+            let node = world.node(number / self.per_node);
+            if node.is_some_and(|node| node.shards.local_drive(drive).is_err()) {
+                self.replace(world, number);
+            }
         }
     }
 }

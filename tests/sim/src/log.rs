@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, fmt, future::pending, sync::Weak, time::Duration};
 
 use bytes::Bytes;
-use holdfast_catalog::{CatalogMachine, CatalogReader};
+use holdfast_catalog::{CatalogMachine, CatalogReader, Response, decode_outcome};
 use holdfast_consensus::{Applied, ProposeError, ReadError, StateMachine};
 use holdfast_fault::Random;
 use holdfast_model::{GroupId, NodeId};
@@ -77,6 +77,16 @@ impl SimLog {
         self.machines[node].lock().reader()
     }
 
+    /// What a replica holds that has applied everything, if one has.
+    #[must_use]
+    pub fn complete(&self) -> Option<CatalogReader> {
+        let node = {
+            let state = self.state.lock();
+            state.applied.iter().position(|applied| *applied == state.entries.len())
+        };
+        node.map(|node| self.reader(node))
+    }
+
     /// The index of the last entry.
     #[must_use]
     pub fn last(&self) -> u64 {
@@ -143,6 +153,11 @@ impl SimLog {
         self.state.lock().applied[node] = from.max(count);
     }
 
+    /// The index of the entry that founds a run: it makes the partition.
+    fn founding(&self) -> u64 {
+        self.state.lock().entries.first().map_or(0, |(index, _)| *index)
+    }
+
     /// Has the replica of a node that starts apply once more what it may have applied before its end.
     pub fn replay(&self, world: &World, node: usize) {
         let entries = {
@@ -156,8 +171,20 @@ impl SimLog {
             .zip(&commands)
             .map(|((index, _), commands)| Applied { index: *index, commands })
             .collect();
-        if let Err(error) = self.machines[node].lock().apply(&again) {
-            world.trace.violation("catalog", format_args!("n{} replays: {error}", node + 1));
+        let answers = match self.machines[node].lock().apply(&again) {
+            Ok(answers) => answers.concat(),
+            Err(error) => {
+                return world.trace.violation("catalog", format_args!("n{} replays: {error}", node + 1));
+            }
+        };
+        let (founding, replayed) = (self.founding(), Ok(Ok(Response::Replayed)));
+        for ((index, _), answer) in entries.iter().zip(answers) {
+            if *index != founding && decode_outcome(&answer) != replayed {
+                world.trace.violation(
+                    "catalog",
+                    format_args!("n{} applies entry +{} again", node + 1, index - founding),
+                );
+            }
         }
     }
 

@@ -7,32 +7,23 @@ use std::{
     path::PathBuf,
     process::{Command, ExitCode},
     sync::atomic::{AtomicU64, Ordering},
-    thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Parser;
 use holdfast_sim::{
-    bugs::{BUGS, NOT_FOUND},
+    bugs::BUGS,
+    hunt::{hunt_all, on_threads},
     plan::Plan,
     rig::Rig,
     run::{Outcome, run},
-    shrink::{check_of, shrink},
+    shrink::shrink,
 };
 use parking_lot::Mutex;
 
-/// One seed in this many is of a run in which more is broken than the level survives.
-const BEYOND_INTERVAL: u64 = 8;
-
 /// One seed in this many is run twice, and must do the same.
 const TWICE_INTERVAL: u64 = 100;
-
-/// Seeds tried for a planted bug before it counts as missed.
-const SEEDS_PER_BUG: u64 = 600;
-
-/// Seeds that must keep every promise before a bug is planted: otherwise finding one proves nothing.
-const SEEDS_WITHOUT: u64 = 50;
 
 /// Violations that end a run.
 const VIOLATIONS_MAX: usize = 5;
@@ -84,20 +75,16 @@ fn main() -> ExitCode {
     }
 }
 
-fn plan_of(seed: u64) -> Plan {
-    Plan::of(seed, seed.is_multiple_of(BEYOND_INTERVAL))
-}
-
 fn go(arguments: &Arguments) -> Result<bool> {
     if arguments.print {
         let filter = tracing_subscriber::EnvFilter::from_env("HOLDFAST_LOG");
         tracing_subscriber::fmt().without_time().with_env_filter(filter).init();
     }
     if arguments.planted {
-        return plant_all(arguments);
+        return hunt_all(arguments.seed, arguments.threads);
     }
     if let Some(name) = &arguments.bug {
-        let known = BUGS.iter().chain(NOT_FOUND).find(|(bug, _)| bug == name);
+        let known = BUGS.iter().find(|(bug, ..)| bug == name);
         let known = known.with_context(|| format!("no bug is called {name}"))?;
         holdfast_planted::plant(Some(known.0));
     }
@@ -110,7 +97,7 @@ fn go(arguments: &Arguments) -> Result<bool> {
     }
     if arguments.count == 1 || arguments.bug.is_some() {
         for seed in arguments.seed..arguments.seed + arguments.count {
-            let plan = plan_of(seed);
+            let plan = Plan::of_seed(seed);
             let outcome = run(&mut rig, &plan, arguments.print)?;
             println!("{}", line(seed, &outcome));
             if outcome.violation.is_some() {
@@ -183,7 +170,7 @@ fn run_many(arguments: &Arguments) -> Result<bool> {
             if seed >= end || enough || limit.is_some_and(|limit| begun.elapsed() > limit) {
                 return Ok(());
             }
-            let plan = plan_of(seed);
+            let plan = Plan::of_seed(seed);
             let outcome = run(&mut rig, &plan, false)?;
             if let Some(what) = &outcome.violation {
                 println!("{}", line(seed, &outcome));
@@ -227,74 +214,4 @@ fn run_many(arguments: &Arguments) -> Result<bool> {
         sum.failed.len()
     );
     Ok(sum.failed.is_empty())
-}
-
-fn plant_all(arguments: &Arguments) -> Result<bool> {
-    if !holdfast_planted::CAN_PLANT {
-        bail!("this build has no bugs in it; build it with the feature `planted`");
-    }
-    let mut rig = None;
-    for seed in arguments.seed..arguments.seed + SEEDS_WITHOUT {
-        if let Some(what) = run(&mut rig, &plan_of(seed), false)?.violation {
-            bail!("seed {seed} fails without any bug: {what}");
-        }
-    }
-    drop(rig);
-    let next = AtomicU64::new(0);
-    let found: Mutex<Vec<(usize, Option<(u64, String)>)>> = Mutex::default();
-    let work = || -> Result<()> {
-        let mut rig = None;
-        loop {
-            let at = usize::try_from(next.fetch_add(1, Ordering::Relaxed))?;
-            let Some((bug, _)) = BUGS.get(at) else { return Ok(()) };
-            let mut caught = None;
-            for seed in arguments.seed..arguments.seed + SEEDS_PER_BUG {
-                holdfast_planted::plant(Some(bug));
-                let outcome = run(&mut rig, &plan_of(seed), false)?;
-                if let Some(what) = outcome.violation {
-                    caught = Some((seed, what));
-                    break;
-                }
-            }
-            holdfast_planted::plant(None);
-            println!(
-                "  {bug}: {}",
-                caught.as_ref().map_or("not found".to_owned(), |(seed, what)| format!("seed {seed}, {what}"))
-            );
-            // What the bug did to replicas and disks is not for the next one.
-            rig = None;
-            found.lock().push((at, caught));
-        }
-    };
-    on_threads(arguments.threads, work)?;
-    let mut found = found.into_inner();
-    found.sort();
-    let mut missed = 0;
-    println!("{:<26} {:>5} {:<16} what it is", "planted bug", "seed", "found by");
-    for (at, caught) in &found {
-        let (bug, what) = BUGS[*at];
-        match caught {
-            Some((seed, violation)) => println!("{bug:<26} {seed:>5} {:<16} {what}", check_of(violation)),
-            None => {
-                missed += 1;
-                println!("{bug:<26} {:>5} {:<16} {what}", "-", "NOT FOUND");
-            }
-        }
-    }
-    println!("{} of {} planted bugs found", found.len() - missed, found.len());
-    Ok(missed == 0)
-}
-
-/// Does the same on so many threads; returns when all have ended.
-fn on_threads(threads: usize, work: impl Fn() -> Result<()> + Sync) -> Result<()> {
-    thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(&work)).collect();
-        for worker in workers {
-            match worker.join() {
-                Ok(result) => result?,
-                Err(_) => bail!("a thread panicked"),
-            }
-        }
-        Ok(())
-    })
 }

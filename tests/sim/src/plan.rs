@@ -17,6 +17,9 @@ pub const KEYS: u64 = 6;
 /// Time in which clients work and things go wrong, in milliseconds.
 const SAFETY_MILLIS: u64 = 12_000;
 
+/// One seed in this many is of a run in which more is broken than the level survives.
+const BEYOND_INTERVAL: u64 = 8;
+
 /// Sizes of bodies: in the catalog, one cell, a few cells.
 const SIZES: [usize; 6] = [700, 9_000, 20_000, 60_000, 70_000, 180_000];
 
@@ -33,6 +36,9 @@ pub struct Plan {
     pub beyond: bool,
     /// Ends a day later, when nothing may be left of writes that were given up.
     pub day_later: bool,
+    /// Nothing in it keeps a node from giving back what it does not need: nothing may be left over two minutes later.
+    #[serde(default)]
+    pub tidy: bool,
     /// What each client asks, one after the other.
     pub clients: Vec<Vec<Ask>>,
     /// What goes wrong, in the order of time.
@@ -204,11 +210,32 @@ pub enum Fault {
         /// Which node.
         node: usize,
     },
+    /// Somebody changes a bit of each data shard on the drive, and makes its checksums anew.
+    Alter {
+        /// Which drive.
+        drive: usize,
+    },
     /// A drive is to be emptied.
     Drain {
         /// Which drive.
         drive: usize,
     },
+}
+
+impl Fault {
+    /// Whether whoever meets it can clean up after itself at once.
+    #[must_use]
+    pub fn leaves_nothing(&self) -> bool {
+        matches!(
+            self,
+            Self::Handover
+                | Self::Scrub { .. }
+                | Self::Rot { .. }
+                | Self::WritesFail { .. }
+                | Self::Drain { .. }
+                | Self::Stall { .. }
+        )
+    }
 }
 
 impl Plan {
@@ -218,20 +245,28 @@ impl Plan {
         Level::suggested(self.nodes)
     }
 
-    /// The plan of a seed.
+    /// The plan of a seed: of one in [`BEYOND_INTERVAL`] more is broken than the level survives.
+    #[must_use]
+    pub fn of_seed(seed: u64) -> Self {
+        Self::of(seed, seed.is_multiple_of(BEYOND_INTERVAL))
+    }
+
+    /// The plan of a seed, within what the level survives or beyond.
     #[must_use]
     pub fn of(seed: u64, beyond: bool) -> Self {
         let mut random = Random::new(seed ^ 0x51_u64.rotate_left(40));
         let nodes = if random.chance(85) { 3 } else { 5 };
         let drives = if nodes == 3 { 4 } else { 3 };
         let clients = (0..2 + random.below(2)).map(|_| asks(&mut random)).collect();
-        let mut plan = Self { seed, nodes, drives, beyond, day_later: false, clients, faults: Vec::new() };
+        let mut plan =
+            Self { seed, nodes, drives, beyond, day_later: false, tidy: false, clients, faults: Vec::new() };
         plan.day_later = !beyond && random.chance(2);
         plan.break_things(&mut random);
         if beyond {
             plan.break_too_much(&mut random);
         }
         plan.faults.sort_by_key(|(at, _)| *at);
+        plan.tidy = !beyond && !plan.day_later && plan.faults.iter().all(|(_, fault)| fault.leaves_nothing());
         plan
     }
 

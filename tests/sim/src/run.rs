@@ -21,6 +21,7 @@ use crate::{
     plan::Plan,
     rig::{DATABASE, Rig, TENANT},
     settle::{settle, settle_beyond},
+    watch::watch,
     world::{SimHost, World, stream},
 };
 
@@ -107,6 +108,7 @@ async fn play(world: &Arc<World>, site: &Arc<Site>) -> Outcome {
         }
     }
     let leading = tokio::spawn(lead(Arc::clone(world)));
+    let watching = tokio::spawn(watch(Arc::clone(world), Arc::clone(site)));
     let breaking = tokio::spawn(Arc::clone(site).break_things(Arc::clone(world)));
     let clients = world.plan.clients.iter().enumerate().map(|(number, asks)| {
         let (world, ledger) = (Arc::clone(world), Arc::clone(&ledger));
@@ -129,6 +131,7 @@ async fn play(world: &Arc<World>, site: &Arc<Site>) -> Outcome {
         settle(world, site, &ledger).await;
     }
     leading.abort();
+    watching.abort();
     let (hash, events) = world.trace.hash();
     let figures = *ledger.figures.lock();
     Outcome { hash, events, millis: world.trace.millis(), figures, violation: world.trace.first_violation() }

@@ -9,7 +9,7 @@ use holdfast_store::READ_TIMEOUT;
 use tokio::time::sleep;
 
 use crate::{
-    audit::{Audit, audit, catalog},
+    audit::{Audit, audit, catalog, index_by_drive},
     bodies::CANARY,
     clients::{Client, Ledger, name},
     faults::Site,
@@ -34,6 +34,9 @@ const SCRUBS_MAX: usize = 3;
 
 /// What may have been left by a write that was given up is swept after so long.
 const DAY: Duration = Duration::from_secs(25 * 3600);
+
+/// What writes that were refused have left is condemned and swept after so long.
+const SOON: Duration = Duration::from_secs(120);
 
 /// Orphans are looked for so often.
 const ORPHANS: Duration = Duration::from_secs(3700);
@@ -67,6 +70,15 @@ pub async fn settle(world: &Arc<World>, site: &Arc<Site>, ledger: &Arc<Ledger>) 
     write_anew(world, ledger).await;
     judge_histories(world, ledger);
     compare_replicas(world, site);
+    let wrong = index_by_drive(world, site);
+    if !wrong.is_empty() {
+        world.trace.violation("index", format_args!("by drive: {}", shown(&wrong)));
+    }
+    if world.plan.tidy {
+        site.write_off(world);
+        sleep(SOON).await;
+        nothing_is_left(world, site, "two minutes").await;
+    }
     if world.plan.day_later {
         a_day_later(world, site).await;
     }
@@ -229,19 +241,24 @@ fn compare_replicas(world: &World, site: &Site) {
     }
 }
 
-/// Nothing is left on drives but what objects are made of.
+/// What a crash left is gone a day later.
 async fn a_day_later(world: &Arc<World>, site: &Arc<Site>) {
     site.write_off(world);
     world.skip(DAY);
     sleep(ORPHANS).await;
     world.skip(GARBAGE);
     sleep(GARBAGE).await;
+    nothing_is_left(world, site, "a day").await;
+}
+
+/// Nothing is on drives but what objects are made of, and no garbage waits.
+async fn nothing_is_left(world: &Arc<World>, site: &Arc<Site>, after: &str) {
     let Some(found) = audit(world, site).await else { return };
     if !found.orphans.is_empty() || found.garbage > 0 {
         world.trace.violation(
             "space",
             format_args!(
-                "a day later {:?} are left over beside {} live stripes, and {} entries of garbage",
+                "{after} later {:?} are left over beside {} live stripes, and {} entries of garbage",
                 found.orphans.iter().take(SHOWN).collect::<Vec<_>>(),
                 found.stripes,
                 found.garbage

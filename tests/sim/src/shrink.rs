@@ -66,6 +66,9 @@ fn candidates(plan: &Plan) -> Vec<Plan> {
     if plan.day_later {
         all.push(Plan { day_later: false, ..plan.clone() });
     }
+    if plan.tidy {
+        all.push(Plan { tidy: false, ..plan.clone() });
+    }
     all
 }
 

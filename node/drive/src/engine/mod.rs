@@ -173,7 +173,7 @@ pub(crate) enum Clock {
     /// The clock of the asynchronous runtime that the engine is stepped in, which a simulation stops.
     Runtime,
     /// Microseconds after a start, moved on by a test.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulation"))]
     Manual(Instant, Arc<std::sync::atomic::AtomicU64>),
 }
 
@@ -182,7 +182,7 @@ impl Clock {
         match self {
             Self::System => Instant::now(),
             Self::Runtime => tokio::time::Instant::now().into_std(),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "simulation"))]
             Self::Manual(start, micros) => {
                 *start + Duration::from_micros(micros.load(std::sync::atomic::Ordering::SeqCst))
             }

@@ -179,7 +179,7 @@ pub(super) fn every_crash_of_puts_replacements_and_deletes_keeps_what_was_acknow
     assert!(states > 4000, "only {states} crash states");
 }
 
-#[test]
+#[cfg_attr(test, test)]
 pub(super) fn every_crash_of_sealing_and_reclaiming_keeps_what_was_acknowledged() {
     let pools = Pools::new();
     // A drive with most of its segments used, prepared without recording.
@@ -260,7 +260,7 @@ pub(super) fn every_crash_of_freeing_two_segments_keeps_what_was_deleted_deleted
     assert!(states > 1000, "only {states} crash states");
 }
 
-#[test]
+#[cfg_attr(test, test)]
 pub(super) fn every_crash_of_freeing_tombstones_keeps_what_was_deleted_deleted() {
     let pools = Pools::new();
     let (base, model) = one_full_segment(&pools);

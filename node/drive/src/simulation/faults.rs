@@ -35,7 +35,7 @@ pub(super) fn a_failed_write_fences_for_good_and_reads_go_on() {
     assert_eq!(rig.counters().write_errors, 1);
 }
 
-#[test]
+#[cfg_attr(test, test)]
 pub(super) fn a_failed_flush_fences_for_good_and_the_label_says_so() {
     let pools = Pools::new();
     let mut rig = rig(&pools);
@@ -64,7 +64,7 @@ pub(super) fn a_failed_flush_fences_for_good_and_the_label_says_so() {
     assert_eq!(rig.disk.peek(0, 12 << 20), before, "a fenced drive is not written to");
 }
 
-#[test]
+#[cfg_attr(test, test)]
 pub(super) fn short_writes_are_finished_before_the_flush() {
     let pools = Pools::new();
     let manners = Manners { short: 60, again: 20, late: 50, single: false };
@@ -158,7 +158,7 @@ pub(super) fn a_lost_write_and_a_misdirected_one_are_found_by_the_read() {
     }
 }
 
-#[test]
+#[cfg_attr(test, test)]
 pub(super) fn damage_to_an_acknowledged_record_is_reported_and_a_torn_tail_is_not() {
     let pools = Pools::new();
     let mut rig = rig(&pools);
@@ -302,7 +302,7 @@ pub(super) fn a_full_drive_repairs_shards_in_place() {
     rig.close();
 }
 
-#[test]
+#[cfg_attr(test, test)]
 pub(super) fn what_was_replaced_does_not_come_back() {
     let pools = Pools::new();
     let disk = formatted();
@@ -329,7 +329,7 @@ pub(super) fn what_was_replaced_does_not_come_back() {
     assert!(rig.shared.index.read().get(shard(0)).is_none(), "a deleted shard came back");
 }
 
-#[test]
+#[cfg_attr(test, test)]
 pub(super) fn a_record_of_another_place_or_shard_is_refused() {
     let pools = Pools::new();
     let mut rig = rig(&pools);

@@ -3,16 +3,29 @@
 //! One thread, a clock that the test moves, everything else from a seed. The rule that is checked after
 //! every crash: what was acknowledged is there, byte for byte; what was not is there whole or not at all;
 //! nothing is reported as damaged or lost.
+//!
+//! With the feature `simulation` the checks that find planted bugs are there outside tests too ([`CHECKS`]): the run that
+//! plants bugs in the whole cluster holds those of drives against them.
+
+#![cfg_attr(
+    not(test),
+    allow(dead_code, unused_imports, clippy::unwrap_used, reason = "most of it is called by tests alone")
+)]
 
 mod crashes;
+#[cfg(test)]
 mod everywhere;
 mod faults;
+#[cfg(test)]
 mod flips;
 mod model;
 mod planted;
 mod random;
 mod rot;
+#[cfg(test)]
 mod shrinking;
+
+pub use planted::{CHECKS, Check};
 
 use std::{
     sync::{

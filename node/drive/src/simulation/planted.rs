@@ -1,24 +1,34 @@
 //! The suite can fail: each planted bug is found by the test named beside it.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use super::{crashes, faults, random, rot};
-use crate::planted::{Bug, with};
+use crate::planted::Bug;
 
-/// A bug, the test that finds it, and that test's name.
-type Planted = (Bug, fn(), &'static str);
+/// A check that finds a planted bug.
+#[derive(Debug, Clone, Copy)]
+pub struct Check {
+    bug: Bug,
+    /// The bug's name.
+    pub name: &'static str,
+    /// The test's name.
+    pub test: &'static str,
+    /// The test: panics when a promise is broken. Takes a second or so.
+    pub run: fn(),
+}
 
 /// Pairs of a bug and the test that finds it.
 macro_rules! planted {
     ($(($bug:ident, $module:ident::$test:ident)),* $(,)?) => {
-        &[$((Bug::$bug, $module::$test, concat!(stringify!($module), "::", stringify!($test)))),*]
+        &[$(Check {
+            bug: Bug::$bug,
+            name: stringify!($bug),
+            test: concat!(stringify!($module), "::", stringify!($test)),
+            run: $module::$test,
+        }),*]
     };
 }
 
-/// Bytes shown of what a test said.
-const SHOWN: usize = 90;
-
-const BUGS: &[Planted] = planted![
+/// All planted bugs of a drive, each with the test that finds it.
+pub const CHECKS: &[Check] = planted![
     (AckBeforeFlush, faults::a_failed_flush_fences_for_good_and_the_label_says_so),
     (SkipFlush, random::short_runs),
     (FlushCoversLater, random::short_runs),
@@ -39,26 +49,37 @@ const BUGS: &[Planted] = planted![
     (FooterBeforeDurable, crashes::every_crash_of_sealing_and_reclaiming_keeps_what_was_acknowledged),
 ];
 
-#[test]
-fn every_planted_bug_is_found() {
-    let mut missed = Vec::new();
-    let mut table = String::new();
-    for (bug, check, name) in BUGS {
-        let said = match with(*bug, || catch_unwind(AssertUnwindSafe(check))) {
-            Ok(()) => {
-                missed.push(*bug);
-                "NOT FOUND".to_owned()
-            }
-            Err(panic) => {
-                let text = panic.downcast_ref::<String>().cloned();
-                let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-                text.unwrap_or_default().lines().map(str::trim).collect::<Vec<_>>().join(" ")
-            }
-        };
-        let said: String = said.chars().take(SHOWN).collect();
-        table += &format!("{:<22} {name}\n{:<22}   {said}\n", format!("{bug:?}"), "");
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+    use crate::planted::with;
+
+    /// Bytes shown of what a test said.
+    const SHOWN: usize = 90;
+
+    #[test]
+    fn every_planted_bug_is_found() {
+        let mut missed = Vec::new();
+        let mut table = String::new();
+        for Check { bug, name, test, run } in CHECKS {
+            let said = match with(*bug, || catch_unwind(AssertUnwindSafe(run))) {
+                Ok(()) => {
+                    missed.push(*bug);
+                    "NOT FOUND".to_owned()
+                }
+                Err(panic) => {
+                    let text = panic.downcast_ref::<String>().cloned();
+                    let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+                    text.unwrap_or_default().lines().map(str::trim).collect::<Vec<_>>().join(" ")
+                }
+            };
+            let said: String = said.chars().take(SHOWN).collect();
+            table += &format!("{name:<22} {test}\n{:<22}   {said}\n", "");
+        }
+        println!("planted bug            found by, and what it said\n{table}");
+        println!("{} of {} planted bugs found", CHECKS.len() - missed.len(), CHECKS.len());
+        assert!(missed.is_empty(), "not found: {missed:?}");
     }
-    println!("planted bug            found by, and what it said\n{table}");
-    println!("{} of {} planted bugs found", BUGS.len() - missed.len(), BUGS.len());
-    assert!(missed.is_empty(), "not found: {missed:?}");
 }

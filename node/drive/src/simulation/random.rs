@@ -1,5 +1,6 @@
 //! Random sequences of requests, crashes and restarts.
 
+#[cfg(test)]
 use proptest::prelude::*;
 
 use super::{Pools, Rig, formatted, model::Model};
@@ -113,6 +114,7 @@ fn remount(
     Ok(rig)
 }
 
+#[cfg(test)]
 pub(super) fn action() -> impl Strategy<Value = Action> {
     let length = prop_oneof![1usize..9000, 1usize..9000, 60_000usize..140_000];
     prop_oneof![
@@ -124,6 +126,7 @@ pub(super) fn action() -> impl Strategy<Value = Action> {
     ]
 }
 
+#[cfg(test)]
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, max_shrink_time: 20_000, ..ProptestConfig::default() })]
 

@@ -1,5 +1,6 @@
 //! Rot: whatever bytes of a quiet drive turn, nothing that was acknowledged disappears without a word.
 
+#[cfg(test)]
 use proptest::prelude::*;
 
 use super::{
@@ -87,6 +88,7 @@ pub(super) fn some() {
     }
 }
 
+#[cfg(test)]
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 

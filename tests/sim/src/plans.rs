@@ -1,0 +1,35 @@
+//! Plans that are kept: those that failed once (`regressions`), and those written to show one planted bug each
+//! (`scenarios`). Without a bug all of them keep every promise.
+
+use crate::plan::Plan;
+
+/// A plan's name and its text.
+macro_rules! kept {
+    ($($dir:literal / $name:literal),* $(,)?) => {
+        &[$(($name, include_str!(concat!("../", $dir, "/", $name, ".json")))),*]
+    };
+}
+
+/// All of them.
+pub const PLANS: &[(&str, &str)] = kept![
+    "regressions" / "labels-all-rotten",
+    "regressions" / "orphans-of-a-crash",
+    "scenarios" / "altered-by-hand",
+    "scenarios" / "deleted-while-away",
+    "scenarios" / "many-find-the-same",
+    "scenarios" / "moved-back-too-early",
+    "scenarios" / "moved-onto-a-drive-that-fails",
+    "scenarios" / "outcomes-are-unknown",
+    "scenarios" / "stripes-in-order",
+    "scenarios" / "writes-fail-and-are-cleaned-up",
+];
+
+/// The plan of a name.
+///
+/// # Errors
+/// When there is none, or it does not parse.
+pub fn plan(name: &str) -> anyhow::Result<Plan> {
+    let text = PLANS.iter().find(|(kept, _)| *kept == name).map(|(_, text)| *text);
+    let text = text.ok_or_else(|| anyhow::anyhow!("no plan is called {name}"))?;
+    Ok(serde_json::from_str(text)?)
+}
