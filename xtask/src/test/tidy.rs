@@ -25,6 +25,9 @@ const CHECKS: [Check; 5] = [
     ("no unfinished work by its own words", nothing_unfinished),
 ];
 
+/// Before what is compiled for tests only.
+const TESTS: &str = "#[cfg(test)]";
+
 struct File {
     path: String,
     text: String,
@@ -39,7 +42,7 @@ impl File {
 
     /// The part of a Rust file before its unit tests.
     fn before_tests(&self) -> &str {
-        self.text.split("#[cfg(test)]").next().unwrap_or_default()
+        self.text.split(TESTS).next().unwrap_or_default()
     }
 
     /// Paths, without their endings, of the modules that this file declares for tests only.
@@ -52,9 +55,12 @@ impl File {
         let mut lines = self.text.lines().map(str::trim);
         let mut modules = Vec::new();
         while let Some(line) = lines.next() {
-            if line == "#[cfg(test)]"
-                && let Some(declared) =
-                    lines.next().and_then(|line| line.strip_prefix("mod ")?.strip_suffix(';'))
+            // A simulation may be lent to the run that plants bugs.
+            if [TESTS, "#[cfg(any(test, feature = \"simulation\"))]"].contains(&line)
+                && let Some(declared) = lines.next().and_then(|line| {
+                    let line = line.strip_prefix("pub ").unwrap_or(line);
+                    line.strip_prefix("mod ")?.strip_suffix(';')
+                })
             {
                 modules.push(format!("{below}/{declared}"));
             }
@@ -182,6 +188,9 @@ mod tests {
     fn modules_declared_for_tests_are_known() {
         let modules = file("a/src/lib.rs", "mod b;\n#[cfg(test)]\nmod c;\n").test_modules();
         assert_eq!(modules, ["a/src/c"]);
+        let lent =
+            file("a/src/lib.rs", "#[cfg(any(test, feature = \"simulation\"))]\npub mod c;\n").test_modules();
+        assert_eq!(lent, ["a/src/c"]);
         assert_eq!(file("a/src/d.rs", "#[cfg(test)]\n  mod e;\n").test_modules(), ["a/src/d/e"]);
     }
 

@@ -123,7 +123,7 @@ fn shown(inventory: Inventory) -> InventoryConfiguration {
                 bucket: format!("{BUCKET_ARN}{}", inventory.target),
                 encryption: inventory
                     .sealed
-                    .then(|| InventoryEncryption { ssekms: None, sses3: Some(SSES3 {}) }),
+                    .then_some(InventoryEncryption { ssekms: None, sses3: Some(SSES3 {}) }),
                 format: InventoryFormat::from_static(InventoryFormat::CSV),
                 prefix: inventory.prefix,
             },
