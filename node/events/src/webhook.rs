@@ -63,6 +63,14 @@ enum SendError {
     Late,
 }
 
+impl SendError {
+    /// Whether the target answered that it does not take this event, and not that it cannot now.
+    fn is_of_this_event(&self) -> bool {
+        let later = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS];
+        matches!(self, Self::Status(status) if status.is_client_error() && !later.contains(status))
+    }
+}
+
 /// Sends events to webhooks.
 #[derive(Debug, Default)]
 pub struct WebhookSender {
@@ -105,7 +113,8 @@ impl WebhookSender {
 impl EventSender for WebhookSender {
     async fn send(&self, parcel: Parcel<'_>) -> Result<(), Undelivered> {
         let sent = tokio::time::timeout(SEND_TIMEOUT, self.post(parcel)).await;
-        sent.unwrap_or(Err(SendError::Late)).map_err(|error| Undelivered(error.to_string()))
+        sent.unwrap_or(Err(SendError::Late))
+            .map_err(|error| Undelivered { why: error.to_string(), only_this: error.is_of_this_event() })
     }
 }
 
@@ -260,10 +269,12 @@ mod tests {
         let request = requests.recv().await.unwrap();
         assert!(request.starts_with("POST /hook?x=1 HTTP/1.1\r\n"), "{request}");
         assert!(request.contains("\"eventName\":\"ObjectCreated:Put\""), "{request}");
-        for status in ["302 Found", "404 Not Found", "500 Internal Server Error"] {
+        let answers = ["302 Found", "404 Not Found", "429 Too Many Requests", "500 Internal Server Error"];
+        for status in answers {
             let (port, mut requests) = receiver(answer(status), None).await;
             let error = send(&plain(port), &["127.0.0.0/8"]).await.unwrap_err();
-            assert!(error.0.contains(&status[..3]), "{error}");
+            assert!(error.why.contains(&status[..3]), "{error}");
+            assert_eq!(error.only_this, status.starts_with("404"), "{status}");
             requests.recv().await.unwrap();
         }
     }
@@ -276,7 +287,7 @@ mod tests {
             Webhook { url: format!("http://[::ffff:127.0.0.1]:{port}/"), bearer: None, ca_pem: None };
         for webhook in [&plain(port), &by_name, &mapped] {
             let error = send(webhook, &["10.0.0.0/8"]).await.unwrap_err();
-            assert!(error.0.contains("not sent to"), "{error}");
+            assert!(error.why.contains("not sent to"), "{error}");
         }
         assert!(requests.try_recv().is_err());
         send(&mapped, &["127.0.0.0/8"]).await.unwrap();
@@ -285,14 +296,14 @@ mod tests {
     #[tokio::test]
     async fn who_does_not_answer_http_or_at_all_is_an_error() {
         let (port, _requests) = receiver("junk\r\n\r\n".to_owned(), None).await;
-        assert!(send(&plain(port), &["127.0.0.0/8"]).await.unwrap_err().0.contains("HTTP"));
+        assert!(send(&plain(port), &["127.0.0.0/8"]).await.unwrap_err().why.contains("HTTP"));
         let long = format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "a".repeat(2 * ANSWER_SIZE_MAX));
         let (port, _requests) = receiver(long, None).await;
-        assert!(send(&plain(port), &["127.0.0.0/8"]).await.unwrap_err().0.contains("HTTP"));
+        assert!(send(&plain(port), &["127.0.0.0/8"]).await.unwrap_err().why.contains("HTTP"));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let closed = listener.local_addr().unwrap().port();
         drop(listener);
-        assert!(send(&plain(closed), &["127.0.0.0/8"]).await.unwrap_err().0.contains("no connection"));
+        assert!(send(&plain(closed), &["127.0.0.0/8"]).await.unwrap_err().why.contains("no connection"));
     }
 
     #[tokio::test]
@@ -314,7 +325,7 @@ mod tests {
             ca_pem: Some(ca),
         };
         let error = send(&webhook(other.cert.pem()), &["127.0.0.0/8"]).await.unwrap_err();
-        assert!(error.0.contains("TLS"), "{error}");
+        assert!(error.why.contains("TLS"), "{error}");
         send(&webhook(made.cert.pem()), &["127.0.0.0/8"]).await.unwrap();
         let request = requests.recv().await.unwrap();
         assert!(request.contains("authorization: Bearer geheim\r\n"), "{request}");

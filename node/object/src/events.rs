@@ -153,8 +153,13 @@ pub struct Parcel<'a> {
 
 /// Why an event was not taken. It is tried again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Undelivered(pub String);
+#[error("{why}")]
+pub struct Undelivered {
+    /// In words.
+    pub why: String,
+    /// The target is there and does not take this event; it may take others.
+    pub only_this: bool,
+}
 
 /// What sends events.
 #[async_trait::async_trait]

@@ -42,7 +42,10 @@ async fn what_is_asked_for_comes_back_as_it_was_put_and_goes() {
     assert_eq!(put(&client, &both).await.0, 200);
     let got = get().await.ok();
     assert_eq!(got.elements("Event"), ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"]);
-    assert_eq!((got.element("Queue").as_deref(), got.elements("Value")), (Some(ARN), vec!["in/".into(), ".jpg".into()]));
+    assert_eq!(
+        (got.element("Queue").as_deref(), got.elements("Value")),
+        (Some(ARN), vec!["in/".into(), ".jpg".into()])
+    );
     assert!(got.elements("Id").iter().all(|id| !id.is_empty()));
     assert_eq!(put(&client, "").await.0, 200);
     assert!(get().await.ok().elements("Event").is_empty());

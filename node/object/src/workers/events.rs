@@ -3,7 +3,8 @@
 //! The leader of a group sends for its partitions. Each queue of a partition, which is what waits for one target, is
 //! sent by a task of its own, some events at a time in the order in which they happened, and what became of them is
 //! then settled by one command. A target that does not take an event is left alone for a while, longer each time; the
-//! event itself waits for longer still, so that one which a target never takes does not stand before all others. An
+//! event itself waits for longer still, so that one which a target never takes does not stand before all others; the
+//! batch ends with it only when the target may be away. An
 //! event that was sent and not settled, because this node was killed or lost its leadership, is sent once more.
 //!
 //! What is known of targets is forgotten with the leadership: the next leader tries at once.
@@ -135,9 +136,11 @@ impl Events {
         }
         match batch.trouble {
             Some(trouble) => {
-                let failures = self.pauses.get(&batch.queue).map_or(0, |pause| pause.failures);
+                let before = self.pauses.get(&batch.queue).map_or(0, |pause| pause.failures);
+                // A target that takes some is there.
+                let failures = if batch.sent > 0 { 0 } else { before };
                 let (partition, target) = (batch.queue.0, &batch.queue.1);
-                if failures == 0 {
+                if before == 0 {
                     tracing::warn!(%partition, target, error = trouble, "events are not taken; will be tried again");
                 }
                 board.trouble(Kind::Events, format!("target {target}: {trouble}"));
@@ -257,7 +260,7 @@ async fn send(
     let (webhook, settings) = (webhook.as_deref(), &*snapshot.events);
     let one = |QueuedEvent { no, attempts, event }| async move {
         let outcome = match webhook {
-            None => Err(Undelivered("there is no target of that name".to_owned())),
+            None => Err(Undelivered { why: "there is no target of that name".to_owned(), only_this: false }),
             Some(webhook) => sender.send(Parcel { webhook, settings, region, no, event: &event }).await,
         };
         (no, attempts, outcome)
@@ -274,8 +277,10 @@ async fn send(
                 let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
                 let due = UnixMillis::new(now().get().saturating_add(wait));
                 settled.push((no, Settle::Retry { due }));
-                batch.trouble = Some(undelivered.to_string());
-                break;
+                batch.trouble.get_or_insert(undelivered.to_string());
+                if !undelivered.only_this {
+                    break;
+                }
             }
         }
         if begun.elapsed() > BATCH_TIME {

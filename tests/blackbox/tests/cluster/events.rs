@@ -41,6 +41,8 @@ struct Inbox {
     messages: Arc<Mutex<Vec<Value>>>,
     /// Answers 503, having read everything.
     refuses: Arc<AtomicBool>,
+    /// Answers 400 to events of keys with `poison` in them.
+    picky: Arc<AtomicBool>,
 }
 
 /// One record, as far as it is compared.
@@ -73,11 +75,16 @@ impl Inbox {
                 break serde_json::from_slice(body)?;
             }
         };
-        let refuses = self.refuses.load(Ordering::Relaxed);
-        let status = if refuses { "503 Service Unavailable" } else { "200 OK" };
-        if !refuses {
+        let body: Value = body;
+        let key = body["Records"][0]["s3"]["object"]["key"].as_str().unwrap_or_default();
+        let status = if self.refuses.load(Ordering::Relaxed) {
+            "503 Service Unavailable"
+        } else if self.picky.load(Ordering::Relaxed) && key.contains("poison") {
+            "400 Bad Request"
+        } else {
             self.messages.lock().push(body);
-        }
+            "200 OK"
+        };
         stream.write_all(format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n").as_bytes()).await?;
         Ok(())
     }
@@ -170,6 +177,16 @@ async fn what_happens_in_a_bucket_is_told_at_least_once() -> Result<()> {
         expected.is_subset(&told)
     };
     inbox.wait("events of the time without a receiver", |inbox| all_told(inbox, &expected)).await?;
+    // One that does not take a certain event gets all others at once, and that one when it does.
+    inbox.picky.store(true, Ordering::Relaxed);
+    expected.extend(put_some(&survivor, "beside", 30).await?);
+    let poison = put_some(&survivor, "poison", 3).await?;
+    expected.extend(put_some(&survivor, "behind", 30).await?);
+    inbox.wait("events beside one that is not taken", |inbox| all_told(inbox, &expected)).await?;
+    ensure!(!inbox.told().iter().any(|(_, key)| key.contains("poison")), "taken though it was refused");
+    inbox.picky.store(false, Ordering::Relaxed);
+    expected.extend(poison);
+    inbox.wait("the event that was not taken", |inbox| all_told(inbox, &expected)).await?;
     // One that answers that it cannot, and a leader that is killed between sending and settling.
     inbox.refuses.store(true, Ordering::Relaxed);
     expected.extend(put_some(&survivor, "refused", 50).await?);
