@@ -7,10 +7,8 @@
 //! With the feature `simulation` the checks that find planted bugs are there outside tests too ([`CHECKS`]): the run that
 //! plants bugs in the whole cluster holds those of drives against them.
 
-#![cfg_attr(
-    not(test),
-    allow(dead_code, unused_imports, clippy::unwrap_used, reason = "most of it is called by tests alone")
-)]
+#![allow(clippy::unwrap_used, reason = "tests, also where they are lent to the run that plants bugs")]
+#![cfg_attr(not(test), allow(dead_code, unused_imports, reason = "most of it is called by tests alone"))]
 
 mod crashes;
 #[cfg(test)]
