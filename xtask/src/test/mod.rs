@@ -135,7 +135,7 @@ fn steps(scope: Scope) -> Vec<Step> {
 }
 
 /// Seeds of the simulated cluster in a full run.
-const SIMULATED_SEEDS: &str = "2000";
+const SIMULATED_SEEDS: &str = "5000";
 
 /// The simulation of the whole cluster, built and run.
 fn simulated(arguments: &[&str]) -> Result<std::process::Command> {
