@@ -1,10 +1,14 @@
-"""What boto3, and a browser without keys, see of what buckets do by themselves: websites, access logs, who pays.
+"""What boto3, and a browser without keys, see of what buckets do by themselves: websites, access logs, inventories,
+events, who pays.
 
 buckets.py [NAME ...] runs the checks of these names, or all, each in buckets of its own, and prints their names.
 Keys, endpoint and CA come from the environment, and the domain of the cluster in HOLDFAST_S3_DOMAIN. Fails on the
 first thing that is not as Amazon documents it.
 """
 
+import csv
+import gzip
+import hashlib
 import http.client
 import http.server
 import json
@@ -170,6 +174,57 @@ def access_logs(s3):
             assert "SigV4 TLS_" in line and "Boto3" in line, line
     s3.put_bucket_logging(Bucket=name, BucketLoggingStatus={})
     assert "LoggingEnabled" not in s3.get_bucket_logging(Bucket=name)
+
+
+@check
+def inventories(s3):
+    name, target = bucket(s3, "counted"), bucket(s3, "inventories")
+    content = {f"in/ä {number}": b"x" * number for number in range(1100)}
+    for key, body in content.items():
+        put(s3, name, key, body)
+    put(s3, name, "out", b"not counted")
+    wanted = {
+        "Id": "sizes",
+        "IsEnabled": True,
+        "IncludedObjectVersions": "Current",
+        "Schedule": {"Frequency": "Daily"},
+        "Filter": {"Prefix": "in/"},
+        "OptionalFields": ["Size", "ETag"],
+        "Destination": {"S3BucketDestination": {"Bucket": f"arn:aws:s3:::{target}", "Format": "CSV", "Prefix": "p"}},
+    }
+    s3.put_bucket_inventory_configuration(Bucket=name, Id="sizes", InventoryConfiguration=wanted)
+    shown = s3.get_bucket_inventory_configuration(Bucket=name, Id="sizes")["InventoryConfiguration"]
+    equal(shown, wanted)
+    listed = s3.list_bucket_inventory_configurations(Bucket=name)
+    equal((listed["IsTruncated"], listed["InventoryConfigurationList"]), (False, [wanted]))
+    elsewhere = dict(wanted, Destination={
+        "S3BucketDestination": {"Bucket": "arn:aws:s3:::nobody-has-this", "Format": "CSV"},
+    })
+    refused(
+        400, "InvalidS3DestinationBucket", s3.put_bucket_inventory_configuration,
+        Bucket=name, Id="sizes", InventoryConfiguration=elsewhere,
+    )
+
+    def manifest():
+        found = s3.list_objects_v2(Bucket=target, Prefix=f"p/{name}/sizes/").get("Contents", [])
+        keys = [entry["Key"] for entry in found if entry["Key"].endswith("/manifest.json")]
+        return json.loads(read(s3, target, keys[0])) if keys else None
+
+    made = eventually("inventory", manifest)
+    equal((made["sourceBucket"], made["fileSchema"]), (name, "Bucket, Key, Size, ETag"))
+    rows = []
+    for file in made["files"]:
+        packed = read(s3, target, file["key"])
+        equal((file["size"], file["MD5checksum"]), (len(packed), hashlib.md5(packed).hexdigest()))
+        rows.extend(csv.reader(gzip.decompress(packed).decode().splitlines()))
+    expected = {
+        (name, urllib.parse.quote(key), str(len(body)), hashlib.md5(body).hexdigest())
+        for key, body in content.items()
+    }
+    equal(len(rows), len(expected))
+    equal({tuple(row) for row in rows}, expected)
+    s3.delete_bucket_inventory_configuration(Bucket=name, Id="sizes")
+    refused(404, "NoSuchConfiguration", s3.get_bucket_inventory_configuration, Bucket=name, Id="sizes")
 
 
 @check
