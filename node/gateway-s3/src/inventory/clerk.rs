@@ -96,7 +96,7 @@ impl Clerk {
         for (id, tenant) in snapshot.tenants.iter().filter(|(id, _)| self.objects.leads(**id)) {
             let objects = self.objects.open(*id);
             if let Err(error) = self.tenant(&*objects, *id, tenant, seen).await {
-                tracing::debug!(tenant = %id, %error, "inventories are not looked at now");
+                tracing::warn!(tenant = %id, %error, "inventories cannot be looked at; will be tried again");
             }
         }
     }
@@ -123,11 +123,21 @@ impl Clerk {
                 match self.make(objects, tenant, &bucket, &inventory, due).await {
                     Ok(()) => {}
                     Err(Failure::Later(error)) => {
-                        tracing::debug!(bucket, id = inventory.id, error, "an inventory is not made yet");
+                        tracing::warn!(
+                            bucket,
+                            id = inventory.id,
+                            error,
+                            "an inventory is not made; will be tried again"
+                        );
                         continue;
                     }
                     Err(Failure::Never(error)) => {
-                        tracing::warn!(bucket, id = inventory.id, error, "an inventory is not made");
+                        tracing::warn!(
+                            bucket,
+                            id = inventory.id,
+                            error,
+                            "an inventory is not made before the next midnight"
+                        );
                     }
                 }
                 seen.insert(of, (due, document.changed));
