@@ -15,13 +15,14 @@ use std::fmt::Write as _;
 
 use holdfast_crypt::{CertificateSigner, PUBLIC_KEY_SIZE, SIGNATURE_SIZE, verify_signature};
 use holdfast_model::{ClusterId, KeyId, RootEpoch, TenantId, UnixMillis};
+use serde::{Deserialize, Serialize};
 
 const TITLE: &str = "HOLDFAST CERTIFICATE OF DESTRUCTION 1";
 const SIGNED_BY: &str = "signed-by ";
 const SIGNATURE: &str = "signature ";
 
 /// What a certificate says.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Destruction {
     /// Of which cluster.
     pub cluster: ClusterId,

@@ -25,4 +25,4 @@ mod store;
 pub use keyring::{Keyring, KeyringError};
 pub use protection::{Protection, Protector, Seal, StoreError};
 pub use shares::{Gathering, HeldShare, PENDING_MAX, Progress, ShareSet, deal};
-pub use store::ShareStore;
+pub use store::{KEYS_DIR, ShareStore};

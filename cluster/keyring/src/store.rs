@@ -36,6 +36,9 @@ use crate::{
 };
 
 const MAGIC: &[u8; 7] = b"HFSHARE";
+/// Directory of a node's keys in its state directory.
+pub const KEYS_DIR: &str = "keys";
+const FILE: &str = "shares";
 const VERSION: u8 = 1;
 const HEADER_SIZE: usize = 28;
 const CHECKSUM_SIZE: usize = 4;
@@ -73,13 +76,25 @@ impl ShareStore {
         cluster: ClusterId,
         protector: Option<Protector<'_>>,
     ) -> Result<Self, StoreError> {
+        Self::open_in(&state_dir.join(KEYS_DIR), cluster, protector)
+    }
+
+    /// As [`ShareStore::open`], of the directory itself: for who sees nothing above it.
+    ///
+    /// # Errors
+    /// As [`ShareStore::open`].
+    pub fn open_in(
+        dir: &Path,
+        cluster: ClusterId,
+        protector: Option<Protector<'_>>,
+    ) -> Result<Self, StoreError> {
         let (passphrase, tpm) = match protector {
             None => (None, None),
             Some(Protector::Passphrase(passphrase)) => (Some(passphrase), None),
             Some(Protector::Tpm(tpm)) => (None, Some(tpm)),
         };
         let inner = Mutex::new(Inner::Sealed(Seal::Passphrase));
-        let store = Self { path: path_in(state_dir), cluster, tpm, inner };
+        let store = Self { path: dir.join(FILE), cluster, tpm, inner };
         match store.read()? {
             None => {
                 let key = match (passphrase, &store.tpm) {
@@ -323,7 +338,7 @@ fn split_sealed(body: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 fn path_in(state_dir: &Path) -> PathBuf {
-    state_dir.join("keys").join("shares")
+    state_dir.join(KEYS_DIR).join(FILE)
 }
 
 #[cfg(test)]

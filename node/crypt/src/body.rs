@@ -28,7 +28,10 @@ use holdfast_model::{BucketId, ClusterId, TenantId, VersionId, limits::CELL_TAG_
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, Tag, UnboundKey};
 use zeroize::Zeroizing;
 
-use crate::{CryptError, Outer, TenantKey, envelope::SALT_SIZE, labels, secret::random_array};
+use crate::{
+    BodyUse, CryptError, CustodyError, Outer, TenantCustody, TenantKey, envelope::SALT_SIZE, labels,
+    secret::random_array,
+};
 
 const AAD_SIZE: usize = 75;
 
@@ -112,6 +115,37 @@ impl SealedBodyKey {
     pub fn from_bytes(bytes: Vec<u8>) -> Self {
         Self(bytes)
     }
+
+    /// Which body it is of, in its place, and what the tenant's key wrapped.
+    fn parts(
+        &self,
+        (cluster, tenant, bucket): (ClusterId, TenantId, BucketId),
+    ) -> Result<(BodyContext, &[u8]), CryptError> {
+        let (content, wrapped) =
+            self.0.split_first_chunk::<16>().ok_or(CryptError::Malformed(labels::BODY_KEY))?;
+        Ok((BodyContext { cluster, tenant, bucket, content: VersionId::from_bytes(*content) }, wrapped))
+    }
+}
+
+impl TenantKey {
+    /// Wraps what a body's key is made of; for custodians.
+    #[must_use]
+    pub fn wrap_body_secret(&self, context: &BodyContext, name: &str, secret: &[u8]) -> Vec<u8> {
+        self.wrap(labels::BODY_KEY, &wrap_context(context, name), secret, random_array())
+    }
+
+    /// Opens what [`TenantKey::wrap_body_secret`] made for the same body and name.
+    ///
+    /// # Errors
+    /// `Refused` or `Malformed`.
+    pub fn unwrap_body_secret(
+        &self,
+        context: &BodyContext,
+        name: &str,
+        wrapped: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, CryptError> {
+        self.unwrap(labels::BODY_KEY, &wrap_context(context, name), wrapped)
+    }
 }
 
 impl BodySealer {
@@ -143,6 +177,28 @@ impl BodySealer {
                 self.wrapped(tenant, &bound, &outer.seal(&bound, self.bytes.as_slice()), random_array())
             }
         }
+    }
+
+    /// As [`BodySealer::wrap`], by whoever holds the tenant's key.
+    ///
+    /// # Errors
+    /// See [`CustodyError`].
+    pub fn wrap_by(
+        &self,
+        tenant: &dyn TenantCustody,
+        wanted: BodyUse,
+        name: &str,
+        outer: Option<Outer<'_>>,
+    ) -> Result<SealedBodyKey, CustodyError> {
+        let context = &self.key.context;
+        let wrapped = match outer {
+            None => tenant.wrap_body(wanted, context, name, self.bytes.as_slice())?,
+            Some(outer) => {
+                let secret = outer.seal(&wrap_context(context, name), self.bytes.as_slice());
+                tenant.wrap_body(wanted, context, name, &secret)?
+            }
+        };
+        Ok(SealedBodyKey([context.content.as_bytes().as_slice(), &wrapped].concat()))
     }
 
     pub(crate) fn wrap_salted(&self, tenant: &TenantKey, name: &str, salt: [u8; SALT_SIZE]) -> SealedBodyKey {
@@ -224,15 +280,38 @@ impl BodyKey {
     pub fn unwrap(
         sealed: &SealedBodyKey,
         tenant_key: &TenantKey,
-        (cluster, tenant, bucket): (ClusterId, TenantId, BucketId),
+        place: (ClusterId, TenantId, BucketId),
         name: &str,
         outer: Option<Outer<'_>>,
     ) -> Result<Self, CryptError> {
-        let (content, wrapped) =
-            sealed.0.split_first_chunk::<16>().ok_or(CryptError::Malformed(labels::BODY_KEY))?;
-        let context = BodyContext { cluster, tenant, bucket, content: VersionId::from_bytes(*content) };
+        let (context, wrapped) = sealed.parts(place)?;
+        let bytes = tenant_key.unwrap_body_secret(&context, name, wrapped)?;
+        Self::from_secret(context, name, bytes, outer)
+    }
+
+    /// As [`BodyKey::unwrap`], by whoever holds the tenant's key.
+    ///
+    /// # Errors
+    /// See [`CustodyError`].
+    pub fn unwrap_by(
+        sealed: &SealedBodyKey,
+        (tenant_key, wanted): (&dyn TenantCustody, BodyUse),
+        place: (ClusterId, TenantId, BucketId),
+        name: &str,
+        outer: Option<Outer<'_>>,
+    ) -> Result<Self, CustodyError> {
+        let (context, wrapped) = sealed.parts(place)?;
+        let bytes = tenant_key.unwrap_body(wanted, &context, name, wrapped)?;
+        Ok(Self::from_secret(context, name, bytes, outer)?)
+    }
+
+    fn from_secret(
+        context: BodyContext,
+        name: &str,
+        mut bytes: Zeroizing<Vec<u8>>,
+        outer: Option<Outer<'_>>,
+    ) -> Result<Self, CryptError> {
         let bound = wrap_context(&context, name);
-        let mut bytes = tenant_key.unwrap(labels::BODY_KEY, &bound, wrapped)?;
         if let Some(outer) = outer {
             bytes = outer.open(&bound, &bytes)?;
         }

@@ -19,6 +19,7 @@
 #![forbid(unsafe_code)]
 
 mod body;
+mod custody;
 mod derive;
 mod device;
 mod envelope;
@@ -38,6 +39,7 @@ mod vectors;
 mod wycheproof_tests;
 
 pub use body::{BodyContext, BodyKey, BodySealer, CellAddress, SealedBodyKey, StripeSealer};
+pub use custody::{BodyUse, CustodyError, TenantCustody, TenantMetadata};
 pub use device::DeviceKey;
 pub use envelope::{OVERHEAD as ENVELOPE_OVERHEAD, open, seal};
 pub use metadata::{CommandCipher, FileKey, PAGE_RESERVE, PageAddress, PageSealer};

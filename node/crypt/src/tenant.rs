@@ -17,7 +17,7 @@ use holdfast_model::{KeyId, StripeId};
 use zeroize::Zeroizing;
 
 use crate::{
-    CryptError,
+    CryptError, TenantMetadata,
     derive::derive,
     envelope::{self, SALT_SIZE},
     labels,
@@ -129,10 +129,7 @@ impl TenantKey {
         salt: [u8; SALT_SIZE],
     ) -> Vec<u8> {
         let (version, key) = self.newest();
-        let key = metadata_key(key);
-        let envelope =
-            envelope::seal_salted(key.expose(), labels::RECORD_MANIFEST, stripe.as_bytes(), manifest, salt);
-        [version.to_be_bytes().as_slice(), &envelope].concat()
+        seal_manifest(version, &metadata_key(key), stripe, manifest, salt)
     }
 
     /// Opens what [`TenantKey::seal_manifest`] made, under any version.
@@ -140,9 +137,14 @@ impl TenantKey {
     /// # Errors
     /// `Refused` or `Malformed`.
     pub fn open_manifest(&self, stripe: &StripeId, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, CryptError> {
-        let (key, envelope) = self.named_in(labels::RECORD_MANIFEST, sealed)?;
-        let key = metadata_key(key);
-        envelope::open(key.expose(), labels::RECORD_MANIFEST, stripe.as_bytes(), envelope)
+        open_manifest(stripe, sealed, |version| self.of_version(version).map(metadata_key))
+    }
+
+    /// What seals metadata, of every version.
+    #[must_use]
+    pub fn metadata(&self) -> TenantMetadata {
+        let versions = self.versions.iter().map(|(version, key)| (*version, metadata_key(key)));
+        TenantMetadata::new(versions.collect()).expect("a tenant key has versions in rising order")
     }
 
     pub(crate) fn wrap(
@@ -177,23 +179,52 @@ impl TenantKey {
         &self.versions.first().expect("a tenant key has a version").1
     }
 
+    fn of_version(&self, version: u32) -> Option<&[u8; 32]> {
+        self.versions.iter().find(|(known, _)| *known == version).map(|(_, key)| &**key)
+    }
+
     /// The key of the version that `sealed` names, and what follows.
     fn named_in<'s>(
         &self,
         purpose: &'static str,
         sealed: &'s [u8],
     ) -> Result<(&[u8; 32], &'s [u8]), CryptError> {
-        let (version, envelope) =
-            sealed.split_first_chunk::<VERSION_SIZE>().ok_or(CryptError::Malformed(purpose))?;
-        let version = u32::from_be_bytes(*version);
-        let found = self.versions.iter().find(|(known, _)| *known == version);
-        let (_, key) = found.ok_or(CryptError::Refused(purpose))?;
-        Ok((key, envelope))
+        let (version, envelope) = version_of(purpose, sealed)?;
+        Ok((self.of_version(version).ok_or(CryptError::Refused(purpose))?, envelope))
     }
+}
+
+/// The version that `sealed` names, and what follows.
+fn version_of<'s>(purpose: &'static str, sealed: &'s [u8]) -> Result<(u32, &'s [u8]), CryptError> {
+    let (version, envelope) =
+        sealed.split_first_chunk::<VERSION_SIZE>().ok_or(CryptError::Malformed(purpose))?;
+    Ok((u32::from_be_bytes(*version), envelope))
 }
 
 fn metadata_key(key: &[u8; 32]) -> MetadataKey {
     MetadataKey::from_bytes(*derive(key, b"", &[labels::TENANT_METADATA]))
+}
+
+pub(crate) fn seal_manifest(
+    version: u32,
+    key: &MetadataKey,
+    stripe: &StripeId,
+    manifest: &[u8],
+    salt: [u8; SALT_SIZE],
+) -> Vec<u8> {
+    let envelope =
+        envelope::seal_salted(key.expose(), labels::RECORD_MANIFEST, stripe.as_bytes(), manifest, salt);
+    [version.to_be_bytes().as_slice(), &envelope].concat()
+}
+
+pub(crate) fn open_manifest(
+    stripe: &StripeId,
+    sealed: &[u8],
+    key_of: impl FnOnce(u32) -> Option<MetadataKey>,
+) -> Result<Zeroizing<Vec<u8>>, CryptError> {
+    let (version, envelope) = version_of(labels::RECORD_MANIFEST, sealed)?;
+    let key = key_of(version).ok_or(CryptError::Refused(labels::RECORD_MANIFEST))?;
+    envelope::open(key.expose(), labels::RECORD_MANIFEST, stripe.as_bytes(), envelope)
 }
 
 #[cfg(test)]

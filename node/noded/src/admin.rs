@@ -11,7 +11,7 @@ use holdfast_admin_api::{
 use holdfast_consensus::Consensus;
 use holdfast_control::{Command, ControlView, DriveState as StandingOfDrive, Refusal, TenantState};
 use holdfast_gateway_s3::identities::Identities as _;
-use holdfast_keyring::Keyring;
+use holdfast_keyservice::Client;
 use holdfast_model::{ByteCount, DriveId, GroupId, Level, NodeId, UnixMillis};
 use holdfast_object::ObjectService;
 use holdfast_peer::{PeerClient, join::JoinToken, pki::Ca};
@@ -44,7 +44,7 @@ pub struct Admin {
     /// Which groups do not run where.
     pub ward: Arc<Ward>,
     /// Keys.
-    pub keyring: Arc<Keyring>,
+    pub keyring: Arc<Client>,
     /// The cluster's CA, for the fingerprint in join tokens.
     pub ca: Arc<Ca>,
     /// Signs sessions; the same on all nodes.

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use holdfast_admin_api::{AdminError, EventBackend, EventStatus, WebhookSpec, WebhookStatus};
 use holdfast_control::{Command, ControlView, FEATURE_LEVEL_EVENTS};
 use holdfast_events::Target;
-use holdfast_keyring::Keyring;
+use holdfast_keyservice::Client;
 use holdfast_model::TenantId;
 use holdfast_object::events::{EVENT_NETWORKS_MAX, EventSettings, Network, WEBHOOKS_MAX, Webhook};
 
@@ -37,7 +37,7 @@ fn sealed(view: &ControlView, tenant: TenantId) -> impl Iterator<Item = (&str, &
 }
 
 /// Targets of a tenant by name. One that does not open is told of and left out: its events wait.
-pub fn webhooks(view: &ControlView, keyring: &Keyring, tenant: TenantId) -> BTreeMap<String, Arc<Webhook>> {
+pub fn webhooks(view: &ControlView, keyring: &Client, tenant: TenantId) -> BTreeMap<String, Arc<Webhook>> {
     let opened = sealed(view, tenant).filter_map(|(name, sealed)| {
         let opened = keyring.open_secret(&secret_name(tenant, name), sealed).map_err(anyhow::Error::from);
         match opened.and_then(|text| Ok(serde_json::from_slice(&text)?)) {
@@ -53,7 +53,7 @@ pub fn webhooks(view: &ControlView, keyring: &Keyring, tenant: TenantId) -> BTre
 }
 
 /// What the cluster lets events do.
-pub fn settings(view: &ControlView, keyring: &Keyring) -> EventSettings {
+pub fn settings(view: &ControlView, keyring: &Client) -> EventSettings {
     let Some(sealed) = view.secrets.get(SETTINGS) else { return EventSettings::default() };
     let opened = keyring.open_secret(SETTINGS, sealed).map_err(anyhow::Error::from);
     opened.and_then(|text| Ok(serde_json::from_slice(&text)?)).unwrap_or_else(|error| {

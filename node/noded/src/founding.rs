@@ -10,10 +10,11 @@ use std::{
 use anyhow::{Context, Result, bail};
 use holdfast_consensus::Consensus;
 use holdfast_control::{Command, KeyCommand, RegisterNode, Response, Splitting};
-use holdfast_crypt::{ClusterKey, Root, random_array};
-use holdfast_keyring::{Protector, ShareStore, deal};
+use holdfast_crypt::random_array;
+use holdfast_keyring::{KEYS_DIR, Protector, ShareStore};
+use holdfast_keyservice::{Client, Opening, Protect, protocol::Hidden};
 use holdfast_model::{
-    ClusterId, GroupId, NodeId, RootEpoch, SplitId,
+    ClusterId, GroupId, NodeId,
     config::{NodeConfig, Unlock},
 };
 use holdfast_peer::{
@@ -41,9 +42,6 @@ pub(crate) const CA_KEY: &str = "ca key";
 /// Name under which the session key is sealed in the control state.
 pub(crate) const SESSION_KEY: &str = "session key";
 
-/// The first root's epoch.
-const FIRST_ROOT: RootEpoch = RootEpoch::new(1);
-
 /// The node that founds a cluster.
 pub(crate) const FIRST_NODE: NodeId = NodeId::new(1);
 
@@ -53,8 +51,8 @@ pub(crate) const JOIN_PATIENCE: Duration = Duration::from_secs(300);
 /// What a node starts from.
 pub(crate) struct Founding {
     pub(crate) credentials: Credentials,
-    /// Present when it was just made.
-    pub(crate) root: Option<Root>,
+    /// Present when it was just started, to make the first root.
+    pub(crate) keys: Option<Client>,
     /// Members a joiner was told of: it must be able to answer them before it has their state.
     pub(crate) members: Vec<(NodeId, SocketAddr)>,
 }
@@ -101,7 +99,7 @@ pub(crate) async fn join_with(
     let credentials =
         Credentials { identity, ca: grant.ca, certificate: grant.certificate, key: proven.key().clone() };
     tracing::info!(cluster = %grant.cluster, node = %grant.node, "admitted");
-    Ok(Founding { credentials, root: None, members: grant.members })
+    Ok(Founding { credentials, keys: None, members: grant.members })
 }
 
 /// The first node makes the cluster's id, CA and root key.
@@ -113,24 +111,21 @@ fn bootstrap_identity(config: &NodeConfig, catalog_groups: u32, cluster_name: &s
     let certificate =
         ca.issue_peer(key.request(), FIRST_NODE, now).context("signing the peer certificate")?;
     // Until others join the only share is the root itself; what protects it, the configuration says.
-    let root = Root::generate(cluster, FIRST_ROOT);
-    let store = open_shares(config, cluster, true)?;
-    let [share] = deal(&root, SplitId::from_bytes(random_array()), None, 1, 1)?
-        .try_into()
-        .map_err(|_| anyhow::anyhow!("one share was to be dealt"))?;
-    store.add(share).context("keeping the first share of the root")?;
+    let keys = start_keys(config, cluster, true)?;
+    keys.found().context("making the first root")?;
     // The CA's key must outlive a crash before the control group has it.
-    write_durably(&sealed_ca_path(&config.state_dir), &root.seal_record(CA_KEY, ca.key().der()), 0o600)?;
+    let sealed_ca = keys.seal_record(CA_KEY, ca.key().der()).context("sealing the CA's key")?;
+    write_durably(&sealed_ca_path(&config.state_dir), &sealed_ca, 0o600)?;
     let identity = Identity { cluster, node: FIRST_NODE, name: config.name.clone(), catalog_groups };
     let credentials =
         Credentials { identity, ca: ca.certificate().clone(), certificate, key: key.private_key().clone() };
     credentials.store(&config.state_dir)?;
     tracing::info!(%cluster, name = cluster_name, "founding a cluster");
-    Ok(Founding { credentials, root: Some(root), members: Vec::new() })
+    Ok(Founding { credentials, keys: Some(keys), members: Vec::new() })
 }
 
-/// This node's shares. `begins`: it founds or joins now, so what is to protect them must be at hand.
-pub(crate) fn open_shares(config: &NodeConfig, cluster: ClusterId, begins: bool) -> Result<ShareStore> {
+/// Starts this node's key service. `begins`: it founds or joins now, so what is to protect its shares must be at hand.
+pub(crate) fn start_keys(config: &NodeConfig, cluster: ClusterId, begins: bool) -> Result<Client> {
     let passphrase = passphrase_of(&config.unlock)?;
     let is_new = begins && !ShareStore::exists(&config.state_dir);
     if is_new && passphrase.is_none() && matches!(config.unlock, Unlock::Passphrase { .. }) {
@@ -139,8 +134,15 @@ pub(crate) fn open_shares(config: &NodeConfig, cluster: ClusterId, begins: bool)
              configuration names for it is not there: it is needed once, when the node founds or joins"
         );
     }
-    let protector = protector(config, passphrase.as_ref().map(|passphrase| passphrase.as_slice()));
-    ShareStore::open(&config.state_dir, cluster, protector).context("this node's shares of the root")
+    let protect = match protector(config, passphrase.as_ref().map(|passphrase| passphrase.as_slice())) {
+        Some(Protector::Tpm(_)) => Protect::Tpm(config.tpm_device.clone()),
+        Some(Protector::Passphrase(passphrase)) => Protect::Passphrase(Some(Hidden::of(passphrase))),
+        None if matches!(config.unlock, Unlock::Passphrase { .. }) => Protect::Passphrase(None),
+        None => Protect::File,
+    };
+    let dir = config.state_dir.join(KEYS_DIR);
+    let dir = std::path::absolute(&dir).with_context(|| format!("the place of {}", dir.display()))?;
+    Client::start(Opening { cluster, dir, protect }).context("this node's key service, with its shares of the root")
 }
 
 /// What protects this node's shares, as far as it is at hand.
@@ -202,14 +204,14 @@ pub(crate) async fn found(
         password_hash: bootstrap.operator_password_hash.clone(),
         role: "operator".to_owned(),
     };
-    let root = keyring.current().context("the first root")?;
-    let share = holder.store.shares().context("the first share of the root")?;
-    let split = share.shares().first().context("the first share of the root is not there")?.split;
+    let shares = keyring.state().shares.context("the first share of the root is sealed")?;
+    let (split, _) = *shares.first().context("the first share of the root is not there")?;
+    let ((epoch, root), cluster_key) = keyring.make_cluster_key().context("making the cluster key")?;
     let keys = Command::Keys(KeyCommand::Found {
-        epoch: root.epoch(),
-        root: root.id(),
+        epoch,
+        root,
         splitting: Splitting { split, threshold: 1, holders: [(FIRST_NODE, 1)].into() },
-        cluster_key: root.wrap_cluster_key(&ClusterKey::generate()),
+        cluster_key,
         at: now(),
     });
     decide(control, &[init, operator, keys]).await?;

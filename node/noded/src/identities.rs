@@ -17,7 +17,7 @@ use holdfast_control::{
     TenantState,
 };
 use holdfast_gateway_s3::identities::{ChangeError, Identities};
-use holdfast_keyring::Keyring;
+use holdfast_keyservice::{Client, KeyError};
 use holdfast_model::TenantId;
 use parking_lot::RwLock;
 use tokio::sync::watch;
@@ -39,7 +39,7 @@ const KINDS: [(Kind, u8); 4] = [(Kind::User, 0), (Kind::Group, 1), (Kind::Role, 
 /// This node's view of identities.
 pub struct NodeIdentities {
     control: Control,
-    keyring: Arc<Keyring>,
+    keyring: Arc<Client>,
     now: RwLock<Arc<Snapshot>>,
     /// Entries of the control group below this are in the snapshot.
     seen: watch::Sender<u64>,
@@ -103,7 +103,7 @@ fn account(view: &ControlView, info: AccountInfo) -> Account {
     }
 }
 
-fn snapshot(view: &ControlView, keyring: &Keyring) -> Snapshot {
+fn snapshot(view: &ControlView, keyring: &Client) -> Result<Snapshot, KeyError> {
     let mut snapshot = Snapshot::default();
     // By the members, not by those that are up: a node that fails does not change what the others let in.
     let nodes = view.nodes.values().filter(|node| node.state == NodeState::Active).count();
@@ -127,13 +127,13 @@ fn snapshot(view: &ControlView, keyring: &Keyring) -> Snapshot {
         let tenant_of = Tenant { name, first: Some(number), accounts, suspended, limits };
         snapshot.tenants.insert(tenant.tenant, tenant_of);
     }
-    for (access_key, record) in &view.access_keys {
-        if !snapshot.tenants.contains_key(&record.tenant) {
-            continue;
-        }
-        let opened = keyring.open_secret(&secret_name(access_key), &record.sealed_secret);
-        match opened.map(String::from_utf8) {
-            Ok(Ok(secret)) => {
+    let served = view.access_keys.iter().filter(|(_, record)| snapshot.tenants.contains_key(&record.tenant));
+    let served: Vec<_> = served.collect();
+    let sealed = served.iter().map(|(id, record)| (secret_name(id), record.sealed_secret.clone()));
+    let opened = keyring.open_secrets(sealed.collect())?;
+    for ((access_key, record), secret) in served.into_iter().zip(opened) {
+        match secret.map(|secret| String::from_utf8(secret.to_vec())) {
+            Some(Ok(secret)) => {
                 let key = AccessKey {
                     tenant: record.tenant,
                     account: record.account.map_or_else(|| first_number(record.tenant), AccountNumber::new),
@@ -144,11 +144,11 @@ fn snapshot(view: &ControlView, keyring: &Keyring) -> Snapshot {
                 };
                 snapshot.keys.insert(access_key.clone(), key);
             }
-            Ok(Err(error)) => tracing::error!(access_key, %error, "access key not served"),
-            Err(error) => tracing::error!(access_key, %error, "access key not served"),
+            Some(Err(error)) => tracing::error!(access_key, %error, "access key not served"),
+            None => tracing::error!(access_key, "its secret does not open: access key not served"),
         }
     }
-    snapshot
+    Ok(snapshot)
 }
 
 /// An account just made.
@@ -165,13 +165,21 @@ pub struct CreatedAccount {
 impl NodeIdentities {
     /// Knows nobody until the first [`NodeIdentities::update`].
     #[must_use]
-    pub fn new(control: Control, keyring: Arc<Keyring>) -> Self {
+    pub fn new(control: Control, keyring: Arc<Client>) -> Self {
         Self { control, keyring, now: RwLock::default(), seen: watch::channel(0).0 }
     }
 
-    /// Puts a newer view in place.
-    pub fn update(&self, view: &ControlView) {
-        *self.now.write() = Arc::new(snapshot(view, &self.keyring));
+    /// Opens what a view holds; `None` when the key service does not open it now.
+    pub fn prepare(&self, view: &ControlView) -> Option<Snapshot> {
+        snapshot(view, &self.keyring)
+            .inspect_err(|error| tracing::warn!(%error, "identities not refreshed"))
+            .ok()
+    }
+
+    /// Puts what was prepared from a newer view in place.
+    pub fn update(&self, view: &ControlView, prepared: Option<Snapshot>) {
+        let Some(prepared) = prepared else { return };
+        *self.now.write() = Arc::new(prepared);
         self.seen.send_replace(view.next_index);
     }
 

@@ -6,7 +6,8 @@ use holdfast_admin_api::{
     AdminError, KeyAdmin, KeysStatus, LockStatus, RecoveryShares, RecoveryStatus, Secret, ShareHolder,
 };
 use holdfast_control::{Command, KeyCommand, NodeState, RecoveryRecord};
-use holdfast_keyring::{certificate::show_public_key, recovery};
+use holdfast_keyring::certificate::show_public_key;
+use holdfast_keyservice::KeyError;
 use holdfast_store::Health;
 
 use crate::{
@@ -91,9 +92,8 @@ impl KeyAdmin for Keys {
                     .unlocker
                     .holder
                     .keyring
-                    .certificate_signer()
-                    .map_err(|error| internal("the certificate key", error.into()))?
-                    .public(),
+                    .certificate_key()
+                    .map_err(|error| internal("the certificate key", error.into()))?,
             ),
             recovery,
         })
@@ -116,24 +116,26 @@ impl KeyAdmin for Keys {
     }
 
     async fn issue_recovery(&self, threshold: u8, shares: u8) -> Result<RecoveryShares, AdminError> {
-        let root = self
-            .unlocker
-            .holder
-            .keyring
-            .current()
-            .map_err(|error| internal("reading the root", error.into()))?;
-        let issued = recovery::issue(&root, threshold, shares)
-            .map_err(|error| AdminError::Invalid { what: error.to_string() })?;
-        let set = issued.first().map(|share| share.set).unwrap_or_default();
-        let record = RecoveryRecord { at: now(), set, epoch: root.epoch(), threshold, count: shares };
+        let issued = self.unlocker.holder.keyring.issue_recovery(threshold, shares);
+        let issued = issued.map_err(|error| match error {
+            KeyError::Crypt(what) => AdminError::Invalid { what },
+            other => internal("splitting the root", other.into()),
+        })?;
+        let (epoch, root_id) = issued.root;
+        let record = RecoveryRecord { at: now(), set: issued.set, epoch, threshold, count: shares };
         // On record before they are shown.
         self.decide(KeyCommand::NoteRecovery(record)).await?;
-        tracing::warn!(target: "audit", threshold, shares, epoch = root.epoch().get(), "recovery shares given out");
+        tracing::warn!(target: "audit", threshold, shares, epoch = epoch.get(), "recovery shares given out");
+        let text = |share: &holdfast_keyservice::protocol::Hidden| {
+            String::from_utf8(share.expose().to_vec())
+                .map_err(|error| internal("a recovery share", error.into()))
+        };
+        let shares: Result<Vec<String>, AdminError> = issued.shares.iter().map(text).collect();
         Ok(RecoveryShares {
             threshold,
-            root_epoch: root.epoch().get(),
-            root_id: root.id(),
-            shares: issued.iter().map(|share| Secret::new(share.reveal())).collect(),
+            root_epoch: epoch.get(),
+            root_id,
+            shares: shares?.into_iter().map(Secret::new).collect(),
         })
     }
 

@@ -59,6 +59,9 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Hold this node's keys: started by the node itself, which talks to it over its standard input.
+    #[command(hide = true)]
+    KeyService,
     /// Run the node until SIGTERM or SIGINT.
     Node {
         /// The configuration document (JSON).
@@ -84,6 +87,7 @@ fn main() -> ExitCode {
     }
     let outcome = match Arguments::parse().command {
         Command::Node { config } => run_node(&config),
+        Command::KeyService => run_key_service(),
         Command::Recover(recover) => run_recover(recover),
         Command::Keys { command } => command.run(),
     };
@@ -118,6 +122,15 @@ fn run_node(path: &std::path::Path) -> Result<ExitCode> {
         .context("starting the runtime")?
         .block_on(node::run(config))?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn run_key_service() -> Result<ExitCode> {
+    tracing_subscriber::fmt()
+        .with_env_filter(log_filter()?)
+        .with_ansi(false)
+        .with_writer(std::io::stderr)
+        .init();
+    Ok(holdfast_keyservice::process::run())
 }
 
 fn run_recover(recover: recover::Recover) -> Result<ExitCode> {

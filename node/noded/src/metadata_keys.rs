@@ -11,8 +11,8 @@ use std::{
 
 use holdfast_catalog::{Held, KeyVersion, MetadataKeys, MetadataSeal};
 use holdfast_control::{ControlReader, ControlView};
-use holdfast_crypt::TenantKey;
-use holdfast_keyring::Keyring;
+use holdfast_crypt::{TenantCustody, TenantMetadata};
+use holdfast_keyservice::Client;
 use holdfast_model::TenantId;
 use parking_lot::{Mutex, RwLock};
 
@@ -20,13 +20,13 @@ use parking_lot::{Mutex, RwLock};
 pub const KEY_VERSION: KeyVersion = 1;
 
 /// What seals a tenant's metadata.
-pub fn seal_of(key: &TenantKey) -> Arc<MetadataSeal> {
-    Arc::new(MetadataSeal::new(KEY_VERSION, key.metadata_key()))
+pub fn seal_of(key: &TenantMetadata) -> Arc<MetadataSeal> {
+    Arc::new(MetadataSeal::new(KEY_VERSION, key.metadata_key().clone()))
 }
 
 /// The keys of the tenants that this node's copy of the control state knows.
 pub struct LiveMetadataKeys {
-    keyring: Arc<Keyring>,
+    keyring: Arc<Client>,
     control: ControlReader,
     known: Mutex<HashMap<TenantId, Arc<MetadataSeal>>>,
     destroyed: RwLock<BTreeSet<TenantId>>,
@@ -35,7 +35,7 @@ pub struct LiveMetadataKeys {
 
 impl LiveMetadataKeys {
     /// Opens what is asked for.
-    pub fn new(keyring: Arc<Keyring>, control: ControlReader) -> Arc<Self> {
+    pub fn new(keyring: Arc<Client>, control: ControlReader) -> Arc<Self> {
         Arc::new(Self {
             keyring,
             control,
@@ -83,7 +83,7 @@ impl LiveMetadataKeys {
             .tenant(tenant, &record.wrapped_key)
             .inspect_err(|error| tracing::error!(%tenant, %error, "a tenant's key does not open"))
             .ok()?;
-        let seal = seal_of(&key);
+        let seal = seal_of(&key.metadata());
         self.known.lock().insert(tenant, Arc::clone(&seal));
         Some(seal)
     }

@@ -241,7 +241,7 @@ fn keys(unlocker: &Unlocker, sample: &mut Sample) {
     let (status, keyring) = (unlocker.status(), &unlocker.holder.keyring);
     sample.keys(&KeyReading {
         locked: keyring.is_locked(),
-        root_epoch: keyring.current().map_or(0, |root| u64::from(root.epoch().get())),
+        root_epoch: keyring.current().map_or(0, |(epoch, _)| u64::from(epoch.get())),
         roots: keyring.epochs().len() as u64,
         shares: u64::from(status.shares),
         shares_needed: u64::from(status.shares_needed.unwrap_or(0)),

@@ -23,7 +23,8 @@ use holdfast_crypt::random_array;
 use holdfast_drive::DriveOptions;
 use holdfast_events::WebhookSender;
 use holdfast_gateway_s3::S3Gateway;
-use holdfast_keyring::{Keyring, ShareStore};
+use holdfast_keyring::ShareStore;
+use holdfast_keyservice::Client;
 use holdfast_model::{ByteCount, GroupId, NodeId, config::NodeConfig};
 use holdfast_object::{
     Directory, ObjectService, StripeIo,
@@ -50,7 +51,7 @@ use crate::{
     features,
     founding::{
         CA_KEY, FIRST_NODE, Founding, JOIN_PATIENCE, REGION, SESSION_KEY, found, found_or_join, join_with,
-        open_shares,
+        start_keys,
     },
     groups::{Groups, LostLog, Ward},
     identities::NodeIdentities,
@@ -103,7 +104,7 @@ pub async fn run(config: NodeConfig) -> Result<()> {
     let stop = CancellationToken::new();
     let signals = tokio::spawn(stop_on_signal(stop.clone()));
     let mut founding = match Credentials::load(&config.state_dir)? {
-        Some(credentials) => Founding { credentials, root: None, members: Vec::new() },
+        Some(credentials) => Founding { credentials, keys: None, members: Vec::new() },
         None => found_or_join(&config, &stop).await?,
     };
     let outcome = loop {
@@ -171,20 +172,20 @@ struct Node {
 
 impl Node {
     async fn start(config: NodeConfig, founding: Founding, stop: &CancellationToken) -> Result<Self> {
-        let Founding { credentials, root, members } = founding;
+        let Founding { credentials, keys, members } = founding;
         let identity = credentials.identity.clone();
         let (cluster, own) = (identity.cluster, identity.node);
         tracing::info!(%cluster, node = %own, name = identity.name, version = env!("CARGO_PKG_VERSION"), "starting");
-        let keyring = Arc::new(Keyring::locked(cluster));
-        if let Some(root) = root {
-            keyring.add_root(root);
-        }
-        let store = {
-            let (config, begins) = (config.clone(), !members.is_empty());
-            // argon2id takes its time.
-            tokio::task::spawn_blocking(move || open_shares(&config, cluster, begins)).await??
+        let keyring = match keys {
+            Some(keys) => keys,
+            None => {
+                let (config, begins) = (config.clone(), !members.is_empty());
+                // argon2id takes its time.
+                tokio::task::spawn_blocking(move || start_keys(&config, cluster, begins)).await??
+            }
         };
-        let holder = Arc::new(Holder { store: Arc::new(store), keyring: Arc::clone(&keyring) });
+        let keyring = Arc::new(keyring);
+        let holder = Arc::new(Holder { keyring: Arc::clone(&keyring) });
         let pools = Pools::new(config.buffer_memory)?;
         let mut tasks = JoinSet::new();
 
@@ -659,7 +660,7 @@ pub(crate) fn services(config: &NodeConfig) -> ServiceAddresses {
 /// Waits until this replica holds the founded cluster and this node may sign; returns the CA.
 async fn wait_for_cluster(
     control: &Control,
-    keyring: &Keyring,
+    keyring: &Client,
     certificate: &Certificate,
     stop: &CancellationToken,
 ) -> Result<Ca> {
@@ -670,7 +671,7 @@ async fn wait_for_cluster(
         tenants::learn(&view, keyring);
         if let Some(sealed) = view.secrets.get(CA_KEY)
             && view.secrets.contains_key(SESSION_KEY)
-            && keyring.cluster_key().is_ok()
+            && keyring.has_cluster_key()
         {
             let key = keyring.open_secret(CA_KEY, sealed).context("the CA's key")?;
             return Ca::from_der(certificate.clone(), PrivateKey::from_der(key)).context("the CA's key");
@@ -683,7 +684,7 @@ async fn wait_for_cluster(
     }
 }
 
-async fn open_session_key(control: &Control, keyring: &Keyring) -> Result<[u8; 32]> {
+async fn open_session_key(control: &Control, keyring: &Client) -> Result<[u8; 32]> {
     let view = control.view().await?;
     let sealed = view.secrets.get(SESSION_KEY).context("the session key")?;
     let key = keyring.open_secret(SESSION_KEY, sealed).context("the session key")?;

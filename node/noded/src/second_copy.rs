@@ -9,8 +9,9 @@ use std::{
 
 use holdfast_catalog::{CatalogReader, Command, Held, KeyVersion, MetadataKeys, MetadataSeal};
 use holdfast_control::{CONTROL_FILE, ControlReader, ControlView};
-use holdfast_crypt::TenantKey;
+use holdfast_crypt::TenantMetadata;
 use holdfast_keyring::Keyring;
+use holdfast_keyservice::Client;
 use holdfast_model::{Level, StripeId, TenantId};
 use holdfast_object::{
     Directory,
@@ -27,7 +28,7 @@ fn secret_name(id: &StripeId) -> String {
 /// Seals for the journal of a running node.
 pub struct LiveKeys {
     /// The roots.
-    pub keyring: Arc<Keyring>,
+    pub keyring: Arc<Client>,
     /// Tenants' keys.
     pub directory: Arc<Directory>,
 }
@@ -51,7 +52,9 @@ impl CatalogKeys for LiveKeys {
 
     fn open(&self, owner: Owner, id: &StripeId, sealed: &[u8]) -> Result<Vec<u8>, String> {
         match owner {
-            Owner::Cluster => open_own(&self.keyring, id, sealed),
+            Owner::Cluster => {
+                self.keyring.open_record(&secret_name(id), sealed).map_err(|error| error.to_string())
+            }
             Owner::Tenant(tenant) => {
                 let snapshot = self.directory.snapshot();
                 open_for(snapshot.keys.get(&tenant), id, sealed)
@@ -63,7 +66,7 @@ impl CatalogKeys for LiveKeys {
 /// Opens records during recovery: the root's at once, tenants' when the control state is there.
 pub struct RecoveryKeys {
     keyring: Arc<Keyring>,
-    tenants: HashMap<TenantId, Arc<TenantKey>>,
+    tenants: HashMap<TenantId, Arc<TenantMetadata>>,
     seals: HashMap<TenantId, Arc<MetadataSeal>>,
 }
 
@@ -79,8 +82,9 @@ impl RecoveryKeys {
         for record in view.tenants.values() {
             match self.keyring.tenant(record.tenant, &record.wrapped_key) {
                 Ok(key) => {
-                    self.seals.insert(record.tenant, seal_of(&key));
-                    self.tenants.insert(record.tenant, key);
+                    let metadata = Arc::new(key.metadata());
+                    self.seals.insert(record.tenant, seal_of(&metadata));
+                    self.tenants.insert(record.tenant, metadata);
                 }
                 Err(error) => {
                     unopened.push(format!("tenant {}: its key does not open: {error}", record.name))
@@ -180,7 +184,7 @@ fn open_own(keyring: &Keyring, id: &StripeId, sealed: &[u8]) -> Result<Vec<u8>, 
     keyring.open_record(&secret_name(id), sealed).map_err(|error| error.to_string())
 }
 
-fn open_for(key: Option<&Arc<TenantKey>>, id: &StripeId, sealed: &[u8]) -> Result<Vec<u8>, String> {
+fn open_for(key: Option<&Arc<TenantMetadata>>, id: &StripeId, sealed: &[u8]) -> Result<Vec<u8>, String> {
     let key = key.ok_or("the tenant's key is not there")?;
     key.open_manifest(id, sealed).map(|plain| plain.to_vec()).map_err(|error| error.to_string())
 }

@@ -127,12 +127,12 @@ impl TenancyBackend for Admin {
             let overridden = self.check_retention(id, order.override_retention.as_deref()).await?;
             let key = self
                 .keyring
-                .tenant(id, &record.wrapped_key)
+                .tenant_key_names(id, &record.wrapped_key)
                 .map_err(|error| internal("opening the tenant's key", error.into()))?;
             let decision = ShredDecision {
                 tenant: id,
                 was: record.wrapped_key.clone(),
-                keys: key.ids(),
+                keys: key,
                 secrets: secrets_of(&view, id),
                 by: order.by.clone(),
                 overridden,

@@ -6,8 +6,8 @@ use anyhow::{Context, Result};
 use holdfast_catalog::{Command as CatalogCommand, Op, decode_outcome};
 use holdfast_consensus::Consensus;
 use holdfast_control::{Command, ControlView, DriveState, NewTenant, Refusal, Response, TenantState};
-use holdfast_crypt::{TenantKey, random_array};
-use holdfast_keyring::Keyring;
+use holdfast_crypt::{TenantCustody, random_array};
+use holdfast_keyservice::{Client, Standing as KeyStanding};
 use holdfast_model::{DatabaseId, GroupId, Level, PartitionId, TenantId};
 use holdfast_object::{
     Directory, DirectorySnapshot, TenantEntry,
@@ -53,7 +53,7 @@ fn named_keys(view: &ControlView, tenant: TenantId) -> BTreeSet<String> {
 /// As [`create`].
 pub async fn add_named_key(
     control: &Control,
-    keyring: &Keyring,
+    keyring: &Client,
     tenant: TenantId,
     id: &str,
 ) -> Result<Result<(), Refusal>> {
@@ -65,7 +65,7 @@ pub async fn add_named_key(
 /// Rebuilds the directory on every change of the control state, until cancelled.
 pub async fn follow(
     control: Control,
-    keyring: Arc<Keyring>,
+    keyring: Arc<Client>,
     directory: Arc<Directory>,
     health: Arc<Health>,
     identities: Arc<NodeIdentities>,
@@ -83,12 +83,19 @@ pub async fn follow(
         }
         match control.view().await {
             Ok(view) => {
+                let starts = keyring.starts();
                 learn(&view, &keyring);
                 metadata_keys.forget_destroyed(&view);
                 let snapshot = snapshot(&view, &keyring);
+                let known = identities.prepare(&view);
+                // What was put together while the key service was away lacks what only it opens. What was known
+                // before stays in force, and this goes on when the service is back and unlocked.
+                if keyring.is_locked() || keyring.starts() != starts {
+                    continue;
+                }
                 health.set_spare(snapshot.orders.spare_drives);
                 directory.update(snapshot);
-                identities.update(&view);
+                identities.update(&view, known);
             }
             Err(error) => tracing::error!(error = format!("{error:#}"), "tenants not refreshed"),
         }
@@ -96,15 +103,25 @@ pub async fn follow(
 }
 
 /// Takes note of the current root and of the cluster key. A root that is new here is on its way.
-pub fn learn(view: &ControlView, keyring: &Keyring) {
-    keyring.retain_tenants(|tenant| view.tenants.contains_key(&tenant));
+pub fn learn(view: &ControlView, keyring: &Client) {
+    let standing = |state| match state {
+        TenantState::Active => KeyStanding::Active,
+        TenantState::Suspended => KeyStanding::Suspended,
+        TenantState::Shredding => KeyStanding::Shredding,
+    };
+    let there = view.tenants.values().map(|tenant| (tenant.tenant, standing(tenant.state)));
+    let gone = view.shreds.keys().filter(|tenant| view.is_destroyed(**tenant));
+    let standings = there.chain(gone.map(|tenant| (*tenant, KeyStanding::Destroyed))).collect();
+    if let Err(error) = keyring.set_standings(standings) {
+        tracing::info!(%error, "the key service does not know how tenants stand yet");
+    }
     let Some(current) = view.keys.current() else { return };
     if let Err(error) = keyring.learn(current.epoch, &view.keys.cluster_key) {
         tracing::info!(%error, "the cluster key is not opened yet");
     }
 }
 
-fn snapshot(view: &ControlView, keyring: &Keyring) -> DirectorySnapshot {
+fn snapshot(view: &ControlView, keyring: &Client) -> DirectorySnapshot {
     let Some(cluster) = &view.cluster else { return DirectorySnapshot::default() };
     let drives = view.drives.values().map(|record| KnownDrive {
         drive: record.drive,
@@ -127,8 +144,9 @@ fn snapshot(view: &ControlView, keyring: &Keyring) -> DirectorySnapshot {
     for tenant in view.tenants.values() {
         // One that does not open is told of below, or is not served anyhow.
         if let Ok(key) = keyring.tenant(tenant.tenant, &tenant.wrapped_key) {
-            snapshot.seals.insert(tenant.tenant, seal_of(&key));
-            snapshot.keys.insert(tenant.tenant, key);
+            let metadata = key.metadata();
+            snapshot.seals.insert(tenant.tenant, seal_of(&metadata));
+            snapshot.keys.insert(tenant.tenant, metadata);
         }
     }
     for tenant in view.tenants.values().filter(|tenant| tenant.state != TenantState::Shredding) {
@@ -183,7 +201,7 @@ pub struct Created {
 pub async fn create(
     control: &Control,
     consensus: &Consensus,
-    keyring: &Keyring,
+    keyring: &Client,
     name: &str,
     level: Option<Level>,
 ) -> Result<Result<Created, Refusal>> {
@@ -194,7 +212,7 @@ pub async fn create(
         tenant,
         name: name.to_owned(),
         database_id,
-        wrapped_key: keyring.wrap_tenant(tenant, &TenantKey::generate()).context("wrapping its key")?,
+        wrapped_key: keyring.make_tenant_key(tenant).context("making its key")?,
         level,
         access_key: access_key.clone(),
         sealed_secret: keyring
@@ -247,7 +265,7 @@ async fn create_partition(
 /// As [`create`].
 pub async fn add_access_key(
     control: &Control,
-    keyring: &Keyring,
+    keyring: &Client,
     tenant: TenantId,
 ) -> Result<Result<(String, String), Refusal>> {
     let (access_key, secret) = fresh_access_key();

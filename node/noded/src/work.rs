@@ -6,7 +6,7 @@ use holdfast_admin_api::{
     LostShards, TenantDebt, WorkStatus, WorkerHours, WorkerImpact, WorkerOrder, WorkerStatus,
 };
 use holdfast_control::{Command, ControlView, TenantState};
-use holdfast_keyring::Keyring;
+use holdfast_keyservice::Client;
 use holdfast_model::{ByteCount, PartitionId, TenantId};
 use holdfast_object::workers::{Impact, Kind, Order, Orders};
 use holdfast_store::{Health, NodeReport, WorkerReport};
@@ -81,7 +81,7 @@ const ORDERS: &str = "orders to workers";
 
 /// What operators ask of workers, as the control state has it.
 #[must_use]
-pub fn orders(view: &ControlView, keyring: &Keyring) -> Orders {
+pub fn orders(view: &ControlView, keyring: &Client) -> Orders {
     let Some(sealed) = view.secrets.get(ORDERS) else { return Orders::default() };
     let opened = keyring.open_secret(ORDERS, sealed).map_err(anyhow::Error::from);
     match opened.and_then(|text| Ok(serde_json::from_slice(&text)?)) {
@@ -100,7 +100,7 @@ pub fn orders(view: &ControlView, keyring: &Keyring) -> Orders {
 ///
 /// # Errors
 /// When the node is locked.
-pub fn keep_orders(orders: &Orders, keyring: &Keyring) -> anyhow::Result<Command> {
+pub fn keep_orders(orders: &Orders, keyring: &Client) -> anyhow::Result<Command> {
     let text = serde_json::to_vec(orders)?;
     Ok(Command::PutSecret { name: ORDERS.to_owned(), sealed: keyring.seal_secret(ORDERS, &text)? })
 }

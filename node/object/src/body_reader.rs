@@ -8,14 +8,14 @@ use std::{ops::Range, sync::Arc};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use holdfast_catalog::{BodyRef, PartContent};
-use holdfast_crypt::{BodyKey, Outer, OuterKey, SealedBodyKey, TenantKey};
+use holdfast_crypt::{BodyKey, BodyUse, Outer, OuterKey, SealedBodyKey, TenantCustody};
 use holdfast_model::{BucketId, ClusterId, TenantId};
 use holdfast_store::{StoredStripe, StripeReader};
 
 use crate::{
     api::{Body, BodyError, ObjectError},
     backing::{Lookup, Taker},
-    body_writer::open_inline,
+    body_writer::{open_inline, no_key},
     stripes::{StripeIo, read_stripe, stored},
 };
 
@@ -26,7 +26,9 @@ const READ_AHEAD: usize = 3;
 pub(crate) struct ContentOwner {
     pub cluster: ClusterId,
     pub tenant: TenantId,
-    pub tenant_key: Arc<TenantKey>,
+    pub tenant_key: Arc<dyn TenantCustody>,
+    /// Who reads.
+    pub wanted: BodyUse,
     pub bucket: BucketId,
     /// The object key (name).
     pub name: String,
@@ -145,14 +147,14 @@ fn plan(
         if here.is_empty() {
             continue;
         }
-        let key = BodyKey::unwrap(
+        let key = BodyKey::unwrap_by(
             &SealedBodyKey::from_bytes(content.wrapped_key.to_vec()),
-            &owner.tenant_key,
+            (&*owner.tenant_key, owner.wanted),
             (owner.cluster, owner.tenant, owner.bucket),
             &owner.name,
             owner.outer.as_ref().map(|(key, context)| Outer { key, context }),
         )
-        .map_err(|e| ObjectError::Damaged(e.to_string()))?;
+        .map_err(no_key)?;
         match content.body {
             BodyRef::Inline(sealed) => {
                 let bytes = open_inline(&key, sealed.to_vec())?;

@@ -20,7 +20,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use holdfast_catalog::{BodyRef, StripeRef};
-use holdfast_crypt::{BodyContext, BodyKey, BodySealer, CellAddress, Outer, StripeSealer, TenantKey};
+use holdfast_crypt::{BodyContext, BodyKey, BodySealer, BodyUse, CellAddress, CustodyError, Outer, StripeSealer, TenantCustody};
 use holdfast_model::{
     Level, TenantId,
     limits::{CELL_TAG_SIZE, INLINE_BODY_MAX},
@@ -63,7 +63,9 @@ pub(crate) struct BodyWriter {
 /// What a body is written for.
 pub(crate) struct BodyTarget {
     pub context: BodyContext,
-    pub tenant_key: Arc<TenantKey>,
+    pub tenant_key: Arc<dyn TenantCustody>,
+    /// Who writes.
+    pub wanted: BodyUse,
     /// The object key (name) the body key is bound to.
     pub name: String,
     pub level: Level,
@@ -75,18 +77,30 @@ impl BodyTarget {
     }
 }
 
+/// What a client hears of a key that was not to be had.
+pub(crate) fn no_key(error: CustodyError) -> ObjectError {
+    match error {
+        CustodyError::Crypt(error) => ObjectError::Damaged(error.to_string()),
+        CustodyError::Unavailable(why) => ObjectError::Unavailable(why),
+    }
+}
+
 impl BodyWriter {
     /// Begins a body under a fresh key. `declared` is its length when the client said it.
+    ///
+    /// # Errors
+    /// `Unavailable` when whoever holds the tenant's key does not wrap the body's now.
     pub(crate) fn begin(
         stripes: &crate::stripes::StripeIo,
         target: BodyTarget,
         declared: Option<u64>,
         outer: Option<Outer<'_>>,
-    ) -> Self {
+    ) -> Result<Self, ObjectError> {
         let sealer = BodySealer::begin(target.context);
-        let sealed_key = sealer.wrap(&target.tenant_key, &target.name, outer);
+        let sealed_key =
+            sealer.wrap_by(&*target.tenant_key, target.wanted, &target.name, outer).map_err(no_key)?;
         let sink = StripeSink::new(stripes.clone(), target, sealer, sealed_key);
-        Self {
+        Ok(Self {
             sink: Arc::new(sink),
             declared,
             begun: Instant::now(),
@@ -97,7 +111,7 @@ impl BodyWriter {
             done: Vec::new(),
             size: 0,
             md5: Md5::new(),
-        }
+        })
     }
 
     /// Every stripe begun, for whoever has to clean up.

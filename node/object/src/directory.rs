@@ -7,7 +7,7 @@ use std::{
 };
 
 use holdfast_catalog::MetadataSeal;
-use holdfast_crypt::{OuterKey, TenantKey};
+use holdfast_crypt::{BodyUse, CustodyError, OuterKey, TenantCustody, TenantMetadata};
 use holdfast_model::{ClusterId, GroupId, Level, PartitionId, TenantId};
 use parking_lot::RwLock;
 
@@ -27,8 +27,8 @@ pub struct TenantEntry {
     pub name: String,
     /// Its protection level.
     pub level: Level,
-    /// Its key.
-    pub key: Arc<TenantKey>,
+    /// Whoever holds its key.
+    pub key: Arc<dyn TenantCustody>,
     /// Names of its named keys beside [`crate::sealing::DEFAULT_NAMED_KEY`].
     pub named_keys: BTreeSet<String>,
     /// Targets of its events by their names.
@@ -52,8 +52,8 @@ pub struct DirectorySnapshot {
     pub can_tell_events: bool,
     /// What seals commands of every tenant whose key opens, active or not.
     pub seals: HashMap<TenantId, Arc<MetadataSeal>>,
-    /// Keys of the same tenants.
-    pub keys: HashMap<TenantId, Arc<TenantKey>>,
+    /// What seals the rest of their metadata.
+    pub keys: HashMap<TenantId, Arc<TenantMetadata>>,
     /// Tenants whose keys are destroyed: what is on drives of theirs is noise.
     pub destroyed: BTreeSet<TenantId>,
 }
@@ -113,9 +113,10 @@ impl Directory {
 }
 
 impl TenantEntry {
-    /// A named key of this tenant.
-    pub(crate) fn named_key(&self, id: &str) -> Option<OuterKey> {
-        (id == DEFAULT_NAMED_KEY || self.named_keys.contains(id)).then(|| self.key.named(id))
+    /// A named key of this tenant; `None` when it has none of that name.
+    pub(crate) fn named_key(&self, wanted: BodyUse, id: &str) -> Result<Option<OuterKey>, CustodyError> {
+        let is_there = id == DEFAULT_NAMED_KEY || self.named_keys.contains(id);
+        is_there.then(|| self.key.named_key(wanted, id)).transpose()
     }
 
     /// The partition for everything of this tenant. A tenant has one until it is split.

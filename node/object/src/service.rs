@@ -14,7 +14,7 @@ use holdfast_catalog::{
     PartitionReader, Quota, ReadError, Refusal, RequestId, decode_outcome,
 };
 use holdfast_consensus::ProposeError;
-use holdfast_crypt::{BodyContext, OuterKey};
+use holdfast_crypt::{BodyContext, BodyUse, OuterKey};
 use holdfast_model::{GroupId, Level, TenantId, VersionId};
 use tokio::sync::Notify;
 
@@ -23,7 +23,7 @@ use crate::{
     audit::Audits,
     backing::{self, Backing, BodyName, Lookup, Route, WrittenBody},
     body_reader::{ContentOwner, open_body},
-    body_writer::{BodyTarget, BodyWriter},
+    body_writer::{BodyTarget, BodyWriter, no_key},
     decides::Decides,
     directory::{Directory, TenantEntry},
     draft::Draft,
@@ -321,7 +321,8 @@ impl Backing for ObjectService {
     }
 
     fn named_key(&self, tenant: TenantId, id: &str) -> Result<OuterKey, ObjectError> {
-        let found = self.tenant(tenant)?.named_key(id);
+        // Writes need it to read as well: it is asked for before either begins.
+        let found = self.tenant(tenant)?.named_key(BodyUse::Read, id).map_err(no_key)?;
         found.ok_or_else(|| KeyRefusal::NoSuchKey(id.to_owned()).into())
     }
 
@@ -349,10 +350,11 @@ impl Backing for ObjectService {
                 content: VersionId::new(now(), chance()),
             },
             tenant_key: Arc::clone(&entry.key),
+            wanted: BodyUse::Write,
             name: name.key.to_owned(),
             level: name.level.unwrap_or(entry.level),
         };
-        let mut writer = BodyWriter::begin(&self.stripes, target, options.length, name.outer);
+        let mut writer = BodyWriter::begin(&self.stripes, target, options.length, name.outer)?;
         let draft = Draft::new(
             (Arc::clone(&self.consensus), self.directory.seal(name.tenant)?),
             entry.partition()?,
@@ -375,6 +377,7 @@ impl Backing for ObjectService {
             cluster: self.directory.cluster(),
             tenant: name.tenant,
             tenant_key: Arc::clone(&self.tenant(name.tenant)?.key),
+            wanted: BodyUse::Read,
             bucket: name.bucket,
             name: name.key.to_owned(),
             outer: name.outer.map(|outer| (outer.key.clone(), outer.context.to_vec())),

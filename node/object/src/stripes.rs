@@ -344,7 +344,7 @@ impl StripeSink {
             tenant: self.target.tenant(),
             generation,
             geometry,
-            manifest: self.target.tenant_key.seal_manifest(&id, &manifest),
+            manifest: self.target.tenant_key.metadata().seal_manifest(&id, &manifest),
             places,
             shards,
         };

@@ -2,19 +2,18 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result, ensure};
-use holdfast_keyring::{HeldShare, Keyring, ShareStore};
+use anyhow::{Context, Result};
+use holdfast_keyring::HeldShare;
+use holdfast_keyservice::Client;
 use holdfast_model::NodeId;
 
 use super::KeyWord;
 
-/// Holds this node's shares and the keys unlocked with them.
+/// The way to this node's shares and the keys unlocked with them: its key service.
 #[derive(Debug)]
 pub struct Holder {
-    /// Shares on disk.
-    pub store: Arc<ShareStore>,
-    /// Keys in memory.
-    pub keyring: Arc<Keyring>,
+    /// The key service.
+    pub keyring: Arc<Client>,
 }
 
 impl Holder {
@@ -24,9 +23,7 @@ impl Holder {
     /// # Errors
     /// When they are sealed under a passphrase that has not been entered.
     pub fn hand_out(&self, to: NodeId) -> Result<Vec<HeldShare>> {
-        let shares = self.store.shares().context("no share to give")?;
-        tracing::info!(target: "audit", %to, shares = shares.shares().len(), "shares of the root handed to a member");
-        Ok(shares.shares().to_vec())
+        self.keyring.hand_out(to).context("no share to give")
     }
 
     /// Takes a share of a new splitting; it is durable when this returns.
@@ -34,25 +31,18 @@ impl Holder {
     /// # Errors
     /// When it makes no sense, or cannot be kept.
     pub fn take(&self, from: NodeId, share: HeldShare) -> Result<()> {
-        ensure!(
-            share.threshold > 0 && share.threshold <= share.count && share.x() > 0,
-            "a share of a splitting that is none"
-        );
-        let (split, epoch) = (share.split, share.epoch);
-        self.store.add(share).context("keeping a share")?;
-        tracing::info!(target: "audit", %from, %split, epoch = epoch.get(), "share of the root taken");
-        Ok(())
+        self.keyring.take_share(from, share).context("keeping a share")
     }
 
     /// What this node says of its shares.
     #[must_use]
     pub fn word(&self) -> KeyWord {
-        let splits = self.store.shares().ok();
+        let state = self.keyring.state();
         KeyWord {
-            locked: self.keyring.is_locked(),
-            protection: self.store.protection().name().to_owned(),
-            splits: splits.map(|set| set.shares().iter().map(|share| share.split).collect()),
-            epochs: self.keyring.epochs(),
+            locked: state.roots.is_empty(),
+            protection: state.protection,
+            splits: state.shares.map(|shares| shares.into_iter().map(|(split, _)| split).collect()),
+            epochs: state.roots.into_iter().map(|(epoch, _)| epoch).collect(),
         }
     }
 }

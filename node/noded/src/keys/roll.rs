@@ -13,8 +13,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::Context;
 use holdfast_control::{Command, ControlView, KeyCommand, NodeState, Refusal, Rewrapped, Splitting};
-use holdfast_crypt::Root;
-use holdfast_keyring::Keyring;
+use holdfast_keyservice::Client;
 use holdfast_model::{GroupId, RootEpoch};
 use holdfast_object::journal::Journal;
 
@@ -54,12 +53,10 @@ pub async fn roll_root(steward: &KeySteward) -> Result<RootEpoch, RollError> {
         return Err(RollError::Unfinished { epoch: old.epoch });
     }
     let keyring = &steward.holder.keyring;
-    let root = Root::generate(keyring.cluster(), RootEpoch::new(current.epoch.get() + 1));
-    let splitting = steward.deal(&root, &view, Some(current.splitting.split)).await?;
-    let command = command_for(&view, keyring, &root, splitting)?;
-    let epoch = root.epoch();
-    // Before anybody may need it; a root that never comes into force is replaced by the one that does.
-    keyring.add_root(root);
+    let epoch = RootEpoch::new(current.epoch.get() + 1);
+    keyring.begin_root(epoch).context("making a new root")?;
+    let splitting = steward.deal(epoch, &view, Some(current.splitting.split)).await?;
+    let command = command_for(&view, keyring, epoch, splitting)?;
     match steward.control.propose(&Command::Keys(command)).await? {
         Ok(_) => {
             tracing::info!(target: "audit", epoch = epoch.get(), "a new root is in force");
@@ -69,37 +66,23 @@ pub async fn roll_root(steward: &KeySteward) -> Result<RootEpoch, RollError> {
     }
 }
 
-/// The command that puts `root` in force: everything wrapped anew.
+/// The command that puts the root that was begun in force: everything wrapped anew. The root is one of this node's
+/// from then on; one that never comes into force is replaced by the one that does.
 pub(super) fn command_for(
     view: &ControlView,
-    keyring: &Keyring,
-    root: &Root,
+    keyring: &Client,
+    epoch: RootEpoch,
     splitting: Splitting,
 ) -> anyhow::Result<KeyCommand> {
-    Ok(KeyCommand::Roll {
-        epoch: root.epoch(),
-        root: root.id(),
-        splitting,
-        cluster_key: root.wrap_cluster_key(&keyring.cluster_key().context("the cluster key")?),
-        tenants: rewrapped(view, keyring, root)?,
-        at: now(),
-    })
-}
-
-fn rewrapped(
-    view: &ControlView,
-    keyring: &Keyring,
-    root: &Root,
-) -> anyhow::Result<BTreeMap<holdfast_model::TenantId, Rewrapped>> {
+    let was = view.tenants.values().map(|record| (record.tenant, record.wrapped_key.clone())).collect();
+    let rolled = keyring.roll(epoch, was).context("wrapping everything under the new root")?;
     let mut tenants = BTreeMap::new();
-    for record in view.tenants.values() {
-        let key = keyring
-            .tenant(record.tenant, &record.wrapped_key)
-            .with_context(|| format!("opening the key of tenant {}", record.name))?;
-        let now = root.wrap_tenant(record.tenant, &key);
-        tenants.insert(record.tenant, Rewrapped { was: record.wrapped_key.clone(), now });
+    for (tenant, now) in rolled.tenants {
+        let was = view.tenants.get(&tenant).context("a tenant that was not asked for")?.wrapped_key.clone();
+        tenants.insert(tenant, Rewrapped { was, now });
     }
-    Ok(tenants)
+    let (root, cluster_key) = (rolled.root, rolled.cluster_key);
+    Ok(KeyCommand::Roll { epoch, root, splitting, cluster_key, tenants, at: now() })
 }
 
 /// Adds a version to a tenant's key.
@@ -107,20 +90,17 @@ fn rewrapped(
 /// # Errors
 /// When there is no such tenant, its key has as many versions as it may have, or the control group does not
 /// decide.
-pub async fn rotate_tenant(control: &Control, keyring: &Keyring, name: &str) -> Result<u32, RollError> {
+pub async fn rotate_tenant(control: &Control, keyring: &Client, name: &str) -> Result<u32, RollError> {
     let view = control.view().await?;
     let record = view.tenants.values().find(|record| record.name == name).ok_or(RollError::NoTenant)?;
-    let key = keyring.tenant(record.tenant, &record.wrapped_key).context("opening its key")?;
-    let next = key.rotated().context("adding a version")?;
-    let key = Rewrapped {
-        was: record.wrapped_key.clone(),
-        now: keyring.wrap_tenant(record.tenant, &next).context("wrapping its key")?,
-    };
+    let (next, version) =
+        keyring.rotate_tenant_key(record.tenant, &record.wrapped_key).context("adding a version to its key")?;
+    let key = Rewrapped { was: record.wrapped_key.clone(), now: next };
     let command = Command::Keys(KeyCommand::SetTenantKey { tenant: record.tenant, key });
     match control.propose(&command).await? {
         Ok(_) => {
-            tracing::info!(target: "audit", tenant = %record.tenant, version = next.version(), "tenant key rotated");
-            Ok(next.version())
+            tracing::info!(target: "audit", tenant = %record.tenant, version, "tenant key rotated");
+            Ok(version)
         }
         Err(refusal) => Err(RollError::Refused(refusal)),
     }

@@ -70,11 +70,11 @@ pub(super) fn keeps_key(
     if old_root_stays(view, destroyed) || holder.keyring.epochs().iter().any(|e| *e <= destroyed.epoch) {
         return Ok(Some("the root that wrapped it"));
     }
-    let shares = holder.store.shares().context("this node's shares of the root")?;
-    if shares.shares().iter().any(|share| share.epoch <= destroyed.epoch) {
+    let shares = holder.keyring.state().shares.context("this node's shares of the root are sealed")?;
+    if shares.iter().any(|(_, epoch)| *epoch <= destroyed.epoch) {
         return Ok(Some("a share of the root that wrapped it"));
     }
-    Ok(holder.keyring.remembers(tenant).then_some("the key, in memory"))
+    Ok(holder.keyring.remembers(tenant)?.then_some("the key, in memory"))
 }
 
 /// What a tenant's destruction waits for, in words for operators. `None` when it is finished.
@@ -297,7 +297,7 @@ impl Shredder {
             nodes: record.confirmed.iter().map(|(node, at)| (node.get(), name_of(node), *at)).collect(),
             finished: now(),
         };
-        Ok(destruction.sign(&self.steward.holder.keyring.certificate_signer()?))
+        Ok(self.steward.holder.keyring.certify(destruction)?)
     }
 
     async fn decide(&self, command: ShredCommand) -> Result<()> {

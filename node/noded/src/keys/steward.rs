@@ -14,9 +14,9 @@ use anyhow::{Context, Result, bail, ensure};
 use futures::future::join_all;
 use holdfast_consensus::Consensus;
 use holdfast_control::{Command, ControlView, HOLDERS_MAX, KeyCommand, NodeState, Splitting};
-use holdfast_crypt::{Root, random_array};
-use holdfast_keyring::{HeldShare, deal};
-use holdfast_model::{GroupId, NodeId, SplitId};
+use holdfast_crypt::random_array;
+use holdfast_keyring::HeldShare;
+use holdfast_model::{GroupId, NodeId, RootEpoch, SplitId};
 use holdfast_peer::PeerClient;
 use holdfast_store::Health;
 use tokio_util::sync::CancellationToken;
@@ -118,9 +118,8 @@ impl KeySteward {
         };
         let Some(why) = reason(&view, &members, misses_share) else { return Ok(()) };
         let current = view.keys.current().context("no root is recorded")?;
-        let root = self.holder.keyring.root(current.epoch)?;
         let replaces = current.splitting.split;
-        let splitting = self.deal(&root, &view, Some(replaces)).await?;
+        let splitting = self.deal(current.epoch, &view, Some(replaces)).await?;
         let (split, threshold) = (splitting.split, splitting.threshold);
         let command = KeyCommand::Split { epoch: current.epoch, replaces, splitting };
         self.control
@@ -131,14 +130,14 @@ impl KeySteward {
         Ok(())
     }
 
-    /// Deals shares of `root` to all members. Every member that answers holds its share durably when this
+    /// Deals shares of a root to all members. Every member that answers holds its share durably when this
     /// returns, and those that hold one are enough.
     ///
     /// # Errors
     /// When a member that is up does not take its share, or too few do.
     pub async fn deal(
         &self,
-        root: &Root,
+        epoch: RootEpoch,
         view: &ControlView,
         replaces: Option<SplitId>,
     ) -> Result<Splitting> {
@@ -146,7 +145,7 @@ impl KeySteward {
         let threshold = view.keys.threshold_for(members.len());
         let count = u8::try_from(members.len()).context("more members than there can be shares")?;
         let split = SplitId::from_bytes(random_array());
-        let shares = deal(root, split, replaces, threshold, count)?;
+        let shares = self.holder.keyring.deal(epoch, split, replaces, threshold, count)?;
         let holders: BTreeMap<NodeId, u8> =
             members.iter().zip(&shares).map(|(node, share)| (*node, share.x())).collect();
         let giving = members.iter().copied().zip(shares).map(|(node, share)| self.give(node, share));
@@ -183,7 +182,7 @@ impl KeySteward {
 #[cfg(test)]
 mod tests {
     use holdfast_control::{KeysView, RootRecord};
-    use holdfast_model::{KeyId, RootEpoch, UnixMillis};
+    use holdfast_model::{KeyId, UnixMillis};
 
     use super::*;
 

@@ -10,9 +10,11 @@ use anyhow::{Context, Result, bail};
 use futures::future::join_all;
 use holdfast_admin_api::{LockState, LockStatus, UnlockError, UnlockRequest};
 use holdfast_control::{ControlReader, ControlView, NodeState};
-use holdfast_crypt::Root;
-use holdfast_keyring::{Gathering, Seal, StoreError, recovery};
-use holdfast_model::{ClusterId, NodeId, config::Unlock};
+use holdfast_keyservice::{
+    KeyError,
+    protocol::{Closed, RootName},
+};
+use holdfast_model::{NodeId, config::Unlock};
 use holdfast_peer::PeerClient;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -96,6 +98,8 @@ impl Unlocker {
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut changes = self.control.changes();
         changes.mark_changed();
+        // A key service that was started again is locked.
+        let mut roots = self.holder.keyring.changes();
         let mut word = tokio::time::interval(WORD);
         word.tick().await;
         let mut pause = PAUSE;
@@ -114,6 +118,7 @@ impl Unlocker {
                 () = stop.cancelled() => return,
                 () = self.wake.notified() => {}
                 changed = changes.changed() => if changed.is_err() { return },
+                changed = roots.changed() => if changed.is_err() { return },
                 () = tokio::time::sleep(pause), if !complete => pause = PAUSE_MAX.min(pause * 2),
                 _ = word.tick(), if !complete => {
                     tracing::warn!(waits_for = self.status().detail, "this node is locked");
@@ -151,7 +156,7 @@ impl Unlocker {
         };
         if missing(&view) {
             let was_locked = keyring.is_locked();
-            self.gather(&view).await;
+            self.gather(&view).await?;
             if was_locked && !keyring.is_locked() {
                 tracing::info!(target: "audit", epochs = ?keyring.epochs(), "unlocked");
                 self.open_own().await?;
@@ -165,15 +170,15 @@ impl Unlocker {
     /// theirs and the root is here all the same, they are of no use any more: an empty set is begun, and the
     /// steward deals this node a new share.
     async fn open_own(&self) -> Result<()> {
-        let Some(Seal::Tpm { is_other, .. }) = self.holder.store.seal() else { return Ok(()) };
+        let Some(Closed::Tpm { is_other, .. }) = self.holder.keyring.state().closed else { return Ok(()) };
         let begins = is_other && !self.holder.keyring.is_locked();
         if is_other && !begins {
             return Ok(());
         }
-        let store = Arc::clone(&self.holder.store);
+        let keyring = Arc::clone(&self.holder.keyring);
         // A chip takes up to a second.
         let anew = tokio::task::spawn_blocking(move || {
-            if begins { store.begin_anew() } else { store.ask_tpm().map(|()| false) }
+            if begins { keyring.begin_anew() } else { keyring.ask_tpm().map(|()| false) }
         });
         if anew.await?.context("this node's shares and its TPM")? {
             tracing::warn!(
@@ -184,14 +189,12 @@ impl Unlocker {
         Ok(())
     }
 
-    async fn gather(&self, view: &ControlView) {
-        let mut gathering = Gathering::default();
-        if let Ok(own) = self.holder.store.shares() {
-            own.shares().iter().for_each(|share| gathering.add(share.clone()));
-        }
-        self.add_roots(&gathering, view);
+    async fn gather(&self, view: &ControlView) -> Result<()> {
+        let keyring = &self.holder.keyring;
+        let named = named_roots(view);
+        // This node's own may be enough.
+        let mut progress = keyring.gather(Vec::new(), named.clone())?;
         let wanted = |view: &ControlView| {
-            let keyring = &self.holder.keyring;
             keyring.is_locked() || view.keys.roots.iter().any(|root| !keyring.has(root.epoch, root.root))
         };
         let mut silent = Vec::new();
@@ -202,9 +205,10 @@ impl Unlocker {
             let asked = others.into_iter().filter(|node| *node != self.own).map(|node| async move {
                 (node, orders::give(&self.peers, node, &Order::ShareWanted).await)
             });
+            let mut gathered = Vec::new();
             for (node, answer) in join_all(asked).await {
                 match answer {
-                    Ok(Answer::Shares(shares)) => shares.into_iter().for_each(|share| gathering.add(share)),
+                    Ok(Answer::Shares(shares)) => gathered.extend(shares),
                     other => {
                         tracing::debug!(%node, ?other, "no share");
                         let name = view.nodes.get(&node).map(|record| record.name.clone());
@@ -212,23 +216,11 @@ impl Unlocker {
                     }
                 }
             }
-            self.add_roots(&gathering, view);
+            progress = keyring.gather(gathered, named)?;
         }
-        let progress = gathering.progress();
-        *self.state.lock() = Waiting {
-            have: progress.map_or(0, |progress| progress.have),
-            need: progress.map(|progress| progress.need),
-            silent,
-        };
-    }
-
-    fn add_roots(&self, gathering: &Gathering, view: &ControlView) {
-        let keyring = &self.holder.keyring;
-        for root in named_roots(gathering, view, keyring.cluster()) {
-            if !keyring.has(root.epoch(), root.id()) {
-                keyring.add_root(root);
-            }
-        }
+        let (have, need) = progress.map_or((0, None), |(have, need)| (have, Some(need)));
+        *self.state.lock() = Waiting { have, need, silent };
+        Ok(())
     }
 
     fn let_go(&self, view: &ControlView) -> Result<()> {
@@ -239,12 +231,12 @@ impl Unlocker {
     #[must_use]
     pub fn status(&self) -> LockStatus {
         let waiting = self.state.lock().clone();
-        let seal = self.holder.store.seal();
+        let seal = self.holder.keyring.state().closed;
         let locked = self.holder.keyring.is_locked();
         LockStatus {
             node: self.name.clone(),
             state: if locked { LockState::Locked } else { LockState::Unlocked },
-            passphrase_wanted: locked && seal == Some(Seal::Passphrase),
+            passphrase_wanted: locked && seal == Some(Closed::Passphrase),
             shares: waiting.have,
             shares_needed: waiting.need,
             detail: if locked { detail(&waiting, seal.as_ref()) } else { "Unlocked.".to_owned() },
@@ -270,50 +262,34 @@ impl Unlocker {
     }
 
     fn try_with(&self, request: &UnlockRequest) -> Result<(), UnlockError> {
-        match request {
-            UnlockRequest::Passphrase(passphrase) => {
-                self.holder.store.unseal(passphrase.as_bytes()).map_err(|error| match error {
-                    StoreError::WrongPassphrase => UnlockError::Refused(error.to_string()),
-                    other => UnlockError::Failed(other.to_string()),
-                })
-            }
+        let keyring = &self.holder.keyring;
+        let outcome = match request {
+            UnlockRequest::Passphrase(passphrase) => keyring.unseal(passphrase.as_bytes()),
             UnlockRequest::RecoveryShares(shares) => {
-                let refused = |what: String| UnlockError::Refused(what);
-                let root = recovery::recover(self.holder.keyring.cluster(), shares)
-                    .map_err(|error| refused(error.to_string()))?;
                 let view = self.control.view().map_err(|error| UnlockError::Failed(error.to_string()))?;
-                let fits = view
-                    .keys
-                    .roots
-                    .iter()
-                    .any(|known| (known.epoch, known.root) == (root.epoch(), root.id()));
-                if !fits {
-                    return Err(refused(format!(
-                        "these are shares of root {} of epoch {}, which is not in force here",
-                        root.id(),
-                        root.epoch().get()
-                    )));
-                }
-                self.holder.keyring.add_root(root);
-                Ok(())
+                keyring.recover(shares, named_roots(&view))
             }
-        }
+        };
+        outcome.map_err(|error| match error {
+            KeyError::WrongPassphrase | KeyError::Unfit(_) => UnlockError::Refused(error.to_string()),
+            other => UnlockError::Failed(other.to_string()),
+        })
     }
 }
 
 /// What a locked node has, and what it waits for, for people.
-fn detail(waiting: &Waiting, seal: Option<&Seal>) -> String {
+fn detail(waiting: &Waiting, seal: Option<&Closed>) -> String {
     let silent = if waiting.silent.is_empty() {
         String::new()
     } else {
         format!(" No share from {}.", waiting.silent.join(", "))
     };
     match seal {
-        Some(Seal::Passphrase) => {
+        Some(Closed::Passphrase) => {
             "Waits for this node's passphrase, for enough other nodes, or for operators' recovery shares."
                 .to_owned()
         }
-        Some(Seal::Tpm { why, .. }) => format!(
+        Some(Closed::Tpm { why, .. }) => format!(
             "This node's own share stays closed: {why}. Waits for enough other nodes, or for operators' \
              recovery shares.{silent}"
         ),
@@ -328,15 +304,9 @@ fn detail(waiting: &Waiting, seal: Option<&Seal>) -> String {
     }
 }
 
-/// The roots that shares give and the control state names; without that state, all they give.
-pub(super) fn named_roots(gathering: &Gathering, view: &ControlView, cluster: ClusterId) -> Vec<Root> {
-    let mut roots = gathering.roots(cluster);
-    if !view.keys.roots.is_empty() {
-        roots.retain(|root| {
-            view.keys.roots.iter().any(|known| (known.epoch, known.root) == (root.epoch(), root.id()))
-        });
-    }
-    roots
+/// The roots that the control state names; none before it is there, and then any will do.
+pub(super) fn named_roots(view: &ControlView) -> Vec<RootName> {
+    view.keys.roots.iter().map(|root| (root.epoch, root.root)).collect()
 }
 
 /// Lets go of what the control state has replaced. A root newer than any it names is on its way.
@@ -345,13 +315,8 @@ pub(super) fn let_go(holder: &Holder, view: &ControlView) -> Result<()> {
     if !holder.keyring.has(current.epoch, current.root) {
         return Ok(());
     }
-    match holder.store.settle(&view.keys.splits()) {
-        Ok(()) | Err(StoreError::Sealed) => {}
-        Err(error) => return Err(error).context("letting old shares go"),
-    }
-    let named: BTreeSet<_> = view.keys.roots.iter().map(|root| root.epoch).collect();
-    holder.keyring.retain_roots(|epoch| named.contains(&epoch) || epoch > current.epoch);
-    Ok(())
+    let epochs = view.keys.roots.iter().map(|root| root.epoch).collect();
+    holder.keyring.settle(view.keys.splits(), epochs, current.epoch).context("letting old shares go")
 }
 
 #[cfg(test)]

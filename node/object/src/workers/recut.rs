@@ -15,7 +15,7 @@ use futures::StreamExt;
 use holdfast_catalog::{
     BodyRef, ContentBody, Op, PartContent, Refusal, ReplaceStripes, Response, StripeRef, StripedContent,
 };
-use holdfast_crypt::{BodyContext, BodyKey, Outer, OuterKey, SealedBodyKey};
+use holdfast_crypt::{BodyContext, BodyKey, BodyUse, CustodyError, Outer, OuterKey, SealedBodyKey};
 use holdfast_model::{
     VersionId,
     fit::{Fit, Laid, Standard},
@@ -27,7 +27,7 @@ use crate::{
     api::ObjectError,
     backing::{Taker, WrittenBody},
     body_reader::{ContentOwner, open_body},
-    body_writer::{BodyTarget, BodyWriter},
+    body_writer::{BodyTarget, BodyWriter, no_key},
     directory::TenantEntry,
     draft::Draft,
     host::{chance, now},
@@ -83,11 +83,12 @@ pub(super) async fn recut(
         cluster: service.directory.cluster(),
         tenant: tenant.id,
         tenant_key: Arc::clone(&tenant.key),
+        wanted: BodyUse::Background,
         bucket: owned.bucket,
         name: owned.key.clone(),
         outer,
     });
-    if !opens(&owner, &old) {
+    if !opens(&owner, &old)? {
         return Ok(Recut::Closed);
     }
     let size = old.size;
@@ -125,16 +126,22 @@ fn outer(tenant: &TenantEntry, owned: &StripedContent) -> Result<Option<OuterLay
         Sealed::Own => Some(None),
         Sealed::Customer(_) => None,
         Sealed::Named(NamedKey { id, context, .. }) => {
-            tenant.named_key(&id).map(|key| Some((key, context.into_bytes())))
+            let key = tenant.named_key(BodyUse::Background, &id).map_err(no_key)?;
+            key.map(|key| Some((key, context.into_bytes())))
         }
     })
 }
 
 /// Whether the tenant's key, with the named one, opens the content's.
-fn opens(owner: &ContentOwner, content: &ContentBody) -> bool {
+fn opens(owner: &ContentOwner, content: &ContentBody) -> Result<bool, ObjectError> {
     let sealed = SealedBodyKey::from_bytes(content.wrapped_key.to_vec());
     let place = (owner.cluster, owner.tenant, owner.bucket);
-    BodyKey::unwrap(&sealed, &owner.tenant_key, place, &owner.name, layer(owner)).is_ok()
+    let custody = (&*owner.tenant_key, owner.wanted);
+    match BodyKey::unwrap_by(&sealed, custody, place, &owner.name, layer(owner)) {
+        Ok(_) => Ok(true),
+        Err(CustodyError::Crypt(_)) => Ok(false),
+        Err(error) => Err(no_key(error)),
+    }
 }
 
 fn layer(owner: &ContentOwner) -> Option<Outer<'_>> {
@@ -156,13 +163,14 @@ async fn write(
             content: VersionId::new(now(), chance()),
         },
         tenant_key: Arc::clone(&owner.tenant_key),
+        wanted: BodyUse::Background,
         name: owner.name.clone(),
         level: standard.level(),
     };
     let size = old.size;
     // What is cut anew replaces what is there, and may be what holds a level again after a loss.
     let io = StripeIo { uses_spare: true, ..service.stripes.clone() };
-    let mut writer = BodyWriter::begin(&io, target, Some(size), layer(owner));
+    let mut writer = BodyWriter::begin(&io, target, Some(size), layer(owner))?;
     let draft = Draft::new(
         (Arc::clone(&service.consensus), service.directory.seal(owner.tenant)?),
         route,

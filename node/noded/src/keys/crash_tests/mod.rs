@@ -12,7 +12,8 @@ use holdfast_control::{
     ServiceAddresses, Splitting, decode_outcome,
 };
 use holdfast_crypt::{ClusterKey, Root, TenantKey, random_array};
-use holdfast_keyring::{Gathering, HeldShare, Keyring, ShareStore, deal};
+use holdfast_keyring::{Gathering, HeldShare, KEYS_DIR, ShareStore, deal};
+use holdfast_keyservice::{Client, Opening, Protect};
 use holdfast_model::{ClusterId, DatabaseId, NodeId, RootEpoch, SplitId, TenantId, UnixMillis};
 
 use super::{
@@ -106,16 +107,16 @@ impl World {
 
     /// A node as it starts: its own shares and those of `others`.
     fn started(&self, node: u8, others: &[u8]) -> Holder {
-        let mut gathering = Gathering::default();
-        for member in others.iter().chain([&node]) {
-            for share in self.store(*member).shares().unwrap().shares() {
-                gathering.add(share.clone());
-            }
+        let dir = self.state.join(format!("n{node}")).join(KEYS_DIR);
+        let opening = Opening { cluster: CLUSTER, dir: dir.clone(), protect: Protect::File };
+        let (keyring, view) = (Arc::new(Client::here(&opening, &dir).unwrap()), self.view());
+        let mut shares = Vec::new();
+        for member in others {
+            shares.extend_from_slice(self.store(*member).shares().unwrap().shares());
         }
-        let (keyring, view) = (Arc::new(Keyring::locked(CLUSTER)), self.view());
-        named_roots(&gathering, &view, CLUSTER).into_iter().for_each(|root| keyring.add_root(root));
+        keyring.gather(shares, named_roots(&view)).unwrap();
         learn(&view, &keyring);
-        Holder { store: Arc::new(self.store(node)), keyring }
+        Holder { keyring }
     }
 
     /// Any two nodes open everything; one alone opens nothing.
@@ -124,11 +125,11 @@ impl World {
             assert!(self.started(node, &[]).keyring.is_locked(), "{moment}: n{node} alone");
             for other in (0..NODES).filter(|other| *other != node) {
                 let holder = self.started(node, &[other]);
-                assert!(holder.keyring.cluster_key().is_ok(), "{moment}: n{node} with n{other}");
+                assert!(holder.keyring.has_cluster_key(), "{moment}: n{node} with n{other}");
                 for record in self.view().tenants.values() {
-                    let opened = holder.keyring.tenant(record.tenant, &record.wrapped_key);
+                    let opened = holder.keyring.tenant_key_names(record.tenant, &record.wrapped_key);
                     let opened = opened.unwrap_or_else(|e| panic!("{moment}: n{node} with n{other}: {e}"));
-                    assert_eq!(opened.to_bytes(), self.keys[&record.tenant].to_bytes());
+                    assert_eq!(opened, self.keys[&record.tenant].ids());
                 }
             }
         }
@@ -138,8 +139,18 @@ impl World {
 fn dealt(root: &Root, replaces: Option<SplitId>) -> (Splitting, Vec<HeldShare>) {
     let split = SplitId::from_bytes(random_array());
     let shares = deal(root, split, replaces, THRESHOLD, NODES).unwrap();
-    let holders = (0..NODES).zip(&shares).map(|(n, share)| (NodeId::new(u64::from(n) + 1), share.x()));
-    (Splitting { split, threshold: THRESHOLD, holders: holders.collect() }, shares)
+    (splitting(split, &shares), shares)
+}
+
+fn dealt_by(leader: &Holder, epoch: RootEpoch, replaces: SplitId) -> (Splitting, Vec<HeldShare>) {
+    let split = SplitId::from_bytes(random_array());
+    let shares = leader.keyring.deal(epoch, split, Some(replaces), THRESHOLD, NODES).unwrap();
+    (splitting(split, &shares), shares)
+}
+
+fn splitting(split: SplitId, shares: &[HeldShare]) -> Splitting {
+    let holders = (0..NODES).zip(shares).map(|(n, share)| (NodeId::new(u64::from(n) + 1), share.x()));
+    Splitting { split, threshold: THRESHOLD, holders: holders.collect() }
 }
 
 /// Says before each step whether it is taken: the first `steps` are.
@@ -161,15 +172,16 @@ fn roll(world: &mut World, goes_on: &mut dyn FnMut() -> bool) -> bool {
     let leader = world.started(0, &[1]);
     let view = world.view();
     let current = view.keys.current().unwrap();
-    let root = Root::generate(CLUSTER, RootEpoch::new(current.epoch.get() + 1));
-    let (splitting, shares) = dealt(&root, Some(current.splitting.split));
+    let epoch = RootEpoch::new(current.epoch.get() + 1);
+    leader.keyring.begin_root(epoch).unwrap();
+    let (splitting, shares) = dealt_by(&leader, epoch, current.splitting.split);
     for (node, share) in (0..NODES).zip(shares) {
         if !goes_on() {
             return false;
         }
         world.store(node).add(share).unwrap();
     }
-    let command = command_for(&view, &leader.keyring, &root, splitting).unwrap();
+    let command = command_for(&view, &leader.keyring, epoch, splitting).unwrap();
     if !goes_on() {
         return false;
     }
@@ -228,8 +240,7 @@ fn a_new_splitting_cut_off_between_any_two_steps_leaves_one_that_opens() {
         let leader = world.started(0, &[1]);
         let view = world.view();
         let current = view.keys.current().unwrap();
-        let root = leader.keyring.root(current.epoch).unwrap();
-        let (splitting, shares) = dealt(&root, Some(current.splitting.split));
+        let (splitting, shares) = dealt_by(&leader, current.epoch, current.splitting.split);
         let command =
             KeyCommand::Split { epoch: current.epoch, replaces: current.splitting.split, splitting };
         for (node, share) in (0..NODES).zip(shares).take(cut) {
