@@ -31,6 +31,10 @@ pub enum ChangeError {
     Unavailable(String),
 }
 
+/// The node has no keys at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotNow;
+
 /// What the gateway asks of the node.
 #[async_trait::async_trait]
 pub trait Identities: Send + Sync + 'static {
@@ -46,7 +50,10 @@ pub trait Identities: Send + Sync + 'static {
     /// Seals a session; `None` while the node is locked.
     fn seal(&self, session: &[u8]) -> Option<Vec<u8>>;
     /// Opens a sealed session; `None` when it is not of this cluster or was tampered with.
-    fn open(&self, sealed: &[u8]) -> Option<Vec<u8>>;
+    ///
+    /// # Errors
+    /// [`NotNow`]: nothing is said of the session.
+    fn open(&self, sealed: &[u8]) -> Result<Option<Vec<u8>>, NotNow>;
     /// The clock, in milliseconds since 1970.
     fn now_millis(&self) -> u64;
 }
@@ -114,15 +121,18 @@ impl Session {
         Some(base64::Engine::encode(&base64::engine::general_purpose::STANDARD, sealed))
     }
 
-    fn open(token: &str, identities: &dyn Identities) -> Option<Self> {
+    fn open(token: &str, identities: &dyn Identities) -> Result<Option<Self>, NotNow> {
         if token.len() > TOKEN_SIZE_MAX {
-            return None;
+            return Ok(None);
         }
-        let sealed = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, token).ok()?;
-        match identities.open(&sealed)?.split_first()? {
-            (&SESSION_VERSION, rest) => postcard::from_bytes(rest).ok(),
+        let Ok(sealed) = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, token) else {
+            return Ok(None);
+        };
+        let opened = identities.open(&sealed)?;
+        Ok(match opened.as_deref().and_then(<[u8]>::split_first) {
+            Some((&SESSION_VERSION, rest)) => postcard::from_bytes(rest).ok(),
             _ => None,
-        }
+        })
     }
 }
 
@@ -133,7 +143,7 @@ fn unknown(access_key: &str) -> Refusal {
 /// Finds whoever an access key is of.
 ///
 /// # Errors
-/// `InvalidAccessKeyId`, `InvalidToken`, `ExpiredToken`.
+/// `InvalidAccessKeyId`, `InvalidToken`, `ExpiredToken`, `ServiceUnavailable`.
 pub fn signer(identities: &dyn Identities, access_key: &str, token: Option<&str>) -> Result<Signer, Refusal> {
     let snapshot = identities.snapshot();
     match token {
@@ -168,7 +178,9 @@ fn session_signer(
     token: &str,
 ) -> Result<Signer, Refusal> {
     let invalid = || Refusal::new("InvalidToken").with("Token-0", token);
-    let session = Session::open(token, identities).ok_or_else(invalid)?;
+    let opened = Session::open(token, identities)
+        .map_err(|NotNow| Refusal::because("ServiceUnavailable", "This node has no keys at the moment."))?;
+    let session = opened.ok_or_else(invalid)?;
     if session.access_key != access_key {
         return Err(unknown(access_key));
     }

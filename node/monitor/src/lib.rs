@@ -28,7 +28,7 @@ use prometheus::{Registry, TextEncoder, proto::MetricFamily};
 pub use catalogue::{Kind, Metric, catalogue};
 pub use reading::{
     BufferReading, CatalogCopyReading, DebtReading, DeviceReading, DriveErrors, DriveLabels, DriveReading,
-    DriveState, EventQueueReading, EventReading, KeyReading, PeerReading, RaftGroupReading, RaftLogReading,
+    DriveState, EventQueueReading, EventReading, KeyReading, KeyUseReading, PeerReading, RaftGroupReading, RaftLogReading,
     SpareReading, StripeReading,
 };
 pub use s3::{S3Metrics, S3Request};
@@ -151,6 +151,7 @@ mod tests {
             sample.peer(NodeId::new(2), &PeerReading { connected: true, ..PeerReading::default() });
             sample.buffers(&BufferReading { budget_bytes: 256, available_bytes: 128 });
             sample.keys(&KeyReading { root_epoch: 1, roots: 1, ..KeyReading::default() });
+            sample.key_uses("object_read", &KeyUseReading { uses: 3, refused: 1 });
         });
         monitor
     }

@@ -283,5 +283,18 @@ reading! {
         roots: u64 = Gauge "holdfast_keys_roots", "Roots in memory. More than 1 while one takes the place of another.";
         shares: u64 = Gauge "holdfast_keys_shares", "Shares of the root that were gathered last.";
         shares_needed: u64 = Gauge "holdfast_keys_shares_needed", "Shares that give the root, 0 while none was seen.";
+        service_up: bool = Gauge "holdfast_key_service_up", "1 while the key service of this node runs. It is started again when it ends.";
+        service_starts: u64 = Counter "holdfast_key_service_starts_total", "Starts of the key service. More than 1: it ended while the node went on.";
+        service_memory_locked: bool = Gauge "holdfast_key_service_memory_locked", "1 while the memory of the key service is locked, so that no key is written to swap. 0: its log says why.";
+    }
+}
+
+pub(crate) const PURPOSE_LABELS: &[&str] = &["purpose"];
+
+reading! {
+    /// Uses of tenants' keys for one purpose.
+    KeyUseReading, labels PURPOSE_LABELS, {
+        uses: u64 = Counter "holdfast_key_uses_total", "Uses of tenants' keys that the key service was asked for, since it started.";
+        refused: u64 = Counter "holdfast_key_uses_refused_total", "Those that its policy refused: the purpose is not allowed for a tenant that stands so.";
     }
 }

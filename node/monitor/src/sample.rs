@@ -10,7 +10,7 @@ use crate::{
     catalogue::{Kind, Metric},
     reading::{
         BufferReading, CatalogCopyReading, DRIVE_STATE_AND_ERRORS, DebtReading, DeviceReading, DriveErrors,
-        DriveLabels, DriveReading, DriveState, EventQueueReading, EventReading, Figure, KeyReading,
+        DriveLabels, DriveReading, DriveState, EventQueueReading, EventReading, Figure, KeyReading, KeyUseReading,
         PeerReading, RaftGroupReading, RaftLogReading, SpareReading, StripeReading,
     },
 };
@@ -125,6 +125,11 @@ impl Sample {
     /// The keys of this node. Call once.
     pub fn keys(&mut self, reading: &KeyReading) {
         self.add_all(KeyReading::METRICS, &[], &reading.figures());
+    }
+
+    /// Uses of tenants' keys. Call once per purpose.
+    pub fn key_uses(&mut self, purpose: &str, reading: &KeyUseReading) {
+        self.add_all(KeyUseReading::METRICS, &[("purpose", purpose)], &reading.figures());
     }
 
     pub(crate) fn build(&mut self, build: &BuildInfo) {

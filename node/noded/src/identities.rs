@@ -16,7 +16,7 @@ use holdfast_control::{
     Command, ControlView, IdentityChange, IdentityWrite, KeyWrite, NewAccount, NodeState, Refusal,
     TenantState,
 };
-use holdfast_gateway_s3::identities::{ChangeError, Identities};
+use holdfast_gateway_s3::identities::{ChangeError, Identities, NotNow};
 use holdfast_keyservice::{Client, KeyError};
 use holdfast_model::TenantId;
 use parking_lot::RwLock;
@@ -327,8 +327,12 @@ impl Identities for NodeIdentities {
         self.keyring.seal_secret(SESSION_PURPOSE, session).ok()
     }
 
-    fn open(&self, sealed: &[u8]) -> Option<Vec<u8>> {
-        self.keyring.open_secret(SESSION_PURPOSE, sealed).ok()
+    fn open(&self, sealed: &[u8]) -> Result<Option<Vec<u8>>, NotNow> {
+        match self.keyring.open_secret(SESSION_PURPOSE, sealed) {
+            Ok(session) => Ok(Some(session)),
+            Err(error) if error.may_pass() => Err(NotNow),
+            Err(_) => Ok(None),
+        }
     }
 
     fn now_millis(&self) -> u64 {

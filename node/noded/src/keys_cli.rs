@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::Read,
+    io::{Read, Write},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use clap::Subcommand;
 use holdfast_keyring::{certificate, recovery::recover};
+use holdfast_keyservice::uses;
 use holdfast_model::{ClusterId, KeyId};
 use zeroize::Zeroizing;
 
@@ -27,6 +28,15 @@ pub enum Keys {
         /// The root they should give, as the cluster's status names it
         #[arg(long)]
         expect: Option<KeyId>,
+    },
+    /// Check the record of uses of tenants' keys that a node's key service keeps, and print it. Exit code 0: nothing was
+    /// changed, left out or put in
+    Uses {
+        /// `keys` in the node's state directory
+        dir: PathBuf,
+        /// Only what was found, not each use
+        #[arg(long)]
+        quiet: bool,
     },
     /// Check a certificate of destruction. Exit code 0: the cluster signed it as it stands
     VerifyCertificate {
@@ -47,9 +57,37 @@ impl Keys {
     pub fn run(self) -> Result<ExitCode> {
         match self {
             Self::Drill { expect } => drill(expect),
+            Self::Uses { dir, quiet } => show_uses(&dir, quiet),
             Self::VerifyCertificate { file, key } => verify(&file, &key),
         }
     }
+}
+
+fn show_uses(dir: &Path, quiet: bool) -> Result<ExitCode> {
+    let mut out = std::io::stdout().lock();
+    // Whoever reads may have read enough.
+    let mut told = Ok(());
+    let found = uses::verify(dir, |recorded| {
+        if quiet || told.is_err() {
+            return;
+        }
+        let used = &recorded.used;
+        let body = used.body.map_or_else(String::new, |(bucket, content)| format!(" bucket {bucket} content {content}"));
+        told = writeln!(
+            out,
+            "{} unix-ms {} {} {:?} {:?} tenant {}{body}",
+            recorded.number,
+            recorded.at,
+            used.purpose.name(),
+            used.act,
+            used.outcome,
+            used.tenant
+        );
+    })?;
+    let (first, last, lost) = (found.first, found.last, found.lost);
+    let hash = found.hash.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
+    writeln!(out, "VERIFIED: uses {first} to {last}, {lost} not on record, last hash {hash}").or(told)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn verify(file: &Path, key: &str) -> Result<ExitCode> {

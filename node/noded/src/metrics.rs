@@ -11,7 +11,7 @@ use holdfast_gateway_s3::{Limit, LogFate, Observer, RequestRecord};
 use holdfast_model::{NodeId, TenantId};
 use holdfast_monitor::{
     BufferReading, BuildInfo, CatalogCopyReading, DebtReading, DeviceReading, DriveErrors, DriveLabels,
-    DriveReading, EventQueueReading, EventReading, KeyReading, Monitor, PeerReading, RaftGroupReading,
+    DriveReading, EventQueueReading, EventReading, KeyReading, KeyUseReading, Monitor, PeerReading, RaftGroupReading,
     RaftLogReading, Sample, SpareReading, StripeReading,
 };
 use holdfast_object::{ObjectService, journal::Journal};
@@ -239,13 +239,21 @@ fn events(parts: &Parts, sample: &mut Sample) {
 
 fn keys(unlocker: &Unlocker, sample: &mut Sample) {
     let (status, keyring) = (unlocker.status(), &unlocker.holder.keyring);
+    let state = keyring.fresh_state();
+    let is_up = state.confinement.pid != 0;
     sample.keys(&KeyReading {
         locked: keyring.is_locked(),
         root_epoch: keyring.current().map_or(0, |(epoch, _)| u64::from(epoch.get())),
         roots: keyring.epochs().len() as u64,
         shares: u64::from(status.shares),
         shares_needed: u64::from(status.shares_needed.unwrap_or(0)),
+        service_up: is_up,
+        service_starts: keyring.starts(),
+        service_memory_locked: is_up && state.confinement.memory_unlocked.is_none(),
     });
+    for (purpose, uses, refused) in state.uses {
+        sample.key_uses(purpose.name(), &KeyUseReading { uses, refused });
+    }
 }
 
 fn buffers(parts: &Parts, sample: &mut Sample) {

@@ -15,6 +15,7 @@ mod growth;
 mod healing;
 mod histories;
 mod interrupted;
+mod key_service;
 mod keys;
 mod large;
 mod lifecycle;

@@ -208,19 +208,19 @@ fn put_back(cluster: &DevCluster, saved: &Path) -> Result<()> {
 }
 
 /// The control state in a state directory, read from a copy.
-fn control_view(state: &Path, scratch: &Path) -> Result<ControlView> {
+pub(crate) fn control_view(state: &Path, scratch: &Path) -> Result<ControlView> {
     copy(&state.join("control"), scratch)?;
     let (_machine, reader) = ControlMachine::open(scratch, [0; 16])?;
     Ok(reader.view()?)
 }
 
-fn wrapped_key(view: &ControlView) -> Result<(TenantId, Vec<u8>)> {
+pub(crate) fn wrapped_key(view: &ControlView) -> Result<(TenantId, Vec<u8>)> {
     let demo = view.tenants.values().find(|tenant| tenant.name == "demo").context("no tenant demo")?;
     Ok((demo.tenant, demo.wrapped_key.clone()))
 }
 
 /// The tenant's key, if any root opens it that the shares in these state directories give.
-fn open_with(
+pub(crate) fn open_with(
     states: &[PathBuf],
     view: &ControlView,
     tenant: TenantId,

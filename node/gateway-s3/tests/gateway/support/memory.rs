@@ -24,7 +24,7 @@ use holdfast_catalog::{
 };
 use holdfast_consensus::{Applied, StateMachine};
 use holdfast_crypt::MetadataKey;
-use holdfast_gateway_s3::identities::{ChangeError, Identities};
+use holdfast_gateway_s3::identities::{ChangeError, Identities, NotNow};
 use holdfast_model::{
     DatabaseId, DriveId, Generation, GroupId, NodeId, PartitionId, StripeId, TenantId, UnixMillis,
     limits::INLINE_BODY_MAX, placement::Place,
@@ -374,8 +374,8 @@ impl Identities for MemoryIdentities {
         Some(session.iter().map(|byte| byte ^ 0x5a).collect())
     }
 
-    fn open(&self, sealed: &[u8]) -> Option<Vec<u8>> {
-        Some(sealed.iter().map(|byte| byte ^ 0x5a).collect())
+    fn open(&self, sealed: &[u8]) -> Result<Option<Vec<u8>>, NotNow> {
+        Ok(Some(sealed.iter().map(|byte| byte ^ 0x5a).collect()))
     }
 
     fn now_millis(&self) -> u64 {
