@@ -164,7 +164,10 @@ mod tests {
         let newer = key.rotated().unwrap();
         let (before, derived) = (key.seal_manifest(&STRIPE, b"1"), TenantKey::metadata(&newer));
         assert_eq!(derived.open_manifest(&STRIPE, &before).unwrap().as_slice(), b"1");
-        assert_eq!(newer.open_manifest(&STRIPE, &derived.seal_manifest(&STRIPE, b"2")).unwrap().as_slice(), b"2");
+        assert_eq!(
+            newer.open_manifest(&STRIPE, &derived.seal_manifest(&STRIPE, b"2")).unwrap().as_slice(),
+            b"2"
+        );
         assert!(key.open_manifest(&STRIPE, &derived.seal_manifest(&STRIPE, b"2")).is_err());
         assert_eq!(derived.metadata_key().expose(), key.metadata_key().expose());
         let mut turned = derived.versions().to_vec();

@@ -24,8 +24,8 @@ use zeroize::Zeroizing;
 use crate::{
     Core,
     protocol::{
-        BodyPlace, Confinement, Derived, Hidden, Issued, KeyError, KeyState, Opening, Purpose, Reply, Request,
-        Rolled, RootName, Standing,
+        BodyPlace, Confinement, Derived, Hidden, Issued, KeyError, KeyState, Opening, Purpose, Reply,
+        Request, Rolled, RootName, Standing,
     },
     supervisor::Supervisor,
 };
@@ -318,7 +318,12 @@ impl Client {
     ///
     /// # Errors
     /// `Store`, `Away`.
-    pub fn settle(&self, splits: Vec<SplitId>, epochs: Vec<RootEpoch>, current: RootEpoch) -> Result<(), KeyError> {
+    pub fn settle(
+        &self,
+        splits: Vec<SplitId>,
+        epochs: Vec<RootEpoch>,
+        current: RootEpoch,
+    ) -> Result<(), KeyError> {
         self.change(Request::Settle { splits, epochs, current })
     }
 
@@ -580,10 +585,8 @@ impl RemoteTenant {
     /// Asks, and has a service that was started since open the tenant's key first.
     fn ask(&self, request: impl Fn() -> Request) -> Result<Reply, CustodyError> {
         let answer = match self.line.ask(request()) {
-            Err(KeyError::NotOpened) => {
-                open_tenant(&self.line, self.tenant, &self.wrapped, Purpose::Catalog)
-                    .and_then(|_| self.line.ask(request()))
-            }
+            Err(KeyError::NotOpened) => open_tenant(&self.line, self.tenant, &self.wrapped, Purpose::Catalog)
+                .and_then(|_| self.line.ask(request())),
             answer => answer,
         };
         answer.map_err(|error| match error {
@@ -640,12 +643,12 @@ impl TenantCustody for RemoteTenant {
     }
 
     fn named_key(&self, wanted: BodyUse, id: &str) -> Result<OuterKey, CustodyError> {
-        let request =
-            || Request::NamedKey { purpose: wanted.into(), tenant: self.tenant, id: id.to_owned() };
+        let request = || Request::NamedKey { purpose: wanted.into(), tenant: self.tenant, id: id.to_owned() };
         let odd = |reply: &Reply| CustodyError::Unavailable(odd(reply).to_string());
         match self.ask(request)? {
             Reply::Opened(key) => {
-                let key: [u8; 32] = key.expose().try_into().map_err(|_| CryptError::Malformed("named key"))?;
+                let key: [u8; 32] =
+                    key.expose().try_into().map_err(|_| CryptError::Malformed("named key"))?;
                 Ok(OuterKey::from_bytes(key))
             }
             other => Err(odd(&other)),

@@ -16,8 +16,8 @@ use parking_lot::{Mutex, RwLock};
 use crate::{
     policy,
     protocol::{
-        BodyPlace, Closed, Confinement, Derived, Hidden, Issued, KeyError, KeyState, Opening, Protect, Purpose,
-        Reply, Request, Rolled, RootName, Standing,
+        BodyPlace, Closed, Confinement, Derived, Hidden, Issued, KeyError, KeyState, Opening, Protect,
+        Purpose, Reply, Request, Rolled, RootName, Standing,
     },
     uses::{Act, Outcome, Use, Uses},
 };
@@ -64,7 +64,8 @@ impl Core {
             Protect::Tpm(device) => Some(Protector::Tpm(Tpm::at(device))),
         };
         let store = ShareStore::open_in(dir, opening.cluster, protector)?;
-        let uses = Uses::open(dir).map_err(|error| KeyError::Store(format!("the record of uses: {error}")))?;
+        let uses =
+            Uses::open(dir).map_err(|error| KeyError::Store(format!("the record of uses: {error}")))?;
         Ok(Self {
             cluster: opening.cluster,
             keyring: Keyring::locked(opening.cluster),
@@ -99,14 +100,14 @@ impl Core {
         let shares = self.store.shares().ok();
         let counts = self.counts.lock();
         KeyState {
-            roots: roots.iter().filter_map(|epoch| self.keyring.root(*epoch).ok()).map(|r| name_of(&r)).collect(),
+            roots: roots
+                .iter()
+                .filter_map(|epoch| self.keyring.root(*epoch).ok())
+                .map(|r| name_of(&r))
+                .collect(),
             current: self.keyring.current().ok().map(|root| name_of(&root)),
-            cluster_key: self
-                .keyring
-                .cluster_key_id()
-                .zip(signer.map(|signer| signer.public().to_vec())),
-            shares: shares
-                .map(|set| set.shares().iter().map(|share| (share.split, share.epoch)).collect()),
+            cluster_key: self.keyring.cluster_key_id().zip(signer.map(|signer| signer.public().to_vec())),
+            shares: shares.map(|set| set.shares().iter().map(|share| (share.split, share.epoch)).collect()),
             protection: self.store.protection().name().to_owned(),
             closed: self.store.seal().map(|seal| match seal {
                 Seal::Passphrase => Closed::Passphrase,
@@ -189,11 +190,9 @@ impl Core {
             }
             Request::WrapBody { purpose, place, secret } => self.wrap_body(purpose, &place, &secret),
             Request::UnwrapBody { purpose, place, wrapped } => self.unwrap_body(purpose, &place, &wrapped),
-            Request::NamedKey { purpose, tenant, id } => {
-                self.used(purpose, Act::Name, tenant, None, |key| {
-                    Ok(Reply::Opened(Hidden::of(key.named(&id).expose())))
-                })
-            }
+            Request::NamedKey { purpose, tenant, id } => self.used(purpose, Act::Name, tenant, None, |key| {
+                Ok(Reply::Opened(Hidden::of(key.named(&id).expose())))
+            }),
             Request::SealSecret { name, secret } => {
                 Ok(Reply::Sealed(self.keyring.seal_secret(&name, secret.expose())?))
             }
@@ -242,7 +241,8 @@ impl Core {
     }
 
     fn recover(&self, shares: &[Hidden], named: &[RootName]) -> Answer {
-        let texts: Result<Vec<&str>, _> = shares.iter().map(|share| std::str::from_utf8(share.expose())).collect();
+        let texts: Result<Vec<&str>, _> =
+            shares.iter().map(|share| std::str::from_utf8(share.expose())).collect();
         let texts = texts.map_err(|error| KeyError::Unfit(error.to_string()))?;
         let root =
             recovery::recover(self.cluster, &texts).map_err(|error| KeyError::Unfit(error.to_string()))?;
@@ -329,8 +329,9 @@ impl Core {
 
     fn learn_standings(&self, standings: Vec<(TenantId, Standing)>) {
         let standings: HashMap<TenantId, Standing> = standings.into_iter().collect();
-        let lives =
-            |tenant: &TenantId| standings.get(tenant).is_some_and(|standing| *standing != Standing::Destroyed);
+        let lives = |tenant: &TenantId| {
+            standings.get(tenant).is_some_and(|standing| *standing != Standing::Destroyed)
+        };
         self.tenants.write().retain(|tenant, _| lives(tenant));
         self.keyring.retain_tenants(|tenant| lives(&tenant));
         *self.standings.write() = standings;
@@ -361,7 +362,8 @@ impl Core {
         let mut metadata = Vec::new();
         if purpose == Purpose::Catalog {
             let keys = key.metadata();
-            metadata.extend(keys.versions().iter().map(|(version, key)| (*version, Hidden::of(key.expose()))));
+            metadata
+                .extend(keys.versions().iter().map(|(version, key)| (*version, Hidden::of(key.expose()))));
             self.tenants.write().insert(tenant, key);
         }
         Ok(Reply::Derived(Derived { names, metadata }))

@@ -179,7 +179,8 @@ fn lock_memory() -> Result<(), String> {
         }
     }
     let on_fault = MlockAllFlags::from_bits_retain(libc::MCL_ONFAULT);
-    mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE | on_fault).map_err(|error| error.to_string())
+    mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE | on_fault)
+        .map_err(|error| error.to_string())
 }
 
 /// What the kernel refuses.
@@ -248,8 +249,7 @@ fn filters(uses_sockets: bool) -> Result<Vec<BpfProgram>, seccompiler::BackendEr
     }
     // Threads may begin (a passphrase is hashed by four), processes may not.
     let thread = u64::try_from(libc::CLONE_THREAD).unwrap_or_default();
-    let no_thread =
-        SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(thread), 0)?;
+    let no_thread = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(thread), 0)?;
     refused.insert(libc::SYS_clone, vec![SeccompRule::new(vec![no_thread])?]);
     let refusal = |number: i32| SeccompAction::Errno(u32::try_from(number).unwrap_or_default());
     let refused = SeccompFilter::new(refused, SeccompAction::Allow, refusal(libc::EPERM), arch)?;

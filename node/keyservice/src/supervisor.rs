@@ -108,7 +108,8 @@ impl Supervisor {
 
     /// Starts a process and opens it.
     fn begin(&self) -> Result<BufReader<UnixStream>, KeyError> {
-        let failed = |what: &str, error: io::Error| KeyError::Store(format!("{what} the key service: {error}"));
+        let failed =
+            |what: &str, error: io::Error| KeyError::Store(format!("{what} the key service: {error}"));
         let (ours, theirs) = UnixStream::pair().map_err(|error| failed("connecting", error))?;
         let mut command = Command::new(PROGRAM);
         command.arg(SUBCOMMAND).env_clear().stdin(Stdio::from(OwnedFd::from(theirs)));
@@ -175,7 +176,9 @@ impl Supervisor {
         }
         let _ = child.kill();
         match child.wait() {
-            Ok(status) => tracing::error!(target: "audit", %status, "the key service ended; this node is locked"),
+            Ok(status) => {
+                tracing::error!(target: "audit", %status, "the key service ended; this node is locked")
+            }
             Err(error) => tracing::error!(%error, "waiting for the key service"),
         }
     }
@@ -207,7 +210,10 @@ impl Supervisor {
             Ok(answer) => answer,
             Err(mpsc::RecvTimeoutError::Disconnected) => Err(KeyError::Away),
             Err(mpsc::RecvTimeoutError::Timeout) => {
-                tracing::error!(seconds = ANSWER_WITHIN.as_secs(), "the key service does not answer; it is ended");
+                tracing::error!(
+                    seconds = ANSWER_WITHIN.as_secs(),
+                    "the key service does not answer; it is ended"
+                );
                 self.asked.lock().remove(&number);
                 self.cut();
                 Err(KeyError::Away)

@@ -181,8 +181,15 @@ impl Uses {
     /// # Errors
     /// I/O.
     pub fn open(dir: &Path) -> io::Result<Self> {
-        let mut uses =
-            Self { dir: dir.to_path_buf(), file: None, segment: 0, records: 0, next: 1, hash: [0; 32], lost: 0 };
+        let mut uses = Self {
+            dir: dir.to_path_buf(),
+            file: None,
+            segment: 0,
+            records: 0,
+            next: 1,
+            hash: [0; 32],
+            lost: 0,
+        };
         for segment in segments(dir)?.into_iter().rev() {
             uses.segment = uses.segment.max(segment);
             let path = path_of(dir, segment);
@@ -284,7 +291,12 @@ pub fn verify(dir: &Path, mut each: impl FnMut(&Recorded)) -> Result<Verified, U
         // One that was just begun, or being written.
         let Some((head, records)) = records.split_first() else { continue };
         let next = number_at(head, 8);
-        let known = found.get_or_insert(Verified { first: next, last: next.wrapping_sub(1), lost: 0, hash: hash_in(head) });
+        let known = found.get_or_insert(Verified {
+            first: next,
+            last: next.wrapping_sub(1),
+            lost: 0,
+            hash: hash_in(head),
+        });
         let broken = |number| UsesError::Broken { path: path.clone(), number };
         if head[..8] != *MAGIC || next != known.last.wrapping_add(1) || hash_in(head) != known.hash {
             return Err(broken(known.last.wrapping_add(1)));

@@ -28,8 +28,8 @@ use prometheus::{Registry, TextEncoder, proto::MetricFamily};
 pub use catalogue::{Kind, Metric, catalogue};
 pub use reading::{
     BufferReading, CatalogCopyReading, DebtReading, DeviceReading, DriveErrors, DriveLabels, DriveReading,
-    DriveState, EventQueueReading, EventReading, KeyReading, KeyUseReading, PeerReading, RaftGroupReading, RaftLogReading,
-    SpareReading, StripeReading,
+    DriveState, EventQueueReading, EventReading, KeyReading, KeyUseReading, PeerReading, RaftGroupReading,
+    RaftLogReading, SpareReading, StripeReading,
 };
 pub use s3::{S3Metrics, S3Request};
 pub use sample::Sample;

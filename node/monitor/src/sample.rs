@@ -10,8 +10,8 @@ use crate::{
     catalogue::{Kind, Metric},
     reading::{
         BufferReading, CatalogCopyReading, DRIVE_STATE_AND_ERRORS, DebtReading, DeviceReading, DriveErrors,
-        DriveLabels, DriveReading, DriveState, EventQueueReading, EventReading, Figure, KeyReading, KeyUseReading,
-        PeerReading, RaftGroupReading, RaftLogReading, SpareReading, StripeReading,
+        DriveLabels, DriveReading, DriveState, EventQueueReading, EventReading, Figure, KeyReading,
+        KeyUseReading, PeerReading, RaftGroupReading, RaftLogReading, SpareReading, StripeReading,
     },
 };
 

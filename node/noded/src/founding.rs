@@ -142,7 +142,8 @@ pub(crate) fn start_keys(config: &NodeConfig, cluster: ClusterId, begins: bool) 
     };
     let dir = config.state_dir.join(KEYS_DIR);
     let dir = std::path::absolute(&dir).with_context(|| format!("the place of {}", dir.display()))?;
-    Client::start(Opening { cluster, dir, protect }).context("this node's key service, with its shares of the root")
+    Client::start(Opening { cluster, dir, protect })
+        .context("this node's key service, with its shares of the root")
 }
 
 /// What protects this node's shares, as far as it is at hand.

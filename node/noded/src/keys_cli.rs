@@ -72,7 +72,9 @@ fn show_uses(dir: &Path, quiet: bool) -> Result<ExitCode> {
             return;
         }
         let used = &recorded.used;
-        let body = used.body.map_or_else(String::new, |(bucket, content)| format!(" bucket {bucket} content {content}"));
+        let body = used
+            .body
+            .map_or_else(String::new, |(bucket, content)| format!(" bucket {bucket} content {content}"));
         told = writeln!(
             out,
             "{} unix-ms {} {} {:?} {:?} tenant {}{body}",

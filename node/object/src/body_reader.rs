@@ -15,7 +15,7 @@ use holdfast_store::{StoredStripe, StripeReader};
 use crate::{
     api::{Body, BodyError, ObjectError},
     backing::{Lookup, Taker},
-    body_writer::{open_inline, no_key},
+    body_writer::{no_key, open_inline},
     stripes::{StripeIo, read_stripe, stored},
 };
 

@@ -20,7 +20,9 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use holdfast_catalog::{BodyRef, StripeRef};
-use holdfast_crypt::{BodyContext, BodyKey, BodySealer, BodyUse, CellAddress, CustodyError, Outer, StripeSealer, TenantCustody};
+use holdfast_crypt::{
+    BodyContext, BodyKey, BodySealer, BodyUse, CellAddress, CustodyError, Outer, StripeSealer, TenantCustody,
+};
 use holdfast_model::{
     Level, TenantId,
     limits::{CELL_TAG_SIZE, INLINE_BODY_MAX},

@@ -93,8 +93,9 @@ pub(super) fn command_for(
 pub async fn rotate_tenant(control: &Control, keyring: &Client, name: &str) -> Result<u32, RollError> {
     let view = control.view().await?;
     let record = view.tenants.values().find(|record| record.name == name).ok_or(RollError::NoTenant)?;
-    let (next, version) =
-        keyring.rotate_tenant_key(record.tenant, &record.wrapped_key).context("adding a version to its key")?;
+    let (next, version) = keyring
+        .rotate_tenant_key(record.tenant, &record.wrapped_key)
+        .context("adding a version to its key")?;
     let key = Rewrapped { was: record.wrapped_key.clone(), now: next };
     let command = Command::Keys(KeyCommand::SetTenantKey { tenant: record.tenant, key });
     match control.propose(&command).await? {

@@ -14,8 +14,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use holdfast_blackbox::{dev::DevCluster, ledger::Ledger, metrics::Samples, paths, process::Identity, tree::noise};
-use http::StatusCode;
+use holdfast_blackbox::{
+    dev::DevCluster, ledger::Ledger, metrics::Samples, paths, process::Identity, s3::Call, tree::noise,
+};
+use http::{Method, StatusCode};
 use nix::{sys::signal::Signal, unistd::geteuid};
 use tokio::{task::JoinSet, time::sleep};
 
@@ -81,14 +83,21 @@ async fn the_key_service_is_shut_in_and_what_was_acknowledged_outlives_its_being
     }
     let samples = Samples::fetch(&cluster.file().nodes[0].metrics, cluster.file().trust()?).await?;
     ensure!(samples.sum("holdfast_key_service_up") == Some(1.0), "{:?}", samples.names());
-    let locked = samples.sum("holdfast_key_service_memory_locked");
-    ensure!(!geteuid().is_root() || locked == Some(1.0), "{locked:?}");
+    // Not everywhere may root lock memory; what is said of it is to be so.
+    let said = samples.sum("holdfast_key_service_memory_locked");
+    let status = status_of(service.pid)?;
+    let is_locked = field(&status, "VmLck").is_some_and(|kib| kib != "0");
+    println!("memory locked: {is_locked}");
+    ensure!(said == Some(f64::from(u8::from(is_locked))), "{said:?}: {status}");
+    let log = fs::read_to_string(cluster.dir().join("n1/console.log"))?;
+    ensure!(is_locked != log.contains("its memory is not locked"), "its log says why it is not locked");
 
     let ledger = Ledger::default();
     let writes = Arc::new(AtomicBool::new(true));
     let mut writers = JoinSet::new();
     for writer in 0..WRITERS {
-        let (client, ledger, writes) = (cluster.s3(writer % NODES.len())?, ledger.clone(), Arc::clone(&writes));
+        let (client, ledger, writes) =
+            (cluster.s3(writer % NODES.len())?, ledger.clone(), Arc::clone(&writes));
         writers.spawn(async move {
             let mut refused = 0;
             for number in 0.. {
@@ -121,9 +130,12 @@ async fn the_key_service_is_shut_in_and_what_was_acknowledged_outlives_its_being
         wait_service(&cluster, name, Some(service)).await?;
         let client = cluster.s3(round % NODES.len())?;
         let mut said = BTreeSet::new();
-        while !client.put(BUCKET, "probe", "a body").await.is_ok_and(|_| true) {
-            let answer = client.send(holdfast_blackbox::s3::Call::new(http::Method::PUT, BUCKET, "probe"), "x").await?;
+        loop {
+            let answer = client.send(Call::new(Method::PUT, BUCKET, "probe"), "a body").await?;
             said.insert(answer.status.as_u16());
+            if answer.status == StatusCode::OK {
+                break;
+            }
             ensure!(killed.elapsed() < LIMIT, "{name} does not come back: {}", answer.text());
             sleep(Duration::from_millis(20)).await;
         }
@@ -143,11 +155,6 @@ async fn the_key_service_is_shut_in_and_what_was_acknowledged_outlives_its_being
         ensure!(verdict.broken.is_empty() && verdict.intact > 0, "{name}: {:?}", verdict.broken);
     }
     uses_are_on_record(&cluster)?;
-    let answer = cluster
-        .s3(0)?
-        .send(holdfast_blackbox::s3::Call::new(http::Method::GET, BUCKET, "probe"), Vec::new())
-        .await?;
-    ensure!(answer.status == StatusCode::OK, "{}", answer.text());
     Ok(())
 }
 
@@ -157,16 +164,18 @@ fn is_shut_in(pid: i32) -> Result<()> {
     ensure!(field(&status, "Seccomp") == Some("2"), "{status}");
     ensure!(field(&status, "CoreDumping").is_none_or(|now| now == "0"), "{status}");
     let limits = fs::read_to_string(format!("/proc/{pid}/limits"))?;
-    let core = limits.lines().find(|line| line.starts_with("Max core file size")).context("no limit of cores")?;
+    let core =
+        limits.lines().find(|line| line.starts_with("Max core file size")).context("no limit of cores")?;
     ensure!(core.split_whitespace().nth(4) == Some("0"), "{core}");
     if !geteuid().is_root() {
         return Ok(());
     }
     ensure!(field(&status, "Uid") == Some(USER) && field(&status, "Gid") == Some(USER), "{status}");
     ensure!(field(&status, "CapEff") == Some("0000000000000000"), "{status}");
-    ensure!(field(&status, "VmLck").is_some_and(|kib| kib != "0"), "{status}");
     let network = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/net"));
     ensure!(network(&pid.to_string())? != network("self")?, "its network is the node's");
+    let peers = fs::read_to_string(format!("/proc/{pid}/net/tcp"))?;
+    ensure!(peers.lines().count() == 1, "{peers}");
     let mut sockets = BTreeSet::new();
     for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
         let target = fs::read_link(entry?.path())?.to_string_lossy().into_owned();
@@ -188,7 +197,10 @@ fn holds_keys_alone(cluster: &DevCluster) -> Result<()> {
     let secret = &bytes[4..36];
     for name in NODES {
         let node = cluster.process(name).with_context(|| format!("{name} does not run"))?;
-        ensure!(is_in_memory(service_of(cluster, name)?.pid, secret)?, "the method finds it where it is: {name}");
+        ensure!(
+            is_in_memory(service_of(cluster, name)?.pid, secret)?,
+            "the method finds it where it is: {name}"
+        );
         ensure!(!is_in_memory(node.pid, secret)?, "a tenant's key is in the memory of {name}");
     }
     Ok(())
@@ -198,7 +210,8 @@ fn is_in_memory(pid: i32, secret: &[u8]) -> Result<bool> {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
     let memory = File::open(format!("/proc/{pid}/mem"))?;
     let mut piece = vec![0; PIECE + secret.len()];
-    for line in maps.lines().filter(|line| line.split(' ').nth(1).is_some_and(|mode| mode.starts_with("rw"))) {
+    for line in maps.lines().filter(|line| line.split(' ').nth(1).is_some_and(|mode| mode.starts_with("rw")))
+    {
         let (from, to) = line.split(' ').next().and_then(|range| range.split_once('-')).context("a range")?;
         let (mut at, to) = (u64::from_str_radix(from, 16)?, u64::from_str_radix(to, 16)?);
         while at < to {
