@@ -10,7 +10,7 @@ use std::{
 use anyhow::Result;
 use clap::Args;
 use holdfast_blackbox::{
-    dev::{DRIVE_SIZE, DevCluster, DevSpec},
+    dev::{DevCluster, DevSpec},
     paths,
 };
 use holdfast_model::{
@@ -29,6 +29,11 @@ const CATALOG: &str = "catalog";
 const PROTECTION: &str = "protection";
 const REBUILD: &str = "rebuild";
 const SEAL: &str = "seal";
+const LISTING: &str = "listing";
+
+/// Of the cluster for the S3 benchmark: all its rows write is there at once, because what they delete takes up room
+/// until its grace has passed. The files are sparse.
+const DRIVE_SIZE: ByteCount = ByteCount::mib(6144);
 
 /// All rows of the S3 benchmark.
 const S3: &str = "s3";
@@ -39,7 +44,7 @@ pub struct Bench {
     /// Only rows whose name holds this word: put, get, delete, list, 4KiB, 64KiB, 1MiB, 64MiB; `s3`: all of them;
     /// `drive`: one drive against fio; `catalog`: sealed files against plain ones, a million objects, three replicas;
     /// `protection`: codes, degraded reads, rebuild; `rebuild`: the loss of a drive of a filled cluster;
-    /// `seal`: sealing against the bare cipher
+    /// `seal`: sealing against the bare cipher; `listing`: pages of a bucket of `--keys` keys
     name: Option<String>,
     /// Nodes of the cluster that is started
     #[arg(long, default_value_t = 1)]
@@ -56,6 +61,9 @@ pub struct Bench {
     /// Objects that the cluster of `rebuild` is filled with, in units of 10^9 bytes
     #[arg(long, default_value_t = 20)]
     gigabytes: u32,
+    /// Keys of the bucket of `listing`
+    #[arg(long, default_value_t = 1_000_000)]
+    keys: u64,
     /// Longest time for one row, in seconds
     #[arg(long, default_value_t = 5)]
     seconds: u32,
@@ -103,8 +111,14 @@ impl Bench {
         }
         let mut client = binaries::bench()?;
         client.arg("--seconds").arg(self.seconds.to_string()).arg("--payload").arg(&self.payload);
-        if let Some(name) = self.name.as_ref().filter(|name| *name != S3) {
-            client.arg(name);
+        match self.name.as_deref() {
+            None | Some(S3) => {}
+            Some(LISTING) => {
+                client.arg("--listing").arg(self.keys.to_string());
+            }
+            Some(name) => {
+                client.arg(name);
+            }
         }
         if self.running {
             return run(client.arg("--cluster").arg(paths::cluster_dir()));

@@ -55,7 +55,7 @@ use tokio::{net::TcpListener, sync::oneshot};
 
 pub use crate::{
     errors::Refusal,
-    observer::{Cut, Limit, LogFate, Observer, RequestRecord},
+    observer::{Cut, InventoryFate, Limit, LogFate, Observer, RequestRecord},
 };
 use crate::{
     front::Front,
@@ -140,7 +140,12 @@ impl S3Gateway {
             objects: Arc::clone(&objects),
             identities: Arc::clone(&identities),
         };
-        let clerk = Clerk { objects: Arc::clone(&objects), identities: Arc::clone(&identities), day };
+        let clerk = Clerk {
+            objects: Arc::clone(&objects),
+            identities: Arc::clone(&identities),
+            observer: Arc::clone(&observer),
+            day,
+        };
         let front = Front::new(library, objects, identities, domains, Arc::clone(&observer), throttle, book);
         Self { front: Arc::new(front), courier: Arc::new(courier), clerk: Arc::new(clerk), observer }
     }

@@ -82,6 +82,29 @@ impl LogFate {
     }
 }
 
+/// What became of an inventory that was due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum InventoryFate {
+    /// Its manifest is in the target.
+    Made,
+    /// Drives or space were missing: it is tried again at each look.
+    Delayed,
+    /// It cannot be made before the next midnight: its target is gone, or another's.
+    Missed,
+}
+
+impl InventoryFate {
+    /// As a metric's label.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Made => "made",
+            Self::Delayed => "delayed",
+            Self::Missed => "missed",
+        }
+    }
+}
+
 /// Listens. Calls come from the serving tasks: they must return at once.
 pub trait Observer: Send + Sync + 'static {
     /// A request ended.
@@ -90,6 +113,8 @@ pub trait Observer: Send + Sync + 'static {
     fn limited(&self, _tenant: TenantId, _limit: Limit, _wait: Duration) {}
     /// Lines of access logs came to their end.
     fn log_lines(&self, _fate: LogFate, _count: u64) {}
+    /// An inventory was due.
+    fn inventory(&self, _fate: InventoryFate) {}
     /// A connection was opened.
     fn connection_opened(&self) {}
     /// A connection ended; `Some` when it was cut.

@@ -130,6 +130,7 @@ mod tests {
         request.finish(206);
         monitor.s3().limited("t1", "in_bytes_per_second", std::time::Duration::from_millis(5));
         monitor.s3().log_lines("delivered", 2);
+        monitor.s3().inventory("made");
         monitor.register_source(|sample| {
             let labels =
                 DriveLabels { drive: DriveId::from_bytes([0xab; 16]), serial: "QM\"00\\1", path: "/dev/vdb" };

@@ -61,8 +61,14 @@ const LOG_LINES: Metric = Metric {
     labels: &["fate"],
     help: "Lines of access logs: delivered into their buckets, or dropped for want of room or of the bucket.",
 };
+const INVENTORIES: Metric = Metric {
+    name: "holdfast_s3_inventories_total",
+    kind: Kind::Counter,
+    labels: &["fate"],
+    help: "Inventories that were due: made, delayed (tried again soon), or missed until the next midnight.",
+};
 pub(crate) const METRICS: &[Metric] =
-    &[REQUESTS, DURATION, IN_FLIGHT, RECEIVED, SENT, LIMITED, PACED, LOG_LINES];
+    &[REQUESTS, DURATION, IN_FLIGHT, RECEIVED, SENT, LIMITED, PACED, LOG_LINES, INVENTORIES];
 
 /// Handle for the S3 gateway. Clones share their counters.
 #[derive(Debug, Clone)]
@@ -75,6 +81,7 @@ pub struct S3Metrics {
     limited: IntCounterVec,
     paced: IntCounterVec,
     log_lines: IntCounterVec,
+    inventories: IntCounterVec,
 }
 
 impl S3Metrics {
@@ -91,6 +98,7 @@ impl S3Metrics {
             limited: add(registry, IntCounterVec::new(opts(&LIMITED), LIMITED.labels)),
             paced: add(registry, IntCounterVec::new(opts(&PACED), PACED.labels)),
             log_lines: add(registry, IntCounterVec::new(opts(&LOG_LINES), LOG_LINES.labels)),
+            inventories: add(registry, IntCounterVec::new(opts(&INVENTORIES), INVENTORIES.labels)),
         }
     }
 
@@ -111,6 +119,11 @@ impl S3Metrics {
     /// Lines of access logs came to their end.
     pub fn log_lines(&self, fate: &'static str, count: u64) {
         self.log_lines.with_label_values(&[fate]).inc_by(count);
+    }
+
+    /// An inventory was due.
+    pub fn inventory(&self, fate: &'static str) {
+        self.inventories.with_label_values(&[fate]).inc();
     }
 
     /// A tenant's limit was felt. `wait` is what it cost a body; zero for a request that was refused.

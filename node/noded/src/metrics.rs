@@ -7,7 +7,7 @@ use std::{
 
 use holdfast_consensus::{Consensus, Role};
 use holdfast_drive::DriveState;
-use holdfast_gateway_s3::{Limit, LogFate, Observer, RequestRecord};
+use holdfast_gateway_s3::{InventoryFate, Limit, LogFate, Observer, RequestRecord};
 use holdfast_model::{NodeId, TenantId};
 use holdfast_monitor::{
     BufferReading, BuildInfo, CatalogCopyReading, DebtReading, DeviceReading, DriveErrors, DriveLabels,
@@ -272,6 +272,10 @@ impl Observer for S3Observer {
     fn request(&self, record: &RequestRecord) {
         let status = record.whole.then_some(record.status);
         self.0.s3().observe(record.operation, status, record.bytes_in, record.bytes_out, record.duration);
+    }
+
+    fn inventory(&self, fate: InventoryFate) {
+        self.0.s3().inventory(fate.name());
     }
 
     fn log_lines(&self, fate: LogFate, count: u64) {

@@ -97,6 +97,11 @@ impl Target {
         Ok(Self { nodes, trust: cluster.trust()?, bucket, signed })
     }
 
+    /// The bucket, and a client of the first node.
+    pub fn first(&self) -> Result<(&'static str, Client)> {
+        Ok((self.bucket, self.nodes.first().context("the cluster has no nodes")?.1.clone()))
+    }
+
     /// Makes the bucket.
     pub async fn prepare(&self) -> Result<()> {
         self.nodes.first().context("the cluster has no nodes")?.1.create_bucket(self.bucket).await

@@ -9,6 +9,7 @@
 mod bare;
 mod body;
 mod cost;
+mod listing;
 mod load;
 mod report;
 
@@ -50,6 +51,9 @@ struct Arguments {
     /// Longest time for one row
     #[arg(long, default_value_t = 5)]
     seconds: u64,
+    /// Not the table: a bucket of so many keys, and what pages of its listings take
+    #[arg(long)]
+    listing: Option<u64>,
     /// How bodies are signed
     #[arg(long, value_enum, default_value = "unsigned")]
     payload: PayloadMode,
@@ -61,6 +65,9 @@ async fn main() -> Result<()> {
     let cluster = ClusterFile::load(&arguments.cluster)?;
     let target = Target::new(&cluster, BUCKET, arguments.payload == PayloadMode::Signed)?;
     target.prepare().await?;
+    if let Some(keys) = arguments.listing {
+        return listing::run(&target, keys).await;
+    }
     let meter = Meter::new(&cluster)?;
 
     let wanted = |row: &Row| arguments.name.as_ref().is_none_or(|word| row.name().contains(word.as_str()));

@@ -228,6 +228,52 @@ def inventories(s3):
 
 
 @check
+def lifecycle_rules(s3):
+    """Days are short on this cluster."""
+    name = bucket(s3, "lifecycle")
+    refused(404, "NoSuchLifecycleConfiguration", s3.get_bucket_lifecycle_configuration, Bucket=name)
+    s3.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
+    rules = [
+        {"ID": "logs", "Status": "Enabled", "Filter": {"Prefix": "log/"}, "Expiration": {"Days": 1}},
+        {
+            "ID": "old", "Status": "Enabled", "Filter": {"Tag": {"Key": "keep", "Value": "no"}},
+            "NoncurrentVersionExpiration": {"NoncurrentDays": 1, "NewerNoncurrentVersions": 1},
+        },
+        {
+            "ID": "parts", "Status": "Enabled", "Filter": {"Prefix": ""},
+            "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1},
+        },
+    ]
+    for key in ["log/1", "kept"]:
+        put(s3, name, key, b"x")
+    for body in [b"1", b"2", b"3"]:
+        put(s3, name, "tagged", body, Tagging="keep=no")
+    s3.create_multipart_upload(Bucket=name, Key="upload")
+    s3.put_bucket_lifecycle_configuration(Bucket=name, LifecycleConfiguration={"Rules": rules})
+    found = s3.get_bucket_lifecycle_configuration(Bucket=name)["Rules"]
+    equal([(rule["ID"], rule["Status"]) for rule in found], [(rule["ID"], "Enabled") for rule in rules])
+    assert 'rule-id="logs"' in s3.head_object(Bucket=name, Key="log/1").get("Expiration", 'rule-id="logs"')
+
+    def keys():
+        return [entry["Key"] for entry in s3.list_objects_v2(Bucket=name).get("Contents", [])]
+
+    def versions(key):
+        return len(s3.list_object_versions(Bucket=name, Prefix=key).get("Versions", []))
+
+    eventually("expiry by prefix", lambda: keys() == ["kept", "tagged"])
+    equal(s3.list_object_versions(Bucket=name, Prefix="log/")["DeleteMarkers"][0]["IsLatest"], True)
+    eventually("expiry of all noncurrent versions but the newest", lambda: versions("tagged") == 2)
+    eventually("end of the upload", lambda: "Uploads" not in s3.list_multipart_uploads(Bucket=name))
+    equal((read(s3, name, "kept"), read(s3, name, "tagged")), (b"x", b"3"))
+    s3.delete_bucket_lifecycle(Bucket=name)
+    refused(404, "NoSuchLifecycleConfiguration", s3.get_bucket_lifecycle_configuration, Bucket=name)
+    refused(
+        400, "InvalidArgument", s3.put_bucket_lifecycle_configuration, Bucket=name,
+        LifecycleConfiguration={"Rules": [dict(rules[0], Expiration={"Days": 0})]},
+    )
+
+
+@check
 def payment_by_the_requester(s3):
     name = bucket(s3, "payment")
     equal(s3.get_bucket_request_payment(Bucket=name)["Payer"], "BucketOwner")

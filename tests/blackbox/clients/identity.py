@@ -205,6 +205,125 @@ def roles_across_accounts(world):
     refused(400, "InvalidToken", session.get_object, Bucket=bucket, Key="k")
 
 
+ALL = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
+FULL_ACCESS = "arn:aws:iam::aws:policy/AmazonS3FullAccess"
+
+
+@check
+def everything_about_users(world):
+    iam, user, other = world.iam, name("user"), name("renamed")
+    iam.create_user(UserName=user, Tags=[{"Key": "team", "Value": "mail"}])
+    equal(iam.get_user(UserName=user)["User"]["Path"], "/")
+    iam.tag_user(UserName=user, Tags=[{"Key": "floor", "Value": "3"}])
+    iam.untag_user(UserName=user, TagKeys=["team"])
+    equal(iam.list_user_tags(UserName=user)["Tags"], [{"Key": "floor", "Value": "3"}])
+    iam.update_user(UserName=user, NewUserName=other, NewPath="/moved/")
+    listed = iam.list_users(PathPrefix="/moved/")["Users"]
+    equal([entry["UserName"] for entry in listed if entry["UserName"] == other], [other])
+
+    made = iam.create_access_key(UserName=other)["AccessKey"]
+    s3 = client("s3", {"aws_access_key_id": made["AccessKeyId"], "aws_secret_access_key": made["SecretAccessKey"]})
+    bucket = world.bucket("of-user")
+    iam.put_user_policy(UserName=other, PolicyName="all", PolicyDocument=policy(ALL))
+    equal(iam.get_user_policy(UserName=other, PolicyName="all")["PolicyDocument"]["Statement"][0]["Action"], "s3:*")
+    equal(iam.list_user_policies(UserName=other)["PolicyNames"], ["all"])
+    s3.put_object(Bucket=bucket, Key="k", Body=b"v")
+    key = {"UserName": other, "AccessKeyId": made["AccessKeyId"]}
+    iam.update_access_key(**key, Status="Inactive")
+    refused(403, "InvalidAccessKeyId", s3.get_object, Bucket=bucket, Key="k")
+    iam.update_access_key(**key, Status="Active")
+    equal(read(s3, bucket, "k"), b"v")
+    equal([entry["Status"] for entry in iam.list_access_keys(UserName=other)["AccessKeyMetadata"]], ["Active"])
+    equal(iam.get_access_key_last_used(AccessKeyId=made["AccessKeyId"])["UserName"], other)
+    iam.delete_user_policy(UserName=other, PolicyName="all")
+    refused(403, "AccessDenied", s3.get_object, Bucket=bucket, Key="k")
+    iam.attach_user_policy(UserName=other, PolicyArn=FULL_ACCESS)
+    equal([found["PolicyArn"] for found in iam.list_attached_user_policies(UserName=other)["AttachedPolicies"]], [FULL_ACCESS])
+    equal(read(s3, bucket, "k"), b"v")
+    iam.detach_user_policy(UserName=other, PolicyArn=FULL_ACCESS)
+    assert iam.get_account_summary()["SummaryMap"]["Users"] >= 1
+    equal(iam.list_account_aliases()["AccountAliases"], [world.demo["name"]])
+    iam.delete_access_key(**key)
+    iam.delete_user(UserName=other)
+
+
+@check
+def everything_about_groups(world):
+    iam, user, group, other = world.iam, name("user"), name("group"), name("regrouped")
+    iam.create_user(UserName=user)
+    iam.create_group(GroupName=group)
+    iam.add_user_to_group(GroupName=group, UserName=user)
+    equal([entry["UserName"] for entry in iam.get_group(GroupName=group)["Users"]], [user])
+    equal([entry["GroupName"] for entry in iam.list_groups_for_user(UserName=user)["Groups"]], [group])
+    iam.update_group(GroupName=group, NewGroupName=other)
+    assert other in [entry["GroupName"] for entry in iam.list_groups()["Groups"]]
+    iam.put_group_policy(GroupName=other, PolicyName="all", PolicyDocument=policy(ALL))
+    equal(iam.list_group_policies(GroupName=other)["PolicyNames"], ["all"])
+    iam.attach_group_policy(GroupName=other, PolicyArn=FULL_ACCESS)
+    attached = iam.list_attached_group_policies(GroupName=other)["AttachedPolicies"]
+    equal([found["PolicyArn"] for found in attached], [FULL_ACCESS])
+    iam.detach_group_policy(GroupName=other, PolicyArn=FULL_ACCESS)
+    iam.delete_group_policy(GroupName=other, PolicyName="all")
+    refused(409, "DeleteConflict", iam.delete_group, GroupName=other)
+    iam.remove_user_from_group(GroupName=other, UserName=user)
+    iam.delete_group(GroupName=other)
+    iam.delete_user(UserName=user)
+
+
+@check
+def everything_about_roles(world):
+    iam, role = world.iam, name("role")
+    trust = policy({"Effect": "Allow", "Principal": {"AWS": world.alt["number"]}, "Action": "sts:AssumeRole"})
+    iam.create_role(RoleName=role, AssumeRolePolicyDocument=trust, Description="first", MaxSessionDuration=3600)
+    iam.update_role(RoleName=role, Description="second", MaxSessionDuration=7200)
+    found = iam.get_role(RoleName=role)["Role"]
+    equal((found["Description"], found["MaxSessionDuration"]), ("second", 7200))
+    iam.tag_role(RoleName=role, Tags=[{"Key": "a", "Value": "1"}, {"Key": "b", "Value": "2"}])
+    iam.untag_role(RoleName=role, TagKeys=["a"])
+    equal(iam.list_role_tags(RoleName=role)["Tags"], [{"Key": "b", "Value": "2"}])
+    assert role in [entry["RoleName"] for entry in iam.list_roles()["Roles"]]
+    iam.put_role_policy(RoleName=role, PolicyName="all", PolicyDocument=policy(ALL))
+    equal(iam.get_role_policy(RoleName=role, PolicyName="all")["PolicyName"], "all")
+    equal(iam.list_role_policies(RoleName=role)["PolicyNames"], ["all"])
+    iam.attach_role_policy(RoleName=role, PolicyArn=FULL_ACCESS)
+    attached = iam.list_attached_role_policies(RoleName=role)["AttachedPolicies"]
+    equal([entry["PolicyArn"] for entry in attached], [FULL_ACCESS])
+    sts = client("sts", keys(world.alt))
+    arn = found["Arn"]
+    sts.assume_role(RoleArn=arn, RoleSessionName="test")
+    nobody = policy({"Effect": "Deny", "Principal": {"AWS": world.alt["number"]}, "Action": "sts:AssumeRole"})
+    iam.update_assume_role_policy(RoleName=role, PolicyDocument=nobody)
+    refused(403, "AccessDenied", sts.assume_role, RoleArn=arn, RoleSessionName="test")
+    refused(409, "DeleteConflict", iam.delete_role, RoleName=role)
+    iam.detach_role_policy(RoleName=role, PolicyArn=FULL_ACCESS)
+    iam.delete_role_policy(RoleName=role, PolicyName="all")
+    iam.delete_role(RoleName=role)
+
+
+@check
+def everything_about_policies(world):
+    iam, user = world.iam, name("user")
+    iam.create_user(UserName=user)
+    arn = iam.create_policy(PolicyName=name("policy"), PolicyDocument=policy(ALL))["Policy"]["Arn"]
+    iam.attach_user_policy(UserName=user, PolicyArn=arn)
+    equal([entry["UserName"] for entry in iam.list_entities_for_policy(PolicyArn=arn)["PolicyUsers"]], [user])
+    narrow = policy({"Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"})
+    second = iam.create_policy_version(PolicyArn=arn, PolicyDocument=narrow)["PolicyVersion"]["VersionId"]
+    equal(iam.get_policy(PolicyArn=arn)["Policy"]["DefaultVersionId"], "v1")
+    iam.set_default_policy_version(PolicyArn=arn, VersionId=second)
+    found = iam.get_policy_version(PolicyArn=arn, VersionId=second)["PolicyVersion"]
+    equal((found["IsDefaultVersion"], found["Document"]["Statement"][0]["Action"]), (True, "s3:GetObject"))
+    equal(sorted(entry["VersionId"] for entry in iam.list_policy_versions(PolicyArn=arn)["Versions"]), ["v1", "v2"])
+    refused(409, "DeleteConflict", iam.delete_policy_version, PolicyArn=arn, VersionId=second)
+    iam.delete_policy_version(PolicyArn=arn, VersionId="v1")
+    assert arn in [entry["Arn"] for entry in iam.list_policies(Scope="Local")["Policies"]]
+    refused(409, "DeleteConflict", iam.delete_policy, PolicyArn=arn)
+    iam.detach_user_policy(UserName=user, PolicyArn=arn)
+    iam.delete_policy(PolicyArn=arn)
+    refused(404, "NoSuchEntity", iam.get_policy, PolicyArn=arn)
+    iam.delete_user(UserName=user)
+
+
 def fetch(url, **arguments):
     trust = ssl.create_default_context(cafile=os.environ["AWS_CA_BUNDLE"])
     try:
@@ -215,6 +334,7 @@ def fetch(url, **arguments):
 
 @check
 def forms_store_what_their_policy_allows(world):
+    """PostObject, as boto3 signs forms for it."""
     bucket = world.bucket("forms")
     s3 = client("s3", keys(world.demo), signature_version="s3v4")
     form = s3.generate_presigned_post(bucket, "up/${filename}", Conditions=[["content-length-range", 1, 100]])

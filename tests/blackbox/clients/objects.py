@@ -7,6 +7,7 @@ Keys, endpoint and CA come from the environment. Fails on the first thing that i
 import base64
 import datetime
 import hashlib
+import json
 import os
 import sys
 import uuid
@@ -325,6 +326,62 @@ def multipart_uploads(s3):
     equal(read(s3, name, "copied"), (b"".join(parts) + b"d")[1:])
     refused(404, "NoSuchUpload", s3.abort_multipart_upload, **copied)
     refused(404, "NoSuchUpload", s3.list_parts, **dict(copied, UploadId="nonsense"))
+
+
+@check
+def settings_of_buckets(s3):
+    name = bucket(s3, "settings")
+    # The first region has no name here.
+    equal(s3.get_bucket_location(Bucket=name)["LocationConstraint"], None)
+    equal(s3.head_bucket(Bucket=name)["ResponseMetadata"]["HTTPStatusCode"], 200)
+    refused(404, "404", s3.head_bucket, Bucket=name + "-not")
+    owner = s3.get_bucket_acl(Bucket=name)["Owner"]["ID"]
+    grants = s3.get_bucket_acl(Bucket=name)["Grants"]
+    equal([(grant["Grantee"]["ID"], grant["Permission"]) for grant in grants], [(owner, "FULL_CONTROL")])
+
+    equal(s3.get_public_access_block(Bucket=name)["PublicAccessBlockConfiguration"]["BlockPublicPolicy"], True)
+    s3.delete_public_access_block(Bucket=name)
+    refused(404, "NoSuchPublicAccessBlockConfiguration", s3.get_public_access_block, Bucket=name)
+
+    rules = s3.get_bucket_ownership_controls(Bucket=name)["OwnershipControls"]["Rules"]
+    equal(rules, [{"ObjectOwnership": "BucketOwnerEnforced"}])
+    s3.delete_bucket_ownership_controls(Bucket=name)
+    refused(404, "OwnershipControlsNotFoundError", s3.get_bucket_ownership_controls, Bucket=name)
+
+    def default():
+        rules = s3.get_bucket_encryption(Bucket=name)["ServerSideEncryptionConfiguration"]["Rules"]
+        return rules[0]["ApplyServerSideEncryptionByDefault"]["SSEAlgorithm"]
+
+    def sealed_with(key):
+        put(s3, name, key, b"body")
+        return s3.head_object(Bucket=name, Key=key)["ServerSideEncryption"]
+
+    equal((default(), sealed_with("by default")), ("AES256", "AES256"))
+    rule = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "aws:kms"}}
+    s3.put_bucket_encryption(Bucket=name, ServerSideEncryptionConfiguration={"Rules": [rule]})
+    equal((default(), sealed_with("by name")), ("aws:kms", "aws:kms"))
+    equal(read(s3, name, "by name"), b"body")
+    s3.delete_bucket_encryption(Bucket=name)
+    equal((default(), sealed_with("again")), ("AES256", "AES256"))
+
+    refused(404, "NoSuchBucketPolicy", s3.get_bucket_policy, Bucket=name)
+    statement = {"Effect": "Deny", "Principal": "*", "Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{name}/secret"}
+    document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    s3.put_bucket_policy(Bucket=name, Policy=document)
+    equal(json.loads(s3.get_bucket_policy(Bucket=name)["Policy"])["Statement"][0]["Effect"], "Deny")
+    put(s3, name, "secret", b"x")
+    refused(403, "AccessDenied", s3.get_object, Bucket=name, Key="secret")
+    s3.delete_bucket_policy(Bucket=name)
+    equal(read(s3, name, "secret"), b"x")
+
+    refused(404, "ReplicationConfigurationNotFoundError", s3.get_bucket_replication, Bucket=name)
+    s3.delete_bucket_replication(Bucket=name)
+    equal(s3.get_bucket_accelerate_configuration(Bucket=name).get("Status"), None)
+    s3.put_bucket_accelerate_configuration(Bucket=name, AccelerateConfiguration={"Status": "Suspended"})
+    refused(
+        501, "NotImplemented", s3.put_bucket_accelerate_configuration,
+        Bucket=name, AccelerateConfiguration={"Status": "Enabled"},
+    )
 
 
 def main(names):

@@ -10,6 +10,10 @@ use crate::{
     text::instant_text,
 };
 
+/// Users of a group that is renamed, because they name it and change in the same step: what one change may hold is
+/// limited.
+const RENAMED_USERS_MAX: usize = 60;
+
 fn shown(xml: Xml, facts: &Facts<'_>, group: &Group) -> Xml {
     xml.text("Path", &group.path)
         .text("GroupName", &group.name)
@@ -75,14 +79,22 @@ pub(super) fn update(params: Params<'_>, facts: &mut Facts<'_>) -> Result<Perfor
     }
     group.name = params.name("NewGroupName", 128)?.to_owned();
     check_free::<Group>(facts, &group.name)?;
-    if members(facts, &row.value.name) > 0 {
-        return Err(IamError::conflict("Remove the group's users before you rename it."));
+    let (old, new) = (row.value.name.to_lowercase(), group.name.to_lowercase());
+    let users: Vec<_> =
+        facts.account.users.values().filter(|row| row.value.groups.contains(&old)).cloned().collect();
+    if users.len() > RENAMED_USERS_MAX {
+        return Err(IamError::conflict(format!(
+            "A group of {} users cannot be renamed: {RENAMED_USERS_MAX} may be in it.",
+            users.len()
+        )));
     }
-    let written = put(facts, None, &group);
-    Ok(Performed {
-        change: Change { rows: vec![remove(&row), written], keys: Vec::new() },
-        result: String::new(),
-    })
+    let mut rows = vec![remove(&row), put(facts, None, &group)];
+    for mut user in users {
+        user.value.groups.remove(&old);
+        user.value.groups.insert(new.clone());
+        rows.push(put(facts, Some(user.version), &user.value));
+    }
+    Ok(Performed { change: Change { rows, keys: Vec::new() }, result: None })
 }
 
 fn members(facts: &Facts<'_>, name: &str) -> usize {
@@ -114,7 +126,7 @@ pub(super) fn add_user(params: Params<'_>, facts: &mut Facts<'_>) -> Result<Perf
     // The group's version moves too: it cannot be deleted by somebody who saw it without this user.
     let written = put(facts, Some(user.version), &user.value);
     let touched = put(facts, Some(group.version), &group.value);
-    Ok(Performed { change: Change { rows: vec![touched, written], keys: Vec::new() }, result: String::new() })
+    Ok(Performed { change: Change { rows: vec![touched, written], keys: Vec::new() }, result: None })
 }
 
 pub(super) fn remove_user(params: Params<'_>, facts: &mut Facts<'_>) -> Result<Performed, IamError> {
@@ -127,8 +139,5 @@ pub(super) fn remove_user(params: Params<'_>, facts: &mut Facts<'_>) -> Result<P
         )));
     }
     let written = put(facts, Some(user.version), &user.value);
-    Ok(Performed {
-        change: Change { rows: vec![keep(&group), written], keys: Vec::new() },
-        result: String::new(),
-    })
+    Ok(Performed { change: Change { rows: vec![keep(&group), written], keys: Vec::new() }, result: None })
 }

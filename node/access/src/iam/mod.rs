@@ -219,21 +219,21 @@ pub struct Change {
 pub struct Performed {
     /// To be made before the answer is sent.
     pub change: Change,
-    /// Inside of the result element; empty: there is none.
-    pub result: String,
+    /// Inside of the result element; `None`: the action has none.
+    pub result: Option<String>,
 }
 
 impl Performed {
     fn answer(result: Xml) -> Self {
-        Self { change: Change::default(), result: result.done() }
+        Self { change: Change::default(), result: Some(result.done()) }
     }
 
     fn changed(row: RowChange) -> Self {
-        Self { change: Change { rows: vec![row], keys: Vec::new() }, result: String::new() }
+        Self { change: Change { rows: vec![row], keys: Vec::new() }, result: None }
     }
 
     fn with(mut self, result: Xml) -> Self {
-        self.result = result.done();
+        self.result = Some(result.done());
         self
     }
 }

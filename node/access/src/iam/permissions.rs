@@ -60,7 +60,7 @@ fn attach<T: Holder>(params: Params<'_>, facts: &mut Facts<'_>) -> Result<Perfor
     let mut rows = vec![put(facts, Some(row.version), &row.value)];
     // The policy's version moves too: it cannot be deleted by somebody who saw it unattached.
     rows.extend(policies::touched(facts, &arn));
-    Ok(Performed { change: Change { rows, keys: Vec::new() }, result: String::new() })
+    Ok(Performed { change: Change { rows, keys: Vec::new() }, result: None })
 }
 
 fn detach<T: Holder>(params: Params<'_>, facts: &mut Facts<'_>) -> Result<Performed, IamError> {

@@ -60,7 +60,7 @@ impl World {
         for row in done.change.rows {
             self.apply(row);
         }
-        Ok(done.result)
+        Ok(done.result.unwrap_or_default())
     }
 
     fn apply(&mut self, row: RowChange) {
@@ -116,6 +116,10 @@ fn a_users_policies_come_from_itself_its_groups_and_what_is_attached() {
     assert!(world.may_read("ann"));
     assert_eq!(world.call("DeletePolicy", &[("PolicyArn", arn)]), Err("DeleteConflict"));
     assert_eq!(world.call("DeleteGroup", &[("GroupName", "readers")]), Err("DeleteConflict"));
+    world.call("UpdateGroup", &[("GroupName", "readers"), ("NewGroupName", "All")]).unwrap();
+    assert!(world.may_read("ann"), "who is in a group stays in it when it is renamed");
+    assert!(world.call("GetGroup", &[("GroupName", "all")]).unwrap().contains("<UserName>Ann<"));
+    world.call("UpdateGroup", &[("GroupName", "All"), ("NewGroupName", "readers")]).unwrap();
     world.call("DetachGroupPolicy", &[("GroupName", "readers"), ("PolicyArn", arn)]).unwrap();
     assert!(!world.may_read("ann"));
     world.call("RemoveUserFromGroup", &[("GroupName", "readers"), ("UserName", "ann")]).unwrap();

@@ -96,7 +96,7 @@ pub(super) fn update(params: Params<'_>, facts: &mut Facts<'_>) -> Result<Perfor
     new.clone_into(&mut user.name);
     let written = put(facts, None, &user);
     let change = Change { rows: vec![remove(&row), written], keys: Vec::new() };
-    Ok(Performed { change, result: String::new() })
+    Ok(Performed { change, result: None })
 }
 
 pub(super) fn delete(params: Params<'_>, facts: &mut Facts<'_>) -> Result<Performed, IamError> {
@@ -224,7 +224,7 @@ fn on_key(
                 // Nobody could let them in again.
                 return Err(IamError::conflict("The last access key of the root user stays active."));
             }
-            Ok(Performed { change, result: String::new() })
+            Ok(Performed { change, result: None })
         }
         Some(name) => {
             let mut row = find::<User>(facts, &name)?;

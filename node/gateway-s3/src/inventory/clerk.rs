@@ -17,12 +17,18 @@ use super::{
     FILE_SIZE, Inventory, LOOK_INTERVAL_MAX, LOOK_INTERVAL_MIN, LOOKS_A_DAY, PAGE, PAGE_PAUSE, PUT_TIMEOUT,
     rows::File,
 };
-use crate::{authorize::BucketAccess, errors::Refusal, identities::Identities};
+use crate::{
+    authorize::BucketAccess,
+    errors::Refusal,
+    identities::Identities,
+    observer::{InventoryFate, Observer},
+};
 
 /// Makes inventories of the tenants that this node leads.
 pub(crate) struct Clerk {
     pub objects: Arc<dyn ObjectGateway>,
     pub identities: Arc<dyn Identities>,
+    pub observer: Arc<dyn Observer>,
     /// Length of a day.
     pub day: Duration,
 }
@@ -121,8 +127,9 @@ impl Clerk {
                     continue;
                 }
                 match self.make(objects, tenant, &bucket, &inventory, due).await {
-                    Ok(()) => {}
+                    Ok(()) => self.observer.inventory(InventoryFate::Made),
                     Err(Failure::Later(error)) => {
+                        self.observer.inventory(InventoryFate::Delayed);
                         tracing::warn!(
                             bucket,
                             id = inventory.id,
@@ -132,6 +139,7 @@ impl Clerk {
                         continue;
                     }
                     Err(Failure::Never(error)) => {
+                        self.observer.inventory(InventoryFate::Missed);
                         tracing::warn!(
                             bucket,
                             id = inventory.id,

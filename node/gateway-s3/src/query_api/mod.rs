@@ -76,8 +76,8 @@ enum Service {
     Sts,
 }
 
-/// An action that was done: its result's elements.
-type Done = Result<String, IamError>;
+/// An action that was done: its result's elements, if it has a result.
+type Done = Result<Option<String>, IamError>;
 
 /// Answers a call.
 pub(crate) async fn answer(
@@ -95,7 +95,7 @@ pub(crate) async fn answer(
         Service::Sts => "Sts",
     };
     let response = match done {
-        Ok(result) => success(service, &action, &result, request.id),
+        Ok(result) => success(service, &action, result.as_deref(), request.id),
         Err(error) => {
             tracing::debug!(action, code = error.code, id = request.id, "refused");
             failure(service, &error, request.id)
@@ -265,12 +265,9 @@ fn namespace(service: Service) -> &'static str {
     }
 }
 
-fn success(service: Service, action: &str, result: &str, id: &str) -> Response<s3s::Body> {
+fn success(service: Service, action: &str, result: Option<&str>, id: &str) -> Response<s3s::Body> {
     let namespace = namespace(service);
-    let result = match result {
-        "" => String::new(),
-        inner => format!("<{action}Result>{inner}</{action}Result>"),
-    };
+    let result = result.map_or_else(String::new, |inner| format!("<{action}Result>{inner}</{action}Result>"));
     xml(
         StatusCode::OK,
         format!(

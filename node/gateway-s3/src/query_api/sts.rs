@@ -55,7 +55,7 @@ fn caller_identity(signer: &Signer) -> Done {
         .text("Arn", signer.caller.arn().unwrap_or_default())
         .text("UserId", signer.caller.user_id())
         .text("Account", account.unwrap_or_default());
-    Ok(xml.done())
+    Ok(Some(xml.done()))
 }
 
 fn duration(params: Params<'_>, allowed: RangeInclusive<u64>, otherwise: u64) -> Result<u64, IamError> {
@@ -121,7 +121,7 @@ fn session_token(params: Params<'_>, signer: &Signer, identities: &dyn Identitie
         policies: Vec::new(),
         expires: identities.now_millis() + seconds * 1000,
     };
-    Ok(credentials(Xml::new(), &session, identities)?.done())
+    Ok(Some(credentials(Xml::new(), &session, identities)?.done()))
 }
 
 fn session_name(params: Params<'_>) -> Result<&str, IamError> {
@@ -183,7 +183,7 @@ fn assume_role(params: Params<'_>, signer: &Signer, context: &Context, identitie
         xml.text("AssumedRoleId", format!("{}:{name}", role.id))
             .text("Arn", format!("arn:aws:sts::{number}:assumed-role/{}/{name}", role.name))
     });
-    Ok(xml.text("PackedPolicySize", "0").done())
+    Ok(Some(xml.text("PackedPolicySize", "0").done()))
 }
 
 fn account_of(caller: &Caller) -> holdfast_access::text::AccountNumber {

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use holdfast_access::iam;
 use holdfast_gateway_s3::operations::{OPERATIONS, On, Support};
 
 fn table() -> String {
@@ -47,4 +48,44 @@ fn the_page_lists_every_operation_as_the_gateway_serves_it() {
         found == expected,
         "docs/s3.md is stale: run this test with HOLDFAST_UPDATE_PAGES=1 and commit it"
     );
+}
+
+/// The scripts in which boto3 checks one operation after the other.
+const SCRIPTS: [&str; 3] = ["objects.py", "buckets.py", "identity.py"];
+
+/// `GetBucketAcl` as boto3 calls it.
+fn method(operation: &str) -> String {
+    let mut name = String::new();
+    for letter in operation.chars() {
+        if letter.is_ascii_uppercase() && !name.is_empty() {
+            name.push('_');
+        }
+        name.push(letter.to_ascii_lowercase());
+    }
+    name
+}
+
+#[test]
+fn a_public_sdk_calls_every_operation_that_is_served() {
+    let scripts: String = SCRIPTS
+        .iter()
+        .map(|script| {
+            let path = format!("{}/../../tests/blackbox/clients/{script}", env!("CARGO_MANIFEST_DIR"));
+            std::fs::read_to_string(path).expect("the script is there")
+        })
+        .collect();
+    let s3 = OPERATIONS.iter().filter(|row| !matches!(row.support, Support::No(_))).map(|row| row.name);
+    // Forms are no method of the SDK, which signs them; the check of them names the operation.
+    let missing: Vec<_> = s3
+        .chain(iam::ACTIONS.iter().map(|row| row.0))
+        .chain(["AssumeRole", "GetCallerIdentity", "GetSessionToken"])
+        .filter(|operation| {
+            let method = method(operation);
+            let called =
+                [format!(".{method}("), format!(".{method},"), format!("get_paginator(\"{method}\")")];
+            let form = *operation == "PostObject" && scripts.contains(*operation);
+            !form && !called.iter().any(|call| scripts.contains(call))
+        })
+        .collect();
+    assert!(missing.is_empty(), "no script in tests/blackbox/clients calls {missing:?}");
 }

@@ -5,11 +5,13 @@
 
 mod aws;
 mod boto3;
+mod duplicity;
 mod js;
 mod rclone;
 mod restic;
 mod rust;
 mod s3cmd;
+mod s3fs;
 mod script;
 mod tool;
 
@@ -19,11 +21,13 @@ use anyhow::{Context, Result, ensure};
 
 pub use aws::Aws;
 pub use boto3::Boto3;
+pub use duplicity::Duplicity;
 pub use js::Js;
 pub use rclone::Rclone;
 pub use restic::Restic;
 pub use rust::Rust;
 pub use s3cmd::S3cmd;
+pub use s3fs::S3fs;
 pub use tool::Access;
 
 use crate::tree;

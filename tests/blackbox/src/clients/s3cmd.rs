@@ -50,6 +50,28 @@ impl S3cmd {
     }
 }
 
+impl S3cmd {
+    /// Makes `bucket/prefix/` what is below `from`: what is there in excess is deleted.
+    ///
+    /// # Errors
+    /// When the program fails; its output is quoted. The same holds for the other calls.
+    pub fn sync_in(&self, from: &Path, bucket: &str, prefix: &str) -> Result<()> {
+        self.sync(&format!("{}/", from.display()), &format!("s3://{bucket}/{prefix}/"))
+    }
+
+    /// Makes the directory `to` what is below `bucket/prefix/`.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn sync_out(&self, bucket: &str, prefix: &str, to: &Path) -> Result<()> {
+        self.sync(&format!("s3://{bucket}/{prefix}/"), &format!("{}/", to.display()))
+    }
+
+    fn sync(&self, from: &str, to: &str) -> Result<()> {
+        output(&mut self.s3cmd(&["--quiet", "sync", "--delete-removed", from, to])).map(drop)
+    }
+}
+
 impl TreeClient for S3cmd {
     fn name(&self) -> &'static str {
         "s3cmd"

@@ -2,6 +2,7 @@
 //! the operations one by one on the same cluster.
 
 mod buckets;
+mod programs;
 
 use std::{
     fs,

@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -31,6 +31,10 @@ const NODES: u16 = 3;
 /// Bytes of one part.
 const PART: usize = 8 << 20;
 
+/// The most parts of an upload, and the least bytes of each but the last.
+const PARTS_MAX: usize = 10_000;
+const SMALLEST_PART: usize = 5 << 20;
+
 /// Parts on their way at once.
 const AT_ONCE: usize = 4;
 
@@ -52,6 +56,34 @@ async fn five_gib_are_copied_in_bounded_memory() -> Result<()> {
     copied("large-5gib", (5 << 30) / PART).await
 }
 
+/// The most parts that an upload may have, each as small as it may be: 52 GB.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "writes 60 GB to the machine's disk, minutes; by hand: -- --ignored"]
+async fn ten_thousand_parts_make_one_object() -> Result<()> {
+    // As wide as stripes get: 16 shards of content, 2 of parity.
+    let mut spec = DevSpec::for_test("ten-thousand", 1, 18)?;
+    spec.drive_size = ByteCount::mib(3900);
+    let cluster = DevCluster::create(&spec, &|_| {}).await?;
+    let nodes = [cluster.s3(0)?];
+    nodes[0].create_bucket(BUCKET).await?;
+    let begun = Instant::now();
+    upload(&nodes, "k", PARTS_MAX, SMALLEST_PART).await?;
+    println!("{PARTS_MAX} parts of 5 MiB in {:.1} s, completion included", begun.elapsed().as_secs_f64());
+    let head = nodes[0].expect(Call::new(Method::HEAD, BUCKET, "k"), Bytes::new()).await?;
+    ensure!(head.header("content-length") == Some(&(PARTS_MAX * SMALLEST_PART).to_string()), "{head:?}");
+    ensure!(head.header("etag").is_some_and(|etag| etag.ends_with("-10000\"")), "{head:?}");
+    let last = PARTS_MAX as u64 - 1;
+    for number in [0, 4_999, last] {
+        let call = Call::new(Method::GET, BUCKET, "k").query("partNumber", number + 1);
+        let answer = nodes[0].expect(call, Bytes::new()).await?;
+        ensure!(answer.body == noise(number, SMALLEST_PART), "other bytes in part {number}");
+    }
+    let begun = Instant::now();
+    nodes[0].delete(BUCKET, "k").await?;
+    println!("deleted in {:.1} ms", begun.elapsed().as_secs_f64() * 1e3);
+    Ok(())
+}
+
 async fn copied(name: &str, parts: usize) -> Result<()> {
     let size = parts * PART;
     let mut spec = DevSpec::for_test(name, NODES, 2)?;
@@ -60,7 +92,7 @@ async fn copied(name: &str, parts: usize) -> Result<()> {
     let cluster = DevCluster::create(&spec, &|_| {}).await?;
     let nodes = (0..usize::from(NODES)).map(|node| cluster.s3(node)).collect::<Result<Vec<_>>>()?;
     nodes[0].create_bucket(BUCKET).await?;
-    upload(&nodes, "source", parts).await?;
+    upload(&nodes, "source", parts, PART).await?;
     // What is allocated once and kept is not the copy's.
     verify(&nodes, "source", parts.min(64)).await?;
 
@@ -77,12 +109,12 @@ async fn copied(name: &str, parts: usize) -> Result<()> {
     verify(&nodes, "copy", parts).await
 }
 
-async fn upload(nodes: &[Client], key: &str, parts: usize) -> Result<()> {
+async fn upload(nodes: &[Client], key: &str, parts: usize, size: usize) -> Result<()> {
     let upload = &begin(&nodes[0], key).await?;
     let done: Vec<(u32, String)> = stream::iter(0..parts)
         .map(|number| async move {
             let (part_number, client) = (u32::try_from(number)? + 1, &nodes[number % nodes.len()]);
-            let etag = part(client, key, upload, part_number, noise(number as u64, PART)).await?;
+            let etag = part(client, key, upload, part_number, noise(number as u64, size)).await?;
             anyhow::Ok((part_number, etag))
         })
         .buffered(AT_ONCE)
