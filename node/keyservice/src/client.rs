@@ -27,7 +27,7 @@ use crate::{
         BodyPlace, Confinement, Derived, Hidden, Issued, KeyError, KeyState, Opening, Purpose, Reply,
         Request, Rolled, RootName, Standing,
     },
-    supervisor::Supervisor,
+    supervisor::{OpeningOf, Supervisor},
 };
 
 /// Secrets asked for at once.
@@ -48,10 +48,20 @@ impl Known {
         Arc::new(Self { state: RwLock::default(), starts: AtomicU64::new(0), changes })
     }
 
-    /// Takes what the service says of itself.
+    /// A service was started, and says this of itself.
+    pub(crate) fn begin(&self, state: KeyState) {
+        *self.state.write() = state;
+        self.starts.fetch_add(1, Ordering::AcqRel);
+        self.changes.send_modify(|changes| *changes += 1);
+    }
+
+    /// Takes what the service says of itself, unless it is older than what is known, or of one that has ended.
     pub(crate) fn learn(&self, state: KeyState) {
         let changed = {
             let mut known = self.state.write();
+            if state.number < known.number || state.confinement.pid != known.confinement.pid {
+                return;
+            }
             let changed = known.roots != state.roots;
             *known = state;
             changed
@@ -59,11 +69,6 @@ impl Known {
         if changed {
             self.changes.send_modify(|changes| *changes += 1);
         }
-    }
-
-    pub(crate) fn begin(&self) {
-        self.starts.fetch_add(1, Ordering::AcqRel);
-        self.changes.send_modify(|changes| *changes += 1);
     }
 
     /// The service ended: nothing is open any more.
@@ -122,13 +127,12 @@ fn odd(reply: &Reply) -> KeyError {
 
 impl Client {
     /// Starts the service as a process of its own. This program must know the subcommand: see
-    /// [`crate::process::run`].
+    /// [`crate::process::run`]. `opening` is asked each time it is started: a passphrase is not kept.
     ///
     /// # Errors
     /// What the service could not open; `Away` when it cannot be started.
-    pub fn start(opening: Opening) -> Result<Self, KeyError> {
+    pub fn start(cluster: ClusterId, opening: OpeningOf) -> Result<Self, KeyError> {
         let known = Known::new();
-        let cluster = opening.cluster;
         let supervisor = Supervisor::start(opening, Arc::clone(&known))?;
         Ok(Self { cluster, line: Arc::new(Line::Process(supervisor)), known, tenants: Mutex::default() })
     }
@@ -140,8 +144,7 @@ impl Client {
     pub fn here(opening: &Opening, dir: &Path) -> Result<Self, KeyError> {
         let core = Core::open(opening, dir, Confinement::default())?;
         let known = Known::new();
-        known.learn(core.state());
-        known.begin();
+        known.begin(core.state());
         let line = Arc::new(Line::Here(Box::new(core)));
         Ok(Self { cluster: opening.cluster, line, known, tenants: Mutex::default() })
     }

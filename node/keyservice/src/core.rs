@@ -4,7 +4,10 @@
 use std::{
     collections::{BTreeMap, HashMap},
     path::Path,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use holdfast_crypt::{BodyContext, ClusterKey, Root, TenantKey};
@@ -40,6 +43,7 @@ pub struct Core {
     /// Uses and refusals.
     counts: Mutex<BTreeMap<Purpose, (u64, u64)>>,
     confinement: Confinement,
+    states: AtomicU64,
 }
 
 impl std::fmt::Debug for Core {
@@ -76,6 +80,7 @@ impl Core {
             uses: Mutex::new(uses),
             counts: Mutex::default(),
             confinement,
+            states: AtomicU64::new(1),
         })
     }
 
@@ -95,11 +100,14 @@ impl Core {
     /// How things stand.
     #[must_use]
     pub fn state(&self) -> KeyState {
+        // Drawn before anything is looked at: what changed before it was drawn is in it.
+        let number = self.states.fetch_add(1, Ordering::AcqRel);
         let signer = self.keyring.certificate_signer().ok();
         let roots = self.keyring.epochs();
         let shares = self.store.shares().ok();
         let counts = self.counts.lock();
         KeyState {
+            number,
             roots: roots
                 .iter()
                 .filter_map(|epoch| self.keyring.root(*epoch).ok())

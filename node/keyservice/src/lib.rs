@@ -31,3 +31,4 @@ pub mod uses;
 pub use client::{Client, RemoteTenant};
 pub use core::Core;
 pub use protocol::{KeyError, KeyState, Opening, Protect, Purpose, Standing};
+pub use supervisor::OpeningOf;

@@ -518,6 +518,8 @@ pub struct Confinement {
 /// What is known of the keys, no secret in it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyState {
+    /// Rises with each answer: of two, the one with the higher number is the newer.
+    pub number: u64,
     /// Roots that are here, in rising order.
     pub roots: Vec<RootName>,
     /// The root that wraps.

@@ -36,11 +36,14 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
+/// What the service opens, looked up whenever it is started.
+pub type OpeningOf = Box<dyn Fn() -> Result<Opening, String> + Send + Sync>;
+
 type Answer = Result<Reply, KeyError>;
 
 /// The way to the service.
 pub(crate) struct Supervisor {
-    opening: Opening,
+    opening: OpeningOf,
     known: Arc<Known>,
     to: Mutex<Option<UnixStream>>,
     asked: Mutex<HashMap<u64, mpsc::SyncSender<Answer>>>,
@@ -55,7 +58,7 @@ impl Supervisor {
     ///
     /// # Errors
     /// What the service says it could not open; `Away` when it cannot be started.
-    pub(crate) fn start(opening: Opening, known: Arc<Known>) -> Result<Arc<Self>, KeyError> {
+    pub(crate) fn start(opening: OpeningOf, known: Arc<Known>) -> Result<Arc<Self>, KeyError> {
         let this = Arc::new(Self {
             opening,
             known,
@@ -108,6 +111,7 @@ impl Supervisor {
 
     /// Starts a process and opens it.
     fn begin(&self) -> Result<BufReader<UnixStream>, KeyError> {
+        let opening = (self.opening)().map_err(KeyError::Store)?;
         let failed =
             |what: &str, error: io::Error| KeyError::Store(format!("{what} the key service: {error}"));
         let (ours, theirs) = UnixStream::pair().map_err(|error| failed("connecting", error))?;
@@ -121,24 +125,25 @@ impl Supervisor {
         // This end of theirs is held by the command.
         drop(command);
         *self.child.lock() = Some(child);
-        let opened = || {
+        let opened = move || {
             ours.set_read_timeout(Some(ANSWER_WITHIN))?;
             ours.set_write_timeout(Some(ANSWER_WITHIN))?;
-            send(&mut &ours, 0, &Request::Open(self.opening.clone()))?;
+            send(&mut &ours, 0, &Request::Open(opening))?;
             let mut from = BufReader::new(ours.try_clone()?);
             let answer = receive::<Answer>(&mut from)?;
             ours.set_read_timeout(None)?;
-            io::Result::Ok((from, answer))
+            io::Result::Ok((ours, from, answer))
         };
-        let (from, answer) = opened().map_err(|error| failed("opening", error))?;
+        let (ours, from, answer) = opened().map_err(|error| failed("opening", error))?;
         match answer {
-            Some((0, Ok(Reply::State(state)))) => self.known.learn(*state),
+            Some((0, Ok(Reply::State(state)))) => {
+                *self.to.lock() = Some(ours);
+                self.known.begin(*state);
+            }
             Some((_, Err(error))) => return Err(error),
             Some((_, Ok(_))) => return Err(KeyError::Misused("an answer to nothing".to_owned())),
             None => return Err(KeyError::Store("the key service ended when it was opened".to_owned())),
         }
-        *self.to.lock() = Some(ours);
-        self.known.begin();
         tracing::info!(target: "audit", pid, "key service started");
         Ok(from)
     }

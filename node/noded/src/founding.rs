@@ -126,6 +126,12 @@ fn bootstrap_identity(config: &NodeConfig, catalog_groups: u32, cluster_name: &s
 
 /// Starts this node's key service. `begins`: it founds or joins now, so what is to protect its shares must be at hand.
 pub(crate) fn start_keys(config: &NodeConfig, cluster: ClusterId, begins: bool) -> Result<Client> {
+    let config = config.clone();
+    let opening = move || opening(&config, cluster, begins).map_err(|error| format!("{error:#}"));
+    Client::start(cluster, Box::new(opening)).context("this node's key service, with its shares of the root")
+}
+
+fn opening(config: &NodeConfig, cluster: ClusterId, begins: bool) -> Result<Opening> {
     let passphrase = passphrase_of(&config.unlock)?;
     let is_new = begins && !ShareStore::exists(&config.state_dir);
     if is_new && passphrase.is_none() && matches!(config.unlock, Unlock::Passphrase { .. }) {
@@ -142,8 +148,7 @@ pub(crate) fn start_keys(config: &NodeConfig, cluster: ClusterId, begins: bool) 
     };
     let dir = config.state_dir.join(KEYS_DIR);
     let dir = std::path::absolute(&dir).with_context(|| format!("the place of {}", dir.display()))?;
-    Client::start(Opening { cluster, dir, protect })
-        .context("this node's key service, with its shares of the root")
+    Ok(Opening { cluster, dir, protect })
 }
 
 /// What protects this node's shares, as far as it is at hand.
