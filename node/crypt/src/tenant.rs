@@ -116,6 +116,18 @@ impl TenantKey {
         metadata_key(self.first())
     }
 
+    /// The metadata keys of all versions, and their names.
+    #[must_use]
+    pub fn metadata(&self) -> TenantMetadata {
+        let ids = self.ids().into_iter();
+        let versions = ids.zip(&self.versions).map(|((number, id), (_, key))| MetadataVersion {
+            number,
+            id,
+            key: metadata_key(key),
+        });
+        TenantMetadata { versions: versions.collect() }
+    }
+
     /// Seals a record manifest under the newest metadata key, bound to the stripe it travels with.
     #[must_use]
     pub fn seal_manifest(&self, stripe: &StripeId, manifest: &[u8]) -> Vec<u8> {
@@ -129,10 +141,7 @@ impl TenantKey {
         salt: [u8; SALT_SIZE],
     ) -> Vec<u8> {
         let (version, key) = self.newest();
-        let key = metadata_key(key);
-        let envelope =
-            envelope::seal_salted(key.expose(), labels::RECORD_MANIFEST, stripe.as_bytes(), manifest, salt);
-        [version.to_be_bytes().as_slice(), &envelope].concat()
+        seal_manifest(version, &metadata_key(key), stripe, manifest, salt)
     }
 
     /// Opens what [`TenantKey::seal_manifest`] made, under any version.
@@ -141,8 +150,7 @@ impl TenantKey {
     /// `Refused` or `Malformed`.
     pub fn open_manifest(&self, stripe: &StripeId, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, CryptError> {
         let (key, envelope) = self.named_in(labels::RECORD_MANIFEST, sealed)?;
-        let key = metadata_key(key);
-        envelope::open(key.expose(), labels::RECORD_MANIFEST, stripe.as_bytes(), envelope)
+        open_manifest(&metadata_key(key), stripe, envelope)
     }
 
     pub(crate) fn wrap(
@@ -190,6 +198,121 @@ impl TenantKey {
         let (_, key) = found.ok_or(CryptError::Refused(purpose))?;
         Ok((key, envelope))
     }
+}
+
+/// The part of a tenant's key that its metadata is sealed under: the metadata key of every version, with the public
+/// names of the versions. Opens no body.
+#[derive(Debug, Clone)]
+pub struct TenantMetadata {
+    /// In rising order, never empty.
+    versions: Vec<MetadataVersion>,
+}
+
+#[derive(Debug, Clone)]
+struct MetadataVersion {
+    number: u32,
+    id: KeyId,
+    key: MetadataKey,
+}
+
+impl TenantMetadata {
+    /// Bytes of one version in the stored form.
+    pub(crate) const ENTRY_SIZE: usize = VERSION_SIZE + 32 + KeyId::SIZE;
+
+    /// The version that seals.
+    #[must_use]
+    pub fn version(&self) -> u32 {
+        self.newest().number
+    }
+
+    /// Public names of all versions of the tenant's key.
+    #[must_use]
+    pub fn ids(&self) -> Vec<(u32, KeyId)> {
+        self.versions.iter().map(|version| (version.number, version.id)).collect()
+    }
+
+    /// As [`TenantKey::metadata_key`].
+    #[must_use]
+    pub fn metadata_key(&self) -> MetadataKey {
+        self.versions.first().expect("a tenant key has a version").key.clone()
+    }
+
+    /// As [`TenantKey::seal_manifest`].
+    #[must_use]
+    pub fn seal_manifest(&self, stripe: &StripeId, manifest: &[u8]) -> Vec<u8> {
+        let newest = self.newest();
+        seal_manifest(newest.number, &newest.key, stripe, manifest, random_array())
+    }
+
+    /// As [`TenantKey::open_manifest`].
+    ///
+    /// # Errors
+    /// `Refused` or `Malformed`.
+    pub fn open_manifest(&self, stripe: &StripeId, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, CryptError> {
+        let purpose = labels::RECORD_MANIFEST;
+        let (number, envelope) =
+            sealed.split_first_chunk::<VERSION_SIZE>().ok_or(CryptError::Malformed(purpose))?;
+        let number = u32::from_be_bytes(*number);
+        let found = self.versions.iter().find(|version| version.number == number);
+        open_manifest(&found.ok_or(CryptError::Refused(purpose))?.key, stripe, envelope)
+    }
+
+    /// The stored form: for each version its number (4, big-endian), its metadata key (32) and its name (16). Secret.
+    pub(crate) fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
+        let mut bytes = Zeroizing::new(Vec::with_capacity(self.versions.len() * Self::ENTRY_SIZE));
+        for version in &self.versions {
+            bytes.extend_from_slice(&version.number.to_be_bytes());
+            bytes.extend_from_slice(version.key.expose());
+            bytes.extend_from_slice(version.id.as_bytes());
+        }
+        bytes
+    }
+
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, CryptError> {
+        let malformed = CryptError::Malformed(labels::EXTERNAL_TENANT_KEY);
+        let (entries, rest) = bytes.as_chunks::<{ Self::ENTRY_SIZE }>();
+        let mut versions: Vec<MetadataVersion> = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let (number, rest) = entry.split_first_chunk::<VERSION_SIZE>().expect("entries are longer");
+            let (key, id) = rest.split_first_chunk::<32>().expect("entries are longer");
+            let id = id.first_chunk::<{ KeyId::SIZE }>().expect("entries are as long as that");
+            let number = u32::from_be_bytes(*number);
+            if versions.last().map_or(0, |last| last.number) >= number {
+                return Err(malformed);
+            }
+            versions.push(MetadataVersion {
+                number,
+                id: KeyId::from_bytes(*id),
+                key: MetadataKey::from_bytes(*key),
+            });
+        }
+        let fits = rest.is_empty() && (1..=TENANT_KEY_VERSIONS_MAX).contains(&versions.len());
+        if fits { Ok(Self { versions }) } else { Err(malformed) }
+    }
+
+    fn newest(&self) -> &MetadataVersion {
+        self.versions.last().expect("a tenant key has a version")
+    }
+}
+
+fn seal_manifest(
+    version: u32,
+    key: &MetadataKey,
+    stripe: &StripeId,
+    manifest: &[u8],
+    salt: [u8; SALT_SIZE],
+) -> Vec<u8> {
+    let envelope =
+        envelope::seal_salted(key.expose(), labels::RECORD_MANIFEST, stripe.as_bytes(), manifest, salt);
+    [version.to_be_bytes().as_slice(), &envelope].concat()
+}
+
+fn open_manifest(
+    key: &MetadataKey,
+    stripe: &StripeId,
+    envelope: &[u8],
+) -> Result<Zeroizing<Vec<u8>>, CryptError> {
+    envelope::open(key.expose(), labels::RECORD_MANIFEST, stripe.as_bytes(), envelope)
 }
 
 fn metadata_key(key: &[u8; 32]) -> MetadataKey {
