@@ -72,6 +72,15 @@ pub enum VaultAuth {
     },
 }
 
+impl std::fmt::Debug for VaultAuth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Token(_) => "Token(..)",
+            Self::AppRole { .. } => "AppRole(..)",
+        })
+    }
+}
+
 impl std::fmt::Debug for VaultSettings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("VaultSettings")

@@ -50,6 +50,7 @@ pub fn catalogue() -> Vec<Metric> {
         reading::PeerReading::METRICS,
         reading::BufferReading::METRICS,
         reading::KeyReading::METRICS,
+        reading::ExternalKeyReading::METRICS,
     ]
     .concat();
     all.sort_by_key(|metric| metric.name);

@@ -17,13 +17,14 @@ use holdfast_control::{
     TenantState,
 };
 use holdfast_gateway_s3::identities::{ChangeError, Identities};
-use holdfast_keyring::Keyring;
+use holdfast_keyring::{Keyring, KeyringError};
 use holdfast_model::TenantId;
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use crate::{
     control::{Control, now},
+    external_keys,
     tenants::{fresh_access_key, secret_name},
 };
 
@@ -124,7 +125,11 @@ fn snapshot(view: &ControlView, keyring: &Keyring) -> Snapshot {
         let name = tenant.name.clone();
         let suspended = tenant.state == TenantState::Suspended;
         let limits = tenant.limits.part_of(nodes);
-        let tenant_of = Tenant { name, first: Some(number), accounts, suspended, limits };
+        let waits_for = match keyring.tenant(tenant.tenant, &tenant.wrapped_key) {
+            Err(KeyringError::WaitsForExternal { .. }) => Some(external_keys::WAITS.to_owned()),
+            _ => None,
+        };
+        let tenant_of = Tenant { name, first: Some(number), accounts, suspended, waits_for, limits };
         snapshot.tenants.insert(tenant.tenant, tenant_of);
     }
     for (access_key, record) in &view.access_keys {

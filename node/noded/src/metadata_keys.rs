@@ -11,7 +11,7 @@ use std::{
 
 use holdfast_catalog::{Held, KeyVersion, MetadataKeys, MetadataSeal};
 use holdfast_control::{ControlReader, ControlView};
-use holdfast_crypt::TenantKey;
+use holdfast_crypt::TenantMetadata;
 use holdfast_keyring::Keyring;
 use holdfast_model::TenantId;
 use parking_lot::{Mutex, RwLock};
@@ -20,7 +20,7 @@ use parking_lot::{Mutex, RwLock};
 pub const KEY_VERSION: KeyVersion = 1;
 
 /// What seals a tenant's metadata.
-pub fn seal_of(key: &TenantKey) -> Arc<MetadataSeal> {
+pub fn seal_of(key: &TenantMetadata) -> Arc<MetadataSeal> {
     Arc::new(MetadataSeal::new(KEY_VERSION, key.metadata_key()))
 }
 
@@ -80,7 +80,7 @@ impl LiveMetadataKeys {
         let record = view.tenants.get(&tenant)?;
         let key = self
             .keyring
-            .tenant(tenant, &record.wrapped_key)
+            .tenant_metadata(tenant, &record.wrapped_key)
             .inspect_err(|error| tracing::error!(%tenant, %error, "a tenant's key does not open"))
             .ok()?;
         let seal = seal_of(&key);

@@ -8,8 +8,8 @@ use std::{
 };
 
 use holdfast_catalog::{CatalogReader, Command, Held, KeyVersion, MetadataKeys, MetadataSeal};
-use holdfast_control::{CONTROL_FILE, ControlReader, ControlView};
-use holdfast_crypt::TenantKey;
+use holdfast_control::{CONTROL_FILE, ControlReader, ControlView, TenantRecord};
+use holdfast_crypt::TenantMetadata;
 use holdfast_keyring::Keyring;
 use holdfast_model::{Level, StripeId, TenantId};
 use holdfast_object::{
@@ -36,7 +36,7 @@ impl CatalogKeys for LiveKeys {
     fn has(&self, owner: Owner) -> bool {
         match owner {
             Owner::Cluster => !self.keyring.is_locked(),
-            Owner::Tenant(tenant) => self.directory.snapshot().keys.contains_key(&tenant),
+            Owner::Tenant(tenant) => self.directory.snapshot().metadata.contains_key(&tenant),
         }
     }
 
@@ -44,7 +44,7 @@ impl CatalogKeys for LiveKeys {
         match owner {
             Owner::Cluster => self.keyring.seal_record(&secret_name(id), plain).ok(),
             Owner::Tenant(tenant) => {
-                Some(self.directory.snapshot().keys.get(&tenant)?.seal_manifest(id, plain))
+                Some(self.directory.snapshot().metadata.get(&tenant)?.seal_manifest(id, plain))
             }
         }
     }
@@ -54,7 +54,7 @@ impl CatalogKeys for LiveKeys {
             Owner::Cluster => open_own(&self.keyring, id, sealed),
             Owner::Tenant(tenant) => {
                 let snapshot = self.directory.snapshot();
-                open_for(snapshot.keys.get(&tenant), id, sealed)
+                open_for(snapshot.metadata.get(&tenant), id, sealed)
             }
         }
     }
@@ -63,7 +63,7 @@ impl CatalogKeys for LiveKeys {
 /// Opens records during recovery: the root's at once, tenants' when the control state is there.
 pub struct RecoveryKeys {
     keyring: Arc<Keyring>,
-    tenants: HashMap<TenantId, Arc<TenantKey>>,
+    tenants: HashMap<TenantId, Arc<TenantMetadata>>,
     seals: HashMap<TenantId, Arc<MetadataSeal>>,
 }
 
@@ -77,10 +77,10 @@ impl RecoveryKeys {
     pub fn learn(&mut self, view: &ControlView) -> Vec<String> {
         let mut unopened = Vec::new();
         for record in view.tenants.values() {
-            match self.keyring.tenant(record.tenant, &record.wrapped_key) {
+            match self.keyring.tenant_metadata(record.tenant, &record.wrapped_key) {
                 Ok(key) => {
                     self.seals.insert(record.tenant, seal_of(&key));
-                    self.tenants.insert(record.tenant, key);
+                    self.tenants.insert(record.tenant, Arc::new(key));
                 }
                 Err(error) => {
                     unopened.push(format!("tenant {}: its key does not open: {error}", record.name))
@@ -88,6 +88,15 @@ impl RecoveryKeys {
             }
         }
         unopened
+    }
+
+    /// Tenants whose contents wait for an external key service, once recovered, each with the service's key.
+    pub fn waiting(&self, view: &ControlView) -> Vec<(String, String)> {
+        let of = |record: &TenantRecord| {
+            let sealing = self.keyring.external_sealing(record.tenant, &record.wrapped_key).ok()??;
+            Some((record.name.clone(), sealing.description))
+        };
+        view.tenants.values().filter_map(of).collect()
     }
 }
 
@@ -180,7 +189,7 @@ fn open_own(keyring: &Keyring, id: &StripeId, sealed: &[u8]) -> Result<Vec<u8>, 
     keyring.open_record(&secret_name(id), sealed).map_err(|error| error.to_string())
 }
 
-fn open_for(key: Option<&Arc<TenantKey>>, id: &StripeId, sealed: &[u8]) -> Result<Vec<u8>, String> {
+fn open_for(key: Option<&Arc<TenantMetadata>>, id: &StripeId, sealed: &[u8]) -> Result<Vec<u8>, String> {
     let key = key.ok_or("the tenant's key is not there")?;
     key.open_manifest(id, sealed).map(|plain| plain.to_vec()).map_err(|error| error.to_string())
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use holdfast_catalog::MetadataSeal;
-use holdfast_crypt::{OuterKey, TenantKey};
+use holdfast_crypt::{OuterKey, TenantKey, TenantMetadata};
 use holdfast_model::{ClusterId, GroupId, Level, PartitionId, TenantId};
 use parking_lot::RwLock;
 
@@ -27,8 +27,10 @@ pub struct TenantEntry {
     pub name: String,
     /// Its protection level.
     pub level: Level,
-    /// Its key.
-    pub key: Arc<TenantKey>,
+    /// Its key; `None` while that waits for the tenant's external key service.
+    pub key: Option<Arc<TenantKey>>,
+    /// What its key waits for, for people.
+    pub waits_for: Option<String>,
     /// Names of its named keys beside [`crate::sealing::DEFAULT_NAMED_KEY`].
     pub named_keys: BTreeSet<String>,
     /// Targets of its events by their names.
@@ -52,8 +54,8 @@ pub struct DirectorySnapshot {
     pub can_tell_events: bool,
     /// What seals commands of every tenant whose key opens, active or not.
     pub seals: HashMap<TenantId, Arc<MetadataSeal>>,
-    /// Keys of the same tenants.
-    pub keys: HashMap<TenantId, Arc<TenantKey>>,
+    /// What seals records of the same tenants.
+    pub metadata: HashMap<TenantId, Arc<TenantMetadata>>,
     /// Tenants whose keys are destroyed: what is on drives of theirs is noise.
     pub destroyed: BTreeSet<TenantId>,
 }
@@ -113,9 +115,18 @@ impl Directory {
 }
 
 impl TenantEntry {
+    /// Its key, which bodies need.
+    pub(crate) fn key(&self) -> Result<&Arc<TenantKey>, ObjectError> {
+        let what = self.waits_for.as_deref().unwrap_or("its key is not on this node");
+        self.key.as_ref().ok_or_else(|| ObjectError::Unavailable(format!("tenant {}: {what}", self.name)))
+    }
+
     /// A named key of this tenant.
-    pub(crate) fn named_key(&self, id: &str) -> Option<OuterKey> {
-        (id == DEFAULT_NAMED_KEY || self.named_keys.contains(id)).then(|| self.key.named(id))
+    pub(crate) fn named_key(&self, id: &str) -> Result<Option<OuterKey>, ObjectError> {
+        if id != DEFAULT_NAMED_KEY && !self.named_keys.contains(id) {
+            return Ok(None);
+        }
+        Ok(Some(self.key()?.named(id)))
     }
 
     /// The partition for everything of this tenant. A tenant has one until it is split.

@@ -321,7 +321,7 @@ impl Backing for ObjectService {
     }
 
     fn named_key(&self, tenant: TenantId, id: &str) -> Result<OuterKey, ObjectError> {
-        let found = self.tenant(tenant)?.named_key(id);
+        let found = self.tenant(tenant)?.named_key(id)?;
         found.ok_or_else(|| KeyRefusal::NoSuchKey(id.to_owned()).into())
     }
 
@@ -348,7 +348,7 @@ impl Backing for ObjectService {
                 bucket: name.bucket,
                 content: VersionId::new(now(), chance()),
             },
-            tenant_key: Arc::clone(&entry.key),
+            tenant_key: Arc::clone(entry.key()?),
             name: name.key.to_owned(),
             level: name.level.unwrap_or(entry.level),
         };
@@ -374,7 +374,7 @@ impl Backing for ObjectService {
         let owner = ContentOwner {
             cluster: self.directory.cluster(),
             tenant: name.tenant,
-            tenant_key: Arc::clone(&self.tenant(name.tenant)?.key),
+            tenant_key: Arc::clone(self.tenant(name.tenant)?.key()?),
             bucket: name.bucket,
             name: name.key.to_owned(),
             outer: name.outer.map(|outer| (outer.key.clone(), outer.context.to_vec())),

@@ -93,10 +93,9 @@ fn rewrapped(
 ) -> anyhow::Result<BTreeMap<holdfast_model::TenantId, Rewrapped>> {
     let mut tenants = BTreeMap::new();
     for record in view.tenants.values() {
-        let key = keyring
-            .tenant(record.tenant, &record.wrapped_key)
+        let now = keyring
+            .rewrap_tenant(record.tenant, &record.wrapped_key, root)
             .with_context(|| format!("opening the key of tenant {}", record.name))?;
-        let now = root.wrap_tenant(record.tenant, &key);
         tenants.insert(record.tenant, Rewrapped { was: record.wrapped_key.clone(), now });
     }
     Ok(tenants)
@@ -114,7 +113,7 @@ pub async fn rotate_tenant(control: &Control, keyring: &Keyring, name: &str) -> 
     let next = key.rotated().context("adding a version")?;
     let key = Rewrapped {
         was: record.wrapped_key.clone(),
-        now: keyring.wrap_tenant(record.tenant, &next).context("wrapping its key")?,
+        now: keyring.wrap_tenant_as(record.tenant, &record.wrapped_key, &next).context("wrapping its key")?,
     };
     let command = Command::Keys(KeyCommand::SetTenantKey { tenant: record.tenant, key });
     match control.propose(&command).await? {

@@ -82,7 +82,7 @@ pub(super) async fn recut(
     let owner = Arc::new(ContentOwner {
         cluster: service.directory.cluster(),
         tenant: tenant.id,
-        tenant_key: Arc::clone(&tenant.key),
+        tenant_key: Arc::clone(tenant.key()?),
         bucket: owned.bucket,
         name: owned.key.clone(),
         outer,
@@ -125,7 +125,7 @@ fn outer(tenant: &TenantEntry, owned: &StripedContent) -> Result<Option<OuterLay
         Sealed::Own => Some(None),
         Sealed::Customer(_) => None,
         Sealed::Named(NamedKey { id, context, .. }) => {
-            tenant.named_key(&id).map(|key| Some((key, context.into_bytes())))
+            tenant.named_key(&id)?.map(|key| Some((key, context.into_bytes())))
         }
     })
 }
