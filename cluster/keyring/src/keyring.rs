@@ -11,7 +11,9 @@ use std::{
     sync::Arc,
 };
 
-use holdfast_crypt::{CertificateSigner, ClusterKey, CryptError, Root, TenantKey, WrappedTenant, epoch_of};
+use holdfast_crypt::{
+    CertificateSigner, ClusterKey, CryptError, Root, TenantKey, TenantMetadata, WrappedTenant, epoch_of,
+};
 use holdfast_model::{ClusterId, KeyId, RootEpoch, TenantId};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
@@ -46,6 +48,8 @@ pub struct Keyring {
     cluster: ClusterId,
     state: RwLock<State>,
     tenants: Mutex<HashMap<TenantId, (Vec<u8>, Arc<TenantKey>)>>,
+    /// The parts of them that need no external service, as wrapped.
+    metadata: Mutex<HashMap<TenantId, (Vec<u8>, Arc<TenantMetadata>)>>,
     /// Keys that tenants' external services gave back.
     external: Mutex<HashMap<TenantId, external::Offered>>,
     /// Holds the number of changes of the roots that are here.
@@ -77,6 +81,7 @@ impl Keyring {
             cluster,
             state: RwLock::default(),
             tenants: Mutex::default(),
+            metadata: Mutex::default(),
             external: Mutex::default(),
             changes,
         }
@@ -198,6 +203,7 @@ impl Keyring {
     /// Forgets the keys of every tenant that `keep` does not hold.
     pub fn retain_tenants(&self, keep: impl Fn(TenantId) -> bool) {
         self.tenants.lock().retain(|tenant, _| keep(*tenant));
+        self.metadata.lock().retain(|tenant, _| keep(*tenant));
         self.external.lock().retain(|tenant, _| keep(*tenant));
     }
 
@@ -227,7 +233,9 @@ impl Keyring {
     /// Whether a tenant's key is in memory.
     #[must_use]
     pub fn remembers(&self, tenant: TenantId) -> bool {
-        self.tenants.lock().contains_key(&tenant) || self.external.lock().contains_key(&tenant)
+        self.tenants.lock().contains_key(&tenant)
+            || self.metadata.lock().contains_key(&tenant)
+            || self.external.lock().contains_key(&tenant)
     }
 
     /// Seals a secret of the cluster's own (an access key's secret) under its name.

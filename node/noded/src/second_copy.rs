@@ -80,7 +80,7 @@ impl RecoveryKeys {
             match self.keyring.tenant_metadata(record.tenant, &record.wrapped_key) {
                 Ok(key) => {
                     self.seals.insert(record.tenant, seal_of(&key));
-                    self.tenants.insert(record.tenant, Arc::new(key));
+                    self.tenants.insert(record.tenant, key);
                 }
                 Err(error) => {
                     unopened.push(format!("tenant {}: its key does not open: {error}", record.name))

@@ -128,7 +128,7 @@ fn snapshot(view: &ControlView, keyring: &Keyring) -> DirectorySnapshot {
         // One that does not open is told of below, or is not served anyhow.
         if let Ok(metadata) = keyring.tenant_metadata(tenant.tenant, &tenant.wrapped_key) {
             snapshot.seals.insert(tenant.tenant, seal_of(&metadata));
-            snapshot.metadata.insert(tenant.tenant, Arc::new(metadata));
+            snapshot.metadata.insert(tenant.tenant, metadata);
         }
     }
     for tenant in view.tenants.values().filter(|tenant| tenant.state != TenantState::Shredding) {

