@@ -19,7 +19,7 @@ use super::{
     secrets, standing::State,
 };
 use crate::{
-    admin::{Admin, RETRY_AFTER, internal},
+    admin::{Admin, RETRY_AFTER, internal, unavailable},
     events,
     protection::tenant,
 };
@@ -84,6 +84,12 @@ fn settings(spec: ExternalKeySpec) -> Result<Kept, AdminError> {
 }
 
 impl Admin {
+    /// As of now, not as of the last that came here: two changes in a row see each other.
+    async fn view_now(&self) -> Result<ControlView, AdminError> {
+        self.control.barrier().await.map_err(|error| unavailable(&error))?;
+        self.view().await
+    }
+
     fn alive<'v>(&self, view: &'v ControlView, name: &str) -> Result<&'v TenantRecord, AdminError> {
         let record = tenant(view, name)?;
         if record.state == TenantState::Shredding {
@@ -218,7 +224,7 @@ impl ExternalKeyBackend for Admin {
     }
 
     async fn set_external_key(&self, name: &str, spec: ExternalKeySpec) -> Result<(), AdminError> {
-        let view = self.view().await?;
+        let view = self.view_now().await?;
         if !are_known(&view) {
             let what = "Some node's program does not know of external keys yet: update all nodes first.";
             return Err(AdminError::Conflict { what: what.to_owned() });
@@ -243,7 +249,7 @@ impl ExternalKeyBackend for Admin {
     }
 
     async fn rotate_external_key(&self, name: &str) -> Result<(), AdminError> {
-        let view = self.view().await?;
+        let view = self.view_now().await?;
         let record = self.alive(&view, name)?;
         let sealing = self.sealing(record)?.ok_or_else(|| none(name))?;
         let kept = self.present(&view, record, &sealing)?;
@@ -255,7 +261,7 @@ impl ExternalKeyBackend for Admin {
     }
 
     async fn remove_external_key(&self, name: &str) -> Result<(), AdminError> {
-        let view = self.view().await?;
+        let view = self.view_now().await?;
         let record = self.alive(&view, name)?;
         let sealing = self.sealing(record)?.ok_or_else(|| none(name))?;
         let service = self.service(&view, &self.present(&view, record, &sealing)?)?;
