@@ -648,6 +648,54 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/tenants/{name}/external-key": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * How a tenant's external key stands with the node that answers.
+         * @description Role: viewer. An address and a key's name, and no secret: for every account, not for anyone.
+         */
+        get: operations["external_key"];
+        put?: never;
+        /**
+         * Seals a tenant's key under a key of its own service, in the place of any before.
+         * @description Role: operator. Decides whose word the tenant's data depend on.
+         */
+        post: operations["set_external_key"];
+        /**
+         * Leaves a tenant's key to the cluster's root alone; its service has to agree.
+         * @description Role: operator. Takes away what the tenant's own word protects.
+         */
+        delete: operations["remove_external_key"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/tenants/{name}/external-key/rotation": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Seals a tenant's key under a fresh external key, encrypted by the newest version of the service's.
+         * @description Role: operator. Exchanges keys.
+         */
+        post: operations["rotate_external_key"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/tenants/{name}/key-rotation": {
         parameters: {
             query?: never;
@@ -1350,6 +1398,68 @@ export interface components {
              * @description Events that wait, in the partitions that the node that answers leads.
              */
             queued: number;
+        };
+        /** @description A key of a service that speaks Vault's transit. */
+        ExternalKeySpec: {
+            /** @description Where the AppRole method is mounted; null or absent: `approle`. */
+            approle_mount?: string | null;
+            /** @description Certificates of the authorities that vouch for the service, as PEM; no others are trusted. */
+            ca_pem: string;
+            /**
+             * Format: int32
+             * @description How often each node asks whether the key is still allowed, in seconds; null or absent: 60.
+             */
+            check_seconds?: number | null;
+            /**
+             * Format: int32
+             * @description How long the service may be silent before the tenant's key is forgotten, in seconds; null or absent: 3600. With 0
+             *     the first question without an answer counts.
+             */
+            grace_seconds?: number | null;
+            /** @description Name of the key there: of a type with associated data (`aes256-gcm96`, `chacha20-poly1305`), not derived. */
+            key: string;
+            /** @description Where the transit engine is mounted; null or absent: `transit`. */
+            mount?: string | null;
+            /** @description Namespace; null or absent: none is named. */
+            namespace?: string | null;
+            /** @description Id of an AppRole; null or absent with a token. */
+            role_id?: string | null;
+            /** @description Secret id of the role; never shown again. */
+            secret_id?: string | null;
+            /** @description A token; never shown again. Null or absent with a role. */
+            token?: string | null;
+            /** @description Where the service is: `https://HOST:PORT`. */
+            url: string;
+        };
+        /**
+         * @description How a service stands with a node.
+         * @enum {string}
+         */
+        ExternalKeyState: "asking" | "allowed" | "silent" | "refused";
+        /** @description How a tenant's external key stands, as the node that answers sees it. */
+        ExternalKeyStatus: {
+            /**
+             * Format: int64
+             * @description When it was last asked; null when it was not.
+             */
+            asked_unix_ms: number | null;
+            /**
+             * Format: int32
+             * @description How often it is asked; null without a service.
+             */
+            check_seconds: number | null;
+            /** @description Why the service does not give the key back; null when it does. */
+            detail: string | null;
+            /**
+             * Format: int32
+             * @description How long it may be silent; null without a service.
+             */
+            grace_seconds: number | null;
+            /** @description Whether the tenant's key is in the memory of the node that answers. */
+            key_here: boolean;
+            /** @description The service and its key; null when the cluster's root alone opens the tenant's key. */
+            service: string | null;
+            state: components["schemas"]["ExternalKeyState"] | null;
         };
         /** @description One Raft group. */
         GroupStatus: {
@@ -3766,6 +3876,191 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["EncryptionKey"];
                 };
+            };
+            /** @description No session, or one that is over. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The account may not do this, or another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Why it was not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    external_key: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ExternalKeyStatus"];
+                };
+            };
+            /** @description No session, or one that is over. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Why it was not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    set_external_key: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ExternalKeySpec"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No session, or one that is over. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The account may not do this, or another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Why it was not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    remove_external_key: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No session, or one that is over. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The account may not do this, or another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Why it was not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    rotate_external_key: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             /** @description No session, or one that is over. */
             401: {

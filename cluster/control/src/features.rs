@@ -16,8 +16,11 @@ pub const FEATURE_LEVEL_SPLITS: u32 = 2;
 /// Events of buckets are queued and told: version 5 of the catalog's commands; and secrets can be removed.
 pub const FEATURE_LEVEL_EVENTS: u32 = 3;
 
+/// A tenant's key can be sealed under a key of an external service, and the record of its destruction says so.
+pub const FEATURE_LEVEL_EXTERNAL_KEYS: u32 = 4;
+
 /// What this release can.
-pub const FEATURE_LEVEL: u32 = FEATURE_LEVEL_EVENTS;
+pub const FEATURE_LEVEL: u32 = FEATURE_LEVEL_EXTERNAL_KEYS;
 
 /// A change of feature levels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

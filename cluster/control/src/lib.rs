@@ -23,7 +23,8 @@ pub use command::{
     NewTenant, Outcome, ROLE_OPERATOR, Refusal, RegisterNode, Response, decode_outcome, encode_outcome,
 };
 pub use features::{
-    FEATURE_LEVEL, FEATURE_LEVEL_BASE, FEATURE_LEVEL_EVENTS, FEATURE_LEVEL_SPLITS, FeatureCommand,
+    FEATURE_LEVEL, FEATURE_LEVEL_BASE, FEATURE_LEVEL_EVENTS, FEATURE_LEVEL_EXTERNAL_KEYS,
+    FEATURE_LEVEL_SPLITS, FeatureCommand,
 };
 pub use identity::{
     ACCOUNT_NUMBER_LIMIT, ACCOUNTS_MAX, CHANGE_ROWS_MAX, IDENTITIES_MAX, IDENTITY_SIZE_MAX, IdentityChange,

@@ -50,6 +50,14 @@ pub enum ShredCommand {
         /// The proposer's clock.
         at: UnixMillis,
     },
+    /// As [`ShredCommand::Begin`], of a tenant whose key is sealed under a key of an external service. Needs
+    /// [`crate::FEATURE_LEVEL_EXTERNAL_KEYS`].
+    BeginExternal {
+        /// The decision.
+        order: ShredOrder,
+        /// The service's key, for people.
+        external: String,
+    },
 }
 
 /// The decision to destroy a tenant.
@@ -79,6 +87,10 @@ pub struct ShredRecord {
     pub keys: Vec<(u32, KeyId)>,
     pub by: String,
     pub overridden: Option<String>,
+    /// The external service's key that sealed the tenant's, for people. Left out when there was none, so that the
+    /// record is what it was before there could be one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<String>,
     pub begun: UnixMillis,
     pub partitions: Vec<(PartitionId, GroupId)>,
     pub destroyed: Option<Destroyed>,

@@ -40,6 +40,8 @@ pub struct Destruction {
     pub root: (RootEpoch, KeyId),
     /// Recovery shares of roots that wrapped it, as they were given out: tag, epoch, threshold, count.
     pub paper: Vec<([u8; 4], RootEpoch, u8, u8)>,
+    /// The external service's key that sealed it, for people, if there was one.
+    pub external: Option<String>,
     /// Who asked.
     pub by: String,
     /// Why retentions and legal holds were passed over, where they were.
@@ -95,6 +97,9 @@ impl Destruction {
         for (tag, epoch, threshold, count) in &self.paper {
             let (tag, epoch) = (hex(tag), epoch.get());
             say("recovery-shares-to-destroy", format!("set {tag} epoch {epoch} {threshold} of {count}"));
+        }
+        if let Some(external) = &self.external {
+            say("sealed-under-external-key", quoted(external));
         }
         say("asked-by", quoted(&self.by));
         say("retention-passed-over", self.overridden.as_deref().map_or_else(|| "no".to_owned(), quoted));
@@ -196,6 +201,7 @@ mod tests {
             root: (RootEpoch::new(2), KeyId::from_bytes([6; 16])),
             paper: vec![([7; 4], RootEpoch::new(1), 2, 3)],
             by: "admin".into(),
+            external: Some("transit key k at https://vault.example".into()),
             overridden: Some("a court's order".into()),
             begun: UnixMillis::new(10),
             destroyed: UnixMillis::new(11),

@@ -4,15 +4,21 @@
 //! control state then says what it wraps ([`Keyring::learn`]). While one root takes the other's place both
 //! are here, and everything wrapped names the epoch it was wrapped in.
 
+mod external;
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
 };
 
-use holdfast_crypt::{CertificateSigner, ClusterKey, CryptError, Root, TenantKey, epoch_of};
+use holdfast_crypt::{
+    CertificateSigner, ClusterKey, CryptError, Root, TenantKey, TenantMetadata, WrappedTenant, epoch_of,
+};
 use holdfast_model::{ClusterId, KeyId, RootEpoch, TenantId};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
+
+pub use external::ExternalSealing;
 
 /// Why something was not opened or sealed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -26,6 +32,12 @@ pub enum KeyringError {
     /// The control state has not come yet, or holds no cluster key.
     #[error("the cluster key is not known yet on this node")]
     NoClusterKey,
+    /// The tenant's key is sealed under a key of its external key service, which is not here.
+    #[error("it waits for the tenant's external key service ({service})")]
+    WaitsForExternal {
+        /// The service's key, for people.
+        service: String,
+    },
     /// Something wrapped does not open.
     #[error(transparent)]
     Crypt(#[from] CryptError),
@@ -36,6 +48,10 @@ pub struct Keyring {
     cluster: ClusterId,
     state: RwLock<State>,
     tenants: Mutex<HashMap<TenantId, (Vec<u8>, Arc<TenantKey>)>>,
+    /// The parts of them that need no external service, as wrapped.
+    metadata: Mutex<HashMap<TenantId, (Vec<u8>, Arc<TenantMetadata>)>>,
+    /// Keys that tenants' external services gave back.
+    external: Mutex<HashMap<TenantId, external::Offered>>,
     /// Holds the number of changes of the roots that are here.
     changes: watch::Sender<u64>,
 }
@@ -61,7 +77,14 @@ impl Keyring {
     #[must_use]
     pub fn locked(cluster: ClusterId) -> Self {
         let (changes, _) = watch::channel(0);
-        Self { cluster, state: RwLock::default(), tenants: Mutex::default(), changes }
+        Self {
+            cluster,
+            state: RwLock::default(),
+            tenants: Mutex::default(),
+            metadata: Mutex::default(),
+            external: Mutex::default(),
+            changes,
+        }
     }
 
     /// The cluster whose keys these are.
@@ -161,7 +184,7 @@ impl Keyring {
     /// Opens a tenant's key; remembers it as long as the wrapped form stays the same.
     ///
     /// # Errors
-    /// `Locked`, or `Crypt` when it was not wrapped by that root for this tenant.
+    /// `Locked`; `WaitsForExternal`; `Crypt` when it was not wrapped by that root for this tenant.
     pub fn tenant(&self, tenant: TenantId, wrapped: &[u8]) -> Result<Arc<TenantKey>, KeyringError> {
         if let Some((known, key)) = self.tenants.lock().get(&tenant)
             && known == wrapped
@@ -169,7 +192,10 @@ impl Keyring {
             return Ok(Arc::clone(key));
         }
         let root = self.root(epoch_of(wrapped).unwrap_or_default())?;
-        let key = Arc::new(root.unwrap_tenant(tenant, wrapped)?);
+        let key = match root.open_tenant(tenant, wrapped)? {
+            WrappedTenant::Plain(key) => Arc::new(key),
+            WrappedTenant::External(sealed) => return self.open_external(tenant, wrapped, &sealed),
+        };
         self.tenants.lock().insert(tenant, (wrapped.to_vec(), Arc::clone(&key)));
         Ok(key)
     }
@@ -177,6 +203,8 @@ impl Keyring {
     /// Forgets the keys of every tenant that `keep` does not hold.
     pub fn retain_tenants(&self, keep: impl Fn(TenantId) -> bool) {
         self.tenants.lock().retain(|tenant, _| keep(*tenant));
+        self.metadata.lock().retain(|tenant, _| keep(*tenant));
+        self.external.lock().retain(|tenant, _| keep(*tenant));
     }
 
     /// The public name of the cluster key, for comparing; `None` until it is known.
@@ -206,6 +234,8 @@ impl Keyring {
     #[must_use]
     pub fn remembers(&self, tenant: TenantId) -> bool {
         self.tenants.lock().contains_key(&tenant)
+            || self.metadata.lock().contains_key(&tenant)
+            || self.external.lock().contains_key(&tenant)
     }
 
     /// Seals a secret of the cluster's own (an access key's secret) under its name.

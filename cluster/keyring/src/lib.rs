@@ -22,7 +22,7 @@ pub mod recovery;
 mod shares;
 mod store;
 
-pub use keyring::{Keyring, KeyringError};
+pub use keyring::{ExternalSealing, Keyring, KeyringError};
 pub use protection::{Protection, Protector, Seal, StoreError};
 pub use shares::{Gathering, HeldShare, PENDING_MAX, Progress, ShareSet, deal};
 pub use store::{KEYS_DIR, ShareStore};

@@ -186,6 +186,8 @@ pub struct Tenant {
     pub accounts: BTreeMap<AccountNumber, Account>,
     /// Its clients are refused, whatever they ask.
     pub suspended: bool,
+    /// What its key waits for, for people: until then its clients are told to come back.
+    pub waits_for: Option<String>,
     /// What its clients may ask of this node: its part of the cluster's figures.
     pub limits: TenantLimits,
 }

@@ -11,14 +11,22 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    AdminError, DeviceStatus, DriveBackend, EventBackend, KeyAdmin, PartitionBackend, ProtectionBackend,
-    TenancyBackend, WorkStatus,
+    AdminError, DeviceStatus, DriveBackend, EventBackend, ExternalKeyBackend, KeyAdmin, PartitionBackend,
+    ProtectionBackend, TenancyBackend, WorkStatus,
 };
 
 /// What the admin API needs of a node. Every method may be called at any time and by many requests at once.
 #[async_trait]
 pub trait AdminBackend:
-    DriveBackend + ProtectionBackend + TenancyBackend + PartitionBackend + EventBackend + Send + Sync + 'static
+    DriveBackend
+    + ProtectionBackend
+    + TenancyBackend
+    + PartitionBackend
+    + EventBackend
+    + ExternalKeyBackend
+    + Send
+    + Sync
+    + 'static
 {
     /// The cluster as this node knows it. Answers without a quorum: it is asked most when there is none.
     async fn cluster(&self) -> Result<ClusterStatus, AdminError>;

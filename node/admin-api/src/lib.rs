@@ -22,6 +22,7 @@ mod backoff;
 mod drives;
 mod error;
 mod events;
+mod external_keys;
 mod guard;
 mod headers;
 mod keys;
@@ -56,6 +57,7 @@ pub use backend::{
 pub use drives::{DeviceStanding, DeviceStatus, DriveBackend, LOCATE_MINUTES_MAX};
 pub use error::AdminError;
 pub use events::{EventBackend, EventStatus, WebhookSpec, WebhookStatus};
+pub use external_keys::{ExternalKeyBackend, ExternalKeySpec, ExternalKeyState, ExternalKeyStatus};
 pub use keys::{KeyAdmin, KeysStatus, RecoveryShares, RecoveryStatus, ShareHolder};
 pub use locked::{
     LockState, LockStatus, LockedBackend, ShareText, UnlockError, UnlockRequest, locked_router,

@@ -99,6 +99,12 @@ pub enum Command {
         #[command(subcommand)]
         command: WebhookCommand,
     },
+    /// A tenant's key under a key of its own service.
+    ExternalKey {
+        /// What to do.
+        #[command(subcommand)]
+        command: ExternalKeyCommand,
+    },
     /// Event notifications of the whole cluster.
     Event {
         /// What to do.
@@ -325,6 +331,67 @@ pub enum WebhookCommand {
         /// Its name.
         name: String,
     },
+}
+
+/// About external keys.
+#[derive(Debug, Subcommand)]
+pub enum ExternalKeyCommand {
+    /// How a tenant's stands with the node that answers.
+    Show {
+        /// The tenant.
+        tenant: String,
+    },
+    /// Seal a tenant's key under a key of a service that speaks Vault's transit. In the place of any before, whose
+    /// service, or this one, has to give the present key back.
+    Set(Box<NewExternalKey>),
+    /// Seal a tenant's key under a fresh key, encrypted by the newest version of the service's.
+    Rotate {
+        /// The tenant.
+        tenant: String,
+    },
+    /// Leave a tenant's key to the cluster's root alone. Its service has to agree.
+    Remove {
+        /// The tenant.
+        tenant: String,
+    },
+}
+
+/// An external key to be.
+#[derive(Debug, clap::Args)]
+pub struct NewExternalKey {
+    /// The tenant.
+    pub tenant: String,
+    /// Where the service is: https://HOST:PORT.
+    pub url: String,
+    /// Name of the key there.
+    pub key: String,
+    /// Certificates of the authorities that vouch for the service, as PEM.
+    #[arg(long, value_name = "FILE")]
+    pub ca_file: PathBuf,
+    /// Show the token in the first line of this file.
+    #[arg(long, value_name = "FILE", conflicts_with = "role_id")]
+    pub token_file: Option<PathBuf>,
+    /// Log in with this AppRole.
+    #[arg(long, requires = "secret_id_file")]
+    pub role_id: Option<String>,
+    /// The role's secret id, in the first line of this file.
+    #[arg(long, value_name = "FILE", requires = "role_id")]
+    pub secret_id_file: Option<PathBuf>,
+    /// Where the AppRole method is mounted [approle].
+    #[arg(long)]
+    pub approle_mount: Option<String>,
+    /// Where the transit engine is mounted [transit].
+    #[arg(long)]
+    pub mount: Option<String>,
+    /// Its namespace.
+    #[arg(long)]
+    pub namespace: Option<String>,
+    /// How often each node asks whether the key is still allowed [60].
+    #[arg(long)]
+    pub check_seconds: Option<u32>,
+    /// How long the service may be silent before the tenant's key is forgotten [3600].
+    #[arg(long)]
+    pub grace_seconds: Option<u32>,
 }
 
 /// About events.

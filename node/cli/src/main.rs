@@ -7,6 +7,7 @@
 
 mod arguments;
 mod client;
+mod external_keys;
 mod online;
 mod session;
 mod table;

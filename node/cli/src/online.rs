@@ -11,6 +11,7 @@ use crate::{
         SpareCommand, TenantCommand, WebhookCommand, WorkCommand,
     },
     client::{Client, segment},
+    external_keys,
     table::{Table, bytes, show, word},
 };
 
@@ -31,12 +32,13 @@ pub async fn run(client: &Client, command: Command, json: bool) -> Result<()> {
         Command::Audit { command: AuditCommand::Show } => audit(client, json).await,
         Command::Tenant { command: TenantCommand::List } => tenants(client, json).await,
         Command::Webhook { command } => webhook(client, command, json).await,
+        Command::ExternalKey { command } => external_keys::run(client, command, json).await,
         Command::Event { command } => event(client, command, json).await,
         Command::Login | Command::Logout => bail!("a session is begun and ended without one"),
     }
 }
 
-async fn done(client: &Client, path: &str, body: Option<&Value>) -> Result<()> {
+pub(crate) async fn done(client: &Client, path: &str, body: Option<&Value>) -> Result<()> {
     client.post(path, body).await.map(drop)
 }
 

@@ -17,6 +17,8 @@ pub(crate) const BODY_KEY: &str = "body key";
 pub(crate) const RECORD_MANIFEST: &str = "record manifest";
 /// Purpose of an envelope that holds a tenant key.
 pub(crate) const TENANT_KEY: &str = "tenant key";
+/// Purpose of an envelope that holds a tenant key under a key of the tenant's external service.
+pub(crate) const EXTERNAL_TENANT_KEY: &str = "tenant key under an external key";
 /// Purpose of an envelope that holds the cluster key.
 pub(crate) const CLUSTER_KEY: &str = "cluster key";
 /// Purpose of an envelope that holds a secret of the cluster under the root itself.
@@ -37,6 +39,7 @@ mod tests {
             super::BODY_KEY,
             super::RECORD_MANIFEST,
             super::TENANT_KEY,
+            super::EXTERNAL_TENANT_KEY,
             super::CLUSTER_KEY,
             super::ROOT_RECORD,
             super::CLUSTER_SECRET,

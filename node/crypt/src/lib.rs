@@ -23,6 +23,7 @@ mod custody;
 mod derive;
 mod device;
 mod envelope;
+mod external;
 mod labels;
 mod metadata;
 mod outer;
@@ -39,17 +40,21 @@ mod vectors;
 mod wycheproof_tests;
 
 pub use body::{BodyContext, BodyKey, BodySealer, CellAddress, SealedBodyKey, StripeSealer};
-pub use custody::{BodyUse, CustodyError, TenantCustody, TenantMetadata};
+pub use custody::{BodyUse, CustodyError, TenantCustody};
 pub use device::DeviceKey;
 pub use envelope::{OVERHEAD as ENVELOPE_OVERHEAD, open, seal};
+pub use external::{
+    EXTERNAL_CIPHERTEXT_SIZE_MAX, EXTERNAL_DESCRIPTION_SIZE_MAX, ExternallySealed, WrappedTenant,
+    external_context,
+};
 pub use metadata::{CommandCipher, FileKey, PAGE_RESERVE, PageAddress, PageSealer};
 pub use outer::{KEY_CHECK_SIZE, KeyCheck, Outer, OuterKey};
 pub use passphrase::PassphraseKey;
 pub use root::{Root, epoch_of};
-pub use secret::{ClusterKey, MetadataKey, RootKey, random_array};
+pub use secret::{ClusterKey, ExternalKek, MetadataKey, RootKey, random_array};
 pub use shamir::{SECRET_SIZE, Share, combine, split};
 pub use sign::{CertificateSigner, PUBLIC_KEY_SIZE, SIGNATURE_SIZE, verify_signature};
-pub use tenant::{TENANT_KEY_VERSIONS_MAX, TenantKey};
+pub use tenant::{TENANT_KEY_VERSIONS_MAX, TenantKey, TenantMetadata};
 pub use tpm::{TPM_FIELD_SIZE, TpmOffer, TpmSession, tpm_hash};
 
 /// A refusal to open something. Says what was refused, never why in cryptographic detail.

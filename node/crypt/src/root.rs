@@ -14,7 +14,9 @@ use holdfast_model::{ClusterId, KeyId, RootEpoch, TenantId};
 use zeroize::Zeroizing;
 
 use crate::{
-    CryptError, envelope, labels,
+    CryptError, envelope,
+    external::{ExternallySealed, WrappedTenant},
+    labels,
     secret::{ClusterKey, RootKey},
     shamir::{self, Share},
     tenant::TenantKey,
@@ -106,6 +108,35 @@ impl Root {
     /// `Refused` or `Malformed`.
     pub fn unwrap_tenant(&self, tenant: TenantId, wrapped: &[u8]) -> Result<TenantKey, CryptError> {
         TenantKey::from_bytes(&self.open(labels::TENANT_KEY, tenant.as_bytes(), wrapped)?)
+    }
+
+    /// Wraps a tenant's key that is sealed under its external key.
+    #[must_use]
+    pub fn wrap_external(&self, tenant: TenantId, sealed: &ExternallySealed) -> Vec<u8> {
+        self.seal(labels::TENANT_KEY, tenant.as_bytes(), &sealed.encode())
+    }
+
+    /// Opens what [`Root::wrap_tenant`] or [`Root::wrap_external`] made for the same tenant.
+    ///
+    /// # Errors
+    /// `Refused` or `Malformed`.
+    pub fn open_tenant(&self, tenant: TenantId, wrapped: &[u8]) -> Result<WrappedTenant, CryptError> {
+        WrappedTenant::parse(&self.open(labels::TENANT_KEY, tenant.as_bytes(), wrapped)?)
+    }
+
+    /// Wraps a tenant's key, in whichever form it is, for `next`. Needs no external key.
+    ///
+    /// # Errors
+    /// `Refused` or `Malformed`.
+    pub fn rewrap_tenant(
+        &self,
+        tenant: TenantId,
+        wrapped: &[u8],
+        next: &Self,
+    ) -> Result<Vec<u8>, CryptError> {
+        let plain = self.open(labels::TENANT_KEY, tenant.as_bytes(), wrapped)?;
+        WrappedTenant::parse(&plain)?;
+        Ok(next.seal(labels::TENANT_KEY, tenant.as_bytes(), &plain))
     }
 
     /// Wraps the cluster key.

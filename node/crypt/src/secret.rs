@@ -74,6 +74,11 @@ key!(
     MetadataKey,
     b"metadata"
 );
+key!(
+    /// Seals a tenant's key; itself kept by nobody but the tenant's external key service, which encrypts it.
+    ExternalKek,
+    b"external"
+);
 
 #[cfg(test)]
 mod tests {

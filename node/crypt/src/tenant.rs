@@ -17,7 +17,7 @@ use holdfast_model::{KeyId, StripeId};
 use zeroize::Zeroizing;
 
 use crate::{
-    CryptError, TenantMetadata,
+    CryptError,
     derive::derive,
     envelope::{self, SALT_SIZE},
     labels,
@@ -116,6 +116,18 @@ impl TenantKey {
         metadata_key(self.first())
     }
 
+    /// The metadata keys of all versions, and their names.
+    #[must_use]
+    pub fn metadata(&self) -> TenantMetadata {
+        let ids = self.ids().into_iter();
+        let versions = ids.zip(&self.versions).map(|((number, id), (_, key))| MetadataVersion {
+            number,
+            id,
+            key: metadata_key(key),
+        });
+        TenantMetadata { versions: versions.collect() }
+    }
+
     /// Seals a record manifest under the newest metadata key, bound to the stripe it travels with.
     #[must_use]
     pub fn seal_manifest(&self, stripe: &StripeId, manifest: &[u8]) -> Vec<u8> {
@@ -137,14 +149,8 @@ impl TenantKey {
     /// # Errors
     /// `Refused` or `Malformed`.
     pub fn open_manifest(&self, stripe: &StripeId, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, CryptError> {
-        open_manifest(stripe, sealed, |version| self.of_version(version).map(metadata_key))
-    }
-
-    /// What seals metadata, of every version.
-    #[must_use]
-    pub fn metadata(&self) -> TenantMetadata {
-        let versions = self.versions.iter().map(|(version, key)| (*version, metadata_key(key)));
-        TenantMetadata::new(versions.collect()).expect("a tenant key has versions in rising order")
+        let (key, envelope) = self.named_in(labels::RECORD_MANIFEST, sealed)?;
+        open_manifest(&metadata_key(key), stripe, envelope)
     }
 
     pub(crate) fn wrap(
@@ -179,33 +185,122 @@ impl TenantKey {
         &self.versions.first().expect("a tenant key has a version").1
     }
 
-    fn of_version(&self, version: u32) -> Option<&[u8; 32]> {
-        self.versions.iter().find(|(known, _)| *known == version).map(|(_, key)| &**key)
-    }
-
     /// The key of the version that `sealed` names, and what follows.
     fn named_in<'s>(
         &self,
         purpose: &'static str,
         sealed: &'s [u8],
     ) -> Result<(&[u8; 32], &'s [u8]), CryptError> {
-        let (version, envelope) = version_of(purpose, sealed)?;
-        Ok((self.of_version(version).ok_or(CryptError::Refused(purpose))?, envelope))
+        let (version, envelope) =
+            sealed.split_first_chunk::<VERSION_SIZE>().ok_or(CryptError::Malformed(purpose))?;
+        let version = u32::from_be_bytes(*version);
+        let found = self.versions.iter().find(|(known, _)| *known == version);
+        let (_, key) = found.ok_or(CryptError::Refused(purpose))?;
+        Ok((key, envelope))
     }
 }
 
-/// The version that `sealed` names, and what follows.
-fn version_of<'s>(purpose: &'static str, sealed: &'s [u8]) -> Result<(u32, &'s [u8]), CryptError> {
-    let (version, envelope) =
-        sealed.split_first_chunk::<VERSION_SIZE>().ok_or(CryptError::Malformed(purpose))?;
-    Ok((u32::from_be_bytes(*version), envelope))
+/// The part of a tenant's key that its metadata is sealed under: the metadata key of every version, with the public
+/// names of the versions. Opens no body.
+#[derive(Debug, Clone)]
+pub struct TenantMetadata {
+    /// In rising order, never empty.
+    versions: Vec<MetadataVersion>,
 }
 
-fn metadata_key(key: &[u8; 32]) -> MetadataKey {
-    MetadataKey::from_bytes(*derive(key, b"", &[labels::TENANT_METADATA]))
+#[derive(Debug, Clone)]
+struct MetadataVersion {
+    number: u32,
+    id: KeyId,
+    key: MetadataKey,
 }
 
-pub(crate) fn seal_manifest(
+impl TenantMetadata {
+    /// Bytes of one version in the stored form.
+    pub(crate) const ENTRY_SIZE: usize = VERSION_SIZE + 32 + KeyId::SIZE;
+
+    /// The version that seals.
+    #[must_use]
+    pub fn version(&self) -> u32 {
+        self.newest().number
+    }
+
+    /// Public names of all versions of the tenant's key.
+    #[must_use]
+    pub fn ids(&self) -> Vec<(u32, KeyId)> {
+        self.versions.iter().map(|version| (version.number, version.id)).collect()
+    }
+
+    /// As [`TenantKey::metadata_key`].
+    #[must_use]
+    pub fn metadata_key(&self) -> MetadataKey {
+        self.versions.first().expect("a tenant key has a version").key.clone()
+    }
+
+    /// As [`TenantKey::seal_manifest`].
+    #[must_use]
+    pub fn seal_manifest(&self, stripe: &StripeId, manifest: &[u8]) -> Vec<u8> {
+        let newest = self.newest();
+        seal_manifest(newest.number, &newest.key, stripe, manifest, random_array())
+    }
+
+    /// As [`TenantKey::open_manifest`].
+    ///
+    /// # Errors
+    /// `Refused` or `Malformed`.
+    pub fn open_manifest(&self, stripe: &StripeId, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, CryptError> {
+        let purpose = labels::RECORD_MANIFEST;
+        let (number, envelope) =
+            sealed.split_first_chunk::<VERSION_SIZE>().ok_or(CryptError::Malformed(purpose))?;
+        let number = u32::from_be_bytes(*number);
+        let found = self.versions.iter().find(|version| version.number == number);
+        open_manifest(&found.ok_or(CryptError::Refused(purpose))?.key, stripe, envelope)
+    }
+
+    /// The stored form: for each version its number (4, big-endian), its metadata key (32) and its name (16). Secret.
+    #[must_use]
+    pub fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
+        let mut bytes = Zeroizing::new(Vec::with_capacity(self.versions.len() * Self::ENTRY_SIZE));
+        for version in &self.versions {
+            bytes.extend_from_slice(&version.number.to_be_bytes());
+            bytes.extend_from_slice(version.key.expose());
+            bytes.extend_from_slice(version.id.as_bytes());
+        }
+        bytes
+    }
+
+    /// Reads the stored form.
+    ///
+    /// # Errors
+    /// `Malformed`.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, CryptError> {
+        let malformed = CryptError::Malformed(labels::EXTERNAL_TENANT_KEY);
+        let (entries, rest) = bytes.as_chunks::<{ Self::ENTRY_SIZE }>();
+        let mut versions: Vec<MetadataVersion> = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let (number, rest) = entry.split_first_chunk::<VERSION_SIZE>().expect("entries are longer");
+            let (key, id) = rest.split_first_chunk::<32>().expect("entries are longer");
+            let id = id.first_chunk::<{ KeyId::SIZE }>().expect("entries are as long as that");
+            let number = u32::from_be_bytes(*number);
+            if versions.last().map_or(0, |last| last.number) >= number {
+                return Err(malformed);
+            }
+            versions.push(MetadataVersion {
+                number,
+                id: KeyId::from_bytes(*id),
+                key: MetadataKey::from_bytes(*key),
+            });
+        }
+        let fits = rest.is_empty() && (1..=TENANT_KEY_VERSIONS_MAX).contains(&versions.len());
+        if fits { Ok(Self { versions }) } else { Err(malformed) }
+    }
+
+    fn newest(&self) -> &MetadataVersion {
+        self.versions.last().expect("a tenant key has a version")
+    }
+}
+
+fn seal_manifest(
     version: u32,
     key: &MetadataKey,
     stripe: &StripeId,
@@ -217,14 +312,16 @@ pub(crate) fn seal_manifest(
     [version.to_be_bytes().as_slice(), &envelope].concat()
 }
 
-pub(crate) fn open_manifest(
+fn open_manifest(
+    key: &MetadataKey,
     stripe: &StripeId,
-    sealed: &[u8],
-    key_of: impl FnOnce(u32) -> Option<MetadataKey>,
+    envelope: &[u8],
 ) -> Result<Zeroizing<Vec<u8>>, CryptError> {
-    let (version, envelope) = version_of(labels::RECORD_MANIFEST, sealed)?;
-    let key = key_of(version).ok_or(CryptError::Refused(labels::RECORD_MANIFEST))?;
     envelope::open(key.expose(), labels::RECORD_MANIFEST, stripe.as_bytes(), envelope)
+}
+
+fn metadata_key(key: &[u8; 32]) -> MetadataKey {
+    MetadataKey::from_bytes(*derive(key, b"", &[labels::TENANT_METADATA]))
 }
 
 #[cfg(test)]

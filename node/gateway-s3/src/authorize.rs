@@ -190,12 +190,19 @@ pub(crate) async fn find_bucket(
 /// What clients of a suspended tenant are told.
 pub(crate) const SUSPENDED: &str = "The tenant is suspended. Ask whoever runs this storage.";
 
-/// Refuses clients of a suspended tenant. Its data is kept, and background work on it goes on.
+/// Refuses clients of a suspended tenant, and of one whose key waits for its external service. Its data is kept, and
+/// background work on it goes on.
 fn check_standing(snapshot: &Snapshot, tenant: TenantId) -> Result<(), Refusal> {
-    if snapshot.tenants.get(&tenant).is_some_and(|tenant| tenant.suspended) {
+    let Some(tenant) = snapshot.tenants.get(&tenant) else { return Ok(()) };
+    if tenant.suspended {
         return Err(Refusal::because("AccessDenied", SUSPENDED));
     }
-    Ok(())
+    match &tenant.waits_for {
+        Some(what) => {
+            Err(Refusal::because("ServiceUnavailable", format!("The tenant's data cannot be read: {what}.")))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Decides, and leaves what was found with the call.

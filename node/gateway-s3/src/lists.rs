@@ -310,6 +310,7 @@ mod tests {
             first: Some(number),
             accounts: BTreeMap::from([(number, account)]),
             suspended: false,
+            waits_for: None,
             limits: holdfast_model::TenantLimits::default(),
         }
     }

@@ -13,9 +13,9 @@ use std::{
 };
 
 use holdfast_crypt::{
-    BodyContext, BodyUse, CryptError, CustodyError, MetadataKey, OuterKey, TenantCustody, TenantMetadata,
+    BodyContext, BodyUse, CryptError, CustodyError, ExternalKek, OuterKey, TenantCustody, TenantMetadata,
 };
-use holdfast_keyring::{HeldShare, certificate::Destruction};
+use holdfast_keyring::{ExternalSealing, HeldShare, certificate::Destruction};
 use holdfast_model::{ClusterId, KeyId, NodeId, RootEpoch, SplitId, TenantId};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
@@ -69,6 +69,10 @@ impl Known {
         if changed {
             self.changes.send_modify(|changes| *changes += 1);
         }
+    }
+
+    fn changed(&self) {
+        self.changes.send_modify(|changes| *changes += 1);
     }
 
     /// The service ended: nothing is open any more.
@@ -447,11 +451,95 @@ impl Client {
             return Ok(Arc::clone(known));
         }
         let derived = open_tenant(&self.line, tenant, wrapped, Purpose::Catalog)?;
-        let metadata = Arc::new(metadata_of(derived)?);
+        let metadata = derived.metadata.ok_or_else(|| KeyError::Misused("it derived nothing".to_owned()))?;
+        let metadata = Arc::new(TenantMetadata::from_bytes(metadata.expose())?);
+        let sealing = derived.sealing;
         let line = Arc::clone(&self.line);
-        let opened = Arc::new(RemoteTenant { line, tenant, wrapped: wrapped.to_vec(), metadata });
+        let opened = Arc::new(RemoteTenant { line, tenant, wrapped: wrapped.to_vec(), metadata, sealing });
         self.tenants.lock().insert(tenant, Arc::clone(&opened));
         Ok(opened)
+    }
+
+    /// What a tenant's metadata is sealed under. Needs no external key.
+    ///
+    /// # Errors
+    /// As [`Client::tenant`].
+    pub fn tenant_metadata(&self, tenant: TenantId, wrapped: &[u8]) -> Result<Arc<TenantMetadata>, KeyError> {
+        Ok(Arc::clone(&self.tenant(tenant, wrapped)?.metadata))
+    }
+
+    /// How a tenant's key is sealed; `None` when the root alone opens it.
+    ///
+    /// # Errors
+    /// As [`Client::tenant`].
+    pub fn external_sealing(
+        &self,
+        tenant: TenantId,
+        wrapped: &[u8],
+    ) -> Result<Option<ExternalSealing>, KeyError> {
+        Ok(self.tenant(tenant, wrapped)?.sealing.clone())
+    }
+
+    /// Whether a tenant's key opens now. One that the root alone opens does once it was opened.
+    ///
+    /// # Errors
+    /// `WaitsForExternal`, and as [`Client::tenant`].
+    pub fn check_open(&self, tenant: TenantId, wrapped: &[u8]) -> Result<(), KeyError> {
+        if self.tenant(tenant, wrapped)?.sealing.is_some() {
+            self.ask(Request::CheckTenant { tenant, wrapped: wrapped.to_vec() })?;
+        }
+        Ok(())
+    }
+
+    /// Hands in the key that a tenant's external service gave back for `ciphertext`. It is kept until it is dropped, or
+    /// the key service ends.
+    pub fn offer_external(&self, tenant: TenantId, ciphertext: &str, kek: &ExternalKek) {
+        let kek = Hidden::of(kek.expose());
+        let request = Request::OfferExternal { tenant, ciphertext: ciphertext.to_owned(), kek };
+        if let Err(error) = self.ask(request) {
+            tracing::warn!(%tenant, %error, "a tenant's external key is not taken");
+        }
+        self.known.changed();
+    }
+
+    /// Whether the key that a service gave back for `ciphertext` is here.
+    #[must_use]
+    pub fn has_external(&self, tenant: TenantId, ciphertext: &str) -> bool {
+        let request = Request::HasExternal { tenant, ciphertext: ciphertext.to_owned() };
+        matches!(self.ask(request), Ok(Reply::Is(true)))
+    }
+
+    /// Forgets a tenant's external key and the key it opened. Returns whether there was one. A key service that does not
+    /// answer has forgotten both, or is ended.
+    pub fn drop_external(&self, tenant: TenantId) -> bool {
+        let had = matches!(self.ask(Request::DropExternal(tenant)), Ok(Reply::Is(true)));
+        if had {
+            self.known.changed();
+        }
+        had
+    }
+
+    /// Seals a tenant's key under an external key; its new wrapped form.
+    ///
+    /// # Errors
+    /// `Locked`, `WaitsForExternal`, `Crypt`, `Refused`, `Away`.
+    pub fn seal_external(
+        &self,
+        tenant: TenantId,
+        wrapped: &[u8],
+        kek: &ExternalKek,
+        sealing: &ExternalSealing,
+    ) -> Result<Vec<u8>, KeyError> {
+        let (wrapped, kek, sealing) = (wrapped.to_vec(), Hidden::of(kek.expose()), sealing.clone());
+        self.sealed(Request::SealExternal { tenant, wrapped, kek, sealing })
+    }
+
+    /// Wraps a tenant's key under the root alone; its new wrapped form.
+    ///
+    /// # Errors
+    /// As [`Client::seal_external`].
+    pub fn unseal_external(&self, tenant: TenantId, wrapped: &[u8]) -> Result<Vec<u8>, KeyError> {
+        self.sealed(Request::UnsealExternal { tenant, wrapped: wrapped.to_vec() })
     }
 
     /// Public names of all versions of a tenant's key.
@@ -560,22 +648,13 @@ fn open_tenant(line: &Line, tenant: TenantId, wrapped: &[u8], purpose: Purpose) 
     }
 }
 
-fn metadata_of(derived: Derived) -> Result<TenantMetadata, KeyError> {
-    let mut versions = Vec::with_capacity(derived.metadata.len());
-    for (version, key) in derived.metadata {
-        let key: [u8; 32] =
-            key.expose().try_into().map_err(|_| KeyError::Misused("a key of another length".to_owned()))?;
-        versions.push((version, MetadataKey::from_bytes(key)));
-    }
-    Ok(TenantMetadata::new(versions)?)
-}
-
 /// A tenant whose key the service holds.
 pub struct RemoteTenant {
     line: Arc<Line>,
     tenant: TenantId,
     wrapped: Vec<u8>,
     metadata: Arc<TenantMetadata>,
+    sealing: Option<ExternalSealing>,
 }
 
 impl fmt::Debug for RemoteTenant {
@@ -594,6 +673,10 @@ impl RemoteTenant {
         };
         answer.map_err(|error| match error {
             KeyError::Crypt(_) => CustodyError::Crypt(CryptError::Refused("body key")),
+            // Clients are told no service's name.
+            KeyError::WaitsForExternal { .. } => {
+                CustodyError::Unavailable("it waits for the tenant's external key service".to_owned())
+            }
             other => CustodyError::Unavailable(other.to_string()),
         })
     }

@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use holdfast_crypt::{BodyContext, ClusterKey, Root, TenantKey};
+use holdfast_crypt::{BodyContext, ClusterKey, ExternalKek, Root, TenantKey};
 use holdfast_keyring::{Gathering, HeldShare, Keyring, Protector, Seal, ShareStore, deal, recovery};
 use holdfast_model::{ClusterId, NodeId, RootEpoch, SplitId, TenantId};
 use holdfast_tpm::Tpm;
@@ -38,7 +38,8 @@ pub struct Core {
     /// A root that was begun and is not in force: its shares are being dealt.
     begun: Mutex<Option<Root>>,
     standings: RwLock<HashMap<TenantId, Standing>>,
-    tenants: RwLock<HashMap<TenantId, Arc<TenantKey>>>,
+    /// Tenants' keys as they were wrapped when they were opened last.
+    tenants: RwLock<HashMap<TenantId, Arc<Vec<u8>>>>,
     uses: Mutex<Uses>,
     /// Uses and refusals.
     counts: Mutex<BTreeMap<Purpose, (u64, u64)>>,
@@ -50,6 +51,12 @@ impl std::fmt::Debug for Core {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Core").field("keyring", &self.keyring).finish_non_exhaustive()
     }
+}
+
+fn kek_of(bytes: &Hidden) -> Result<ExternalKek, KeyError> {
+    let bytes: [u8; 32] =
+        bytes.expose().try_into().map_err(|_| KeyError::Misused("a key of another length".to_owned()))?;
+    Ok(ExternalKek::from_bytes(bytes))
 }
 
 fn name_of(root: &Root) -> RootName {
@@ -187,11 +194,43 @@ impl Core {
             Request::RotateTenantKey { tenant, wrapped } => {
                 self.admit(Purpose::TenantKey, tenant)?;
                 let next = self.keyring.tenant(tenant, &wrapped)?.rotated()?;
-                let (wrapped, version) = (self.keyring.wrap_tenant(tenant, &next)?, next.version());
+                let version = next.version();
+                let wrapped = self.keyring.wrap_tenant_as(tenant, &wrapped, &next)?;
                 tracing::info!(target: "audit", %tenant, version, "a tenant's key is given one more version");
                 Ok(Reply::Rotated { wrapped, version })
             }
             Request::OpenTenant { tenant, wrapped, purpose } => self.open_tenant(tenant, &wrapped, purpose),
+            Request::CheckTenant { tenant, wrapped } => {
+                self.keyring.tenant(tenant, &wrapped)?;
+                Ok(Reply::Is(true))
+            }
+            Request::OfferExternal { tenant, ciphertext, kek } => {
+                self.keyring.offer_external(tenant, &ciphertext, kek_of(&kek)?);
+                tracing::info!(target: "audit", %tenant, "a tenant's external key is here");
+                Ok(Reply::Is(true))
+            }
+            Request::HasExternal { tenant, ciphertext } => {
+                Ok(Reply::Is(self.keyring.has_external(tenant, &ciphertext)))
+            }
+            Request::DropExternal(tenant) => {
+                let had = self.keyring.drop_external(tenant);
+                if had {
+                    tracing::info!(target: "audit", %tenant, "a tenant's external key, and what it opened, is forgotten");
+                }
+                Ok(Reply::Is(had))
+            }
+            Request::SealExternal { tenant, wrapped, kek, sealing } => {
+                self.admit(Purpose::TenantKey, tenant)?;
+                let key = self.keyring.tenant(tenant, &wrapped)?;
+                tracing::info!(target: "audit", %tenant, "a tenant's key is sealed under an external key");
+                Ok(Reply::Sealed(self.keyring.wrap_external(tenant, &key, &kek_of(&kek)?, &sealing)?))
+            }
+            Request::UnsealExternal { tenant, wrapped } => {
+                self.admit(Purpose::TenantKey, tenant)?;
+                let key = self.keyring.tenant(tenant, &wrapped)?;
+                tracing::info!(target: "audit", %tenant, "a tenant's key is wrapped under the root alone");
+                Ok(Reply::Sealed(self.keyring.wrap_tenant(tenant, &key)?))
+            }
             Request::Remembers(tenant) => {
                 let here = self.tenants.read().contains_key(&tenant) || self.keyring.remembers(tenant);
                 Ok(Reply::Is(here))
@@ -324,8 +363,7 @@ impl Core {
         let mut rewrapped = Vec::with_capacity(tenants.len());
         for (tenant, wrapped) in tenants {
             self.admit(Purpose::Rotation, *tenant)?;
-            let key = self.keyring.tenant(*tenant, wrapped)?;
-            rewrapped.push((*tenant, root.wrap_tenant(*tenant, &key)));
+            rewrapped.push((*tenant, self.keyring.rewrap_tenant(*tenant, wrapped, &root)?));
         }
         let cluster_key = root.wrap_cluster_key(&self.keyring.cluster_key()?);
         let rolled = Rolled { root: root.id(), cluster_key, tenants: rewrapped };
@@ -364,17 +402,15 @@ impl Core {
             return Err(KeyError::Misused(format!("opening a tenant's key for {}", purpose.name())));
         }
         self.admit(purpose, tenant)?;
-        let key = self.keyring.tenant(tenant, wrapped)?;
-        tracing::info!(target: "audit", %tenant, purpose = purpose.name(), version = key.version(), "a tenant's key is opened");
-        let names = key.ids();
-        let mut metadata = Vec::new();
+        // Needs no external key.
+        let keys = self.keyring.tenant_metadata(tenant, wrapped)?;
+        let sealing = self.keyring.external_sealing(tenant, wrapped)?;
+        tracing::info!(target: "audit", %tenant, purpose = purpose.name(), version = keys.version(), "a tenant's key is opened");
+        let metadata = (purpose == Purpose::Catalog).then(|| Hidden::of(&keys.to_bytes()));
         if purpose == Purpose::Catalog {
-            let keys = key.metadata();
-            metadata
-                .extend(keys.versions().iter().map(|(version, key)| (*version, Hidden::of(key.expose()))));
-            self.tenants.write().insert(tenant, key);
+            self.tenants.write().insert(tenant, Arc::new(wrapped.to_vec()));
         }
-        Ok(Reply::Derived(Derived { names, metadata }))
+        Ok(Reply::Derived(Derived { names: keys.ids(), metadata, sealing }))
     }
 
     /// One use of a tenant's key, with its record.
@@ -390,8 +426,8 @@ impl Core {
             return Err(KeyError::Misused(format!("a body's key for {}", purpose.name())));
         }
         let answer = self.admit(purpose, tenant).and_then(|()| {
-            let key = self.tenants.read().get(&tenant).cloned();
-            with(&*key.ok_or(KeyError::NotOpened)?)
+            let wrapped = self.tenants.read().get(&tenant).cloned().ok_or(KeyError::NotOpened)?;
+            with(&*self.keyring.tenant(tenant, &wrapped)?)
         });
         let outcome = match &answer {
             Ok(_) => Outcome::Done,

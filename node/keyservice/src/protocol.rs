@@ -11,7 +11,7 @@ use std::{
 };
 
 use holdfast_crypt::{BodyUse, CryptError};
-use holdfast_keyring::{HeldShare, KeyringError, StoreError, certificate::Destruction};
+use holdfast_keyring::{ExternalSealing, HeldShare, KeyringError, StoreError, certificate::Destruction};
 use holdfast_model::{BucketId, ClusterId, KeyId, NodeId, RootEpoch, SplitId, TenantId, VersionId};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::{Zeroize, Zeroizing};
@@ -271,6 +271,49 @@ pub enum Request {
         /// What for: [`Purpose::Catalog`] or [`Purpose::Names`].
         purpose: Purpose,
     },
+    /// Whether a tenant's key opens now: it may wait for the tenant's external key service.
+    CheckTenant {
+        /// The tenant.
+        tenant: TenantId,
+        /// Its key as it is wrapped.
+        wrapped: Vec<u8>,
+    },
+    /// The key that a tenant's external service gave back.
+    OfferExternal {
+        /// The tenant.
+        tenant: TenantId,
+        /// What it was given back for.
+        ciphertext: String,
+        /// The key.
+        kek: Hidden,
+    },
+    /// Whether that is here.
+    HasExternal {
+        /// The tenant.
+        tenant: TenantId,
+        /// What it was given back for.
+        ciphertext: String,
+    },
+    /// Forgets it, and the key that it opened.
+    DropExternal(TenantId),
+    /// Seals a tenant's key under an external key.
+    SealExternal {
+        /// The tenant.
+        tenant: TenantId,
+        /// Its key as it is wrapped now.
+        wrapped: Vec<u8>,
+        /// The external key.
+        kek: Hidden,
+        /// What is kept of the service.
+        sealing: ExternalSealing,
+    },
+    /// Wraps a tenant's key under the root alone.
+    UnsealExternal {
+        /// The tenant.
+        tenant: TenantId,
+        /// Its key as it is wrapped now.
+        wrapped: Vec<u8>,
+    },
     /// Whether a tenant's key is in memory.
     Remembers(TenantId),
     /// Wraps a body's key.
@@ -339,8 +382,11 @@ pub enum Request {
 pub struct Derived {
     /// Public names of all versions.
     pub names: Vec<(u32, KeyId)>,
-    /// Metadata keys of all versions; none where only names were asked for.
-    pub metadata: Vec<(u32, Hidden)>,
+    /// Metadata keys of all versions, as [`holdfast_crypt::TenantMetadata`] is stored; `None` where only names were
+    /// asked for.
+    pub metadata: Option<Hidden>,
+    /// How it is sealed, when not the root alone opens it.
+    pub sealing: Option<ExternalSealing>,
 }
 
 /// What a new root wraps.
@@ -420,6 +466,12 @@ pub enum KeyError {
     /// The cluster key is not here yet.
     #[error("the cluster key is not known yet on this node")]
     NoClusterKey,
+    /// The tenant's key is sealed under a key of its external key service, which is not here.
+    #[error("it waits for the tenant's external key service ({service})")]
+    WaitsForExternal {
+        /// The service's key, for people.
+        service: String,
+    },
     /// The tenant's key has not been opened since the service started.
     #[error("the tenant's key has not been opened yet")]
     NotOpened,
@@ -459,6 +511,7 @@ impl From<KeyringError> for KeyError {
         match error {
             KeyringError::Locked { epoch } => Self::Locked { epoch },
             KeyringError::NoClusterKey => Self::NoClusterKey,
+            KeyringError::WaitsForExternal { service } => Self::WaitsForExternal { service },
             KeyringError::Crypt(error) => error.into(),
         }
     }

@@ -51,6 +51,7 @@ pub fn catalogue() -> Vec<Metric> {
         reading::BufferReading::METRICS,
         reading::KeyReading::METRICS,
         reading::KeyUseReading::METRICS,
+        reading::ExternalKeyReading::METRICS,
     ]
     .concat();
     all.sort_by_key(|metric| metric.name);

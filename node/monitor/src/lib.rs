@@ -28,8 +28,8 @@ use prometheus::{Registry, TextEncoder, proto::MetricFamily};
 pub use catalogue::{Kind, Metric, catalogue};
 pub use reading::{
     BufferReading, CatalogCopyReading, DebtReading, DeviceReading, DriveErrors, DriveLabels, DriveReading,
-    DriveState, EventQueueReading, EventReading, KeyReading, KeyUseReading, PeerReading, RaftGroupReading,
-    RaftLogReading, SpareReading, StripeReading,
+    DriveState, EventQueueReading, EventReading, ExternalKeyReading, KeyReading, KeyUseReading, PeerReading,
+    RaftGroupReading, RaftLogReading, SpareReading, StripeReading,
 };
 pub use s3::{S3Metrics, S3Request};
 pub use sample::Sample;
@@ -151,6 +151,8 @@ mod tests {
             sample.raft_log(&RaftLogReading { flushes: 11, ..RaftLogReading::default() });
             sample.peer(NodeId::new(2), &PeerReading { connected: true, ..PeerReading::default() });
             sample.buffers(&BufferReading { budget_bytes: 256, available_bytes: 128 });
+            sample
+                .external_key(holdfast_model::TenantId::from_bytes([7; 16]), &ExternalKeyReading::default());
             sample.keys(&KeyReading { root_epoch: 1, roots: 1, ..KeyReading::default() });
             sample.key_uses("object_read", &KeyUseReading { uses: 3, refused: 1 });
         });

@@ -275,6 +275,19 @@ reading! {
     }
 }
 
+pub(crate) const EXTERNAL_KEY_LABELS: &[&str] = &["tenant"];
+
+reading! {
+    /// One tenant's external key, as this node sees its service.
+    ExternalKeyReading, labels EXTERNAL_KEY_LABELS, {
+        open: bool = Gauge "holdfast_external_key_open", "1 while the tenant's key is in this node's memory; at 0 its clients are answered 503 here. The admin service says what the key service answers.";
+        silent_seconds: u64 = Gauge "holdfast_external_key_silent_seconds", "For how long the tenant's key service has not answered this node, 0 when it does. Alert well below the tenant's grace: then its key is forgotten.";
+        allowed: u64 = Counter "holdfast_external_key_allowed_total", "Questions that the service answered with the key.";
+        refused: u64 = Counter "holdfast_external_key_refused_total", "Questions that the service refused. Any growth means that the tenant took its key back, or that credentials have ended.";
+        failed: u64 = Counter "holdfast_external_key_failed_total", "Questions without an answer, or with none that is understood, after all attempts.";
+    }
+}
+
 reading! {
     /// The keys of this node.
     KeyReading, labels &[], {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use holdfast_model::{GroupId, NodeId, PartitionId};
+use holdfast_model::{GroupId, NodeId, PartitionId, TenantId};
 use prometheus::proto;
 
 use crate::{
@@ -10,8 +10,8 @@ use crate::{
     catalogue::{Kind, Metric},
     reading::{
         BufferReading, CatalogCopyReading, DRIVE_STATE_AND_ERRORS, DebtReading, DeviceReading, DriveErrors,
-        DriveLabels, DriveReading, DriveState, EventQueueReading, EventReading, Figure, KeyReading,
-        KeyUseReading, PeerReading, RaftGroupReading, RaftLogReading, SpareReading, StripeReading,
+        DriveLabels, DriveReading, DriveState, EventQueueReading, EventReading, ExternalKeyReading, Figure,
+        KeyReading, KeyUseReading, PeerReading, RaftGroupReading, RaftLogReading, SpareReading, StripeReading,
     },
 };
 
@@ -120,6 +120,11 @@ impl Sample {
     /// The payload buffers. Call once.
     pub fn buffers(&mut self, reading: &BufferReading) {
         self.add_all(BufferReading::METRICS, &[], &reading.figures());
+    }
+
+    /// A tenant's external key. Call once per tenant that has one.
+    pub fn external_key(&mut self, tenant: TenantId, reading: &ExternalKeyReading) {
+        self.add_all(ExternalKeyReading::METRICS, &[("tenant", &tenant.to_string())], &reading.figures());
     }
 
     /// The keys of this node. Call once.

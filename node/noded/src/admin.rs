@@ -21,6 +21,7 @@ use crate::{
     control::{Control, now},
     drive_admin::{device_status, drive_status},
     drives::Keeper,
+    external_keys::ExternalKeys,
     groups::Ward,
     identities::NodeIdentities,
     key_admin::Keys,
@@ -53,6 +54,8 @@ pub struct Admin {
     pub objects: Arc<ObjectService>,
     /// Keys of the cluster.
     pub keys: Keys,
+    /// Services of tenants' external keys.
+    pub external_keys: Arc<ExternalKeys>,
     /// Identities, as gateways see them.
     pub identities: Arc<NodeIdentities>,
     /// Links to the other nodes.

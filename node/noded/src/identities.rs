@@ -24,6 +24,7 @@ use tokio::sync::watch;
 
 use crate::{
     control::{Control, now},
+    external_keys,
     tenants::{fresh_access_key, secret_name},
 };
 
@@ -124,7 +125,11 @@ fn snapshot(view: &ControlView, keyring: &Client) -> Result<Snapshot, KeyError> 
         let name = tenant.name.clone();
         let suspended = tenant.state == TenantState::Suspended;
         let limits = tenant.limits.part_of(nodes);
-        let tenant_of = Tenant { name, first: Some(number), accounts, suspended, limits };
+        let waits_for = match keyring.check_open(tenant.tenant, &tenant.wrapped_key) {
+            Err(KeyError::WaitsForExternal { .. }) => Some(external_keys::WAITS.to_owned()),
+            _ => None,
+        };
+        let tenant_of = Tenant { name, first: Some(number), accounts, suspended, waits_for, limits };
         snapshot.tenants.insert(tenant.tenant, tenant_of);
     }
     let served = view.access_keys.iter().filter(|(_, record)| snapshot.tenants.contains_key(&record.tenant));

@@ -11,6 +11,7 @@ mod drains;
 mod drive_admin;
 mod drives;
 mod events;
+mod external_keys;
 mod features;
 mod founding;
 mod groups;

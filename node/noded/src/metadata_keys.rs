@@ -11,7 +11,7 @@ use std::{
 
 use holdfast_catalog::{Held, KeyVersion, MetadataKeys, MetadataSeal};
 use holdfast_control::{ControlReader, ControlView};
-use holdfast_crypt::{TenantCustody, TenantMetadata};
+use holdfast_crypt::TenantMetadata;
 use holdfast_keyservice::Client;
 use holdfast_model::TenantId;
 use parking_lot::{Mutex, RwLock};
@@ -21,7 +21,7 @@ pub const KEY_VERSION: KeyVersion = 1;
 
 /// What seals a tenant's metadata.
 pub fn seal_of(key: &TenantMetadata) -> Arc<MetadataSeal> {
-    Arc::new(MetadataSeal::new(KEY_VERSION, key.metadata_key().clone()))
+    Arc::new(MetadataSeal::new(KEY_VERSION, key.metadata_key()))
 }
 
 /// The keys of the tenants that this node's copy of the control state knows.
@@ -80,10 +80,10 @@ impl LiveMetadataKeys {
         let record = view.tenants.get(&tenant)?;
         let key = self
             .keyring
-            .tenant(tenant, &record.wrapped_key)
+            .tenant_metadata(tenant, &record.wrapped_key)
             .inspect_err(|error| tracing::error!(%tenant, %error, "a tenant's key does not open"))
             .ok()?;
-        let seal = seal_of(&key.metadata());
+        let seal = seal_of(&key);
         self.known.lock().insert(tenant, Arc::clone(&seal));
         Some(seal)
     }

@@ -11,14 +11,16 @@ use holdfast_gateway_s3::{InventoryFate, Limit, LogFate, Observer, RequestRecord
 use holdfast_model::{NodeId, TenantId};
 use holdfast_monitor::{
     BufferReading, BuildInfo, CatalogCopyReading, DebtReading, DeviceReading, DriveErrors, DriveLabels,
-    DriveReading, EventQueueReading, EventReading, KeyReading, KeyUseReading, Monitor, PeerReading,
+    DriveReading, EventQueueReading, EventReading, ExternalKeyReading, KeyReading, KeyUseReading, Monitor, PeerReading,
     RaftGroupReading, RaftLogReading, Sample, SpareReading, StripeReading,
 };
 use holdfast_object::{ObjectService, journal::Journal};
 use holdfast_peer::PeerClient;
 use holdfast_store::{Counters, DeviceStanding, Health, Shards};
 
-use crate::{control::now, drives::Keeper, groups::Groups, keys::Unlocker, node::Pools};
+use crate::{
+    control::now, drives::Keeper, external_keys::ExternalKeys, groups::Groups, keys::Unlocker, node::Pools,
+};
 
 /// What is measured.
 #[derive(Debug)]
@@ -45,6 +47,8 @@ pub struct Parts {
     pub objects: Arc<ObjectService>,
     /// The way to the root.
     pub unlocker: Arc<Unlocker>,
+    /// Services of tenants' external keys.
+    pub external_keys: Arc<ExternalKeys>,
 }
 
 const BUILD: BuildInfo = BuildInfo {
@@ -79,6 +83,7 @@ pub fn monitor(parts: Parts) -> Arc<Monitor> {
         events(&parts, sample);
         buffers(&parts, sample);
         keys(&parts.unlocker, sample);
+        external_keys(&parts, sample);
     });
     monitor
 }
@@ -253,6 +258,19 @@ fn keys(unlocker: &Unlocker, sample: &mut Sample) {
     });
     for (purpose, uses, refused) in state.uses {
         sample.key_uses(purpose.name(), &KeyUseReading { uses, refused });
+    }
+}
+
+fn external_keys(parts: &Parts, sample: &mut Sample) {
+    for (tenant, shown) in parts.external_keys.all() {
+        let reading = ExternalKeyReading {
+            open: shown.open,
+            silent_seconds: shown.silent_since.map_or(0, |since| since.elapsed().as_secs()),
+            allowed: shown.allowed,
+            refused: shown.refused,
+            failed: shown.failed,
+        };
+        sample.external_key(tenant, &reading);
     }
 }
 

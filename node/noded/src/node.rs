@@ -48,6 +48,7 @@ use crate::{
     control::Control,
     drains,
     drives::{Keeper, KeeperParts},
+    external_keys::ExternalKeys,
     features,
     founding::{
         CA_KEY, FIRST_NODE, Founding, JOIN_PATIENCE, REGION, SESSION_KEY, found, found_or_join, join_with,
@@ -381,6 +382,8 @@ impl Node {
             Arc::clone(&metadata_keys),
             stop.clone(),
         ));
+        let external_keys = ExternalKeys::new(Arc::clone(&keyring), control.clone());
+        tasks.spawn(Arc::clone(&external_keys).run(stop.clone()));
         let (levels, members) = (Arc::clone(&directory), Arc::clone(&health));
         let copies = move || second_copy::copies(&levels, members.members().unwrap_or(1));
         journal
@@ -486,6 +489,7 @@ impl Node {
             pools: pools.clone(),
             objects: Arc::clone(&objects),
             unlocker: Arc::clone(&unlocker),
+            external_keys: Arc::clone(&external_keys),
         });
         let admin = Arc::new(Admin {
             name: identity.name.clone(),
@@ -498,6 +502,7 @@ impl Node {
             session_key,
             objects: Arc::clone(&objects),
             keys: Keys { steward: key_steward, unlocker, health },
+            external_keys,
             identities: Arc::clone(&identities),
             peers: peers.clone(),
             keeper,

@@ -8,7 +8,7 @@ use std::{
 };
 
 use holdfast_catalog::{CatalogReader, Command, Held, KeyVersion, MetadataKeys, MetadataSeal};
-use holdfast_control::{CONTROL_FILE, ControlReader, ControlView};
+use holdfast_control::{CONTROL_FILE, ControlReader, ControlView, TenantRecord};
 use holdfast_crypt::TenantMetadata;
 use holdfast_keyring::Keyring;
 use holdfast_keyservice::Client;
@@ -37,7 +37,7 @@ impl CatalogKeys for LiveKeys {
     fn has(&self, owner: Owner) -> bool {
         match owner {
             Owner::Cluster => !self.keyring.is_locked(),
-            Owner::Tenant(tenant) => self.directory.snapshot().keys.contains_key(&tenant),
+            Owner::Tenant(tenant) => self.directory.snapshot().metadata.contains_key(&tenant),
         }
     }
 
@@ -45,7 +45,7 @@ impl CatalogKeys for LiveKeys {
         match owner {
             Owner::Cluster => self.keyring.seal_record(&secret_name(id), plain).ok(),
             Owner::Tenant(tenant) => {
-                Some(self.directory.snapshot().keys.get(&tenant)?.seal_manifest(id, plain))
+                Some(self.directory.snapshot().metadata.get(&tenant)?.seal_manifest(id, plain))
             }
         }
     }
@@ -57,7 +57,7 @@ impl CatalogKeys for LiveKeys {
             }
             Owner::Tenant(tenant) => {
                 let snapshot = self.directory.snapshot();
-                open_for(snapshot.keys.get(&tenant), id, sealed)
+                open_for(snapshot.metadata.get(&tenant), id, sealed)
             }
         }
     }
@@ -80,11 +80,10 @@ impl RecoveryKeys {
     pub fn learn(&mut self, view: &ControlView) -> Vec<String> {
         let mut unopened = Vec::new();
         for record in view.tenants.values() {
-            match self.keyring.tenant(record.tenant, &record.wrapped_key) {
+            match self.keyring.tenant_metadata(record.tenant, &record.wrapped_key) {
                 Ok(key) => {
-                    let metadata = Arc::new(key.metadata());
-                    self.seals.insert(record.tenant, seal_of(&metadata));
-                    self.tenants.insert(record.tenant, metadata);
+                    self.seals.insert(record.tenant, seal_of(&key));
+                    self.tenants.insert(record.tenant, key);
                 }
                 Err(error) => {
                     unopened.push(format!("tenant {}: its key does not open: {error}", record.name))
@@ -92,6 +91,15 @@ impl RecoveryKeys {
             }
         }
         unopened
+    }
+
+    /// Tenants whose contents wait for an external key service, once recovered, each with the service's key.
+    pub fn waiting(&self, view: &ControlView) -> Vec<(String, String)> {
+        let of = |record: &TenantRecord| {
+            let sealing = self.keyring.external_sealing(record.tenant, &record.wrapped_key).ok()??;
+            Some((record.name.clone(), sealing.description))
+        };
+        view.tenants.values().filter_map(of).collect()
     }
 }
 

@@ -7,6 +7,7 @@ use holdfast_catalog::Quota as CatalogQuota;
 use holdfast_control::{
     Command, ControlView, ShredCommand, ShredOrder as ShredDecision, ShredRecord, TenantState,
 };
+use holdfast_keyservice::KeyError;
 use holdfast_model::{TenantId, TenantLimits};
 use holdfast_object::api::{ObjectError, ObjectGateway as _};
 
@@ -125,20 +126,26 @@ impl TenancyBackend for Admin {
         }
         if !view.shreds.contains_key(&id) {
             let overridden = self.check_retention(id, order.override_retention.as_deref()).await?;
-            let key = self
-                .keyring
-                .tenant_key_names(id, &record.wrapped_key)
-                .map_err(|error| internal("opening the tenant's key", error.into()))?;
+            let failed = |error: KeyError| internal("opening the tenant's key", error.into());
+            // Neither needs the external service: a tenant whose service is gone can be destroyed.
+            let external = self.keyring.external_sealing(id, &record.wrapped_key).map_err(failed)?;
+            let names = self.keyring.tenant_key_names(id, &record.wrapped_key).map_err(failed)?;
             let decision = ShredDecision {
                 tenant: id,
                 was: record.wrapped_key.clone(),
-                keys: key,
+                keys: names,
                 secrets: secrets_of(&view, id),
                 by: order.by.clone(),
                 overridden,
                 at: now(),
             };
-            self.decide(&Command::Shred(ShredCommand::Begin(decision))).await?;
+            let command = match external {
+                Some(sealing) => {
+                    ShredCommand::BeginExternal { order: decision, external: sealing.description }
+                }
+                None => ShredCommand::Begin(decision),
+            };
+            self.decide(&Command::Shred(command)).await?;
             tracing::warn!(target: "audit", tenant = %id, name = order.tenant, by = order.by, "a tenant is to be destroyed");
             self.control.barrier().await.map_err(|error| unavailable(&error))?;
         }

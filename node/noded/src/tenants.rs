@@ -7,7 +7,7 @@ use holdfast_catalog::{Command as CatalogCommand, Op, decode_outcome};
 use holdfast_consensus::Consensus;
 use holdfast_control::{Command, ControlView, DriveState, NewTenant, Refusal, Response, TenantState};
 use holdfast_crypt::{TenantCustody, random_array};
-use holdfast_keyservice::{Client, Standing as KeyStanding};
+use holdfast_keyservice::{Client, KeyError, Standing as KeyStanding};
 use holdfast_model::{DatabaseId, GroupId, Level, PartitionId, TenantId};
 use holdfast_object::{
     Directory, DirectorySnapshot, TenantEntry,
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     control::{Control, now},
-    events,
+    events, external_keys,
     identities::NodeIdentities,
     metadata_keys::{LiveMetadataKeys, seal_of},
     work,
@@ -33,7 +33,7 @@ pub(crate) fn secret_name(access_key: &str) -> String {
 pub(crate) fn secrets_of(view: &ControlView, tenant: TenantId) -> Vec<String> {
     let keys = named_keys(view, tenant);
     let keys = keys.iter().map(|id| named_key_secret(tenant, id));
-    keys.chain(events::secrets(view, tenant)).collect()
+    keys.chain(events::secrets(view, tenant)).chain(external_keys::secrets(view, tenant)).collect()
 }
 
 /// Name of the secret that says that a tenant has a named key. The key itself is derived under the tenant's.
@@ -143,20 +143,28 @@ fn snapshot(view: &ControlView, keyring: &Client) -> DirectorySnapshot {
     };
     for tenant in view.tenants.values() {
         // One that does not open is told of below, or is not served anyhow.
-        if let Ok(key) = keyring.tenant(tenant.tenant, &tenant.wrapped_key) {
-            let metadata = key.metadata();
+        if let Ok(metadata) = keyring.tenant_metadata(tenant.tenant, &tenant.wrapped_key) {
             snapshot.seals.insert(tenant.tenant, seal_of(&metadata));
-            snapshot.keys.insert(tenant.tenant, metadata);
+            snapshot.metadata.insert(tenant.tenant, metadata);
         }
     }
     for tenant in view.tenants.values().filter(|tenant| tenant.state != TenantState::Shredding) {
-        match keyring.tenant(tenant.tenant, &tenant.wrapped_key) {
-            Ok(key) => {
+        // Work that needs metadata only goes on for a tenant whose key waits.
+        let opened = keyring.tenant(tenant.tenant, &tenant.wrapped_key).and_then(|key| {
+            match keyring.check_open(tenant.tenant, &tenant.wrapped_key) {
+                Ok(()) => Ok((Some(key as Arc<dyn TenantCustody>), None)),
+                Err(KeyError::WaitsForExternal { .. }) => Ok((None, Some(external_keys::WAITS.to_owned()))),
+                Err(error) => Err(error),
+            }
+        });
+        match opened {
+            Ok((key, waits_for)) => {
                 let entry = TenantEntry {
                     id: tenant.tenant,
                     name: tenant.name.clone(),
                     level: tenant.level.unwrap_or(cluster.level),
                     key,
+                    waits_for,
                     named_keys: named_keys(view, tenant.tenant),
                     webhooks: events::webhooks(view, keyring, tenant.tenant),
                     partitions: tenant.partitions.clone(),

@@ -7,12 +7,13 @@ use std::{
 };
 
 use holdfast_catalog::MetadataSeal;
-use holdfast_crypt::{BodyUse, CustodyError, OuterKey, TenantCustody, TenantMetadata};
+use holdfast_crypt::{BodyUse, OuterKey, TenantCustody, TenantMetadata};
 use holdfast_model::{ClusterId, GroupId, Level, PartitionId, TenantId};
 use parking_lot::RwLock;
 
 use crate::{
     api::ObjectError,
+    body_writer::no_key,
     events::{EventSettings, Webhook},
     sealing::DEFAULT_NAMED_KEY,
     workers::{KnownDrive, Orders},
@@ -27,8 +28,10 @@ pub struct TenantEntry {
     pub name: String,
     /// Its protection level.
     pub level: Level,
-    /// Whoever holds its key.
-    pub key: Arc<dyn TenantCustody>,
+    /// Whoever holds its key; `None` while that waits for the tenant's external key service.
+    pub key: Option<Arc<dyn TenantCustody>>,
+    /// What its key waits for, for people.
+    pub waits_for: Option<String>,
     /// Names of its named keys beside [`crate::sealing::DEFAULT_NAMED_KEY`].
     pub named_keys: BTreeSet<String>,
     /// Targets of its events by their names.
@@ -52,8 +55,8 @@ pub struct DirectorySnapshot {
     pub can_tell_events: bool,
     /// What seals commands of every tenant whose key opens, active or not.
     pub seals: HashMap<TenantId, Arc<MetadataSeal>>,
-    /// What seals the rest of their metadata.
-    pub keys: HashMap<TenantId, Arc<TenantMetadata>>,
+    /// What seals records of the same tenants.
+    pub metadata: HashMap<TenantId, Arc<TenantMetadata>>,
     /// Tenants whose keys are destroyed: what is on drives of theirs is noise.
     pub destroyed: BTreeSet<TenantId>,
 }
@@ -113,10 +116,18 @@ impl Directory {
 }
 
 impl TenantEntry {
+    /// Whoever holds its key, which bodies need.
+    pub(crate) fn key(&self) -> Result<&Arc<dyn TenantCustody>, ObjectError> {
+        let what = self.waits_for.as_deref().unwrap_or("its key is not on this node");
+        self.key.as_ref().ok_or_else(|| ObjectError::Unavailable(format!("tenant {}: {what}", self.name)))
+    }
+
     /// A named key of this tenant; `None` when it has none of that name.
-    pub(crate) fn named_key(&self, wanted: BodyUse, id: &str) -> Result<Option<OuterKey>, CustodyError> {
-        let is_there = id == DEFAULT_NAMED_KEY || self.named_keys.contains(id);
-        is_there.then(|| self.key.named_key(wanted, id)).transpose()
+    pub(crate) fn named_key(&self, wanted: BodyUse, id: &str) -> Result<Option<OuterKey>, ObjectError> {
+        if id != DEFAULT_NAMED_KEY && !self.named_keys.contains(id) {
+            return Ok(None);
+        }
+        self.key()?.named_key(wanted, id).map(Some).map_err(no_key)
     }
 
     /// The partition for everything of this tenant. A tenant has one until it is split.

@@ -23,7 +23,7 @@ use crate::{
     audit::Audits,
     backing::{self, Backing, BodyName, Lookup, Route, WrittenBody},
     body_reader::{ContentOwner, open_body},
-    body_writer::{BodyTarget, BodyWriter, no_key},
+    body_writer::{BodyTarget, BodyWriter},
     decides::Decides,
     directory::{Directory, TenantEntry},
     draft::Draft,
@@ -322,7 +322,7 @@ impl Backing for ObjectService {
 
     fn named_key(&self, tenant: TenantId, id: &str) -> Result<OuterKey, ObjectError> {
         // Writes need it to read as well: it is asked for before either begins.
-        let found = self.tenant(tenant)?.named_key(BodyUse::Read, id).map_err(no_key)?;
+        let found = self.tenant(tenant)?.named_key(BodyUse::Read, id)?;
         found.ok_or_else(|| KeyRefusal::NoSuchKey(id.to_owned()).into())
     }
 
@@ -349,7 +349,7 @@ impl Backing for ObjectService {
                 bucket: name.bucket,
                 content: VersionId::new(now(), chance()),
             },
-            tenant_key: Arc::clone(&entry.key),
+            tenant_key: Arc::clone(entry.key()?),
             wanted: BodyUse::Write,
             name: name.key.to_owned(),
             level: name.level.unwrap_or(entry.level),
@@ -376,7 +376,7 @@ impl Backing for ObjectService {
         let owner = ContentOwner {
             cluster: self.directory.cluster(),
             tenant: name.tenant,
-            tenant_key: Arc::clone(&self.tenant(name.tenant)?.key),
+            tenant_key: Arc::clone(self.tenant(name.tenant)?.key()?),
             wanted: BodyUse::Read,
             bucket: name.bucket,
             name: name.key.to_owned(),

@@ -2,7 +2,8 @@
 """The formats of docs/keys.md a second time, written from the document alone.
 
 `seal.py open VECTORS` opens everything in a file of vectors and compares it; `seal.py seal VECTORS` seals the
-same things again, with salts and coefficients of its own, and prints them as such a file.
+same things again, with salts and coefficients of its own, and prints them as such a file. `open-external` and
+`seal-external` do so with a tenant's key that is sealed under a key of an external service.
 """
 
 import json
@@ -176,8 +177,51 @@ def sealed_again(raw, v):
     }
 
 
+def load_external(path):
+    with open(path, encoding="utf-8") as file:
+        raw = json.load(file)
+    text = {"description", "ciphertext"}
+    v = {k: bytes.fromhex(x) if isinstance(x, str) and k not in text else x for k, x in raw.items()}
+    return raw, v
+
+
+EXTERNAL = b"tenant key under an external key"
+
+
+def external_head(v):
+    head = bytes(4) + b"\x01" + v["service"]
+    for text in (v["description"].encode(), v["ciphertext"].encode()):
+        head += len(text).to_bytes(2, "big") + text
+    versions = tenant_versions(v)
+    head += len(versions).to_bytes(2, "big")
+    for number, key in versions.items():
+        head += number.to_bytes(4, "big") + metadata_key(key) + key_id(key, b"tenant")
+    return head
+
+
+def check_external(v):
+    plain = open_root(v, b"tenant key", v["tenant"], v["wrapped_tenant_key"])
+    head = external_head(v)
+    assert plain[: len(head)] == head, "marker, form, service, texts, metadata"
+    context = v["cluster"] + v["tenant"]
+    assert envelope_open(v["external_key"], EXTERNAL, context, plain[len(head) :]) == v["tenant_key"]
+    return 2
+
+
+def external_again(raw, v):
+    context = v["cluster"] + v["tenant"]
+    plain = external_head(v) + envelope_seal(v["external_key"], EXTERNAL, context, v["tenant_key"])
+    epoch = v["root_epoch"].to_bytes(4, "big")
+    wrapped = epoch + envelope_seal(v["root_key"], b"tenant key", under_root(v, v["tenant"]), plain)
+    return {**raw, "wrapped_tenant_key": wrapped.hex()}
+
+
 def main():
     action, path = sys.argv[1:]
+    if action == "open-external":
+        return print(f"opened {check_external(load_external(path)[1])}")
+    if action == "seal-external":
+        return json.dump(external_again(*load_external(path)), sys.stdout)
     raw, v = load(path)
     if action == "open":
         print(f"opened {check(v)}")

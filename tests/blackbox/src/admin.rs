@@ -335,6 +335,14 @@ impl Admin {
         self.post("/api/v1/tenants/demo/webhooks", &hook).await.map(drop)
     }
 
+    /// Removes something.
+    ///
+    /// # Errors
+    /// When the node refuses.
+    pub async fn delete(&self, path: &str) -> Result<()> {
+        self.call(Method::DELETE, path, None).await.map(drop)
+    }
+
     /// Any document of the API.
     ///
     /// # Errors

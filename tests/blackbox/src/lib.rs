@@ -20,4 +20,5 @@ pub mod raft_log;
 mod reach;
 pub mod s3;
 pub mod scan;
+pub mod transit;
 pub mod tree;

@@ -141,7 +141,8 @@ impl Site {
             id: TENANT,
             name: "demo".to_owned(),
             level: plan.level(),
-            key: Arc::clone(&key) as _,
+            key: Some(Arc::clone(&key) as _),
+            waits_for: None,
             named_keys: Default::default(),
             webhooks: Default::default(),
             partitions: vec![(self.partition, GROUP)],
@@ -149,7 +150,7 @@ impl Site {
         let mut snapshot = DirectorySnapshot { drives: self.known.lock().clone(), ..Default::default() };
         snapshot.tenants.insert(TENANT, Arc::new(entry));
         snapshot.seals.insert(TENANT, Arc::new(MetadataSeal::new(1, key.metadata_key())));
-        snapshot.keys.insert(TENANT, Arc::new(key.metadata()));
+        snapshot.metadata.insert(TENANT, Arc::new(key.metadata()));
         snapshot
     }
 

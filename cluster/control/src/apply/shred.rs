@@ -8,13 +8,21 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::{Applied, DONE, not_found, word};
 use crate::{
     command::Refusal,
+    features::FEATURE_LEVEL_EXTERNAL_KEYS,
     shred::{Destroyed, Finished, SHRED_TEXT_SIZE_MAX, SHREDS_MAX, ShredCommand, ShredOrder, ShredRecord},
     view::TenantState,
 };
 
 pub(super) fn apply(db: &Connection, index: u64, command: &ShredCommand) -> Applied {
     match command {
-        ShredCommand::Begin(order) => begin(db, order),
+        ShredCommand::Begin(order) => begin(db, order, None),
+        ShredCommand::BeginExternal { order, external } => {
+            // Programs of lower levels cannot read the command.
+            if let Err(refusal) = super::features::require(db, FEATURE_LEVEL_EXTERNAL_KEYS)? {
+                return Ok(Err(refusal));
+            }
+            begin(db, order, Some(external))
+        }
         ShredCommand::Destroy { tenant, through, at } => {
             let Some(mut record) = load(db, *tenant)? else { return Ok(Err(not_found("shredding", tenant))) };
             if record.destroyed.is_some() {
@@ -54,7 +62,7 @@ pub(super) fn apply(db: &Connection, index: u64, command: &ShredCommand) -> Appl
     }
 }
 
-fn begin(db: &Connection, order: &ShredOrder) -> Applied {
+fn begin(db: &Connection, order: &ShredOrder, external: Option<&String>) -> Applied {
     let tenant = order.tenant;
     if load(db, tenant)?.is_some() {
         return DONE;
@@ -72,7 +80,11 @@ fn begin(db: &Connection, order: &ShredOrder) -> Applied {
     if wrapped != order.was {
         return Ok(Err(super::keys::stale("tenant key")));
     }
-    if order.overridden.as_ref().is_some_and(|reason| reason.len() > SHRED_TEXT_SIZE_MAX) {
+    if [order.overridden.as_ref(), external]
+        .into_iter()
+        .flatten()
+        .any(|text| text.len() > SHRED_TEXT_SIZE_MAX)
+    {
         return Ok(Err(Refusal::Invalid("a reason that is too long".to_owned())));
     }
     let kept: i64 = db.query_row("SELECT count(*) FROM shreds", [], |row| row.get(0))?;
@@ -102,6 +114,7 @@ fn begin(db: &Connection, order: &ShredOrder) -> Applied {
         keys: order.keys.clone(),
         by: order.by.clone(),
         overridden: order.overridden.clone(),
+        external: external.cloned(),
         begun: order.at,
         partitions,
         destroyed: None,

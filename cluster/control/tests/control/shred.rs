@@ -3,7 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use holdfast_control::{Command, NewTenant, Refusal, ShredCommand, ShredOrder, TenantState};
+use holdfast_control::{
+    Command, FEATURE_LEVEL_EXTERNAL_KEYS, FeatureCommand, NewTenant, Refusal, ShredCommand, ShredOrder,
+    TenantState,
+};
 use holdfast_model::{GroupId, KeyId, UnixMillis};
 
 use crate::common::*;
@@ -123,4 +126,27 @@ fn what_replaces_or_removes_a_wrapped_key_leaves_no_trace_of_it_in_the_file() {
     replica.done(&destroy(1));
     replica.checkpoint();
     assert!(!replica.files_hold(dir.path(), &trace));
+}
+
+#[test]
+fn the_record_names_the_external_key_once_every_node_can_read_that() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut replica = Replica::open(dir.path());
+    replica.done(&init());
+    replica.done(&found());
+    replica.done(&tenant_wrapped(1, "demo"));
+    replica.done(&Command::SetTenantState { tenant: tenant_id(1), state: TenantState::Suspended });
+    let Command::Shred(ShredCommand::Begin(order)) = begin(1, wrapped(1, 1)) else { unreachable!() };
+    let external = "transit key transit/k at https://vault.example".to_owned();
+    let begin = Command::Shred(ShredCommand::BeginExternal { order, external: external.clone() });
+    let needs = Refusal::FeatureLevel { needs: FEATURE_LEVEL_EXTERNAL_KEYS, has: 1 };
+    assert_eq!(replica.run(&begin), Err(needs));
+    let level = FEATURE_LEVEL_EXTERNAL_KEYS;
+    replica.done(&Command::Features(FeatureCommand::Report { node: node(1), level }));
+    replica.done(&Command::Features(FeatureCommand::Raise { level }));
+    for _ in 0..2 {
+        replica.done(&begin);
+    }
+    replica.done(&destroy(1));
+    assert_eq!(replica.reader.view().unwrap().shreds[&tenant_id(1)].external, Some(external));
 }

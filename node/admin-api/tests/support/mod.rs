@@ -11,12 +11,13 @@ use axum::{Router, body::Body, extract::ConnectInfo};
 use holdfast_admin_api::{
     AccessKeyPair, AccountStatus, AdminBackend, AdminError, Audit, AuditLoss, AuditStatus, BucketLevels,
     Capacity, ClusterStatus, CreatedAccount, CreatedTenant, DriveState, DriveStatus, DriveUsage,
-    EventBackend, EventStatus, GroupStatus, JoinTokenInfo, KeyAdmin, KeysStatus, LevelScope, LevelStatus,
-    LockState, LockStatus, LostShards, NodeState, NodeStatus, OperatorRecord, PartitionBackend,
-    PartitionState, PartitionStatus, ProtectionBackend, Quota, Readiness, RecoveryShares, Role, Secret,
-    ServiceUrls, ShareHolder, ShredOrder, ShredState, ShredStatus, StripeShape, TenancyBackend, TenantDebt,
-    TenantLevels, TenantQuota, TenantStanding, TenantStatus, WebhookSpec, WebhookStatus, WorkStatus,
-    WorkerChange, WorkerHours, WorkerImpact, WorkerOrder, WorkerStatus, router,
+    EventBackend, EventStatus, ExternalKeyBackend, ExternalKeySpec, ExternalKeyState, ExternalKeyStatus,
+    GroupStatus, JoinTokenInfo, KeyAdmin, KeysStatus, LevelScope, LevelStatus, LockState, LockStatus,
+    LostShards, NodeState, NodeStatus, OperatorRecord, PartitionBackend, PartitionState, PartitionStatus,
+    ProtectionBackend, Quota, Readiness, RecoveryShares, Role, Secret, ServiceUrls, ShareHolder, ShredOrder,
+    ShredState, ShredStatus, StripeShape, TenancyBackend, TenantDebt, TenantLevels, TenantQuota,
+    TenantStanding, TenantStatus, WebhookSpec, WebhookStatus, WorkStatus, WorkerChange, WorkerHours,
+    WorkerImpact, WorkerOrder, WorkerStatus, router,
 };
 use holdfast_model::{
     ByteCount, ClusterId, DriveId, Epoch, GroupId, KeyId, Level, NodeId, PartitionId, TenantId, TenantLimits,
@@ -237,6 +238,32 @@ impl PartitionBackend for Example {
         _partition: Option<PartitionId>,
     ) -> Result<PartitionId, AdminError> {
         self.partitions(tenant).await.map(|_| PartitionId::new(2))
+    }
+}
+
+#[async_trait]
+impl ExternalKeyBackend for Example {
+    async fn external_key(&self, _tenant: &str) -> Result<ExternalKeyStatus, AdminError> {
+        Ok(ExternalKeyStatus {
+            service: Some("transit key transit/k at https://vault.example".into()),
+            state: Some(ExternalKeyState::Allowed),
+            asked_unix_ms: Some(7),
+            check_seconds: Some(60),
+            grace_seconds: Some(3600),
+            ..ExternalKeyStatus::none()
+        })
+    }
+
+    async fn set_external_key(&self, _tenant: &str, _spec: ExternalKeySpec) -> Result<(), AdminError> {
+        Ok(())
+    }
+
+    async fn rotate_external_key(&self, _tenant: &str) -> Result<(), AdminError> {
+        Ok(())
+    }
+
+    async fn remove_external_key(&self, _tenant: &str) -> Result<(), AdminError> {
+        Ok(())
     }
 }
 

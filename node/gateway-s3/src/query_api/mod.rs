@@ -117,8 +117,17 @@ async fn run(
     *service = if claims.service == "sts" { Service::Sts } else { Service::Iam };
     let signer = claims.verify(request.parts, &body, &**identities)?;
     *tenant = Some(signer.tenant);
-    if identities.snapshot().tenants.get(&signer.tenant).is_some_and(|tenant| tenant.suspended) {
-        return Err(IamError::new("AccessDenied", 403, SUSPENDED));
+    if let Some(tenant) = identities.snapshot().tenants.get(&signer.tenant) {
+        if tenant.suspended {
+            return Err(IamError::new("AccessDenied", 403, SUSPENDED));
+        }
+        if let Some(what) = &tenant.waits_for {
+            return Err(IamError::new(
+                "ServiceUnavailable",
+                503,
+                format!("The tenant is not served: {what}."),
+            ));
+        }
     }
     let limits = identities.snapshot().tenants.get(&signer.tenant).map(|tenant| tenant.limits);
     let _admission = throttle

@@ -290,6 +290,7 @@ impl Shredder {
             wrapped_by: (destroyed.epoch, destroyed.root),
             root: (current.epoch, current.root),
             paper: paper.map(|set| (set.set, set.epoch, set.threshold, set.count)).collect(),
+            external: record.external.clone(),
             by: record.by.clone(),
             overridden: record.overridden.clone(),
             begun: record.begun,

@@ -117,6 +117,11 @@ impl Recover {
             control_state.words()
         );
         verdict.problems.extend(keys.learn(&control));
+        for (tenant, service) in keys.waiting(&control) {
+            println!(
+                "external   tenant {tenant} is recovered without it; its contents are read once {service} allows it"
+            );
+        }
         let keys = Arc::new(keys);
         let mut catalogs: Vec<(Restored, CatalogReader)> = Vec::new();
         for number in 1..=first.identity.catalog_groups {

@@ -82,7 +82,7 @@ pub(super) async fn recut(
     let owner = Arc::new(ContentOwner {
         cluster: service.directory.cluster(),
         tenant: tenant.id,
-        tenant_key: Arc::clone(&tenant.key),
+        tenant_key: Arc::clone(tenant.key()?),
         wanted: BodyUse::Background,
         bucket: owned.bucket,
         name: owned.key.clone(),
@@ -126,7 +126,7 @@ fn outer(tenant: &TenantEntry, owned: &StripedContent) -> Result<Option<OuterLay
         Sealed::Own => Some(None),
         Sealed::Customer(_) => None,
         Sealed::Named(NamedKey { id, context, .. }) => {
-            let key = tenant.named_key(BodyUse::Background, &id).map_err(no_key)?;
+            let key = tenant.named_key(BodyUse::Background, &id)?;
             key.map(|key| Some((key, context.into_bytes())))
         }
     })

@@ -9,7 +9,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use holdfast_blackbox::{dev::DevCluster, paths};
+use holdfast_blackbox::{
+    dev::DevCluster,
+    paths,
+    transit::{KEY, ROLE, TransitServer},
+};
 use serde_json::Value;
 
 use crate::support::{BUCKET, cluster};
@@ -159,11 +163,44 @@ async fn the_cluster_is_looked_at_and_changed_from_the_command_line() -> Result<
     holdfast.run("webhook remove demo hook")?;
     ensure!(holdfast.refused(None, "webhook remove demo hook")?.contains("hook"));
 
+    external_key(&cluster, &holdfast).await?;
+
     // Refusals say why.
     ensure!(holdfast.refused(None, "node drain n9")?.contains("n9"));
     ensure!(holdfast.refused(None, "level set +4n")?.contains("cannot be kept"));
     ensure!(holdfast.refused(None, "drive adopt n1 nothing")?.contains("no device"));
     holdfast.run("logout")?;
     ensure!(holdfast.refused(None, "status")?.contains("no password"));
+    Ok(())
+}
+
+/// A tenant's key under a key of its own service, and back.
+async fn external_key(cluster: &DevCluster, holdfast: &Holdfast<'_>) -> Result<()> {
+    let server = TransitServer::start().await?;
+    let (ca, secret) = (cluster.dir().join("service.pem"), cluster.dir().join("secret-id"));
+    fs::write(&ca, server.ca_pem())?;
+    fs::write(&secret, format!("{}\n", ROLE.1))?;
+    let set = |url: &str| {
+        let (ca, secret) = (ca.display(), secret.display());
+        let role = format!("--role-id {} --secret-id-file {secret}", ROLE.0);
+        format!("external-key set demo {url} {KEY} --ca-file {ca} {role} --check-seconds 5")
+    };
+    ensure!(holdfast.json("external-key show demo")?["service"].is_null());
+    ensure!(holdfast.refused(None, "external-key remove demo")?.contains("an external key"));
+    ensure!(holdfast.refused(None, &set("http://vault.example"))?.contains("the URL is https://"));
+    ensure!(holdfast.refused(None, &set(&server.url()))?.contains("event networks can allow it"));
+    holdfast.run("event networks 127.0.0.0/8")?;
+    holdfast.run(&set(&server.url()))?;
+    let begun = Instant::now();
+    while holdfast.json("external-key show demo")?["state"] != "allowed" {
+        ensure!(begun.elapsed() < PATIENCE, "the service is not asked");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let shown = holdfast.run("external-key show demo")?;
+    ensure!(shown.contains(&format!("transit key transit/{KEY}")) && !shown.contains(ROLE.1), "{shown}");
+    holdfast.run("external-key rotate demo")?;
+    holdfast.run("external-key remove demo")?;
+    ensure!(server.asked().iter().any(|asked| asked.ends_with("login")), "{:?}", server.asked());
+    holdfast.run("event networks")?;
     Ok(())
 }

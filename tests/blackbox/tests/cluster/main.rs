@@ -10,6 +10,7 @@ mod divergence;
 mod drives;
 mod errors;
 mod events;
+mod external_keys;
 mod full;
 mod growth;
 mod healing;

@@ -101,7 +101,7 @@ async fn a_catalog_is_split_under_load_once_every_node_can() -> Result<()> {
     cluster.reconfigure("n3", |config| config.feature_level_max = Some(1))?;
     cluster.launch("n3")?;
     let begun = Instant::now();
-    while !cluster.log_tail("n3").contains("the cluster uses feature level 3") {
+    while !cluster.log_tail("n3").contains("the cluster uses feature level 4") {
         ensure!(begun.elapsed() < LIMIT, "{}", cluster.log_tail("n3"));
         sleep(Duration::from_millis(200)).await;
     }

@@ -6,12 +6,18 @@
 use std::{path::PathBuf, process::Command};
 
 use holdfast_blackbox::paths;
-use holdfast_crypt::{BodyKey, CellAddress, Root, RootKey, SealedBodyKey, Share, combine};
+use holdfast_crypt::{
+    BodyKey, CellAddress, ExternalKek, Root, RootKey, SealedBodyKey, Share, WrappedTenant, combine,
+};
 use holdfast_model::{BucketId, ClusterId, RootEpoch, StripeId, TenantId};
 use serde_json::Value;
 
 fn script(action: &str) -> Vec<u8> {
-    let golden: PathBuf = paths::workspace().join("node/crypt/golden/seals_v1.json");
+    script_on(action, "seals_v1.json")
+}
+
+fn script_on(action: &str, vectors: &str) -> Vec<u8> {
+    let golden: PathBuf = paths::workspace().join("node/crypt/golden").join(vectors);
     let output = Command::new(paths::python())
         .arg(paths::workspace().join("tests/blackbox/clients/seal.py"))
         .arg(action)
@@ -84,4 +90,24 @@ fn we_open_what_the_second_implementation_seals() {
         let mut sealed = bytes(text(cell, "sealed"));
         assert_eq!(hex::encode(body.open_cell(at, &mut sealed).unwrap()), text(cell, "plain"));
     }
+}
+
+#[test]
+fn a_key_under_an_external_key_is_opened_by_both() {
+    let said = String::from_utf8(script_on("open-external", "external_v1.json")).unwrap();
+    assert_eq!(said.trim(), "opened 2");
+    let vectors: Value = serde_json::from_slice(&script_on("seal-external", "external_v1.json")).unwrap();
+    let cluster: ClusterId = text(&vectors, "cluster").parse().unwrap();
+    let tenant: TenantId = text(&vectors, "tenant").parse().unwrap();
+    let epoch = RootEpoch::new(vectors["root_epoch"].as_u64().unwrap().try_into().unwrap());
+    let key = |field| bytes(text(&vectors, field)).try_into().unwrap();
+    let root = Root::new(cluster, epoch, RootKey::from_bytes(key("root_key")));
+    let wrapped = bytes(text(&vectors, "wrapped_tenant_key"));
+    let WrappedTenant::External(sealed) = root.open_tenant(tenant, &wrapped).unwrap() else {
+        panic!("it is sealed");
+    };
+    assert_eq!(sealed.ciphertext, text(&vectors, "ciphertext"));
+    let opened = sealed.open((cluster, tenant), &ExternalKek::from_bytes(key("external_key"))).unwrap();
+    assert_eq!(hex::encode(opened.to_bytes()), text(&vectors, "tenant_key"));
+    assert_eq!(sealed.metadata.ids(), opened.ids());
 }

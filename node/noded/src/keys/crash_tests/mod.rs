@@ -9,11 +9,11 @@ use bytes::Bytes;
 use holdfast_consensus::{Applied, StateMachine};
 use holdfast_control::{
     Command, ControlMachine, ControlReader, ControlView, KeyCommand, NewTenant, Outcome, RegisterNode,
-    ServiceAddresses, Splitting, decode_outcome,
+    Rewrapped, ServiceAddresses, Splitting, decode_outcome,
 };
-use holdfast_crypt::{ClusterKey, Root, TenantKey, random_array};
+use holdfast_crypt::{ClusterKey, ExternalKek, ExternallySealed, Root, TenantKey, random_array};
 use holdfast_keyring::{Gathering, HeldShare, KEYS_DIR, ShareStore, deal};
-use holdfast_keyservice::{Client, Opening, Protect};
+use holdfast_keyservice::{Client, KeyError, Opening, Protect};
 use holdfast_model::{ClusterId, DatabaseId, NodeId, RootEpoch, SplitId, TenantId, UnixMillis};
 
 use super::{
@@ -27,6 +27,9 @@ const CLUSTER: ClusterId = ClusterId::from_bytes([1; 16]);
 const NODES: u8 = 3;
 const THRESHOLD: u8 = 2;
 const TENANTS: u8 = 4;
+/// The tenant whose key is sealed under an external key. Nobody has that but at the end of each check.
+const EXTERNAL: TenantId = TenantId::from_bytes([3; 16]);
+const CIPHERTEXT: &str = "vault:v1:of-the-test";
 
 /// Three nodes' disks and the state they agree on.
 struct World {
@@ -36,6 +39,8 @@ struct World {
     reader: ControlReader,
     index: u64,
     keys: BTreeMap<TenantId, TenantKey>,
+    /// What gives back the key of [`EXTERNAL`].
+    kek: ExternalKek,
 }
 
 impl World {
@@ -43,7 +48,15 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let state = dir.path().to_path_buf();
         let (machine, reader) = ControlMachine::open(&state.join("control"), [7; 16]).unwrap();
-        let mut world = Self { _dir: dir, state, machine, reader, index: 0, keys: BTreeMap::new() };
+        let mut world = Self {
+            _dir: dir,
+            state,
+            machine,
+            reader,
+            index: 0,
+            keys: BTreeMap::new(),
+            kek: ExternalKek::generate(),
+        };
         world.decide(&Command::InitCluster {
             cluster: CLUSTER,
             name: "test".into(),
@@ -77,7 +90,7 @@ impl World {
                 tenant,
                 name: format!("tenant-{seed}"),
                 database_id: DatabaseId::from_bytes([seed; 16]),
-                wrapped_key: root.wrap_tenant(tenant, &key),
+                wrapped_key: world.wrapped(&root, tenant, &key),
                 level: None,
                 access_key: format!("KEY{seed}"),
                 sealed_secret: vec![seed],
@@ -86,6 +99,16 @@ impl World {
             world.keys.insert(tenant, key);
         }
         world
+    }
+
+    fn wrapped(&self, root: &Root, tenant: TenantId, key: &TenantKey) -> Vec<u8> {
+        if tenant != EXTERNAL {
+            return root.wrap_tenant(tenant, key);
+        }
+        let texts = ("a test's key", CIPHERTEXT);
+        let place = (CLUSTER, tenant);
+        let sealed = ExternallySealed::seal(place, key, &self.kek, [9; 16], texts.0, texts.1).unwrap();
+        root.wrap_external(tenant, &sealed)
     }
 
     fn decide(&mut self, command: &Command) {
@@ -126,10 +149,21 @@ impl World {
             for other in (0..NODES).filter(|other| *other != node) {
                 let holder = self.started(node, &[other]);
                 assert!(holder.keyring.has_cluster_key(), "{moment}: n{node} with n{other}");
+                if let Some(record) = self.view().tenants.get(&EXTERNAL) {
+                    let opened = holder.keyring.check_open(EXTERNAL, &record.wrapped_key);
+                    assert!(
+                        matches!(opened, Err(KeyError::WaitsForExternal { .. })),
+                        "{moment}: {opened:?}"
+                    );
+                    let metadata = holder.keyring.tenant_metadata(EXTERNAL, &record.wrapped_key).unwrap();
+                    assert_eq!(metadata.ids(), self.keys[&EXTERNAL].ids(), "{moment}");
+                    holder.keyring.offer_external(EXTERNAL, CIPHERTEXT, &self.kek);
+                }
                 for record in self.view().tenants.values() {
                     let opened = holder.keyring.tenant_key_names(record.tenant, &record.wrapped_key);
                     let opened = opened.unwrap_or_else(|e| panic!("{moment}: n{node} with n{other}: {e}"));
                     assert_eq!(opened, self.keys[&record.tenant].ids());
+                    holder.keyring.check_open(record.tenant, &record.wrapped_key).unwrap();
                 }
             }
         }
@@ -253,5 +287,26 @@ fn a_new_splitting_cut_off_between_any_two_steps_leaves_one_that_opens() {
             let_go(&world.started(node, &[(node + 1) % NODES]), &world.view()).unwrap();
         }
         world.check(&format!("cut after step {cut}"));
+    }
+}
+
+#[test]
+fn a_version_of_an_externally_sealed_key_is_added_whole_or_not_at_all() {
+    for taken in [false, true] {
+        let mut world = World::founded();
+        let node = world.started(0, &[1]);
+        let was = world.view().tenants[&EXTERNAL].wrapped_key.clone();
+        let next = world.keys[&EXTERNAL].rotated().unwrap();
+        assert!(node.keyring.wrap_tenant_as(EXTERNAL, &was, &next).is_err(), "not without the external key");
+        node.keyring.offer_external(EXTERNAL, CIPHERTEXT, world.kek.clone());
+        let now = node.keyring.wrap_tenant_as(EXTERNAL, &was, &next).unwrap();
+        if taken {
+            let key = Rewrapped { was, now };
+            world.decide(&Command::Keys(KeyCommand::SetTenantKey { tenant: EXTERNAL, key }));
+            world.keys.insert(EXTERNAL, next);
+        }
+        world.check(if taken { "after one more version" } else { "before one more version" });
+        assert!(rotate(&mut world, &mut cut_after(usize::MAX)));
+        world.check("under the next root");
     }
 }
