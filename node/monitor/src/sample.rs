@@ -11,7 +11,8 @@ use crate::{
     reading::{
         BufferReading, CatalogCopyReading, DRIVE_STATE_AND_ERRORS, DebtReading, DeviceReading, DriveErrors,
         DriveLabels, DriveReading, DriveState, EventQueueReading, EventReading, ExternalKeyReading, Figure,
-        KeyReading, KeyUseReading, PeerReading, RaftGroupReading, RaftLogReading, SpareReading, StripeReading,
+        KeyReading, KeyUseReading, PeerReading, RaftGroupReading, RaftLogReading, SpareReading,
+        StripeReading,
     },
 };
 

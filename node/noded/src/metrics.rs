@@ -11,8 +11,8 @@ use holdfast_gateway_s3::{InventoryFate, Limit, LogFate, Observer, RequestRecord
 use holdfast_model::{NodeId, TenantId};
 use holdfast_monitor::{
     BufferReading, BuildInfo, CatalogCopyReading, DebtReading, DeviceReading, DriveErrors, DriveLabels,
-    DriveReading, EventQueueReading, EventReading, ExternalKeyReading, KeyReading, KeyUseReading, Monitor, PeerReading,
-    RaftGroupReading, RaftLogReading, Sample, SpareReading, StripeReading,
+    DriveReading, EventQueueReading, EventReading, ExternalKeyReading, KeyReading, KeyUseReading, Monitor,
+    PeerReading, RaftGroupReading, RaftLogReading, Sample, SpareReading, StripeReading,
 };
 use holdfast_object::{ObjectService, journal::Journal};
 use holdfast_peer::PeerClient;

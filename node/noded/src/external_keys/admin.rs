@@ -161,8 +161,7 @@ impl Admin {
         }
         let sealing =
             ExternalSealing { service: random_array(), description: service.describe(), ciphertext };
-        let now =
-            self.keyring.seal_external(tenant, &record.wrapped_key, &kek, &sealing).map_err(keyring)?;
+        let now = self.keyring.seal_external(tenant, &record.wrapped_key, &kek, &sealing).map_err(keyring)?;
         let name = secret_name(tenant, sealing.service);
         let encode = || anyhow::Ok(zeroize::Zeroizing::new(serde_json::to_vec(kept)?));
         let text = encode().map_err(|error| internal("encoding settings", error))?;

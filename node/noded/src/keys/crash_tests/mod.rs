@@ -151,10 +151,7 @@ impl World {
                 assert!(holder.keyring.has_cluster_key(), "{moment}: n{node} with n{other}");
                 if let Some(record) = self.view().tenants.get(&EXTERNAL) {
                     let opened = holder.keyring.check_open(EXTERNAL, &record.wrapped_key);
-                    assert!(
-                        matches!(opened, Err(KeyError::WaitsForExternal { .. })),
-                        "{moment}: {opened:?}"
-                    );
+                    assert!(matches!(opened, Err(KeyError::WaitsForExternal { .. })), "{moment}: {opened:?}");
                     let metadata = holder.keyring.tenant_metadata(EXTERNAL, &record.wrapped_key).unwrap();
                     assert_eq!(metadata.ids(), self.keys[&EXTERNAL].ids(), "{moment}");
                     holder.keyring.offer_external(EXTERNAL, CIPHERTEXT, &self.kek);
