@@ -24,7 +24,7 @@ fn destroy(world: &mut World, goes_on: &mut dyn FnMut() -> bool) -> bool {
         let order = ShredCommand::Begin(ShredOrder {
             tenant: VICTIM,
             was: row.wrapped_key.clone(),
-            keys: world.keys[&VICTIM].ids(),
+            keys: world.keys[&VICTIM].clone(),
             secrets: Vec::new(),
             by: "operator".into(),
             overridden: None,

@@ -14,7 +14,7 @@ use holdfast_control::{
 use holdfast_crypt::{ClusterKey, ExternalKek, ExternallySealed, Root, TenantKey, random_array};
 use holdfast_keyring::{Gathering, HeldShare, KEYS_DIR, ShareStore, deal};
 use holdfast_keyservice::{Client, KeyError, Opening, Protect};
-use holdfast_model::{ClusterId, DatabaseId, NodeId, RootEpoch, SplitId, TenantId, UnixMillis};
+use holdfast_model::{ClusterId, DatabaseId, KeyId, NodeId, RootEpoch, SplitId, TenantId, UnixMillis};
 
 use super::{
     Holder,
@@ -38,7 +38,8 @@ struct World {
     machine: ControlMachine,
     reader: ControlReader,
     index: u64,
-    keys: BTreeMap<TenantId, TenantKey>,
+    /// Public names of all versions of each tenant's key.
+    keys: BTreeMap<TenantId, Vec<(u32, KeyId)>>,
     /// What gives back the key of [`EXTERNAL`].
     kek: ExternalKek,
 }
@@ -96,7 +97,7 @@ impl World {
                 sealed_secret: vec![seed],
                 at: UnixMillis::new(1),
             }));
-            world.keys.insert(tenant, key);
+            world.keys.insert(tenant, key.ids());
         }
         world
     }
@@ -153,13 +154,13 @@ impl World {
                     let opened = holder.keyring.check_open(EXTERNAL, &record.wrapped_key);
                     assert!(matches!(opened, Err(KeyError::WaitsForExternal { .. })), "{moment}: {opened:?}");
                     let metadata = holder.keyring.tenant_metadata(EXTERNAL, &record.wrapped_key).unwrap();
-                    assert_eq!(metadata.ids(), self.keys[&EXTERNAL].ids(), "{moment}");
+                    assert_eq!(metadata.ids(), self.keys[&EXTERNAL], "{moment}");
                     holder.keyring.offer_external(EXTERNAL, CIPHERTEXT, &self.kek);
                 }
                 for record in self.view().tenants.values() {
                     let opened = holder.keyring.tenant_key_names(record.tenant, &record.wrapped_key);
                     let opened = opened.unwrap_or_else(|e| panic!("{moment}: n{node} with n{other}: {e}"));
-                    assert_eq!(opened, self.keys[&record.tenant].ids());
+                    assert_eq!(opened, self.keys[&record.tenant]);
                     holder.keyring.check_open(record.tenant, &record.wrapped_key).unwrap();
                 }
             }
@@ -293,10 +294,11 @@ fn a_version_of_an_externally_sealed_key_is_added_whole_or_not_at_all() {
         let mut world = World::founded();
         let node = world.started(0, &[1]);
         let was = world.view().tenants[&EXTERNAL].wrapped_key.clone();
-        let next = world.keys[&EXTERNAL].rotated().unwrap();
-        assert!(node.keyring.wrap_tenant_as(EXTERNAL, &was, &next).is_err(), "not without the external key");
-        node.keyring.offer_external(EXTERNAL, CIPHERTEXT, world.kek.clone());
-        let now = node.keyring.wrap_tenant_as(EXTERNAL, &was, &next).unwrap();
+        assert!(node.keyring.rotate_tenant_key(EXTERNAL, &was).is_err(), "not without the external key");
+        node.keyring.offer_external(EXTERNAL, CIPHERTEXT, &world.kek);
+        let (now, version) = node.keyring.rotate_tenant_key(EXTERNAL, &was).unwrap();
+        let next = node.keyring.tenant_key_names(EXTERNAL, &now).unwrap();
+        assert_eq!((version, next.len(), &next[..1]), (2, 2, &world.keys[&EXTERNAL][..]));
         if taken {
             let key = Rewrapped { was, now };
             world.decide(&Command::Keys(KeyCommand::SetTenantKey { tenant: EXTERNAL, key }));
