@@ -38,9 +38,9 @@ fn spec(server: &TransitServer, grace_seconds: u64) -> Value {
 
 /// Every node answers so.
 async fn everywhere(cluster: &DevCluster, key: &str, status: StatusCode, says: &str) -> Result<()> {
-    for node in 0..NODES.len() {
+    for (node, name) in NODES.iter().enumerate() {
         let answer = wait_answer(&cluster.s3(node)?, key, status, says).await;
-        answer.with_context(|| format!("node {}", NODES[node]))?;
+        answer.with_context(|| format!("node {name}"))?;
     }
     Ok(())
 }
@@ -200,7 +200,7 @@ async fn removed_and_destroyed(
 ) -> Result<()> {
     let admin = cluster.file().admin(0).await?;
     server.forbid(true);
-    let refused = admin.delete(EXTERNAL).await.unwrap_err();
+    let refused = admin.delete(EXTERNAL).await.err().context("it was removed without its service's word")?;
     ensure!(format!("{refused:#}").contains("permission denied"), "{refused:#}");
     server.forbid(false);
     everywhere(cluster, "third", StatusCode::OK, "under a second version").await?;
