@@ -10,6 +10,9 @@ use crate::{
     text::instant_text,
 };
 
+/// Users who are moved along with a group that is renamed, in one change, at most.
+const RENAMED_WITH_MAX: usize = 100;
+
 fn shown(xml: Xml, facts: &Facts<'_>, group: &Group) -> Xml {
     xml.text("Path", &group.path)
         .text("GroupName", &group.name)
@@ -75,14 +78,21 @@ pub(super) fn update(params: Params<'_>, facts: &mut Facts<'_>) -> Result<Perfor
     }
     group.name = params.name("NewGroupName", 128)?.to_owned();
     check_free::<Group>(facts, &group.name)?;
-    if members(facts, &row.value.name) > 0 {
-        return Err(IamError::conflict("Remove the group's users before you rename it."));
+    if members(facts, &row.value.name) > RENAMED_WITH_MAX {
+        return Err(IamError::conflict(format!(
+            "A group of more than {RENAMED_WITH_MAX} users is renamed once there are fewer in it."
+        )));
     }
-    let written = put(facts, None, &group);
-    Ok(Performed {
-        change: Change { rows: vec![remove(&row), written], keys: Vec::new() },
-        result: String::new(),
-    })
+    let mut rows = vec![remove(&row), put(facts, None, &group)];
+    // Users name their groups.
+    let (old, new) = (row.value.name.to_lowercase(), group.name.to_lowercase());
+    for user in facts.account.users.values().filter(|user| user.value.groups.contains(&old)) {
+        let mut renamed = user.value.clone();
+        renamed.groups.remove(&old);
+        renamed.groups.insert(new.clone());
+        rows.push(put(facts, Some(user.version), &renamed));
+    }
+    Ok(Performed { change: Change { rows, keys: Vec::new() }, result: String::new() })
 }
 
 fn members(facts: &Facts<'_>, name: &str) -> usize {
