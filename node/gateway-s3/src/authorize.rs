@@ -435,7 +435,7 @@ impl Access {
         let question = Question { action, resource: &resource, context: &context };
         let decision = decide(question, &self.caller, &bucket.facts, acl.as_ref(), need.list);
         // A key that is not there has no list that could grant anything; who may list the bucket is told so.
-        if missing && decision == Decision::NothingAllows && self.may_list_in(bucket, name) {
+        if missing && decision == Decision::NothingAllows && self.may_list_in(bucket, name, key) {
             return Err(Refusal::new("NoSuchKey"));
         }
         self.answer(decision, question)
@@ -504,13 +504,18 @@ impl Access {
     }
 
     /// Whether the caller may hear that a key is not there.
-    pub(crate) fn may_list(&self, bucket_name: &str) -> bool {
-        self.bucket.as_ref().is_none_or(|bucket| self.may_list_in(bucket, bucket_name))
+    pub(crate) fn may_list(&self, bucket_name: &str, key: Option<&str>) -> bool {
+        self.bucket.as_ref().is_none_or(|bucket| self.may_list_in(bucket, bucket_name, key))
     }
 
-    fn may_list_in(&self, bucket: &BucketAccess, bucket_name: &str) -> bool {
+    /// The listing that would show a key begins with it.
+    fn may_list_in(&self, bucket: &BucketAccess, bucket_name: &str, key: Option<&str>) -> bool {
         let resource = format!("arn:aws:s3:::{bucket_name}");
-        let question = Question { action: LIST_BUCKET.action, resource: &resource, context: &self.context };
+        let mut context = self.context.clone();
+        if let Some(key) = key {
+            context.set("s3:prefix", key);
+        }
+        let question = Question { action: LIST_BUCKET.action, resource: &resource, context: &context };
         decide(question, &self.caller, &bucket.facts, None, LIST_BUCKET.list).allows()
     }
 }

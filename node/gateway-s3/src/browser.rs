@@ -51,9 +51,11 @@ pub(crate) fn preflight(headers: &HeaderMap, cors: Option<&Cors>) -> Result<Resp
     Ok(response)
 }
 
-/// Adds what lets a page of the request's origin read the answer, if a rule does.
+/// Adds what lets a page of the request's origin read the answer, if a rule does. A request that names a method to
+/// ask about, as a preflight does, is judged by that one, as AWS does.
 pub(crate) fn allow(request: &HeaderMap, method: &str, cors: Option<&Cors>, answer: &mut HeaderMap) {
     let Some(origin) = text(request, &header::ORIGIN) else { return };
+    let method = text(request, &header::ACCESS_CONTROL_REQUEST_METHOD).unwrap_or(method);
     if let Some(found) = cors.and_then(|cors| cors.find(origin, method, &[])) {
         dress(answer, &found);
     }
@@ -77,5 +79,32 @@ fn dress(headers: &mut HeaderMap, answer: &Answer<'_>) {
 fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         headers.insert(name, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_access::cors::Rule;
+
+    use super::*;
+
+    #[test]
+    fn a_request_that_asks_about_a_method_is_judged_by_it() {
+        let rule = Rule { origins: vec!["*".into()], methods: vec!["GET".into()], ..Rule::default() };
+        let cors = Cors { rules: vec![rule] };
+        let allowed = |method: &str, asked: Option<&'static str>| {
+            let mut request = HeaderMap::new();
+            request.insert(header::ORIGIN, HeaderValue::from_static("http://a"));
+            if let Some(asked) = asked {
+                request.insert(header::ACCESS_CONTROL_REQUEST_METHOD, HeaderValue::from_static(asked));
+            }
+            let mut answer = HeaderMap::new();
+            allow(&request, method, Some(&cors), &mut answer);
+            answer.contains_key(header::ACCESS_CONTROL_ALLOW_METHODS)
+        };
+        assert!(allowed("GET", None));
+        assert!(!allowed("PUT", None));
+        assert!(allowed("PUT", Some("GET")));
+        assert!(!allowed("GET", Some("PUT")));
     }
 }

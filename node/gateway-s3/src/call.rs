@@ -121,7 +121,8 @@ impl Call {
     /// Whether a refusal would tell who may not list which keys there are.
     pub(crate) fn hides(&self, refusal: &Refusal) -> bool {
         let known = self.access.get().zip(self.target.bucket());
-        refusal.code == "NoSuchKey" && known.is_some_and(|(access, bucket)| !access.may_list(bucket))
+        refusal.code == "NoSuchKey"
+            && known.is_some_and(|(access, bucket)| !access.may_list(bucket, self.target.key()))
     }
 
     /// Asks the limits of the tenant whose key signed it, before anything is looked up for it.

@@ -93,7 +93,7 @@ pub(crate) fn of(call: &Call, caller: &Caller, region: &str, now: u64) -> Contex
 
 fn signature(context: &mut Context, call: &Call, now: u64) {
     let Some(signed) = &call.signed else { return };
-    context.set("s3:signatureversion", "AWS4-HMAC-SHA256");
+    context.set("s3:signatureversion", if signed.version_2 { "AWS" } else { "AWS4-HMAC-SHA256" });
     let kind = match (signed.form, signed.presigned) {
         (true, _) => "POST",
         (false, true) => "REST-QUERY-STRING",

@@ -390,12 +390,17 @@ impl Front {
         let host = host(parts);
         let target = self.domains.target(host.as_deref(), parts.uri.path())?;
         let query = query(parts.uri.query().unwrap_or(""))?;
+        if parts.headers.get(header::AUTHORIZATION).is_some_and(HeaderValue::is_empty) {
+            parts.headers.remove(header::AUTHORIZATION);
+        }
         let signed = Signed::parse(&parts.headers, &query)?;
         if let Some(signed) = &signed {
             signed.check_region(&self.objects.region())?;
             signed.check_signed_headers(&parts.headers)?;
             if signed.presigned {
                 unhoist(&mut parts.headers, &query);
+            } else {
+                signed.take_date(&mut parts.headers);
             }
         }
         let copies = parts.headers.contains_key("x-amz-copy-source");

@@ -19,6 +19,8 @@ const KNOWN: &[&str] = &[
     "x-amz-checksum-algorithm",
     "x-amz-checksum-mode",
     "x-amz-checksum-type",
+    // Nobody is kept from locking themselves out, so there is nothing to confirm.
+    "x-amz-confirm-remove-self-bucket-access",
     "x-amz-content-sha256",
     "x-amz-copy-source",
     "x-amz-copy-source-if-match",

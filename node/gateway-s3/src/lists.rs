@@ -7,6 +7,7 @@ use bytes::Bytes;
 use holdfast_access::{
     acl::{Acl, Canned, GRANTS_MAX, Grant, Grantee, Permission},
     block::PublicAccessBlock,
+    decide::BucketFacts,
     identity::{Snapshot, Tenant},
     ownership::Ownership,
     text::CanonicalId,
@@ -17,12 +18,13 @@ use s3s::dto::{self, AccessControlPolicy};
 
 use crate::{authorize::Access, errors::Refusal};
 
+/// In the order in which lists show what they grant.
 const GRANT_HEADERS: &[(&str, Permission)] = &[
-    ("x-amz-grant-full-control", Permission::FullControl),
     ("x-amz-grant-read", Permission::Read),
     ("x-amz-grant-write", Permission::Write),
     ("x-amz-grant-read-acp", Permission::ReadAcp),
     ("x-amz-grant-write-acp", Permission::WriteAcp),
+    ("x-amz-grant-full-control", Permission::FullControl),
 ];
 
 /// What a request asks a list to be.
@@ -116,9 +118,7 @@ pub(crate) fn of_new_object(access: &Access, headers: &HeaderMap) -> Result<Byte
     let ownership = bucket.facts.ownership;
     if ownership == Ownership::BucketOwnerEnforced {
         return match asked {
-            Asked::Nothing | Asked::Canned(Canned::BucketOwnerFullControl | Canned::Private) => {
-                Ok(Bytes::new())
-            }
+            Asked::Nothing | Asked::Canned(Canned::BucketOwnerFullControl) => Ok(Bytes::new()),
             _ => Err(not_supported()),
         };
     }
@@ -197,6 +197,7 @@ pub(crate) fn changed(
     let granted = GRANT_HEADERS.iter().any(|(name, _)| headers.contains_key(*name));
     let asked =
         asked(headers, tenant).map_err(|refusal| if granted { disabled(refusal) } else { refusal })?;
+    let other_word = matches!(asked, Asked::Canned(canned) if canned != Canned::BucketOwnerFullControl);
     let acl = match (asked, document) {
         (Asked::Nothing, None) => return Err(Refusal::new("MissingSecurityHeader")),
         (Asked::Nothing, Some(document)) => {
@@ -213,7 +214,7 @@ pub(crate) fn changed(
             grant.grantee == Grantee::Account(bucket.facts.owner)
                 && grant.permission == Permission::FullControl
         };
-        let says_what_is = !acl.grants.is_empty() && acl.grants.iter().all(full);
+        let says_what_is = !other_word && !acl.grants.is_empty() && acl.grants.iter().all(full);
         return if says_what_is { Ok(acl) } else { Err(not_supported()) };
     }
     refuse_public(&acl, bucket.facts.block)?;
@@ -248,6 +249,12 @@ fn from_document(document: AccessControlPolicy, owner: CanonicalId, tenant: &Ten
         grants.push(Grant { grantee, permission });
     }
     Ok(Acl { owner, grants })
+}
+
+/// Who will own the object of an upload.
+pub(crate) fn owner_of_upload(access: &Access, bucket: &BucketFacts, acl: &[u8]) -> dto::Owner {
+    let owned_by_bucket = bucket.ownership == Ownership::BucketOwnerEnforced;
+    owner(access, if owned_by_bucket { bucket.owner } else { of_object(acl, bucket.owner).owner })
 }
 
 /// An account as lists show it.
@@ -340,6 +347,20 @@ mod tests {
         ] {
             assert_eq!(of(&[("x-amz-grant-write", value)]), Err(code), "{value}");
         }
+    }
+
+    #[test]
+    fn grants_of_headers_are_shown_in_one_order() {
+        let seven = "emailAddress=seven@example.com";
+        let Ok(Asked::Grants(grants)) = of(&[
+            ("x-amz-grant-full-control", seven),
+            ("x-amz-grant-write-acp", seven),
+            ("x-amz-grant-read", seven),
+        ]) else {
+            panic!()
+        };
+        let permissions: Vec<Permission> = grants.iter().map(|grant| grant.permission).collect();
+        assert_eq!(permissions, [Permission::Read, Permission::WriteAcp, Permission::FullControl]);
     }
 
     #[test]

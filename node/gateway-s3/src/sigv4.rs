@@ -6,14 +6,16 @@
 //!
 //! Source: AWS, "Authenticating Requests (AWS Signature Version 4)", Amazon S3 API reference.
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use ring::hmac;
+use s3s::dto::{Timestamp, TimestampFormat};
 
 use crate::{errors::Refusal, limits::PRESIGNED_LIFE_MAX};
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
+const AMZ_DATE: HeaderName = HeaderName::from_static("x-amz-date");
 const EMPTY_SHA256: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-pub(crate) const VERSION_2_REFUSED: &str =
+const VERSION_2_REFUSED: &str =
     "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.";
 
 /// What a request says about its signature. Nothing here is verified yet.
@@ -33,6 +35,8 @@ pub struct Signed {
     pub presigned: bool,
     /// In the fields of a form.
     pub form: bool,
+    /// By version 2, which is taken of forms only.
+    pub version_2: bool,
     /// Session token of temporary credentials.
     pub token: Option<String>,
 }
@@ -173,8 +177,25 @@ impl Signed {
             signature,
             presigned,
             form: false,
+            version_2: false,
             token: None,
         })
+    }
+
+    /// What a form says that version 2 signed.
+    #[must_use]
+    pub fn of_form_version_2(access_key: &str, signature: &str, region: &str, token: Option<String>) -> Self {
+        Self {
+            access_key: access_key.to_owned(),
+            scope: String::new(),
+            region: region.to_owned(),
+            headers: Vec::new(),
+            signature: signature.to_owned(),
+            presigned: false,
+            form: true,
+            version_2: true,
+            token,
+        }
     }
 
     /// # Errors
@@ -190,6 +211,32 @@ impl Signed {
         };
         let said = format!("{what}; the region '{}' is wrong; expecting '{expected}'", self.region);
         Err(malformed(self.presigned, said).with("Region", expected))
+    }
+
+    /// The moment of signing may stand in `Date`, when that was signed, in place of `x-amz-date`: puts it there, where
+    /// it is looked for.
+    pub fn take_date(&self, headers: &mut HeaderMap) {
+        let signed = self.headers.iter().any(|name| name == "date");
+        if headers.contains_key(AMZ_DATE) || !signed {
+            return;
+        }
+        let Some(date) = headers.get(http::header::DATE).and_then(|value| value.to_str().ok()) else {
+            return;
+        };
+        let Ok(date) = Timestamp::parse(TimestampFormat::HttpDate, date) else { return };
+        let at = time::OffsetDateTime::from(date).to_offset(time::UtcOffset::UTC);
+        let basic = format!(
+            "{:04}{:02}{:02}T{:02}{:02}{:02}Z",
+            at.year(),
+            u8::from(at.month()),
+            at.day(),
+            at.hour(),
+            at.minute(),
+            at.second()
+        );
+        if let Ok(value) = HeaderValue::from_str(&basic) {
+            headers.insert(AMZ_DATE, value);
+        }
     }
 
     /// # Errors
@@ -325,6 +372,26 @@ mod tests {
         assert_eq!(
             Signed::parse(&HeaderMap::new(), &query("X-Amz-Signature")).unwrap_err().code,
             "AuthorizationQueryParametersError"
+        );
+    }
+
+    #[test]
+    fn a_date_that_was_signed_stands_for_the_other_header() {
+        let dated = |signed: &str, more: Option<&str>| {
+            let signed = header(&HEADER.replace("host;x-amz-date", signed)).unwrap().unwrap();
+            let mut headers = HeaderMap::new();
+            headers.insert("date", "Fri, 24 May 2013 00:00:00 GMT".parse().unwrap());
+            if let Some(date) = more {
+                headers.insert("x-amz-date", date.parse().unwrap());
+            }
+            signed.take_date(&mut headers);
+            headers.get("x-amz-date").map(|date| date.to_str().unwrap().to_owned())
+        };
+        assert_eq!(dated("date;host", None).as_deref(), Some("20130524T000000Z"));
+        assert_eq!(dated("host", None), None, "nobody signed it");
+        assert_eq!(
+            dated("date;host;x-amz-date", Some("20250101T000000Z")).as_deref(),
+            Some("20250101T000000Z")
         );
     }
 

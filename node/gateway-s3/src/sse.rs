@@ -104,7 +104,16 @@ pub(crate) fn key_md5(headers: &HeaderMap) -> Option<String> {
     text(headers, TARGET.md5).map(str::to_owned)
 }
 
-/// For what is not a beginning: reading, parts, completion. Only a customer's key may come.
+/// Has an answer repeat which customer's key it was, where the library has no fields for it.
+pub(crate) fn repeat_key(headers: &HeaderMap, answer: &mut HeaderMap) {
+    for name in [TARGET.algorithm, TARGET.md5] {
+        if let Some(value) = headers.get(name) {
+            answer.insert(name, value.clone());
+        }
+    }
+}
+
+/// For what is not a beginning, like reading. Only a customer's key may come.
 ///
 /// # Errors
 /// `InvalidArgument` as AWS answers to a choice where there is none, and as [`key`].
@@ -175,7 +184,7 @@ pub(crate) fn asked(operation: &str, headers: &HeaderMap) -> Result<Option<Seali
     match operation {
         "PutObject" | "PostObject" | "CopyObject" | "CreateMultipartUpload" => choice(headers),
         // See `check_part`.
-        "UploadPart" => Ok(key(headers)?.map(Sealing::Customer)),
+        "UploadPart" | "CompleteMultipartUpload" => Ok(key(headers)?.map(Sealing::Customer)),
         _ => Ok(only_key(headers)?.map(Sealing::Customer)),
     }
 }
@@ -185,7 +194,7 @@ pub(crate) fn chooses(headers: &HeaderMap) -> bool {
     CHOICES.iter().any(|name| headers.contains_key(*name))
 }
 
-/// A part may repeat what its upload was begun with.
+/// A part, and the completion, may repeat what their upload was begun with.
 ///
 /// # Errors
 /// `InvalidArgument` for anything else.

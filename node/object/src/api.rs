@@ -207,6 +207,8 @@ pub struct UploadInfo {
     pub upload: UploadId,
     pub initiated: UnixMillis,
     pub attributes: Attributes,
+    /// The list the object will have, opaque here.
+    pub acl: Bytes,
 }
 
 /// One page of a listing, in byte order of the keys (S3 order).

@@ -16,7 +16,7 @@ pub use crate::draft::Draft;
 #[cfg(doc)]
 use crate::sealing::KeyRefusal;
 
-const DAY_MILLIS: u64 = 24 * 3600 * 1000;
+pub(crate) const DAY_MILLIS: u64 = 24 * 3600 * 1000;
 
 /// A tenant's slice of the catalog and the group that hosts it.
 pub type Route = (PartitionId, GroupId);

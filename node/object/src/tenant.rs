@@ -17,7 +17,7 @@ use crate::{
         Attributes, Body, BucketInfo, LateChecksums, ListPage, ListQuery, ObjectError, ObjectInfo, PartInfo,
         PutOptions, RangeChoice, TenantObjects, UploadInfo, WriteCondition,
     },
-    backing::{self, Backing, BodyName, Lookup, Route, Taker},
+    backing::{self, Backing, BodyName, DAY_MILLIS, Lookup, Route, Taker},
     events::Origin,
     host::{chance, now},
     sealing::{CustomerKey, DefaultSealing, KeyRefusal, Sealed, Sealing},
@@ -143,7 +143,8 @@ impl TenantHandle {
         })
     }
 
-    /// When an object expires by the bucket's rules.
+    /// When an object expires by the bucket's rules, as clients are told: in whole days even where days are shortened
+    /// for tests, because programs that read it count in days.
     fn expiry(
         &self,
         rules: Option<&Bytes>,
@@ -155,7 +156,7 @@ impl TenantHandle {
         let rules = Lifecycle::decode(rules).map_err(|error| ObjectError::Damaged(error.to_string()))?;
         let tags: Vec<(String, String)> = decode_tags(tags)?.into_iter().collect();
         let object = Candidate { key, size, tags: &tags };
-        let found = rules.current_expires(&object, modified, self.backing.day_millis());
+        let found = rules.current_expires(&object, modified, DAY_MILLIS);
         Ok(found.map(|(at, rule)| Expiry { at, rule: rule.to_owned() }))
     }
 
@@ -577,6 +578,7 @@ impl TenantObjects for TenantHandle {
             upload: row.upload,
             initiated: row.initiated,
             attributes: from_opaque(&row.attributes)?,
+            acl: row.extras.acl,
         };
         let sealed = Sealed::of(&info.attributes);
         let parts: Result<Vec<PartInfo>, ObjectError> = parts

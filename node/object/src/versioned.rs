@@ -546,7 +546,13 @@ impl VersionedObjects for TenantHandle {
         let page = self.read_together(bucket, one, together).await?;
         let shown = |row: holdfast_catalog::UploadRow| {
             let attributes = from_opaque(&row.attributes)?;
-            Ok(UploadInfo { key: row.key, upload: row.upload, initiated: row.initiated, attributes })
+            Ok(UploadInfo {
+                key: row.key,
+                upload: row.upload,
+                initiated: row.initiated,
+                attributes,
+                acl: row.extras.acl,
+            })
         };
         Ok(UploadListPage {
             uploads: page.uploads.into_iter().map(shown).collect::<Result<_, ObjectError>>()?,

@@ -242,6 +242,7 @@ def everything_about_users(world):
     equal(read(s3, bucket, "k"), b"v")
     iam.detach_user_policy(UserName=other, PolicyArn=FULL_ACCESS)
     assert iam.get_account_summary()["SummaryMap"]["Users"] >= 1
+    equal(iam.list_open_id_connect_providers()["OpenIDConnectProviderList"], [])
     equal(iam.list_account_aliases()["AccountAliases"], [world.demo["name"]])
     iam.delete_access_key(**key)
     iam.delete_user(UserName=other)

@@ -341,6 +341,7 @@ pub const ACTIONS: &[(&str, Target, Call)] = &[
     ("ListGroupPolicies", Target::Group, permissions::list_of_group),
     ("ListGroups", Target::All, groups::list),
     ("ListGroupsForUser", Target::User, groups::of_user),
+    ("ListOpenIDConnectProviders", Target::All, users::providers),
     ("ListPolicies", Target::All, policies::list),
     ("ListPolicyVersions", Target::Policy, policies::list_versions),
     ("ListRolePolicies", Target::Role, permissions::list_of_role),

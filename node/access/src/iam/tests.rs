@@ -128,6 +128,28 @@ fn a_users_policies_come_from_itself_its_groups_and_what_is_attached() {
 }
 
 #[test]
+fn a_group_that_is_renamed_keeps_its_users() {
+    let mut world = World::new();
+    world.call("CreateUser", &[("UserName", "ann")]).unwrap();
+    world.call("CreateGroup", &[("GroupName", "readers")]).unwrap();
+    world.call("AddUserToGroup", &[("GroupName", "readers"), ("UserName", "ann")]).unwrap();
+    world
+        .call("PutGroupPolicy", &[("GroupName", "readers"), ("PolicyName", "p"), ("PolicyDocument", READ)])
+        .unwrap();
+    world.call("UpdateGroup", &[("GroupName", "readers"), ("NewGroupName", "Lectors")]).unwrap();
+    assert!(world.may_read("ann"));
+    assert!(world.call("GetGroup", &[("GroupName", "lectors")]).unwrap().contains("ann"));
+    assert_eq!(world.call("GetGroup", &[("GroupName", "readers")]), Err("NoSuchEntity"));
+    assert_eq!(world.call("DeleteGroup", &[("GroupName", "Lectors")]), Err("DeleteConflict"));
+}
+
+#[test]
+fn nobody_provides_identities_and_that_can_be_asked() {
+    let said = World::new().call("ListOpenIDConnectProviders", &[]).unwrap();
+    assert!(said.contains("OpenIDConnectProviderList"), "{said}");
+}
+
+#[test]
 fn a_user_has_two_keys_at_most_and_each_can_be_switched_off() {
     let mut world = World::new();
     world.call("CreateUser", &[("UserName", "ann")]).unwrap();

@@ -295,6 +295,11 @@ pub(super) fn summary(_: Params<'_>, facts: &mut Facts<'_>) -> Result<Performed,
     Ok(Performed::answer(xml))
 }
 
+/// There is no federation, and so nobody who provides identities.
+pub(super) fn providers(_: Params<'_>, _: &mut Facts<'_>) -> Result<Performed, IamError> {
+    Ok(Performed::answer(Xml::new().texts::<&str>("OpenIDConnectProviderList", [])))
+}
+
 pub(super) fn aliases(_: Params<'_>, facts: &mut Facts<'_>) -> Result<Performed, IamError> {
     let xml = Xml::new().texts("AccountAliases", [facts.account.info.name.as_str()]);
     Ok(Performed::answer(ending(xml, None)))

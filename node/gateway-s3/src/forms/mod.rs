@@ -4,7 +4,11 @@
 //! passes as the body of a PUT that the fields describe. The form's policy is the signature: it is verified,
 //! and every field checked against it, before a byte of the file is read.
 //!
-//! Source: AWS, "Authenticating requests: browser-based uploads using POST", "POST Object".
+//! A form may be signed by version 4, or by version 2: there HMAC-SHA1 of the policy, as programs that write forms
+//! still do. It covers neither less nor more than version 4 does here: the policy, whose end bounds it.
+//!
+//! Source: AWS, "Authenticating requests: browser-based uploads using POST", "POST Object"; for version 2,
+//! "Browser-Based Uploads Using POST (AWS Signature Version 2)".
 
 mod multipart;
 
@@ -20,7 +24,7 @@ use crate::{
     errors::Refusal,
     identities::{self, Identities, Signer},
     intake::{Fault, Source},
-    sigv4::{self, Signed, signing_key},
+    sigv4::{Signed, signing_key},
 };
 
 /// Fields that become headers of the PUT by another name.
@@ -109,14 +113,14 @@ pub(crate) fn read(
     if key.len() > holdfast_model::limits::KEY_SIZE_MAX {
         return Err(Refusal::new("KeyTooLongError"));
     }
-    // With or without a policy: who signs so is never taken for somebody who does not sign.
-    if field("awsaccesskeyid").is_some() || field("signature").is_some() {
-        return Err(Refusal::because("InvalidRequest", sigv4::VERSION_2_REFUSED));
-    }
     let mut length = None;
     let signed = match field("policy") {
         Some(policy) => {
-            let signed = verify(policy, field, region, identities)?;
+            let signed = if is_version_2(field) {
+                verify_version_2(policy, field, region, identities)?
+            } else {
+                verify(policy, field, region, identities)?
+            };
             let document = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, policy.trim())
                 .map_err(|_| {
                     FormError("InvalidPolicyDocument", "Invalid Policy: Invalid Base64.".to_owned())
@@ -135,7 +139,8 @@ pub(crate) fn read(
             length = parsed.length();
             Some(signed)
         }
-        None if field("x-amz-signature").is_some() => {
+        // Who signs is never taken for somebody who does not sign.
+        None if field("x-amz-signature").is_some() || is_version_2(field) => {
             return Err(missing("policy"));
         }
         None => None,
@@ -147,6 +152,34 @@ pub(crate) fn read(
         _ => StatusCode::NO_CONTENT,
     };
     Ok(Asked { key, headers: headers(form)?, signed, length, status, redirect })
+}
+
+/// Whether a form says that version 2 signed it, in whole or in part.
+fn is_version_2<'a>(field: impl Fn(&str) -> Option<&'a str>) -> bool {
+    field("awsaccesskeyid").is_some() || field("signature").is_some()
+}
+
+fn verify_version_2<'a>(
+    policy: &str,
+    field: impl Fn(&str) -> Option<&'a str>,
+    region: &str,
+    identities: &dyn Identities,
+) -> Result<(Signed, Signer), Refusal> {
+    let access_key = field("awsaccesskeyid").ok_or_else(|| missing("AWSAccessKeyId"))?;
+    let signature = field("signature").ok_or_else(|| missing("signature"))?;
+    let signed = Signed::of_form_version_2(
+        access_key,
+        signature,
+        region,
+        field("x-amz-security-token").map(str::to_owned),
+    );
+    let signer = identities::signer(identities, &signed.access_key, signed.token.as_deref())?;
+    let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, signer.secret.as_bytes());
+    let given = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, signature.trim());
+    // Compared in constant time by ring.
+    hmac::verify(&key, policy.as_bytes(), &given.unwrap_or_default())
+        .map_err(|_| Refusal::new("SignatureDoesNotMatch"))?;
+    Ok((signed, signer))
 }
 
 fn verify<'a>(

@@ -111,6 +111,10 @@ pub(crate) async fn create(
     request: S3Request<CreateBucketInput>,
 ) -> Result<S3Response<CreateBucketOutput>, Refusal> {
     let input = request.input;
+    // Each label of a name is one of the DNS. Buckets of an earlier release may have others.
+    if input.bucket.split('.').any(|label| label.starts_with('-') || label.ends_with('-')) {
+        return Err(Refusal::new("InvalidBucketName").with("BucketName", &input.bucket));
+    }
     if let Some(configuration) = &input.create_bucket_configuration {
         let asked = configuration.location_constraint.as_ref().map(BucketLocationConstraint::as_str);
         if let Some(asked) = asked.filter(|asked| !asked.is_empty() && *asked != cx.region) {

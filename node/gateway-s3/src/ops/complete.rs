@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use holdfast_model::limits::{LIST_KEYS_MAX, PART_NUMBER_MAX};
 use holdfast_object::{
     api::{ObjectError, PartInfo, UploadInfo},
-    sealing::Sealed,
+    sealing::{KeyRefusal, Sealed},
     versioned::Written,
 };
+use http::HeaderMap;
 use s3s::{
     S3Request, S3Response,
     dto::{
@@ -24,10 +25,11 @@ use crate::{
         lifecycle,
         multipart::{Declared, part_number},
         shared::{
-            checksum_type, etag, fill_checksums, upload_id, version_shown, write_condition, write_refused,
+            checksum_type, etag, fill_checksums, upload_id, version_written, write_condition, write_refused,
         },
     },
     service::Context,
+    sse,
 };
 
 pub(crate) async fn complete(
@@ -56,10 +58,20 @@ pub(crate) async fn complete(
                 )
                 .await
                 .map_err(|error| write_refused(error, &condition))?;
-            return Ok(answer(input.bucket, input.key, &done));
+            return Ok(answer(&cx, input.bucket, input.key, &done));
         }
         begun => begun?,
     };
+    let sealed = Sealed::of(&begun.attributes);
+    if sse::chooses(&cx.call.headers) {
+        sse::check_part(&cx.call.headers, &sealed)?;
+    }
+    // A client need not send its key again; one that does sends the upload's.
+    if let (Some(key), Sealed::Customer(_)) = (sse::key(&cx.call.headers)?, &sealed)
+        && sealed.admits(Some(&key)).is_err()
+    {
+        return Err(ObjectError::from(KeyRefusal::PartKey).into());
+    }
     let mut stored: BTreeMap<u32, PartInfo> = BTreeMap::new();
     let mut page = first;
     loop {
@@ -80,14 +92,19 @@ pub(crate) async fn complete(
         .complete_upload(&input.bucket, &input.key, upload, &parts, checksums, condition.clone())
         .await
         .map_err(|error| write_refused(error, &condition))?;
-    Ok(answer(input.bucket, input.key, &done))
+    Ok(answer(&cx, input.bucket, input.key, &done))
 }
 
 fn algorithm(name: &'static str) -> Option<ServerSideEncryption> {
     Some(ServerSideEncryption::from_static(name))
 }
 
-fn answer(bucket: String, key: String, done: &Written) -> S3Response<CompleteMultipartUploadOutput> {
+fn answer(
+    cx: &Context,
+    bucket: String,
+    key: String,
+    done: &Written,
+) -> S3Response<CompleteMultipartUploadOutput> {
     let info = &done.info;
     let checksums = &info.attributes.checksums;
     let mut output = CompleteMultipartUploadOutput {
@@ -95,13 +112,14 @@ fn answer(bucket: String, key: String, done: &Written) -> S3Response<CompleteMul
         e_tag: etag(&info.etag),
         checksum_type: checksum_type(checksums),
         expiration: lifecycle::header(done.expiry.as_ref()),
-        version_id: version_shown(done.versioned, done.version),
+        version_id: version_written(done.versioned, done.version),
         ..Default::default()
     };
+    let mut headers = HeaderMap::new();
     match Sealed::of(&info.attributes) {
         Sealed::Own => output.server_side_encryption = algorithm(ServerSideEncryption::AES256),
-        // As AWS: the key is not spoken of when its parts are put together.
-        Sealed::Customer(_) => {}
+        // Spoken of to who spoke of it.
+        Sealed::Customer(_) => sse::repeat_key(&cx.call.headers, &mut headers),
         Sealed::Named(named) => {
             output.server_side_encryption = algorithm(ServerSideEncryption::AWS_KMS);
             output.ssekms_key_id = Some(named.id);
@@ -111,7 +129,9 @@ fn answer(bucket: String, key: String, done: &Written) -> S3Response<CompleteMul
     fill_checksums!(output, checksums);
     output.bucket = Some(bucket);
     output.key = Some(key);
-    S3Response::new(output)
+    let mut response = S3Response::new(output);
+    response.headers = headers;
+    response
 }
 
 /// Numbers and ETags, in ascending order.

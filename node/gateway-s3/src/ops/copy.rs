@@ -29,7 +29,7 @@ use crate::{
         multipart::{Declared, part_number},
         shared::{
             REDIRECT, attributes, checksum_type, class_and_redirect, etag, fill_checksums, same_version,
-            timestamp, upload_id, version, version_shown, write_condition, write_refused,
+            timestamp, upload_id, version, version_shown, version_written, write_condition, write_refused,
         },
         write::extras,
     },
@@ -197,7 +197,7 @@ pub(crate) async fn copy(
         copy_object_result: Some(result),
         copy_source_version_id: version_shown(found.versioned, found.version),
         expiration: lifecycle::header(written.expiry.as_ref()),
-        version_id: version_shown(written.versioned, written.version),
+        version_id: version_written(written.versioned, written.version),
         ..Default::default()
     };
     encryption::tell!(output, cx, Sealed::of(&written.info.attributes));

@@ -22,6 +22,7 @@ use s3s::{
 use crate::{
     errors::Refusal,
     intake::{checksum::Algorithm, plan},
+    lists,
     ops::{
         encryption,
         list::limit,
@@ -193,6 +194,8 @@ pub(crate) async fn list_parts(
         }
         _ => false,
     };
+    let access = cx.call.access()?;
+    let owner = lists::owner_of_upload(access, &access.bucket()?.facts, &info.acl);
     let declared = Declared::of(&info.attributes);
     let next = parts.last().map_or(after, |part| part.number);
     let shown = parts.into_iter().map(|part| {
@@ -211,8 +214,8 @@ pub(crate) async fn list_parts(
         bucket: Some(input.bucket),
         key: Some(input.key),
         upload_id: Some(input.upload_id),
-        initiator: Some(initiator(&cx.owner)),
-        owner: Some(cx.owner),
+        initiator: Some(initiator(&owner)),
+        owner: Some(owner),
         storage_class: Some(StorageClass::from(info.attributes.storage_class().to_owned())),
         part_number_marker: i32::try_from(after).ok(),
         next_part_number_marker: i32::try_from(next).ok(),
@@ -224,6 +227,7 @@ pub(crate) async fn list_parts(
     }))
 }
 
+/// Who began an upload: taken to be who will own the object.
 pub(super) fn initiator(owner: &Owner) -> Initiator {
     Initiator { id: owner.id.clone(), display_name: owner.display_name.clone() }
 }

@@ -86,7 +86,7 @@ fn without_transfer_coding(codings: &str) -> String {
         .map(str::trim)
         .filter(|coding| !coding.eq_ignore_ascii_case("aws-chunked"))
         .collect();
-    kept.join(",")
+    kept.join(", ")
 }
 
 /// Conditions on a write.
@@ -126,12 +126,9 @@ pub(crate) fn write_condition(headers: &HeaderMap) -> Result<WriteCondition, Ref
 
 /// What a refused write is answered: a condition that does not hold is named.
 pub(crate) fn write_refused(error: ObjectError, condition: &WriteCondition) -> Refusal {
-    let any = condition.if_etag.as_deref() == Some("*");
     match error {
         ObjectError::PreconditionFailed => Refusal::new("PreconditionFailed")
             .with("Condition", if condition.if_absent { "If-None-Match" } else { "If-Match" }),
-        // `*` asks for any object (RFC 9110, section 13.1.1); an ETag names one that is not there.
-        ObjectError::NoSuchKey(_) if any => Refusal::new("PreconditionFailed").with("Condition", "If-Match"),
         other => Refusal::from(other),
     }
 }
@@ -190,6 +187,11 @@ pub(crate) fn version_shown(versioned: bool, version: VersionRef) -> Option<Stri
     versioned.then(|| version_text(version))
 }
 
+/// `x-amz-version-id` of an answer about an object that was written: nothing where the version has no id.
+pub(crate) fn version_written(versioned: bool, version: VersionRef) -> Option<String> {
+    (versioned && !version.null).then(|| version_text(version))
+}
+
 /// The version that was looked at, to come back to it.
 pub(crate) fn same_version(version: VersionRef) -> VersionSelector {
     if version.null { VersionSelector::Null } else { VersionSelector::Id(version.id) }
@@ -234,6 +236,7 @@ mod tests {
         let kept = |value: &str| attributes(&headers(&[("content-encoding", value)]), None).unwrap().headers;
         assert!(kept("aws-chunked").is_empty());
         assert_eq!(kept("aws-chunked, gzip")["content-encoding"], "gzip");
+        assert_eq!(kept("deflate, gzip")["content-encoding"], "deflate, gzip");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use s3s::{
 
 use crate::{
     errors::Refusal,
+    lists,
     ops::{
         list::{Names, delimiter, limit},
         multipart::{Declared, algorithm, initiator, kind},
@@ -50,14 +51,17 @@ pub(crate) async fn list(
             UploadListQuery { prefix: prefix.clone(), delimiter: delimiter(&input.delimiter), after, limit };
         cx.objects.list_uploads(&input.bucket, query).await?
     };
+    let access = cx.call.access()?;
+    let facts = &access.bucket()?.facts;
     let shown = |upload: UploadInfo| {
+        let owner = lists::owner_of_upload(access, facts, &upload.acl);
         let declared = Declared::of(&upload.attributes);
         MultipartUpload {
             key: Some(names.show(upload.key)),
             upload_id: Some(upload.upload.to_string()),
             initiated: Some(timestamp(upload.initiated)),
-            initiator: Some(initiator(&cx.owner)),
-            owner: Some(cx.owner.clone()),
+            initiator: Some(initiator(&owner)),
+            owner: Some(owner),
             storage_class: Some(StorageClass::from(upload.attributes.storage_class().to_owned())),
             checksum_algorithm: algorithm(declared),
             checksum_type: kind(declared),

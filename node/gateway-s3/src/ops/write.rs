@@ -12,7 +12,7 @@ use crate::{
     ops::{
         encryption, lifecycle, lock,
         shared::{
-            attributes, checksum_type, etag, fill_checksums, version_shown, write_condition, write_refused,
+            attributes, checksum_type, etag, fill_checksums, version_written, write_condition, write_refused,
         },
         tagging,
     },
@@ -56,7 +56,7 @@ pub(crate) async fn put(
         e_tag: etag(&written.info.etag),
         checksum_type: checksum_type(&checksums),
         expiration: lifecycle::header(written.expiry.as_ref()),
-        version_id: version_shown(written.versioned, written.version),
+        version_id: version_written(written.versioned, written.version),
         ..Default::default()
     };
     encryption::tell!(output, cx, Sealed::of(&written.info.attributes));

@@ -62,7 +62,8 @@ impl Claims {
         if !matches!(service, "iam" | "sts") {
             return Err(wrong("Credential should be scoped to correct service: 'iam' or 'sts'.".to_owned()));
         }
-        if scope_region != region && scope_region != GLOBAL_REGION {
+        // Clients that were given no region sign for none; their endpoint is this one all the same.
+        if !scope_region.is_empty() && scope_region != region && scope_region != GLOBAL_REGION {
             return Err(wrong(format!(
                 "Credential should be scoped to a valid region, not '{scope_region}'."
             )));

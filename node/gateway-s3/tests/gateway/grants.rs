@@ -426,14 +426,52 @@ async fn a_form_stores_its_file_if_its_policy_holds() {
     refused(&post(main, None, &fields, b"x").await, 403, "AccessDenied");
     let world = world.open().await;
     put(&world.main, BUCKET, "acl=", &[("x-amz-acl", "public-read-write")], b"").await.ok();
-    // Everybody may write: a signature of version 2 is refused all the same, and not taken for none.
+    // Everybody may write: half a signature of version 2 is refused all the same, and not taken for none.
     for old in [("AWSAccessKeyId", "AKIATEST"), ("signature", "c2ln")] {
-        refused(&post(&world.main, None, &[("key", "old"), old], b"y").await, 400, "InvalidRequest");
+        refused(&post(&world.main, None, &[("key", "old"), old], b"y").await, 400, "InvalidArgument");
     }
     assert!(!world.server.holds(BUCKET, "old"));
     let anonymous = post(&world.main, None, &[("key", "anyone")], b"y").await;
     assert_eq!(anonymous.status, 204, "{}", anonymous.text());
     assert!(world.server.holds(BUCKET, "anyone"));
+    world.server.stop().await;
+}
+
+#[tokio::test]
+async fn a_form_may_be_signed_by_version_2() {
+    let world = World::start().await;
+    let main = &world.main;
+    let encode = |bytes: &[u8]| base64::Engine::encode(&base64::engine::general_purpose::STANDARD, bytes);
+    let policy = encode(
+        br#"{"expiration":"2099-01-01T00:00:00Z","conditions":[{"bucket":"shared"},["starts-with","$key","up/"]]}"#,
+    );
+    let sign = |secret: &str| {
+        let algorithm = ring::hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY;
+        let key = ring::hmac::Key::new(algorithm, secret.as_bytes());
+        encode(ring::hmac::sign(&key, policy.as_bytes()).as_ref())
+    };
+    let signature = sign(&main.secret);
+    let form = |key: &'static str, access_key: &str, signature: &str| {
+        let fields = [
+            ("key", key.to_owned()),
+            ("AWSAccessKeyId", access_key.to_owned()),
+            ("signature", signature.to_owned()),
+            ("policy", policy.clone()),
+        ];
+        async move {
+            let fields: Vec<(&str, &str)> =
+                fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            post(main, None, &fields, b"old way").await
+        }
+    };
+    assert_eq!(form("up/a", &main.access_key, &signature).await.status, 204);
+    assert_eq!(main.get(&format!("/{BUCKET}/up/a")).await.ok().text(), "old way");
+    refused(&form("other", &main.access_key, &signature).await, 403, "AccessDenied");
+    refused(&form("up/b", &main.access_key, &sign("wrong")).await, 403, "SignatureDoesNotMatch");
+    refused(&form("up/b", "AKIANOBODY", &signature).await, 403, "InvalidAccessKeyId");
+    let alt = sign(&world.alt.secret);
+    refused(&form("up/b", &world.alt.access_key, &alt).await, 403, "AccessDenied");
+    assert!(!world.server.holds(BUCKET, "up/b"));
     world.server.stop().await;
 }
 

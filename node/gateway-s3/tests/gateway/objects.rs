@@ -197,6 +197,9 @@ async fn conditional_writes_are_decided_once() {
     );
     put(b"two", vec![("if-match", first.header("etag").to_owned())]).await.ok();
     assert_eq!(client.get("/bucket/k").await.text(), "two");
+    put(b"two", vec![("if-match", "*".to_owned())]).await.ok();
+    client.delete("/bucket/k").await.ok();
+    assert_eq!(put(b"two", vec![("if-match", "*".to_owned())]).await.error(), (404, "NoSuchKey".to_owned()));
     server.stop().await;
 }
 

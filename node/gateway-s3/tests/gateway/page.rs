@@ -55,9 +55,15 @@ const SCRIPTS: [&str; 3] = ["objects.py", "buckets.py", "identity.py"];
 
 /// `GetBucketAcl` as boto3 calls it.
 fn method(operation: &str) -> String {
+    let letters: Vec<char> = operation.chars().collect();
     let mut name = String::new();
-    for letter in operation.chars() {
-        if letter.is_ascii_uppercase() && !name.is_empty() {
+    for (at, letter) in letters.iter().enumerate() {
+        // A word begins at a capital that follows a small letter, or that ends a run of capitals.
+        let begins = at > 0
+            && letter.is_ascii_uppercase()
+            && (letters[at - 1].is_ascii_lowercase()
+                || letters.get(at + 1).is_some_and(char::is_ascii_lowercase));
+        if begins {
             name.push('_');
         }
         name.push(letter.to_ascii_lowercase());

@@ -261,13 +261,13 @@ fn not_negative(given: i32) -> Result<u32, Refusal> {
 }
 
 fn parse_transition(given: dto::Transition) -> Result<Transition, Refusal> {
-    let class = transition_class(given.storage_class)?;
+    // The moment first: what is malformed is so whatever the class.
     let when = match (given.days, given.date) {
         (Some(days), None) => TransitionTime::Days(not_negative(days)?),
         (None, Some(date)) => TransitionTime::Date(midnight(date)?),
         _ => return Err(malformed()),
     };
-    Ok(Transition { when, class })
+    Ok(Transition { when, class: transition_class(given.storage_class)? })
 }
 
 fn parse_noncurrent_transition(given: NoncurrentVersionTransition) -> Result<NoncurrentTransition, Refusal> {
