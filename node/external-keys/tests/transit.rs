@@ -1,5 +1,7 @@
 //! The adapter against the recorded protocol, over TLS (`holdfast_blackbox::transit`, which is not Vault).
 
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
+
 use holdfast_blackbox::transit::{KEY, ROLE, TOKEN, TransitServer};
 use holdfast_crypt::ExternalKek;
 use holdfast_external_keys::{ExternalKeyService as _, ServiceError, VaultAuth, VaultSettings, VaultTransit};
