@@ -56,8 +56,8 @@ const _: () = assert!(CALM.as_secs() > READ_TIMEOUT.as_secs());
 /// Judges a run whose cluster must be whole again.
 pub async fn settle(world: &Arc<World>, site: &Arc<Site>, ledger: &Arc<Ledger>) {
     sleep(CALM).await;
-    debt_ends(world, site).await;
-    let Some(found) = scrub(world, site).await else { return };
+    debt_ends(world).await;
+    let Some(found) = scrub(world).await else { return };
     let shown = |all: &[String]| all.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("; ");
     if !found.bad.is_empty() {
         world
@@ -78,7 +78,7 @@ pub async fn settle(world: &Arc<World>, site: &Arc<Site>, ledger: &Arc<Ledger>) 
     if world.plan.tidy {
         site.write_off(world);
         sleep(SOON).await;
-        nothing_is_left(world, site, "two minutes").await;
+        nothing_is_left(world, "two minutes").await;
     }
     if world.plan.day_later {
         a_day_later(world, site).await;
@@ -89,7 +89,7 @@ pub async fn settle(world: &Arc<World>, site: &Arc<Site>, ledger: &Arc<Ledger>) 
 /// Judges a run of which more was broken than the level survives: nothing wrong is given, and what is lost is told.
 pub async fn settle_beyond(world: &Arc<World>, site: &Arc<Site>, ledger: &Arc<Ledger>) {
     sleep(CALM + Duration::from_secs(60)).await;
-    drop(scrub(world, site).await);
+    drop(scrub(world).await);
     let Some(node) = (0..world.plan.nodes).find_map(|node| world.node(node)) else { return };
     // Nothing moves while it is counted.
     let Some(before) = audit(world).await else { return };
@@ -129,7 +129,7 @@ pub async fn settle_beyond(world: &Arc<World>, site: &Arc<Site>, ledger: &Arc<Le
     }
 }
 
-async fn debt_ends(world: &Arc<World>, site: &Arc<Site>) {
+async fn debt_ends(world: &Arc<World>) {
     let mut waited = Duration::ZERO;
     let mut zero = 0;
     while waited < DEBT_MAX {
@@ -166,7 +166,7 @@ async fn debt_ends(world: &Arc<World>, site: &Arc<Site>) {
 }
 
 /// Scrubs until nothing is left to repair, or often enough.
-async fn scrub(world: &Arc<World>, site: &Arc<Site>) -> Option<Audit> {
+async fn scrub(world: &Arc<World>) -> Option<Audit> {
     let mut found = audit(world).await?;
     for _ in 0..SCRUBS_MAX {
         if found.bad.is_empty() {
@@ -249,11 +249,11 @@ async fn a_day_later(world: &Arc<World>, site: &Arc<Site>) {
     sleep(ORPHANS).await;
     world.skip(GARBAGE);
     sleep(GARBAGE).await;
-    nothing_is_left(world, site, "a day").await;
+    nothing_is_left(world, "a day").await;
 }
 
 /// Nothing is on drives but what objects are made of, and no garbage waits.
-async fn nothing_is_left(world: &Arc<World>, site: &Arc<Site>, after: &str) {
+async fn nothing_is_left(world: &Arc<World>, after: &str) {
     let Some(found) = audit(world).await else { return };
     if !found.orphans.is_empty() || found.garbage > 0 {
         world.trace.violation(
