@@ -7,9 +7,11 @@
 use std::{
     ffi::OsString,
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use serde_json::{Value, json};
+use time::OffsetDateTime;
 
 use crate::{
     address::{ACCESS_ADDRESS, access_mac, cluster_mac},
@@ -43,6 +45,8 @@ pub struct Endpoints<'a> {
     pub tpm: Option<&'a Path>,
     /// Servers of the data drives, in order, when they are not files.
     pub drives: &'a [PathBuf],
+    /// What its clock shows when it starts, as QEMU takes it; see [`clock`].
+    pub clock: &'a str,
 }
 
 /// Arguments of `qemu-system-x86_64`.
@@ -63,7 +67,7 @@ pub fn arguments(
     line.option("-m", &node.memory_mib.to_string());
     line.flag("-nodefaults").flag("-no-user-config");
     line.option("-display", "none");
-    line.option("-rtc", "base=utc");
+    line.option("-rtc", &format!("base={}", endpoints.clock));
     line.option("-device", "virtio-rng-pci");
     line.option("-chardev", &format!("file,id=console,append=on,path={}", escaped(endpoints.console)));
     line.option("-serial", "chardev:console");
@@ -128,6 +132,21 @@ pub fn arguments(
     line.option("-netdev", &user);
     line.option("-device", &format!("virtio-net-pci,netdev=access,mac={}", access_mac(node.number)));
     line.0
+}
+
+/// What a clock shows that is so far ahead of the host's, as `-rtc base=` takes it.
+pub fn clock(now: SystemTime, ahead_seconds: i64) -> String {
+    if ahead_seconds == 0 {
+        return "utc".to_owned();
+    }
+    let shown = OffsetDateTime::from(now) + time::Duration::seconds(ahead_seconds);
+    let (hour, minute, second) = shown.to_hms();
+    format!(
+        "{:04}-{:02}-{:02}T{hour:02}:{minute:02}:{second:02}",
+        shown.year(),
+        u8::from(shown.month()),
+        shown.day()
+    )
 }
 
 /// The device of a data drive, as `-device` and `device_add` both take it.
@@ -223,6 +242,7 @@ mod tests {
             console: Path::new("/c/n2/console.log"),
             tpm,
             drives,
+            clock: "utc",
         };
         let arguments = arguments(&cluster, &node, &Disks::of(&cluster, &node), &endpoints);
         arguments.into_iter().map(|argument| argument.into_string().unwrap()).collect::<Vec<_>>().join("\n")
@@ -257,6 +277,14 @@ mod tests {
         assert!(direct.contains("tpm-tis,tpmdev=tpm"));
         assert!(!whole_line(Boot::Ovmf, &[], Some(Path::new("/r/n2.tpm"))).contains("qboot"));
         assert!(!line(Boot::Pvh).contains("tpm") && !line(Boot::Pvh).contains("-bios"));
+    }
+
+    #[test]
+    fn a_clock_that_is_ahead_or_behind_is_shown_as_a_date() {
+        let now = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_709_164_801);
+        assert_eq!(clock(now, 0), "utc");
+        assert_eq!(clock(now, 3600), "2024-02-29T01:00:01");
+        assert_eq!(clock(now, -2), "2024-02-28T23:59:59");
     }
 
     #[test]

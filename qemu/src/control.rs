@@ -4,7 +4,7 @@
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     os::unix::net::UnixStream,
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -74,6 +74,36 @@ pub enum Command {
         drive: String,
         /// Blocks of 4 KiB to change at most.
         blocks_max: u64,
+    },
+    /// Keep a copy of what a drive with a volatile cache holds.
+    Remember {
+        /// Machine.
+        node: String,
+        /// Drive.
+        drive: String,
+    },
+    /// Put such a drive back to the copy, or to nothing when there is none. The machine must be off.
+    PutBack {
+        /// Machine.
+        node: String,
+        /// Drive.
+        drive: String,
+    },
+    /// Write what such a drive holds to a file.
+    Dump {
+        /// Machine.
+        node: String,
+        /// Drive.
+        drive: String,
+        /// The file, which must not exist.
+        file: PathBuf,
+    },
+    /// Set how far a machine's clock is ahead of the host's when it is next started.
+    SetClock {
+        /// Machine.
+        node: String,
+        /// Seconds; negative when it is behind.
+        ahead_seconds: i64,
     },
     /// Cut a machine off.
     Partition {

@@ -9,6 +9,7 @@ use std::{
 
 use holdfast_fault::FaultDisk;
 use holdfast_image::sparse::{self, Part};
+use holdfast_model::limits::SECTOR_SIZE;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -128,6 +129,19 @@ pub fn corrupt_volatile(disk: &FaultDisk, blocks_max: u64) -> CorruptedDrive {
     CorruptedDrive { blocks_used, blocks_changed }
 }
 
+/// Writes what a drive in memory holds to a new file.
+///
+/// # Errors
+/// Those of writing.
+pub fn dump(disk: &FaultDisk, path: &Path) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).create_new(true).open(path)?;
+    file.set_len(disk.capacity().get())?;
+    for offset in disk.used() {
+        file.write_all_at(&disk.peek(offset, SECTOR_SIZE), offset)?;
+    }
+    Ok(())
+}
+
 fn flip(file: &File, offset: u64) -> io::Result<()> {
     let mut byte = [0];
     file.read_exact_at(&mut byte, offset)?;
@@ -136,6 +150,8 @@ fn flip(file: &File, offset: u64) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use holdfast_model::ByteCount;
+
     use super::*;
 
     #[test]
@@ -152,6 +168,23 @@ mod tests {
         assert_eq!(changed.len(), 4);
         assert!(changed.iter().all(|at| ((8 << 20)..(8 << 20) + (40 << 10)).contains(at)));
         assert_eq!(corrupt(&path, 1000).unwrap().blocks_changed, 10);
+    }
+
+    #[test]
+    fn a_drive_in_memory_is_put_back_and_dumped() {
+        let (dir, disk) = (tempfile::tempdir().unwrap(), FaultDisk::new(ByteCount::mib(1)));
+        disk.poke(8192, &[1; SECTOR_SIZE]);
+        let copy = disk.copy();
+        disk.poke(8192, &[2; SECTOR_SIZE]);
+        disk.poke(65536, &[3; SECTOR_SIZE]);
+        disk.put_back(&copy);
+        let path = dir.path().join("drive");
+        dump(&disk, &path).unwrap();
+        let bytes = fs::read(&path).unwrap();
+        assert_eq!(bytes.len(), 1 << 20);
+        assert!(bytes[8192..8192 + SECTOR_SIZE].iter().all(|byte| *byte == 1));
+        assert_eq!(bytes.iter().filter(|byte| **byte != 0).count(), SECTOR_SIZE);
+        assert!(dump(&disk, &path).is_err(), "not over another file");
     }
 
     #[test]

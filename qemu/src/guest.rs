@@ -1,11 +1,12 @@
 //! One machine: a QEMU process, its QMP connection, its disks.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File, OpenOptions},
     path::{Path, PathBuf},
     process::{Child, ExitStatus},
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use holdfast_fault::{Cut, FaultDisk, nbd::NbdServer};
@@ -79,6 +80,9 @@ pub struct Guest {
     /// Data drives with a volatile cache. They outlive the machine's deaths.
     volatile: Vec<NbdServer>,
     power_cuts: u64,
+    /// Copies of drives with a volatile cache, by full name.
+    remembered: BTreeMap<String, FaultDisk>,
+    clock_ahead_seconds: i64,
     process: Option<Process>,
     last_exit: Option<ExitStatus>,
 }
@@ -116,6 +120,8 @@ impl Guest {
             tpm_socket,
             volatile,
             power_cuts: 0,
+            remembered: BTreeMap::new(),
+            clock_ahead_seconds: 0,
             process: None,
             last_exit: None,
         })
@@ -184,7 +190,8 @@ impl Guest {
         let drives: Vec<PathBuf> = self.volatile.iter().map(|server| server.socket().to_owned()).collect();
         let (qmp, switch) = (self.qmp_socket.as_path(), self.switch_socket.as_path());
         let tpm = self.tpm_socket.as_deref();
-        let endpoints = Endpoints { qmp, switch, console: &console, tpm, drives: &drives };
+        let clock = command_line::clock(SystemTime::now(), self.clock_ahead_seconds);
+        let endpoints = Endpoints { qmp, switch, console: &console, tpm, drives: &drives, clock: &clock };
         let arguments = command_line::arguments(&self.cluster, &self.node, &self.disks, &endpoints);
         let log = directory.join("qemu.log");
         let output =
@@ -256,6 +263,42 @@ impl Guest {
             let existing = "files; set `volatile`".to_owned();
             HarnessError::NoDrive { node: self.node.name.clone(), wanted: drive.to_owned(), existing }
         })
+    }
+
+    /// Keeps a copy of what a drive with a volatile cache holds, instead of an earlier one.
+    ///
+    /// # Errors
+    /// `NoDrive`.
+    pub fn remember(&mut self, drive: &str) -> Result<(), HarnessError> {
+        let copy = self.fault_disk(drive)?.copy();
+        self.remembered.insert(self.node.drive(drive)?, copy);
+        Ok(())
+    }
+
+    /// Puts such a drive back to the copy, which is used up; to nothing when there is none.
+    ///
+    /// # Errors
+    /// `NoDrive`, `WrongState` when the machine runs.
+    pub fn put_back(&mut self, drive: &str) -> Result<(), HarnessError> {
+        self.expect_state(&[GuestState::Off], "it must be off for a drive to be swapped")?;
+        let name = self.node.drive(drive)?;
+        let blank = || FaultDisk::new(ByteCount::mib(self.node.drive_size_mib));
+        let image = self.remembered.remove(&name).unwrap_or_else(blank);
+        self.fault_disk(drive)?.put_back(&image);
+        Ok(())
+    }
+
+    /// Writes what such a drive holds to a file, with holes where there is nothing.
+    ///
+    /// # Errors
+    /// `NoDrive`, `Io`.
+    pub fn dump(&self, drive: &str, file: &Path) -> Result<(), HarnessError> {
+        disks::dump(self.fault_disk(drive)?, file).map_err(io_error("write", file))
+    }
+
+    /// How far its clock is ahead of the host's, from its next start on.
+    pub fn set_clock(&mut self, ahead_seconds: i64) {
+        self.clock_ahead_seconds = ahead_seconds;
     }
 
     /// Presses the power button and waits for the machine to switch itself off.

@@ -149,6 +149,10 @@ fn carry_out(cluster: &mut Cluster, command: &Command) -> Result<Reply, HarnessE
         Command::Corrupt { node, drive, blocks_max } => {
             return Ok(Reply::Corrupted(cluster.corrupt(node, drive, *blocks_max)?));
         }
+        Command::Remember { node, drive } => cluster.guest(node)?.remember(drive)?,
+        Command::PutBack { node, drive } => cluster.guest(node)?.put_back(drive)?,
+        Command::Dump { node, drive, file } => cluster.guest(node)?.dump(drive, file)?,
+        Command::SetClock { node, ahead_seconds } => cluster.guest(node)?.set_clock(*ahead_seconds),
         Command::Partition { node } => cluster.partition(node)?,
         Command::Heal { node } => cluster.heal(node)?,
         Command::Link { from, to, fault } => cluster.set_link_fault(from, to, *fault)?,

@@ -1,6 +1,6 @@
-//! `cargo xtask nemesis`: builds the nemesis and lets it loose on a cluster of processes of its own.
+//! `cargo xtask nemesis`: builds the nemesis and lets it loose on a cluster of its own, of processes or virtual machines.
 
-use std::ffi::OsString;
+use std::{env, ffi::OsString};
 
 use anyhow::Result;
 use clap::Args;
@@ -12,7 +12,7 @@ use crate::{binaries, run::run};
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true)]
 pub struct Nemesis {
-    /// --minutes M --seed S --nodes N --drives N --drive-mib N --clients N --only KIND,KIND --help
+    /// --qemu --minutes M --seed S --nodes N --drives N --drive-mib N --clients N --only KIND,KIND --help
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<OsString>,
 }
@@ -26,6 +26,8 @@ impl Nemesis {
         let noded = binaries::noded()?;
         let mut nemesis = binaries::nemesis()?;
         nemesis.arg("--dir").arg(paths::target().join("nemesis")).arg("--noded").arg(noded);
+        // Which boots the virtual machines.
+        nemesis.arg("--xtask").arg(env::current_exe()?);
         run(nemesis.args(self.arguments))
     }
 }

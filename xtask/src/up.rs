@@ -66,6 +66,9 @@ pub struct Up {
     /// Use the host's virtualisation instead of emulation
     #[arg(long)]
     kvm: bool,
+    /// Drives in memory, of this size each, that lose what was not flushed when a machine is killed
+    #[arg(long, hide = true)]
+    volatile_mib: Option<u64>,
     #[arg(long, hide = true)]
     dir: Option<PathBuf>,
 }
@@ -147,6 +150,10 @@ impl Up {
                 let mut machine = NodeSpec::new(number, self.drives, home.join("seed.json"));
                 machine.autostart = number == 1;
                 machine.tpm = true;
+                if let Some(size) = self.volatile_mib {
+                    machine.drive_size_mib = size;
+                    machine.volatile = Some(u64::from(number) * u64::from(self.drives));
+                }
                 for (service, guest_port) in SERVICES {
                     // People find the ports they know; tests, which run beside them, take any.
                     let known = guest_port + u16::from(number) - 1;

@@ -16,7 +16,7 @@ use std::{
 use holdfast_crypt::FileKey;
 use holdfast_model::{BucketId, DatabaseId, DriveId, PartitionId, TenantId, UnixMillis};
 use holdfast_sealed_sqlite::SealedFile;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 
 use crate::{
     command::encode,
@@ -162,19 +162,7 @@ impl Partition {
         let path = dir.join(file_name(identity.partition));
         let form = Form::Sealed(SealedFile::new(Arc::clone(&key)));
         let connection = sqlite::open_writer(&path, &form, MIGRATIONS, Durability::AtCheckpoint)?;
-        connection
-            .execute(
-                "INSERT INTO meta (one, partition, tenant, database_id, next_index, clock, next_bucket,
-                                   next_content, next_stale, versions, bytes)
-                 VALUES (1, ?1, ?2, ?3, ?4, 0, 1, 1, 1, 0, 0)",
-                params![
-                    identity.partition.get().cast_signed(),
-                    identity.tenant.as_bytes(),
-                    identity.database_id.as_bytes(),
-                    index.cast_signed()
-                ],
-            )
-            .map_err(|e| io_error("creating", &path, &e))?;
+        insert_meta(&connection, identity, index).map_err(|e| io_error("creating", &path, &e))?;
         Ok(Self {
             identity,
             connection,
@@ -219,6 +207,29 @@ impl Partition {
             open: None,
             splitting,
         }))
+    }
+
+    /// Empties the file, as if a command of entry `index` had just created it. Connections and their statements stay.
+    pub(crate) fn begin_anew(&mut self, index: u64) -> io::Result<()> {
+        self.roll_back();
+        let (identity, path) = (self.identity, &self.path);
+        let mut empty = || -> rusqlite::Result<()> {
+            let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let mut tables =
+                transaction.prepare_cached("SELECT name FROM sqlite_schema WHERE type = 'table'")?;
+            let names: Vec<String> = tables.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+            drop(tables);
+            for name in names {
+                transaction.prepare_cached(&format!("DELETE FROM {name}"))?.execute([])?;
+            }
+            insert_meta(&transaction, identity, index)?;
+            transaction.commit()?;
+            // What comes next is written from the beginning of the write-ahead file.
+            self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+        };
+        empty().map_err(|e| io_error("emptying", path, &e))?;
+        (self.next_index, self.dirty, self.splitting) = (index, true, false);
+        Ok(())
     }
 
     /// A file that a split has made, already named as it will be.
@@ -359,6 +370,22 @@ impl Partition {
         }
         Ok(())
     }
+}
+
+/// The one row of a partition that was created by a command of entry `index`.
+fn insert_meta(db: &Connection, identity: Identity, index: u64) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        "INSERT INTO meta (one, partition, tenant, database_id, next_index, clock, next_bucket,
+                           next_content, next_stale, versions, bytes)
+         VALUES (1, ?1, ?2, ?3, ?4, 0, 1, 1, 1, 0, 0)",
+    )?
+    .execute(params![
+        identity.partition.get().cast_signed(),
+        identity.tenant.as_bytes(),
+        identity.database_id.as_bytes(),
+        index.cast_signed()
+    ])?;
+    Ok(())
 }
 
 /// A split from two columns.

@@ -77,9 +77,19 @@ impl ClusterFile {
     /// When that takes longer than `limit`; says what was still missing.
     pub async fn wait_whole(&self, index: usize, limit: Duration) -> Result<()> {
         let deadline = Instant::now() + limit;
-        let admin = self.admin(index).await?;
+        let mut session = None;
         loop {
-            let state = match admin.members().await {
+            // A node that has just started, on a busy machine, may be late with a session too.
+            let asked = async {
+                let admin = match session.take() {
+                    Some(admin) => admin,
+                    None => self.admin(index).await?,
+                };
+                let members = admin.members().await;
+                session = Some(admin);
+                members
+            };
+            let state = match asked.await {
                 Ok(members) => {
                     let up = members.iter().filter(|member| member.up).count();
                     let voters = members.iter().filter(|member| member.up && member.voter).count();

@@ -238,6 +238,18 @@ impl FaultDisk {
         disk.keep(&unflushed, cut);
     }
 
+    /// Holds what another disk holds, as if it had been put in its place while the power was off: old connections are dead.
+    pub fn put_back(&self, image: &Self) {
+        let content = {
+            let image = image.disk.lock();
+            let mut content = image.durable.clone();
+            content.extend(image.cached.iter().map(|(sector, bytes)| (*sector, Arc::clone(bytes))));
+            content
+        };
+        self.cut_power(Cut::None);
+        self.disk.lock().durable = content;
+    }
+
     /// Starts writing down what happens, to go through every crash later.
     pub fn record_history(&self) {
         self.disk.lock().history = Some(Vec::new());

@@ -8,11 +8,11 @@ use holdfast_fault::Random;
 /// One thing that goes wrong, until it is undone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
-    /// SIGKILL to one node; it starts again later.
+    /// SIGKILL to one node, or a machine's power cut; it starts again later.
     Kill,
-    /// SIGSTOP to one node, SIGCONT later: it wakes up and thinks that no time has passed.
+    /// One node stands still and goes on later: it wakes up and thinks that no time has passed.
     Pause,
-    /// SIGKILL to every node at once.
+    /// The same to every node at once.
     KillAll,
     /// Every node in turn is asked to stop, and starts again.
     RollingRestart,
@@ -24,19 +24,25 @@ pub enum Kind {
     Mute,
     /// What nodes say to each other comes late.
     SlowLinks,
+    /// What one node says and hears is lost in part.
+    LossyLinks,
     /// Bytes on one drive turn while its node runs.
     Rot,
     /// A drive goes back to what it held a while ago.
     StaleDrive,
     /// A drive is replaced by a blank one.
     BlankDrive,
+    /// A drive is pulled out while its node runs, and put back later.
+    Unplug,
+    /// A node's clock shows another time, from a start to its next.
+    ClockStep,
     /// Drives are filled until writes are refused, then emptied.
     Full,
 }
 
 impl Kind {
-    /// All of them.
-    pub const ALL: [Self; 12] = [
+    /// What can be done to virtual machines. Their drives are in memory: they are not filled.
+    pub const OF_MACHINES: [Self; 14] = [
         Self::Kill,
         Self::Pause,
         Self::KillAll,
@@ -45,6 +51,25 @@ impl Kind {
         Self::CutBetween,
         Self::Mute,
         Self::SlowLinks,
+        Self::LossyLinks,
+        Self::Rot,
+        Self::StaleDrive,
+        Self::BlankDrive,
+        Self::Unplug,
+        Self::ClockStep,
+    ];
+
+    /// What can be done to processes.
+    pub const OF_PROCESSES: [Self; 13] = [
+        Self::Kill,
+        Self::Pause,
+        Self::KillAll,
+        Self::RollingRestart,
+        Self::Isolate,
+        Self::CutBetween,
+        Self::Mute,
+        Self::SlowLinks,
+        Self::LossyLinks,
         Self::Rot,
         Self::StaleDrive,
         Self::BlankDrive,
@@ -55,17 +80,20 @@ impl Kind {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Kill => "node killed (SIGKILL)",
-            Self::Pause => "node paused (SIGSTOP)",
+            Self::Kill => "node killed",
+            Self::Pause => "node paused",
             Self::KillAll => "all nodes killed at once",
             Self::RollingRestart => "rolling restart",
             Self::Isolate => "node cut off, both ways",
             Self::CutBetween => "two nodes cut off from each other",
             Self::Mute => "node heard no more, one way",
             Self::SlowLinks => "slow links",
+            Self::LossyLinks => "lossy links",
             Self::Rot => "bytes of a drive turned",
             Self::StaleDrive => "drive put back to an older image",
             Self::BlankDrive => "drive replaced by a blank one",
+            Self::Unplug => "drive pulled out, and put back later",
+            Self::ClockStep => "clock stepped over a restart",
             Self::Full => "drives filled until writes are refused",
         }
     }
@@ -73,7 +101,7 @@ impl Kind {
     /// Whether a drive loses what it held: the level says how many may, until all is whole again.
     #[must_use]
     pub const fn hurts_a_drive(self) -> bool {
-        matches!(self, Self::Rot | Self::StaleDrive | Self::BlankDrive)
+        matches!(self, Self::Rot | Self::StaleDrive | Self::BlankDrive | Self::Unplug)
     }
 }
 
@@ -156,12 +184,12 @@ mod tests {
     #[test]
     fn the_seed_alone_decides_and_every_kind_comes() {
         let deal = |seed| {
-            let mut deck = Deck::new(seed, 3, 4, &Kind::ALL);
-            (0..Kind::ALL.len() * 3).map(|_| deck.deal()).collect::<Vec<Event>>()
+            let mut deck = Deck::new(seed, 3, 4, &Kind::OF_PROCESSES);
+            (0..Kind::OF_PROCESSES.len() * 3).map(|_| deck.deal()).collect::<Vec<Event>>()
         };
         assert_eq!(deal(7), deal(7));
         assert_ne!(deal(7), deal(8));
-        for kind in Kind::ALL {
+        for kind in Kind::OF_PROCESSES {
             assert_eq!(deal(7).iter().filter(|event| event.kind == kind).count(), 3, "{kind}");
         }
         assert!(deal(7).iter().all(|event| event.node != event.other && event.other < 3));

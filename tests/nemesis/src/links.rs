@@ -1,8 +1,8 @@
 //! What stands between the nodes: for each node a port of ours that the others are told is its own.
 //!
-//! Everything is passed on, until a rule says otherwise for what one node says to another: it comes late, or
-//! it is held until the rule is lifted. That is what a network does that loses packets: nothing is closed,
-//! nothing arrives. Who says something is found by whose socket it is, as the system lists them.
+//! Everything is passed on, until a rule says otherwise for what one node says to another: it comes late, is held until the
+//! rule is lifted, or stops for a moment here and there and now and then ends with its connection. That is what a network
+//! does that loses packets, all or some of them: nothing is closed and nothing arrives, or it arrives later, or somebody gives up. Who says something is found by whose socket it is, as the system lists them.
 
 use std::{
     collections::BTreeMap,
@@ -15,8 +15,9 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use holdfast_blackbox::cluster_file::ProcessesFile;
+use holdfast_fault::Random;
 use holdfast_model::config::NodeConfig;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, tcp::OwnedReadHalf, tcp::OwnedWriteHalf},
@@ -29,6 +30,18 @@ const HELD_POLL: Duration = Duration::from_millis(20);
 /// Bytes passed on at once.
 const PIECE: usize = 64 << 10;
 
+/// Of a thousand pieces on a lossy link, with how many the connection breaks.
+const BREAKS_PER_MILLE: u64 = 4;
+
+/// Of a thousand pieces on a lossy link, how many do not simply pass.
+const SENT_AGAIN_PER_MILLE: u64 = 80;
+
+/// How late a piece is that was lost and sent again, at least: the kernel's first timeout.
+const SENT_AGAIN_MIN: Duration = Duration::from_millis(200);
+
+/// And how much more at most, in milliseconds: the next timeout is twice as long.
+const SENT_AGAIN_SPAN_MILLIS: u64 = 600;
+
 /// What happens to what one node says to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
@@ -36,6 +49,15 @@ pub enum Rule {
     Cut,
     /// It comes so much later.
     Late(Duration),
+    /// Of what is passed on, some is lost and sent again, and some connections break.
+    Lossy,
+}
+
+/// What becomes of a piece on a lossy link.
+enum Luck {
+    Passes,
+    SentAgain(Duration),
+    Breaks,
 }
 
 type Rules = Arc<RwLock<BTreeMap<(usize, usize), Rule>>>;
@@ -46,15 +68,16 @@ pub struct Links {
     dir: PathBuf,
     addresses: Vec<SocketAddr>,
     rules: Rules,
+    chance: Arc<Mutex<Random>>,
 }
 
 impl Links {
-    /// Opens a port for each of `nodes` nodes of the cluster that will be in `dir`.
+    /// Opens a port for each of `nodes` nodes of the cluster that will be in `dir`. `seed` says what lossy links lose.
     ///
     /// # Errors
     /// When there is no port, or when it would not be seen whose a connection is: nodes keep `/proc/PID` to
     /// themselves and root.
-    pub async fn open(dir: &Path, nodes: usize) -> Result<Self> {
+    pub async fn open(dir: &Path, nodes: usize, seed: u64) -> Result<Self> {
         ensure!(nix::unistd::geteuid().is_root(), "links can be cut by root only: see /proc/PID/fd of nodes");
         let mut addresses = Vec::new();
         let mut listeners = Vec::new();
@@ -63,7 +86,8 @@ impl Links {
             addresses.push(listener.local_addr()?);
             listeners.push(listener);
         }
-        let links = Self { dir: dir.to_owned(), addresses, rules: Rules::default() };
+        let chance = Arc::new(Mutex::new(Random::new(seed)));
+        let links = Self { dir: dir.to_owned(), addresses, rules: Rules::default(), chance };
         for (to, listener) in listeners.into_iter().enumerate() {
             let links = links.clone();
             tokio::spawn(async move {
@@ -89,6 +113,17 @@ impl Links {
     /// Lifts all rules.
     pub fn heal(&self) {
         self.rules.write().clear();
+    }
+
+    fn luck(&self) -> Luck {
+        let mut chance = self.chance.lock();
+        match chance.below(1000) {
+            0..BREAKS_PER_MILLE => Luck::Breaks,
+            BREAKS_PER_MILLE..SENT_AGAIN_PER_MILLE => {
+                Luck::SentAgain(SENT_AGAIN_MIN + Duration::from_millis(chance.below(SENT_AGAIN_SPAN_MILLIS)))
+            }
+            _ => Luck::Passes,
+        }
     }
 
     fn rule(&self, from: Option<usize>, to: usize) -> Option<Rule> {
@@ -127,6 +162,17 @@ impl Links {
                         sleep(late).await;
                         break;
                     }
+                    Some(Rule::Lossy) => match self.luck() {
+                        Luck::Passes => break,
+                        Luck::SentAgain(later) => {
+                            sleep(later).await;
+                            break;
+                        }
+                        Luck::Breaks => {
+                            drop(to.shutdown().await);
+                            return;
+                        }
+                    },
                     None => break,
                 }
             }

@@ -1,6 +1,7 @@
-//! `cargo xtask nemesis`: hurts a cluster of real processes while clients work, then judges what they saw.
+//! `cargo xtask nemesis`: hurts a cluster of processes or virtual machines while clients work, then judges what they saw.
 //!
-//! - [`deck`]: what is done, in an order that the seed decides; [`hand`]: does it; [`links`]: between nodes.
+//! - [`deck`]: what is done, in an order that the seed decides; [`hand`]: what does it, to [`processes`], with [`links`]
+//!   between them, or to [`machines`].
 //! - [`workload`]: the clients; [`bodies`]: what they write.
 //! - [`oracles`]: what must hold in the end; [`report`]: what was found.
 //!
@@ -14,7 +15,9 @@ mod bodies;
 mod deck;
 mod hand;
 mod links;
+mod machines;
 mod oracles;
+mod processes;
 mod report;
 mod workload;
 
@@ -29,13 +32,12 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use holdfast_blackbox::dev::{DevCluster, DevSpec, stop_leftovers};
-use holdfast_model::ByteCount;
 use tokio::{task::JoinSet, time::sleep};
 
 use deck::{Deck, Kind};
-use hand::{FILLER_BUCKET, Hand};
-use links::Links;
+use hand::{FILLER_BUCKET, Hand, Shape};
+use machines::Machines;
+use processes::Processes;
 use report::Report;
 use workload::{BUCKET, Shared};
 
@@ -46,7 +48,7 @@ const KEYS: u64 = 150;
 const BEFORE: Duration = Duration::from_secs(3);
 
 /// Names of faults on the command line.
-const NAMES: [(&str, Kind); 12] = [
+const NAMES: [(&str, Kind); 15] = [
     ("kill", Kind::Kill),
     ("pause", Kind::Pause),
     ("kill-all", Kind::KillAll),
@@ -55,14 +57,17 @@ const NAMES: [(&str, Kind); 12] = [
     ("cut-between", Kind::CutBetween),
     ("mute", Kind::Mute),
     ("slow-links", Kind::SlowLinks),
+    ("lossy-links", Kind::LossyLinks),
     ("rot", Kind::Rot),
     ("stale-drive", Kind::StaleDrive),
     ("blank-drive", Kind::BlankDrive),
+    ("unplug", Kind::Unplug),
+    ("clock-step", Kind::ClockStep),
     ("full", Kind::Full),
 ];
 
 #[derive(Debug, Parser)]
-#[command(name = "holdfast-nemesis", about = "Hurt a cluster of processes while clients work")]
+#[command(name = "holdfast-nemesis", about = "Hurt a cluster while clients work")]
 struct Arguments {
     /// Where the cluster goes; emptied first
     #[arg(long)]
@@ -70,6 +75,12 @@ struct Arguments {
     /// The node program
     #[arg(long)]
     noded: PathBuf,
+    /// What boots virtual machines
+    #[arg(long)]
+    xtask: PathBuf,
+    /// Hurt virtual machines, not processes
+    #[arg(long)]
+    qemu: bool,
     /// How long faults are at work
     #[arg(long, default_value_t = 3.0)]
     minutes: f64,
@@ -85,9 +96,9 @@ struct Arguments {
     /// Size of each drive in MiB
     #[arg(long, default_value_t = 256)]
     drive_mib: u64,
-    /// Clients at work
-    #[arg(long, default_value_t = 12)]
-    clients: usize,
+    /// Clients at work [default: 12, of emulated machines 4]
+    #[arg(long)]
+    clients: Option<usize>,
     /// Only these faults, by name
     #[arg(long, value_delimiter = ',', value_parser = kind)]
     only: Vec<Kind>,
@@ -101,48 +112,42 @@ fn kind(name: &str) -> Result<Kind, String> {
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
-    let report = run(&arguments).await?;
+    let shape = Shape {
+        dir: arguments.dir.clone(),
+        nodes: usize::from(arguments.nodes),
+        drives: arguments.drives,
+        drive_mib: arguments.drive_mib,
+        seed: arguments.seed,
+    };
+    let report = if arguments.qemu {
+        run(&arguments, Machines::start(&shape, &arguments.xtask, &arguments.noded)?).await?
+    } else {
+        run(&arguments, Processes::start(&shape, arguments.noded.clone(), arguments.dir.clone()).await?)
+            .await?
+    };
     fs::write(arguments.dir.join("report.md"), report.to_string())?;
     println!("\n{report}");
     if report.violations.is_empty() {
         return Ok(ExitCode::SUCCESS);
     }
-    println!("again: cargo xtask nemesis --minutes {} --seed {}", arguments.minutes, arguments.seed);
+    let qemu = if arguments.qemu { " --qemu" } else { "" };
+    println!("again: cargo xtask nemesis{qemu} --minutes {} --seed {}", arguments.minutes, arguments.seed);
     Ok(ExitCode::FAILURE)
 }
 
-async fn run(arguments: &Arguments) -> Result<Report> {
-    stop_leftovers(&arguments.dir)?;
+async fn run<H: Hand>(arguments: &Arguments, mut hand: H) -> Result<Report> {
     let nodes = usize::from(arguments.nodes);
-    let links = Links::open(&arguments.dir, nodes).await?;
-    let spec = DevSpec {
-        dir: arguments.dir.clone(),
-        noded: arguments.noded.clone(),
-        nodes: arguments.nodes,
-        drives: arguments.drives,
-        drive_size: ByteCount::mib(arguments.drive_mib),
-        watched: false,
-        buffer_memory: ByteCount::mib(64),
-        level: None,
-        cluster_name: "nemesis".to_owned(),
-        unlock: holdfast_model::config::Unlock::default(),
-        feature_level_max: None,
-        advertise: links.addresses(),
-        s3: holdfast_model::config::S3Settings::default(),
-        known_ports: false,
-    };
-    let cluster = DevCluster::create(&spec, &|what| println!("{what}")).await?;
     for bucket in [BUCKET, FILLER_BUCKET] {
-        cluster.s3(0)?.create_bucket(bucket).await?;
+        hand.file().s3(0)?.create_bucket(bucket).await?;
     }
     let shared = Arc::new(Shared::default());
-    let clients = (0..nodes).map(|node| cluster.s3(node)).collect::<Result<Vec<_>>>()?;
+    let clients = (0..nodes).map(|node| hand.file().s3(node)).collect::<Result<Vec<_>>>()?;
     let mut working = JoinSet::new();
-    for number in 0..arguments.clients {
+    let at_work = arguments.clients.unwrap_or(if arguments.qemu { 4 } else { 12 });
+    for number in 0..at_work {
         working.spawn(workload::work(Arc::clone(&shared), clients.clone(), number, KEYS, arguments.seed));
     }
     let mut report = Report { seed: arguments.seed, shape: (nodes, arguments.drives), ..Report::default() };
-    let mut hand = Hand::new(cluster, links, arguments.dir.clone(), nodes);
     let mut hurt = BTreeSet::new();
     let begun = Instant::now();
     if let Err(error) = faults(arguments, &mut hand, &mut report, &mut hurt).await {
@@ -168,13 +173,16 @@ async fn run(arguments: &Arguments) -> Result<Report> {
 }
 
 /// One fault after the other, until the time is over.
-async fn faults(
+async fn faults<H: Hand>(
     arguments: &Arguments,
-    hand: &mut Hand,
+    hand: &mut H,
     report: &mut Report,
     hurt: &mut BTreeSet<(usize, u16)>,
 ) -> Result<()> {
-    let kinds = if arguments.only.is_empty() { Kind::ALL.to_vec() } else { arguments.only.clone() };
+    if let Some(kind) = arguments.only.iter().find(|kind| !H::kinds().contains(kind)) {
+        anyhow::bail!("{kind} cannot be done to this cluster");
+    }
+    let kinds = if arguments.only.is_empty() { H::kinds().to_vec() } else { arguments.only.clone() };
     let mut deck = Deck::new(arguments.seed, usize::from(arguments.nodes), arguments.drives, &kinds);
     let begun = Instant::now();
     let until = Duration::from_secs_f64(arguments.minutes * 60.0);
@@ -185,9 +193,9 @@ async fn faults(
         if event.kind.hurts_a_drive() {
             if !whole {
                 // The level says how many drives may be hurt at once; what one lost must be back first.
-                hand.cluster.wait_whole(0).await?;
-                oracles::debt_is_settled(&hand.cluster).await?;
-                oracles::scrubbed_clean(&hand.cluster, usize::from(arguments.nodes)).await?;
+                hand.wait_whole().await?;
+                oracles::debt_is_settled(hand.file(), H::PATIENCE).await?;
+                oracles::scrubbed_clean(hand.file(), usize::from(arguments.nodes), H::PATIENCE).await?;
             }
             hurt.insert((event.node, event.drive));
             whole = false;
@@ -202,9 +210,9 @@ async fn faults(
 }
 
 /// Ends all faults and checks what must hold then.
-async fn judge(
+async fn judge<H: Hand>(
     arguments: &Arguments,
-    hand: &mut Hand,
+    hand: &mut H,
     shared: &Shared,
     report: &mut Report,
     hurt: &BTreeSet<(usize, u16)>,
@@ -212,17 +220,17 @@ async fn judge(
     let nodes = usize::from(arguments.nodes);
     println!("faults are over; judging");
     hand.heal().await.context("after the faults")?;
-    let took = oracles::debt_is_settled(&hand.cluster).await?;
+    let took = oracles::debt_is_settled(hand.file(), H::PATIENCE).await?;
     report.checked.push(format!("debt was zero {:.0} s after the last fault", took.as_secs_f64()));
-    let repaired = oracles::scrubbed_clean(&hand.cluster, nodes).await?;
+    let repaired = oracles::scrubbed_clean(hand.file(), nodes, H::PATIENCE).await?;
     report
         .checked
         .push(format!("scrubbed until nothing was left to repair; {repaired} shards repaired on the way"));
-    oracles::everything_is_read(&hand.cluster, shared, nodes, KEYS).await?;
+    oracles::everything_is_read(hand.file(), shared, nodes, KEYS).await?;
     report.checked.push(format!("{KEYS} keys read through {nodes} nodes, listings equal to what is there"));
-    hand.cluster.s3(0)?.put(BUCKET, "after", "still accepts").await.context("a write after the faults")?;
-    hand.stop_all()?;
-    let sound = oracles::drives_are_sound(hand.cluster.dir(), nodes, arguments.drives, hurt)?;
+    hand.file().s3(0)?.put(BUCKET, "after", "still accepts").await.context("a write after the faults")?;
+    hand.stop_all().await?;
+    let sound = oracles::drives_are_sound(&arguments.dir, nodes, arguments.drives, hurt)?;
     report.checked.push(format!(
         "{sound} of {} drives sound offline; {} were hurt on purpose",
         nodes * usize::from(arguments.drives),

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use holdfast_blackbox::{dev::DevCluster, metrics::Samples};
+use holdfast_blackbox::{cluster_file::ClusterFile, metrics::Samples};
 use tokio::time::sleep;
 
 use crate::{
@@ -30,12 +30,13 @@ const SCRUBS_MAX: u32 = 6;
 ///
 /// # Errors
 /// When that takes too long, or a stripe cannot be read at all.
-pub async fn debt_is_settled(cluster: &DevCluster) -> Result<Duration> {
+pub async fn debt_is_settled(cluster: &ClusterFile, patience: u32) -> Result<Duration> {
     let begun = Instant::now();
     let mut last = String::new();
-    while begun.elapsed() < DEBT_LIMIT {
+    let limit = DEBT_LIMIT * patience;
+    while begun.elapsed() < limit {
         // A node that just started may refuse for a moment.
-        match async { cluster.file().admin(0).await?.work().await }.await {
+        match async { cluster.admin(0).await?.work().await }.await {
             Ok(work) if work.complete && work.debt_stripes == 0 && work.unreadable_stripes == 0 => {
                 return Ok(begun.elapsed());
             }
@@ -44,25 +45,26 @@ pub async fn debt_is_settled(cluster: &DevCluster) -> Result<Duration> {
         }
         sleep(Duration::from_millis(300)).await;
     }
-    anyhow::bail!("debt is not settled after {DEBT_LIMIT:?}: {last}")
+    anyhow::bail!("debt is not settled after {limit:?}: {last}")
 }
 
 /// Scrubs every node until nothing more is repaired. How many shards were, on the way.
 ///
 /// # Errors
 /// When scrubbing takes too long, or there is something to repair again and again.
-pub async fn scrubbed_clean(cluster: &DevCluster, nodes: usize) -> Result<u64> {
+pub async fn scrubbed_clean(cluster: &ClusterFile, nodes: usize, patience: u32) -> Result<u64> {
     let before = repaired(cluster, nodes).await?;
     let mut last = before;
     for _ in 0..SCRUBS_MAX {
         let begun = Instant::now();
         for node in 0..nodes {
-            cluster.file().admin(node).await?.scrub().await?;
+            cluster.admin(node).await?.scrub().await?;
         }
         // A scrub that was asked for begins within a moment; then none may be at work, repairs included.
         sleep(Duration::from_secs(2)).await;
         while working(cluster).await? {
-            ensure!(begun.elapsed() < SCRUB_LIMIT, "scrub and repair are not done after {SCRUB_LIMIT:?}");
+            let limit = SCRUB_LIMIT * patience;
+            ensure!(begun.elapsed() < limit, "scrub and repair are not done after {limit:?}");
             sleep(Duration::from_millis(300)).await;
         }
         let now = repaired(cluster, nodes).await?;
@@ -75,8 +77,8 @@ pub async fn scrubbed_clean(cluster: &DevCluster, nodes: usize) -> Result<u64> {
 }
 
 /// Whether a worker of any node scrubs or repairs.
-async fn working(cluster: &DevCluster) -> Result<bool> {
-    let work = cluster.file().admin(0).await?.work_document().await?;
+async fn working(cluster: &ClusterFile) -> Result<bool> {
+    let work = cluster.admin(0).await?.work_document().await?;
     let workers = work["workers"].as_array().context("workers")?;
     let at_it = |worker: &serde_json::Value| {
         worker["working"] == true && matches!(worker["kind"].as_str(), Some("scrub" | "repair"))
@@ -85,17 +87,16 @@ async fn working(cluster: &DevCluster) -> Result<bool> {
 }
 
 /// Sum of a metric over all nodes.
-async fn sum(cluster: &DevCluster, nodes: usize, metric: &str) -> Result<f64> {
+async fn sum(cluster: &ClusterFile, nodes: usize, metric: &str) -> Result<f64> {
     let mut sum = 0.0;
     for node in 0..nodes {
-        let file = cluster.file();
-        let samples = Samples::fetch(&file.node_at(node)?.metrics, file.trust()?).await?;
+        let samples = Samples::fetch(&cluster.node_at(node)?.metrics, cluster.trust()?).await?;
         sum += samples.sum(metric).unwrap_or(0.0);
     }
     Ok(sum)
 }
 
-async fn repaired(cluster: &DevCluster, nodes: usize) -> Result<u64> {
+async fn repaired(cluster: &ClusterFile, nodes: usize) -> Result<u64> {
     Ok(sum(cluster, nodes, "holdfast_shards_repaired_total").await? as u64)
 }
 
@@ -105,7 +106,7 @@ async fn repaired(cluster: &DevCluster, nodes: usize) -> Result<u64> {
 /// # Errors
 /// When something cannot be read now that nothing is broken.
 pub async fn everything_is_read(
-    cluster: &DevCluster,
+    cluster: &ClusterFile,
     shared: &Shared,
     nodes: usize,
     keys: u64,

@@ -10,7 +10,7 @@ use holdfast_drive::{Drive, GetError};
 use holdfast_erasure::Code;
 use holdfast_model::{DriveId, Level, NodeId, ShardId, StripeId};
 
-use crate::{faults::Site, world::World};
+use crate::{faults::Site, rig::PARTITION, world::World};
 
 /// How long one shard may take to be read.
 const READ_TIMEOUT: Duration = Duration::from_secs(20);
@@ -41,13 +41,13 @@ pub struct Audit {
 }
 
 /// Looks at everything. `None` when no node is on.
-pub async fn audit(world: &World, site: &Site) -> Option<Audit> {
+pub async fn audit(world: &World) -> Option<Audit> {
     let drives: BTreeMap<DriveId, Drive> = (0..world.plan.nodes)
         .filter_map(|node| world.node(node))
         .flat_map(|node| node.shards.local())
         .map(|drive| (drive.id(), drive))
         .collect();
-    let catalog = catalog(world, site)?;
+    let catalog = catalog(world)?;
     let mut audit = Audit::default();
     let live = live(&catalog);
     audit.stripes = live.len();
@@ -74,10 +74,10 @@ pub async fn audit(world: &World, site: &Site) -> Option<Audit> {
 
 /// The catalog of a node that is on, up to date.
 #[must_use]
-pub fn catalog(world: &World, site: &Site) -> Option<PartitionReader> {
+pub fn catalog(world: &World) -> Option<PartitionReader> {
     let node = (0..world.plan.nodes).find(|node| world.node(*node).is_some())?;
     world.log.catch_up(world, node, world.log.len());
-    world.log.reader(node).partition(site.partition()).ok()
+    world.log.reader(node).partition(PARTITION).ok()
 }
 
 /// Stripes that objects are made of, each with the key of its object.
@@ -99,7 +99,7 @@ pub fn live(catalog: &PartitionReader) -> BTreeMap<StripeId, (String, StripeRef)
 /// What the catalog's index by drive says otherwise than the places of stripes, in words.
 #[must_use]
 pub fn index_by_drive(world: &World, site: &Site) -> Vec<String> {
-    let Some(catalog) = catalog(world, site) else { return Vec::new() };
+    let Some(catalog) = catalog(world) else { return Vec::new() };
     let mut placed = BTreeSet::new();
     for (_, stripe) in live(&catalog).values() {
         placed.extend(stripe.shards().map(|(index, place)| (place.drive, stripe.id, index)));

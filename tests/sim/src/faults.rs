@@ -5,9 +5,7 @@ use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 use holdfast_catalog::MetadataSeal;
 use holdfast_drive::{Drive, ShardInfo, ShardWrite};
 use holdfast_fault::{Cut, Fault as DiskFault, FaultDisk, Random};
-use holdfast_model::{
-    DriveId, Generation, PartitionId, ShardId, UnixMillis, limits::SECTOR_SIZE, placement::Place,
-};
+use holdfast_model::{DriveId, Generation, ShardId, UnixMillis, limits::SECTOR_SIZE, placement::Place};
 use holdfast_object::{
     DirectorySnapshot, TenantEntry,
     workers::{KnownDrive, Standing},
@@ -20,7 +18,7 @@ use crate::{
     log::GROUP,
     node::{self, Bay, drive_id, open_drive},
     plan::{Fault, Kept, Plan},
-    rig::{Rig, TENANT},
+    rig::{PARTITION, Rig, TENANT},
     world::{World, node_id, stream},
 };
 
@@ -55,7 +53,6 @@ pub struct Site {
     slots: Mutex<Vec<Slot>>,
     known: Mutex<Vec<KnownDrive>>,
     lost_nodes: Mutex<Vec<usize>>,
-    partition: PartitionId,
     random: Mutex<Random>,
     per_node: usize,
 }
@@ -80,13 +77,11 @@ impl Site {
             });
             known.push(known_drive(number, 0, plan.drives));
         }
-        let partition = PartitionId::new(rig.partition);
         Ok(Self {
             rig: Mutex::new(rig),
             slots: Mutex::new(slots),
             known: Mutex::new(known),
             lost_nodes: Mutex::default(),
-            partition,
             random: Mutex::new(Random::new(stream(plan.seed, "faults", 0))),
             per_node: plan.drives,
         })
@@ -96,12 +91,6 @@ impl Site {
     #[must_use]
     pub fn into_rig(self) -> Rig {
         self.rig.into_inner()
-    }
-
-    /// The partition of this run.
-    #[must_use]
-    pub fn partition(&self) -> PartitionId {
-        self.partition
     }
 
     /// All disks that are in their bays.
@@ -145,7 +134,7 @@ impl Site {
             waits_for: None,
             named_keys: Default::default(),
             webhooks: Default::default(),
-            partitions: vec![(self.partition, GROUP)],
+            partitions: vec![(PARTITION, GROUP)],
         };
         let mut snapshot = DirectorySnapshot { drives: self.known.lock().clone(), ..Default::default() };
         snapshot.tenants.insert(TENANT, Arc::new(entry));
@@ -179,7 +168,7 @@ impl Site {
     /// What the catalog places on a drive was acknowledged by it, and a sound drive has it after any power cut.
     fn look_at_drives(&self, world: &World, node: usize, running: &node::Running) {
         world.log.catch_up(world, node, world.log.len());
-        let Ok(catalog) = world.log.reader(node).partition(self.partition) else { return };
+        let Ok(catalog) = world.log.reader(node).partition(PARTITION) else { return };
         let slots = self.slots.lock();
         for number in node * self.per_node..(node + 1) * self.per_node {
             let slot = &slots[number];
@@ -398,7 +387,7 @@ impl Site {
     /// The data shards of all live stripes, with the width of each.
     fn data_shards(&self, world: &World) -> BTreeMap<ShardId, (u8, u8)> {
         let mut shards = BTreeMap::new();
-        for (_, stripe) in catalog(world, self).iter().flat_map(live).map(|(_, kept)| kept) {
+        for (_, stripe) in catalog(world).iter().flat_map(live).map(|(_, kept)| kept) {
             for (index, _) in stripe.shards().take(usize::from(stripe.data)) {
                 shards.insert(ShardId { stripe: stripe.id, index }, (stripe.data, stripe.parity));
             }

@@ -1,8 +1,9 @@
 //! What one thread keeps from run to run because making it anew would take longer than a run: memory, formatted
-//! disks, and the replicas of the catalog, in which every run has a partition of its own.
+//! disks, and the replicas of the catalog with one partition, which every run finds empty.
 
 use std::{collections::BTreeMap, io, path::Path, sync::Arc};
 
+use bytes::Bytes;
 use holdfast_catalog::{CatalogMachine, Command, Held, KeyVersion, MetadataKeys, MetadataSeal, Op};
 use holdfast_consensus::{Applied, StateMachine};
 use holdfast_crypt::TenantKey;
@@ -25,9 +26,6 @@ const SEGMENT_SIZE: ByteCount = ByteCount::mib(1);
 /// Memory for shards of one node.
 const POOL_SIZE: ByteCount = ByteCount::mib(32);
 
-/// Partitions of former runs whose files replicas have beside the newest one's, at most.
-const PARTITIONS_KEPT: u64 = 8;
-
 /// Where replicas are kept when that is memory.
 const MEMORY_DIR: &str = "/dev/shm";
 
@@ -37,8 +35,11 @@ pub const CLUSTER: ClusterId = ClusterId::from_bytes([7; 16]);
 /// The tenant.
 pub const TENANT: TenantId = TenantId::from_bytes([8; 16]);
 
-/// The database of every partition.
-pub const DATABASE: DatabaseId = DatabaseId::from_bytes([8; 16]);
+/// The partition.
+pub const PARTITION: PartitionId = PartitionId::new(1);
+
+/// Its database.
+const DATABASE: DatabaseId = DatabaseId::from_bytes([8; 16]);
 
 /// See the module.
 #[derive(Debug)]
@@ -50,11 +51,16 @@ pub struct Rig {
     pub key: Arc<TenantKey>,
     /// The last entry of the log.
     pub index: u64,
-    /// Number of the newest partition.
-    pub partition: u64,
     pools: BTreeMap<usize, BufferPool>,
     metas: BTreeMap<usize, BufferPool>,
     formatted: BTreeMap<(usize, DriveId), FaultDisk>,
+}
+
+/// The command that makes the partition. A replica that has it says so.
+#[must_use]
+pub fn founding(at: UnixMillis) -> Bytes {
+    let op = Op::CreatePartition { tenant: TENANT, database_id: DATABASE };
+    Command { partition: PARTITION, at, request: None, op }.encode()
 }
 
 struct Keys(Arc<TenantKey>);
@@ -85,11 +91,12 @@ impl Rig {
         let mut machines = Vec::new();
         for node in 0..NODES_MAX {
             let keys = Arc::new(Keys(Arc::clone(&key)));
-            let machine = CatalogMachine::open(&dir.path().join(node.to_string()), keys)?;
+            let mut machine = CatalogMachine::open(&dir.path().join(node.to_string()), keys)?;
+            machine.apply(&[Applied { index: 1, commands: &[founding(UnixMillis::new(0))] }])?;
             machines.push(Arc::new(Mutex::new(machine)));
         }
         let (pools, metas, formatted) = Default::default();
-        Ok(Self { dir, machines, key, index: 0, partition: 0, pools, metas, formatted })
+        Ok(Self { dir, machines, key, index: 1, pools, metas, formatted })
     }
 
     /// Where the replicas are.
@@ -98,20 +105,13 @@ impl Rig {
         self.dir.path()
     }
 
-    /// Lets go of the newest partition: no run needs it any more. Its files go later, with others.
-    pub fn forget(&mut self) {
+    /// Empties the partition in the replicas of so many nodes, for a run whose log begins after the index that the rig has then.
+    ///
+    /// # Errors
+    /// When that cannot be done: a planted bug may have ruined a replica.
+    pub fn begin(&mut self, nodes: usize) -> io::Result<()> {
         self.index += 1;
-        let partition = PartitionId::new(self.partition);
-        let op = Op::DropPartition { tenant: TENANT, database_id: DATABASE };
-        let commands = [Command { partition, at: UnixMillis::new(0), request: None, op }.encode()];
-        for machine in &self.machines {
-            let mut machine = machine.lock();
-            let dropped = machine.apply(&[Applied { index: self.index, commands: &commands }]);
-            // A machine that a planted bug has ruined is left as it is.
-            if dropped.is_ok() && self.partition.is_multiple_of(PARTITIONS_KEPT) {
-                drop(machine.checkpoint(&self.index.to_le_bytes()));
-            }
-        }
+        self.machines[..nodes].iter().try_for_each(|machine| machine.lock().begin_anew(self.index))
     }
 
     /// Memory for the shards of a node: all of it free.

@@ -9,7 +9,6 @@ use std::{
 };
 
 use futures::future::join_all;
-use holdfast_catalog::{Command, Op};
 use holdfast_object::{api::ObjectGateway, host};
 use tokio::time::sleep;
 
@@ -19,7 +18,7 @@ use crate::{
     log::{SimLog, lead},
     panics,
     plan::Plan,
-    rig::{DATABASE, Rig, TENANT},
+    rig::{Rig, TENANT, founding},
     settle::{settle, settle_beyond},
     watch::watch,
     world::{SimHost, World, stream},
@@ -66,7 +65,10 @@ fn run_once(rig: &mut Option<Rig>, plan: &Plan, print: bool) -> io::Result<Outco
         Some(rig) => rig,
         None => Rig::new()?,
     };
-    taken.partition += 1;
+    if taken.begin(plan.nodes).is_err() {
+        taken = Rig::new()?;
+        taken.begin(plan.nodes)?;
+    }
     let machines = taken.machines.clone();
     let last = taken.index;
     let site = Arc::new(Site::new(plan, taken)?);
@@ -85,16 +87,13 @@ fn run_once(rig: &mut Option<Rig>, plan: &Plan, print: bool) -> io::Result<Outco
     if let Ok(site) = Arc::try_unwrap(site) {
         let mut back = site.into_rig();
         back.index = last;
-        back.forget();
         *rig = Some(back);
     }
     Ok(outcome)
 }
 
 async fn play(world: &Arc<World>, site: &Arc<Site>) -> Outcome {
-    let create = Op::CreatePartition { tenant: TENANT, database_id: DATABASE };
-    let command = Command { partition: site.partition(), at: world.now(), request: None, op: create };
-    world.log.append(command.encode());
+    world.log.append(founding(world.now()));
     for node in 0..world.plan.nodes {
         world.log.catch_up(world, node, 1);
         site.start(world, node);

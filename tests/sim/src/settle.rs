@@ -14,6 +14,7 @@ use crate::{
     clients::{Client, Ledger, name},
     faults::Site,
     plan::{Ask, KEYS},
+    rig::PARTITION,
     world::World,
 };
 
@@ -55,8 +56,8 @@ const _: () = assert!(CALM.as_secs() > READ_TIMEOUT.as_secs());
 /// Judges a run whose cluster must be whole again.
 pub async fn settle(world: &Arc<World>, site: &Arc<Site>, ledger: &Arc<Ledger>) {
     sleep(CALM).await;
-    debt_ends(world, site).await;
-    let Some(found) = scrub(world, site).await else { return };
+    debt_ends(world).await;
+    let Some(found) = scrub(world).await else { return };
     let shown = |all: &[String]| all.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("; ");
     if !found.bad.is_empty() {
         world
@@ -69,7 +70,7 @@ pub async fn settle(world: &Arc<World>, site: &Arc<Site>, ledger: &Arc<Ledger>) 
     read_all(world, ledger).await;
     write_anew(world, ledger).await;
     judge_histories(world, ledger);
-    compare_replicas(world, site);
+    compare_replicas(world);
     let wrong = index_by_drive(world, site);
     if !wrong.is_empty() {
         world.trace.violation("index", format_args!("by drive: {}", shown(&wrong)));
@@ -77,7 +78,7 @@ pub async fn settle(world: &Arc<World>, site: &Arc<Site>, ledger: &Arc<Ledger>) 
     if world.plan.tidy {
         site.write_off(world);
         sleep(SOON).await;
-        nothing_is_left(world, site, "two minutes").await;
+        nothing_is_left(world, "two minutes").await;
     }
     if world.plan.day_later {
         a_day_later(world, site).await;
@@ -88,10 +89,10 @@ pub async fn settle(world: &Arc<World>, site: &Arc<Site>, ledger: &Arc<Ledger>) 
 /// Judges a run of which more was broken than the level survives: nothing wrong is given, and what is lost is told.
 pub async fn settle_beyond(world: &Arc<World>, site: &Arc<Site>, ledger: &Arc<Ledger>) {
     sleep(CALM + Duration::from_secs(60)).await;
-    drop(scrub(world, site).await);
+    drop(scrub(world).await);
     let Some(node) = (0..world.plan.nodes).find_map(|node| world.node(node)) else { return };
     // Nothing moves while it is counted.
-    let Some(before) = audit(world, site).await else { return };
+    let Some(before) = audit(world).await else { return };
     node.objects.start_audit();
     for _ in 0..100 {
         sleep(LOOK).await;
@@ -99,10 +100,10 @@ pub async fn settle_beyond(world: &Arc<World>, site: &Arc<Site>, ledger: &Arc<Le
             break;
         }
     }
-    let Some(after) = audit(world, site).await else { return };
+    let Some(after) = audit(world).await else { return };
     read_all(world, ledger).await;
     judge_histories(world, ledger);
-    compare_replicas(world, site);
+    compare_replicas(world);
     look_for_canaries(world, site);
     let (_, report) = node.objects.audit_status();
     let sorted = |audit: &Audit| {
@@ -128,7 +129,7 @@ pub async fn settle_beyond(world: &Arc<World>, site: &Arc<Site>, ledger: &Arc<Le
     }
 }
 
-async fn debt_ends(world: &Arc<World>, site: &Arc<Site>) {
+async fn debt_ends(world: &Arc<World>) {
     let mut waited = Duration::ZERO;
     let mut zero = 0;
     while waited < DEBT_MAX {
@@ -145,7 +146,7 @@ async fn debt_ends(world: &Arc<World>, site: &Arc<Site>) {
         sleep(LOOK).await;
         waited += LOOK;
     }
-    let Some(found) = audit(world, site).await else { return };
+    let Some(found) = audit(world).await else { return };
     world
         .trace
         .note(format_args!("debt after {waited:?}: {} stripes, {} absent", found.stripes, found.absent));
@@ -165,8 +166,8 @@ async fn debt_ends(world: &Arc<World>, site: &Arc<Site>) {
 }
 
 /// Scrubs until nothing is left to repair, or often enough.
-async fn scrub(world: &Arc<World>, site: &Arc<Site>) -> Option<Audit> {
-    let mut found = audit(world, site).await?;
+async fn scrub(world: &Arc<World>) -> Option<Audit> {
+    let mut found = audit(world).await?;
     for _ in 0..SCRUBS_MAX {
         if found.bad.is_empty() {
             break;
@@ -188,7 +189,7 @@ async fn scrub(world: &Arc<World>, site: &Arc<Site>) -> Option<Audit> {
                 break;
             }
         }
-        found = audit(world, site).await?;
+        found = audit(world).await?;
         world.trace.note(format_args!("scrubbed for {waited:?}: {} bad", found.bad.len()));
     }
     Some(found)
@@ -228,12 +229,12 @@ fn judge_histories(world: &World, ledger: &Ledger) {
     }
 }
 
-fn compare_replicas(world: &World, site: &Site) {
+fn compare_replicas(world: &World) {
     let count = world.log.len();
     let mut digests = Vec::new();
     for node in (0..world.plan.nodes).filter(|node| world.node(*node).is_some()) {
         world.log.catch_up(world, node, count);
-        let reader = world.log.reader(node).partition(site.partition());
+        let reader = world.log.reader(node).partition(PARTITION);
         digests.push(reader.and_then(|reader| reader.digest()).map_err(|error| error.to_string()));
     }
     if digests.windows(2).any(|pair| pair[0] != pair[1]) || digests.iter().any(Result::is_err) {
@@ -248,12 +249,12 @@ async fn a_day_later(world: &Arc<World>, site: &Arc<Site>) {
     sleep(ORPHANS).await;
     world.skip(GARBAGE);
     sleep(GARBAGE).await;
-    nothing_is_left(world, site, "a day").await;
+    nothing_is_left(world, "a day").await;
 }
 
 /// Nothing is on drives but what objects are made of, and no garbage waits.
-async fn nothing_is_left(world: &Arc<World>, site: &Arc<Site>, after: &str) {
-    let Some(found) = audit(world, site).await else { return };
+async fn nothing_is_left(world: &Arc<World>, after: &str) {
+    let Some(found) = audit(world).await else { return };
     if !found.orphans.is_empty() || found.garbage > 0 {
         world.trace.violation(
             "space",
@@ -285,7 +286,7 @@ fn look_for_canaries(world: &World, site: &Site) {
             }
         }
     }
-    let Some(catalog) = catalog(world, site) else { return };
+    let Some(catalog) = catalog(world) else { return };
     let bytes = std::fs::read(catalog.path()).unwrap_or_default();
     if finder.find(&bytes).is_some() {
         world.trace.violation("canary", format_args!("the catalog holds plaintext"));

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use holdfast_model::ShardId;
 use tokio::time::sleep;
 
-use crate::{audit::live, faults::Site, world::World};
+use crate::{audit::live, faults::Site, rig::PARTITION, world::World};
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(500);
@@ -26,7 +26,7 @@ pub async fn watch(world: Arc<World>, site: Arc<Site>) {
         if count == seen {
             continue;
         }
-        let Some(catalog) = world.log.complete().and_then(|log| log.partition(site.partition()).ok()) else {
+        let Some(catalog) = world.log.complete().and_then(|log| log.partition(PARTITION).ok()) else {
             continue;
         };
         seen = count;

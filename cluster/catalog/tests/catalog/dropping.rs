@@ -83,3 +83,29 @@ fn a_crash_after_the_drop_or_after_its_checkpoint_leaves_no_partition_behind() {
 fn drop_machine<T>(machine: T) {
     drop(machine);
 }
+
+#[test]
+fn a_partition_that_begins_anew_is_as_one_that_was_just_made() {
+    let (used, fresh) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut used = Replica::with_bucket(used.path());
+    let before = used.reader();
+    for number in 1..40 {
+        let body = if number % 2 == 0 { inline("x") } else { stripes(number * 10..number * 10 + 3, 100) };
+        used.done(put(&format!("key-{}", number % 7), number, 300, body));
+    }
+    used.done(create_upload("parts", 1));
+    used.machine.checkpoint(b"kept").unwrap();
+    used.done(delete("key-1"));
+    used.machine.begin_anew(50).unwrap();
+
+    let mut new = CatalogMachine::open(fresh.path(), keys()).unwrap();
+    apply(&mut new, 50, &[command(50, create_partition(PARTITION))]).remove(0).unwrap();
+    assert_eq!(digests(&used.machine.reader()), digests(&new.reader()));
+    let ops = [create_bucket(1, "photos"), put("key-1", 9, 300, stripes(10..13, 100)), delete("key-1")];
+    for (index, op) in (51..).zip(ops) {
+        let command = [command(index, op)];
+        assert_eq!(apply(&mut used.machine, index, &command), apply(&mut new, index, &command));
+        assert_eq!(digests(&used.machine.reader()), digests(&new.reader()));
+    }
+    assert_eq!(all_garbage(&before), all_garbage(&new.reader().partition(PARTITION).unwrap()));
+}

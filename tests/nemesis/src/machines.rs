@@ -1,0 +1,267 @@
+//! Does things to virtual machines, through their supervisor's control socket. Their data drives are in memory and lose what was
+//! not flushed when the power goes: of that, chance keeps what it likes.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command as Program,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use holdfast_blackbox::cluster_file::{ClusterFile, ProcessesFile};
+use holdfast_fault::Random;
+use holdfast_qemu::{Command, GuestState, LinkFault, Reply, send};
+use tokio::time::sleep;
+
+use crate::{
+    deck::{Event, Kind},
+    hand::{Hand, Shape, drive_file, late, name},
+};
+
+/// How long an emulated machine may take to boot and serve, on a busy host.
+const READY_LIMIT: Duration = Duration::from_secs(300);
+
+/// Blocks of 4 KiB that turn at once.
+const ROT_BLOCKS: u64 = 400;
+
+/// Of a thousand frames on lossy links, how many are lost at most.
+const LOST_PER_MILLE_MAX: u64 = 150;
+
+/// How far clocks step, in seconds: beyond what signatures allow, beyond certificates and sweeps.
+const STEPS: [i64; 4] = [20 * 60, 3 * 86_400, -20 * 60, -3 * 86_400];
+
+/// How long a node with a wrong clock has to come up and to do what it can.
+const STEPPED: Duration = Duration::from_secs(60);
+
+const CUT: LinkFault = LinkFault { cut: true, loss_per_mille: 0, delay_ms: 0 };
+
+/// A cluster of virtual machines; stopped when dropped.
+pub struct Machines {
+    file: ClusterFile,
+    dir: PathBuf,
+    xtask: PathBuf,
+    socket: PathBuf,
+    nodes: usize,
+    drives: u16,
+}
+
+impl Machines {
+    /// Builds the image, boots machines and forms a cluster of them, by `xtask up`.
+    ///
+    /// # Errors
+    /// When that fails.
+    pub fn start(shape: &Shape, xtask: &Path, noded: &Path) -> Result<Self> {
+        let mut up = Program::new(xtask);
+        up.args(["up", "--detach", "--nodes"]).arg(shape.nodes.to_string());
+        up.arg("--drives").arg(shape.drives.to_string());
+        up.arg("--volatile-mib").arg(shape.drive_mib.to_string());
+        up.arg("--dir").arg(&shape.dir).env("HOLDFAST_NODED", noded);
+        let status = up.status().with_context(|| format!("starting {}", xtask.display()))?;
+        ensure!(status.success(), "xtask up: {status}");
+        let processes = ProcessesFile::load(&shape.dir)?.context("processes.json")?;
+        let socket = processes.supervisor.context("a supervisor")?.socket;
+        let (dir, xtask) = (shape.dir.clone(), xtask.to_owned());
+        let file = ClusterFile::load(&dir)?;
+        Ok(Self { file, dir, xtask, socket, nodes: shape.nodes, drives: shape.drives })
+    }
+
+    fn tell(&self, command: &Command) -> Result<Reply> {
+        send(&self.socket, command).with_context(|| format!("{command:?}"))
+    }
+
+    fn kill(&self, node: usize) -> Result<()> {
+        self.tell(&Command::Kill { node: name(node) }).map(drop)
+    }
+
+    fn boot(&self, node: usize) -> Result<()> {
+        self.tell(&Command::Start { node: name(node) }).map(drop)
+    }
+
+    async fn wait_ready(&self, node: usize) -> Result<()> {
+        let node = self.file.node_at(node)?;
+        self.file.wait_ready(node, READY_LIMIT, &mut || Ok(())).await
+    }
+
+    async fn start_again(&self, node: usize) -> Result<()> {
+        self.boot(node)?;
+        self.wait_ready(node).await
+    }
+
+    fn states(&self) -> Result<Vec<GuestState>> {
+        match self.tell(&Command::Status)? {
+            Reply::Status(status) => Ok(status.guests.iter().map(|guest| guest.state).collect()),
+            other => anyhow::bail!("unexpected answer {other:?}"),
+        }
+    }
+
+    fn link(&self, from: usize, to: usize, fault: LinkFault) -> Result<()> {
+        self.tell(&Command::Link { from: name(from), to: name(to), fault }).map(drop)
+    }
+
+    fn set_links(&self, event: &Event) -> Result<()> {
+        let both = |other, fault| {
+            self.link(event.node, other, fault)?;
+            self.link(other, event.node, fault)
+        };
+        let mut others = (0..self.nodes).filter(|at| *at != event.node);
+        let lost = 1 + Random::new(event.seed).below(LOST_PER_MILLE_MAX);
+        let delay = u32::try_from(late(event).as_millis())?;
+        match event.kind {
+            Kind::CutBetween => both(event.other, CUT),
+            Kind::Mute => others.try_for_each(|other| self.link(event.node, other, CUT)),
+            Kind::SlowLinks => others.try_for_each(|other| {
+                both(other, LinkFault { cut: false, loss_per_mille: 0, delay_ms: delay })
+            }),
+            Kind::LossyLinks => others.try_for_each(|other| {
+                both(other, LinkFault { cut: false, loss_per_mille: lost as u16, delay_ms: 0 })
+            }),
+            _ => others.try_for_each(|other| both(other, CUT)),
+        }
+    }
+
+    fn heal_links(&self) -> Result<()> {
+        (0..self.nodes).try_for_each(|node| self.tell(&Command::Heal { node: name(node) }).map(drop))
+    }
+}
+
+impl Hand for Machines {
+    const PATIENCE: u32 = 5;
+
+    fn kinds() -> &'static [Kind] {
+        &Kind::OF_MACHINES
+    }
+
+    fn file(&self) -> &ClusterFile {
+        &self.file
+    }
+
+    async fn wait_whole(&self) -> Result<()> {
+        self.file.wait_whole(0, READY_LIMIT).await
+    }
+
+    async fn carry_out(&mut self, event: &Event) -> Result<String> {
+        let (at, node, drive) = (event.node, name(event.node), format!("d{}", event.drive));
+        match event.kind {
+            Kind::Kill => {
+                self.kill(at)?;
+                sleep(event.lasts).await;
+                self.start_again(at).await?;
+                Ok(format!("{node} without power for {:?}", event.lasts))
+            }
+            Kind::Pause => {
+                self.tell(&Command::Pause { node: node.clone() })?;
+                sleep(event.lasts).await;
+                self.tell(&Command::Resume { node: node.clone() })?;
+                Ok(format!("{node} stood still for {:?}", event.lasts))
+            }
+            Kind::KillAll => {
+                // They stand still first, so that nobody sees the others go.
+                for node in 0..self.nodes {
+                    self.tell(&Command::Pause { node: name(node) })?;
+                }
+                (0..self.nodes).try_for_each(|node| self.kill(node))?;
+                (0..self.nodes).try_for_each(|node| self.boot(node))?;
+                for node in 0..self.nodes {
+                    self.wait_ready(node).await?;
+                }
+                Ok("all of them".to_owned())
+            }
+            Kind::RollingRestart => {
+                for node in 0..self.nodes {
+                    self.tell(&Command::Stop { node: name(node) })?;
+                    self.start_again(node).await?;
+                    self.wait_whole().await?;
+                }
+                Ok("one after the other".to_owned())
+            }
+            Kind::Isolate | Kind::CutBetween | Kind::Mute | Kind::SlowLinks | Kind::LossyLinks => {
+                self.set_links(event)?;
+                sleep(event.lasts).await;
+                self.heal_links()?;
+                Ok(format!("{node} (and {}) for {:?}", name(event.other), event.lasts))
+            }
+            Kind::Rot => {
+                let rotten = Command::Corrupt { node: node.clone(), drive, blocks_max: ROT_BLOCKS };
+                match self.tell(&rotten)? {
+                    Reply::Corrupted(rotten) => {
+                        Ok(format!("{} blocks of d{} of {node}", rotten.blocks_changed, event.drive))
+                    }
+                    other => anyhow::bail!("unexpected answer {other:?}"),
+                }
+            }
+            Kind::StaleDrive => {
+                self.tell(&Command::Remember { node: node.clone(), drive: drive.clone() })?;
+                // Meanwhile more is written; then none of that ever was, as far as the drive is concerned.
+                sleep(event.lasts).await;
+                self.kill(at)?;
+                self.tell(&Command::PutBack { node: node.clone(), drive: drive.clone() })?;
+                self.start_again(at).await?;
+                Ok(format!("{drive} of {node} forgot {:?}", event.lasts))
+            }
+            Kind::BlankDrive => {
+                self.kill(at)?;
+                self.tell(&Command::PutBack { node: node.clone(), drive: drive.clone() })?;
+                self.start_again(at).await?;
+                Ok(format!("{drive} of {node}"))
+            }
+            Kind::Unplug => {
+                self.tell(&Command::Unplug { node: node.clone(), drive: drive.clone() })?;
+                sleep(event.lasts).await;
+                self.tell(&Command::Plug { node: node.clone(), drive: drive.clone() })?;
+                Ok(format!("{drive} of {node} out for {:?}", event.lasts))
+            }
+            Kind::ClockStep => {
+                let step = STEPS[Random::new(event.seed).below(STEPS.len() as u64) as usize];
+                self.kill(at)?;
+                self.tell(&Command::SetClock { node: node.clone(), ahead_seconds: step })?;
+                self.boot(at)?;
+                // What it does with such a clock is its own business; the others must go on.
+                sleep(STEPPED).await;
+                self.kill(at)?;
+                self.tell(&Command::SetClock { node: node.clone(), ahead_seconds: 0 })?;
+                self.start_again(at).await?;
+                Ok(format!("{node} by {step} s"))
+            }
+            Kind::Full => anyhow::bail!("{} is for processes", event.kind),
+        }
+    }
+
+    async fn heal(&mut self) -> Result<()> {
+        self.heal_links()?;
+        for (node, state) in self.states()?.into_iter().enumerate() {
+            match state {
+                GuestState::Off => {
+                    self.tell(&Command::SetClock { node: name(node), ahead_seconds: 0 })?;
+                    self.start_again(node).await?;
+                }
+                GuestState::Paused => drop(self.tell(&Command::Resume { node: name(node) })?),
+                GuestState::Running => {}
+            }
+        }
+        self.wait_whole().await
+    }
+
+    async fn stop_all(&mut self) -> Result<()> {
+        for node in 0..self.nodes {
+            self.tell(&Command::Stop { node: name(node) })?;
+        }
+        for node in 0..self.nodes {
+            for drive in 1..=self.drives {
+                let file = drive_file(&self.dir, node, drive);
+                fs::create_dir_all(file.parent().context("a directory of drives")?)?;
+                self.tell(&Command::Dump { node: name(node), drive: format!("d{drive}"), file })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Machines {
+    fn drop(&mut self) {
+        let down = Program::new(&self.xtask).arg("down").arg("--dir").arg(&self.dir).status();
+        if !down.as_ref().is_ok_and(std::process::ExitStatus::success) {
+            eprintln!("xtask down: {down:?}");
+        }
+    }
+}
