@@ -94,8 +94,8 @@ def versions_and_delete_markers(s3):
     refused(400, "InvalidArgument", s3.get_object, Bucket=name, Key="k", VersionId="nonsense")
 
     s3.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Suspended"})
-    equal(put(s3, name, "k", "null")["VersionId"], "null")
-    equal(put(s3, name, "k", "again")["VersionId"], "null")
+    for body in ["null", "again"]:
+        assert "VersionId" not in put(s3, name, "k", body), "what has no id is told none"
     equal(read(s3, name, "k", VersionId="null"), b"again")
     answer = s3.delete_objects(
         Bucket=name,
