@@ -118,7 +118,11 @@ pub(crate) fn of_new_object(access: &Access, headers: &HeaderMap) -> Result<Byte
     let ownership = bucket.facts.ownership;
     if ownership == Ownership::BucketOwnerEnforced {
         return match asked {
-            Asked::Nothing | Asked::Canned(Canned::BucketOwnerFullControl) => Ok(Bytes::new()),
+            // AWS refuses the last one; rclone sends it with every object unless it is told otherwise, and it says what
+            // is the case.
+            Asked::Nothing | Asked::Canned(Canned::BucketOwnerFullControl | Canned::Private) => {
+                Ok(Bytes::new())
+            }
             _ => Err(not_supported()),
         };
     }
