@@ -32,7 +32,7 @@ const SEAL: &str = "seal";
 const LISTING: &str = "listing";
 
 /// Of the cluster for the S3 benchmark: all its rows write is there at once, because what they delete takes up room
-/// until its grace has passed. The files are sparse.
+/// until its grace has passed. 36 GiB of the machine's disk.
 const DRIVE_SIZE: ByteCount = ByteCount::mib(6144);
 
 /// All rows of the S3 benchmark.
