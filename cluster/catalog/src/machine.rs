@@ -81,9 +81,10 @@ impl CatalogMachine {
     ///
     /// # Errors
     /// I/O. The state is then neither the old one nor empty.
-    pub fn begin_anew(&mut self, index: u64) -> io::Result<()> {
+    #[doc(hidden)]
+    pub fn empty_for_simulation(&mut self, index: u64) -> io::Result<()> {
         self.digests.clear();
-        self.open_partitions().try_for_each(|partition| partition.begin_anew(index))
+        self.open_partitions().try_for_each(|partition| partition.empty_for_simulation(index))
     }
 
     fn apply_one(&mut self, index: u64, encoded: &[u8]) -> io::Result<Outcome> {

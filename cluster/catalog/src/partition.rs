@@ -210,7 +210,7 @@ impl Partition {
     }
 
     /// Empties the file, as if a command of entry `index` had just created it. Connections and their statements stay.
-    pub(crate) fn begin_anew(&mut self, index: u64) -> io::Result<()> {
+    pub(crate) fn empty_for_simulation(&mut self, index: u64) -> io::Result<()> {
         self.roll_back();
         let (identity, path) = (self.identity, &self.path);
         let mut empty = || -> rusqlite::Result<()> {

@@ -111,7 +111,7 @@ impl Rig {
     /// When that cannot be done: a planted bug may have ruined a replica.
     pub fn begin(&mut self, nodes: usize) -> io::Result<()> {
         self.index += 1;
-        self.machines[..nodes].iter().try_for_each(|machine| machine.lock().begin_anew(self.index))
+        self.machines[..nodes].iter().try_for_each(|machine| machine.lock().empty_for_simulation(self.index))
     }
 
     /// Memory for the shards of a node: all of it free.

@@ -90,7 +90,7 @@ impl Writer<'_> {
         self.queue(no, &rule.target, &event)
     }
 
-    /// Forgets what a bucket asked for; queues a test event for each target it asks for now. Of several partitions
+    /// Forgets what a bucket asked for; queues a test event for each target of the new configuration. Of several partitions
     /// the first does so.
     pub(super) fn renotify(&mut self, bucket: i64, rules: Option<&Notifications>) -> rusqlite::Result<()> {
         self.open.notifications.remove(&bucket);

@@ -96,7 +96,7 @@ fn a_partition_that_begins_anew_is_as_one_that_was_just_made() {
     used.done(create_upload("parts", 1));
     used.machine.checkpoint(b"kept").unwrap();
     used.done(delete("key-1"));
-    used.machine.begin_anew(50).unwrap();
+    used.machine.empty_for_simulation(50).unwrap();
 
     let mut new = CatalogMachine::open(fresh.path(), keys()).unwrap();
     apply(&mut new, 50, &[command(50, create_partition(PARTITION))]).remove(0).unwrap();

@@ -57,7 +57,7 @@ pub struct JournalParts {
     pub consensus: Arc<Consensus>,
     /// Seals.
     pub keys: Arc<dyn CatalogKeys>,
-    /// Copies of a record that the level asks for now.
+    /// Copies of a record that the present level asks for.
     pub copies: Arc<dyn Fn() -> usize + Send + Sync>,
     /// Directory for copies of files while a base is written. Emptied at start.
     pub scratch: PathBuf,
