@@ -90,8 +90,8 @@ impl Writer<'_> {
         self.queue(no, &rule.target, &event)
     }
 
-    /// Forgets what a bucket asked for; queues a test event for each target of the new configuration. Of several partitions
-    /// the first does so.
+    /// Forgets what a bucket asked for; queues a test event for each target of the new configuration. Of several
+    /// partitions the first does so.
     pub(super) fn renotify(&mut self, bucket: i64, rules: Option<&Notifications>) -> rusqlite::Result<()> {
         self.open.notifications.remove(&bucket);
         let Some(rules) = rules.filter(|_| self.open.range.from == 0) else { return Ok(()) };
