@@ -11,6 +11,7 @@ use holdfast_model::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
+    access_keys::AccessKeyCommand,
     features::FeatureCommand,
     identity::{IdentityChange, NewAccount},
     keys::KeyCommand,
@@ -203,6 +204,8 @@ pub enum Command {
         /// Its name.
         name: String,
     },
+    /// Bounds access keys and reserves addresses of journals.
+    AccessKeys(AccessKeyCommand),
 }
 
 /// A node that asks to be registered.

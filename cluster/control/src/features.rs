@@ -19,8 +19,11 @@ pub const FEATURE_LEVEL_EVENTS: u32 = 3;
 /// A tenant's key can be sealed under a key of an external service, and the record of its destruction says so.
 pub const FEATURE_LEVEL_EXTERNAL_KEYS: u32 = 4;
 
+/// Access keys can end and be bounded by a policy, and tenants have addresses for their journals.
+pub const FEATURE_LEVEL_ACCESS_KEYS: u32 = 5;
+
 /// What this release can.
-pub const FEATURE_LEVEL: u32 = FEATURE_LEVEL_EXTERNAL_KEYS;
+pub const FEATURE_LEVEL: u32 = FEATURE_LEVEL_ACCESS_KEYS;
 
 /// A change of feature levels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+mod access_keys;
 mod apply;
 mod command;
 mod features;
@@ -18,12 +19,15 @@ mod reader;
 mod shred;
 mod view;
 
+pub use access_keys::{
+    AccessKeyCommand, JOURNAL_ADDRESS_ALPHABET, JOURNAL_ADDRESS_SIZE, KEY_POLICY_SIZE_MAX, KeyBounds,
+};
 pub use command::{
     CATALOG_GROUPS_MAX, COMMAND_VERSION, Command, DecodeError, DriveEntry, JOIN_TOKENS_MAX, NAME_SIZE_MAX,
     NewTenant, Outcome, ROLE_OPERATOR, Refusal, RegisterNode, Response, decode_outcome, encode_outcome,
 };
 pub use features::{
-    FEATURE_LEVEL, FEATURE_LEVEL_BASE, FEATURE_LEVEL_EVENTS, FEATURE_LEVEL_EXTERNAL_KEYS,
+    FEATURE_LEVEL, FEATURE_LEVEL_ACCESS_KEYS, FEATURE_LEVEL_BASE, FEATURE_LEVEL_EVENTS, FEATURE_LEVEL_EXTERNAL_KEYS,
     FEATURE_LEVEL_SPLITS, FeatureCommand,
 };
 pub use identity::{

@@ -39,6 +39,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { name: "0006_feature_levels", up: include_str!("../migrations/0006_feature_levels/up.sql") },
     Migration { name: "0007_drive_labels", up: include_str!("../migrations/0007_drive_labels/up.sql") },
     Migration { name: "0008_tenant_limits", up: include_str!("../migrations/0008_tenant_limits/up.sql") },
+    Migration { name: "0009_access_keys", up: include_str!("../migrations/0009_access_keys/up.sql") },
 ];
 
 /// Kind of a control image (see the image's header).
@@ -64,6 +65,7 @@ const TABLES: &[&str] = &[
     "recovery_sets ORDER BY at, set_tag",
     "shreds ORDER BY tenant",
     "tenant_limits ORDER BY tenant",
+    "journal_addresses ORDER BY tenant",
 ];
 
 /// The machine.

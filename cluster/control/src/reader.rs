@@ -15,6 +15,7 @@ use rusqlite::{Connection, OptionalExtension, Row, types::Type};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
+use crate::access_keys::KeyBounds;
 use crate::keys::{KeysView, RecoveryRecord, RootRecord, Splitting};
 use crate::machine::Digests;
 use crate::view::{
@@ -181,8 +182,9 @@ fn read_view(db: &Connection) -> rusqlite::Result<ControlView> {
         tenants: rows(
             db,
             "SELECT t.tenant, name, database_id, wrapped_key, level, state, created, requests_per_second,
-             requests_at_once, in_bytes_per_second, out_bytes_per_second
-             FROM tenants t LEFT JOIN tenant_limits l ON l.tenant = t.tenant",
+             requests_at_once, in_bytes_per_second, out_bytes_per_second, address
+             FROM tenants t LEFT JOIN tenant_limits l ON l.tenant = t.tenant
+             LEFT JOIN journal_addresses j ON j.tenant = t.tenant",
             |row| {
                 let tenant = TenantId::from_bytes(row.get(0)?);
                 let level: Option<String> = row.get(4)?;
@@ -202,6 +204,7 @@ fn read_view(db: &Connection) -> rusqlite::Result<ControlView> {
                         in_bytes_per_second: row.get::<_, Option<i64>>(9)?.map(i64::cast_unsigned),
                         out_bytes_per_second: row.get::<_, Option<i64>>(10)?.map(i64::cast_unsigned),
                     },
+                    journal_address: row.get(11)?,
                 };
                 Ok((tenant, record))
             },
@@ -233,7 +236,8 @@ fn read_view(db: &Connection) -> rusqlite::Result<ControlView> {
         .collect(),
         access_keys: rows(
             db,
-            "SELECT access_key, tenant, sealed_secret, created, account, user, active FROM access_keys",
+            "SELECT access_key, tenant, sealed_secret, created, account, user, active, expires, policy
+             FROM access_keys",
             |row| {
                 let record = AccessKeyRecord {
                     tenant: TenantId::from_bytes(row.get(1)?),
@@ -242,6 +246,10 @@ fn read_view(db: &Connection) -> rusqlite::Result<ControlView> {
                     account: row.get::<_, Option<i64>>(4)?.map(i64::cast_unsigned),
                     user: row.get(5)?,
                     active: row.get(6)?,
+                    bounds: KeyBounds {
+                        expires: row.get::<_, Option<i64>>(7)?.map(|at| UnixMillis::new(at.cast_unsigned())),
+                        policy: row.get(8)?,
+                    },
                 };
                 Ok((row.get(0)?, record))
             },

@@ -13,7 +13,7 @@ use holdfast_model::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::{keys::KeysView, shred::ShredRecord};
+use crate::{access_keys::KeyBounds, keys::KeysView, shred::ShredRecord};
 
 /// Everything at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -157,6 +157,8 @@ pub struct TenantRecord {
     pub split_from: BTreeMap<PartitionId, PartitionId>,
     /// Over the whole cluster.
     pub limits: TenantLimits,
+    /// The local part of where its journals are to be sent; `None` until it has got one.
+    pub journal_address: Option<String>,
 }
 
 impl TenantRecord {
@@ -224,6 +226,7 @@ pub struct AccessKeyRecord {
     /// `None`: the account's root user.
     pub user: Option<String>,
     pub active: bool,
+    pub bounds: KeyBounds,
 }
 
 /// An operator's account.

@@ -162,6 +162,10 @@ pub struct AccessKey {
     pub user: Option<String>,
     pub active: bool,
     pub created: u64,
+    /// From then on it lets nobody in, in milliseconds since 1970.
+    pub expires: Option<u64>,
+    /// What it may be used for at most, whatever whoever it is of may do.
+    pub bound: Option<Arc<Policy>>,
     pub secret: String,
 }
 

@@ -24,6 +24,7 @@ pub trait AdminBackend:
     + PartitionBackend
     + EventBackend
     + ExternalKeyBackend
+    + AccessKeyBackend
     + Send
     + Sync
     + 'static
@@ -50,11 +51,9 @@ pub trait AdminBackend:
     /// A new tenant with its first access key. `level` of `None` is the cluster's default.
     async fn create_tenant(&self, name: &str, level: Option<Level>) -> Result<CreatedTenant, AdminError>;
 
-    /// One more access key for a tenant.
-    async fn create_access_key(&self, tenant: &str) -> Result<AccessKeyPair, AdminError>;
-
     /// A named key for a tenant's encryption; done already when it has one of that name.
     async fn create_encryption_key(&self, tenant: &str, id: &str) -> Result<(), AdminError>;
+
     /// Accounts of a tenant: the first one first, then by name.
     async fn accounts(&self, tenant: &str) -> Result<Vec<AccountStatus>, AdminError>;
 
@@ -413,6 +412,9 @@ pub struct TenantStatus {
     pub level: Option<Level>,
     /// Ids of its access keys; the secrets are shown only when they are made.
     pub access_keys: Vec<String>,
+    /// The local part of the address its journals are to be sent to, reserved for it alone; null until it has got one.
+    #[schema(required = true)]
+    pub journal_address: Option<String>,
 }
 
 /// A tenant just made, with the only showing of its secret.

@@ -15,6 +15,7 @@
 
 #![forbid(unsafe_code)]
 
+mod access_keys;
 mod accounts;
 mod audit;
 mod backend;
@@ -48,6 +49,7 @@ use std::sync::Arc;
 
 use axum::{Router, extract::DefaultBodyLimit, middleware};
 
+pub use access_keys::{AccessKeyBackend, AccessKeyBounds, AccessKeyStatus};
 pub use backend::{
     AccessKeyPair, AccountStatus, AdminBackend, AilingReplica, Capacity, ClusterStatus, CreatedAccount,
     CreatedTenant, DriveState, DriveStatus, DriveUsage, GroupStatus, JoinTokenInfo, LevelStatus, NodeState,

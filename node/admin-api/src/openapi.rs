@@ -13,7 +13,7 @@ use utoipa::{
 use crate::{
     guard::{COOKIE, CSRF_HEADER},
     problem::{self, Problem},
-    routes::{Access, Answer, Method, ROUTES, Route},
+    routes::{self, Access, Answer, Method, Route},
 };
 
 type Schemas = Vec<(String, RefOr<Schema>)>;
@@ -50,7 +50,7 @@ pub fn document() -> Value {
     let mut schemas = Schemas::new();
     (shape::<Problem>().collect)(&mut schemas);
     let mut paths: BTreeMap<&str, Map<String, Value>> = BTreeMap::new();
-    for route in ROUTES {
+    for route in routes::all() {
         if let Some(request) = &route.request {
             (request.collect)(&mut schemas);
         }

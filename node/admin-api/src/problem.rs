@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use axum::{
     Json,
-    extract::{FromRequest, Request, rejection::JsonRejection},
+    extract::{FromRequest, OptionalFromRequest, Request, rejection::JsonRejection},
     response::{IntoResponse, Response},
 };
+use axum::body::HttpBody as _;
 use http::{HeaderValue, StatusCode, header};
 use serde::{Serialize, de::DeserializeOwned};
 use utoipa::ToSchema;
@@ -141,6 +142,18 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
                 rejection => Problem::invalid(rejection.body_text()),
             }),
         }
+    }
+}
+
+/// No body at all is `None`; one without a content type is refused rather than passed over.
+impl<T: DeserializeOwned, S: Send + Sync> OptionalFromRequest<S> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Option<Self>, Problem> {
+        if !request.headers().contains_key(header::CONTENT_TYPE) && request.body().is_end_stream() {
+            return Ok(None);
+        }
+        <Self as FromRequest<S>>::from_request(request, state).await.map(Some)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Tenants, their access keys, and tokens with which nodes join.
+//! Tenants, their named keys, and tokens with which nodes join.
 
 use std::time::Duration;
 
@@ -81,14 +81,6 @@ pub(crate) async fn create(State(state): State<AppState>, Body(new): Body<NewTen
         Err(problem) => Err(problem),
     };
     noted(new.name, result.map(|created| (StatusCode::CREATED, Json(created))))
-}
-
-pub(crate) async fn create_access_key(State(state): State<AppState>, Path(tenant): Path<String>) -> Response {
-    let result = match tenant_name(&tenant) {
-        Ok(name) => state.backend.create_access_key(name).await.map_err(Problem::from),
-        Err(problem) => Err(problem),
-    };
-    noted(tenant, result.map(|pair| (StatusCode::CREATED, Json(pair))))
 }
 
 pub(crate) async fn create_encryption_key(

@@ -6,19 +6,19 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use holdfast_admin_api::Role;
-use holdfast_admin_api::routes::{Access, ROUTES};
+use holdfast_admin_api::routes::{self, Access};
 use http::{Request, StatusCode, header};
 use serde_json::{Value, json};
 use support::{Client, Example, PASSWORD};
 
 fn path(template: &str) -> String {
-    template.replace("{name}", "demo").replace("{webhook}", "hook").replace("{tenant}", &"03".repeat(16))
+    template.replace("{name}", "demo").replace("{webhook}", "hook").replace("{key}", "HFDEMO0000000001").replace("{tenant}", &"03".repeat(16))
 }
 
 #[tokio::test]
 async fn every_route_that_asks_for_a_session_refuses_without_one() {
     let client = Client::new(Example::default());
-    for route in ROUTES.iter().filter(|route| route.access != Access::Anyone) {
+    for route in routes::all().filter(|route| route.access != Access::Anyone) {
         let request = Request::builder().method(route.method.name()).uri(path(route.path));
         let answer = client.send(request.body(Body::empty()).unwrap()).await;
         assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{}", route.id);
@@ -32,7 +32,7 @@ async fn every_route_that_asks_for_a_session_refuses_without_one() {
 async fn a_viewer_reads_and_is_refused_whatever_needs_an_operator() {
     let client = Client::new(Example::default());
     let token = client.token("watcher").await;
-    for route in ROUTES.iter().filter(|route| route.id != "logout" && route.access != Access::Anyone) {
+    for route in routes::all().filter(|route| route.id != "logout" && route.access != Access::Anyone) {
         let answer = client.call(route.method.name(), &path(route.path), &token, &Value::Null).await;
         if route.access == Access::Session(Role::Operator) {
             assert_eq!(answer.problem(), "forbidden", "{}", route.id);
@@ -338,4 +338,47 @@ async fn a_webhook_has_a_name_that_fits_an_arn() {
     assert!(!shown.text.contains("bearer"), "{}", shown.text);
     let gone = client.call("DELETE", "/api/v1/tenants/demo/webhooks/other", &token, &Value::Null).await;
     assert_eq!(gone.problem(), "not-found");
+}
+
+#[tokio::test]
+async fn access_keys_are_made_bounded_and_taken_away() {
+    let client = Client::new(Example::default());
+    let token = client.token("admin").await;
+    let all = "/api/v1/tenants/demo/access-keys";
+    let policy = json!({ "Version": "2012-10-17", "Statement": [] });
+    let bounds = json!({ "expires_unix_ms": 9_000, "policy": policy });
+    let made = client.call("POST", all, &token, &bounds).await;
+    assert_eq!(made.status, StatusCode::CREATED, "{}", made.text);
+    assert_eq!(made.headers[header::CACHE_CONTROL], "no-store");
+    let key = made.json["access_key"].as_str().unwrap().to_owned();
+    let shown = |listed: &Value| {
+        let keys = listed["access_keys"].as_array().unwrap();
+        keys.iter().find(|known| known["access_key"] == key.as_str()).cloned()
+    };
+    let listed = client.call("GET", all, &token, &Value::Null).await;
+    let first = shown(&listed.json).unwrap();
+    assert_eq!((&first["expires_unix_ms"], &first["policy"]), (&json!(9_000), &policy));
+    assert!(!listed.text.contains("secret"));
+
+    let one = format!("{all}/{key}");
+    let freed = client.call("POST", &format!("{one}/bounds"), &token, &json!({})).await;
+    assert_eq!(freed.status, StatusCode::NO_CONTENT, "{}", freed.text);
+    let listed = client.call("GET", all, &token, &Value::Null).await;
+    assert_eq!(shown(&listed.json).unwrap()["policy"], Value::Null);
+    for wrong in [json!({ "expires": 1 }), json!({ "expires_unix_ms": -1 })] {
+        let refused = client.call("POST", &format!("{one}/bounds"), &token, &wrong).await;
+        assert_eq!(refused.problem(), "invalid-request", "{wrong}");
+    }
+    assert_eq!(client.call("DELETE", &one, &token, &Value::Null).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(client.call("DELETE", &one, &token, &Value::Null).await.problem(), "not-found");
+}
+
+#[tokio::test]
+async fn bounds_that_are_not_said_to_be_json_make_no_key_without_bounds() {
+    let client = Client::new(Example::default());
+    let token = client.token("admin").await;
+    let request = Request::post("/api/v1/tenants/demo/access-keys")
+        .header(header::AUTHORIZATION, format!("Bearer {token}"))
+        .body(Body::from("{\"expires_unix_ms\":9000}"));
+    assert_eq!(client.send(request.unwrap()).await.problem(), "unsupported-media-type");
 }

@@ -93,6 +93,12 @@ pub enum Command {
         #[command(subcommand)]
         command: TenantCommand,
     },
+    /// Access keys of a tenant.
+    AccessKey {
+        /// What to do.
+        #[command(subcommand)]
+        command: AccessKeyCommand,
+    },
     /// Where events of a tenant's buckets may be sent.
     Webhook {
         /// What to do.
@@ -404,6 +410,52 @@ pub enum EventCommand {
         /// In CIDR notation: 127.0.0.0/8.
         networks: Vec<String>,
     },
+}
+
+/// About access keys.
+#[derive(Debug, Subcommand)]
+pub enum AccessKeyCommand {
+    /// All of a tenant, with whom they are of and what bounds them.
+    List {
+        /// The tenant.
+        tenant: String,
+    },
+    /// One more of the tenant's first account; its secret is shown this one time.
+    Create {
+        /// The tenant.
+        tenant: String,
+        /// What bounds it.
+        #[command(flatten)]
+        bounds: KeyBoundsArguments,
+    },
+    /// Set when a key ends and what it may be used for; what is left out is lifted.
+    Bound {
+        /// The tenant.
+        tenant: String,
+        /// The key.
+        access_key: String,
+        /// What bounds it.
+        #[command(flatten)]
+        bounds: KeyBoundsArguments,
+    },
+    /// Take a key away, and every session it began. Those of users are deleted by IAM.
+    Delete {
+        /// The tenant.
+        tenant: String,
+        /// The key.
+        access_key: String,
+    },
+}
+
+/// What bounds an access key.
+#[derive(Debug, clap::Args)]
+pub struct KeyBoundsArguments {
+    /// It ends after so many days [never].
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub days: Option<u32>,
+    /// It may be used for what the policy document in this file allows, and nothing else [all].
+    #[arg(long, value_name = "FILE")]
+    pub policy_file: Option<PathBuf>,
 }
 
 /// About tenants.

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod access_keys;
 mod arguments;
 mod client;
 mod external_keys;

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use crate::{
-    arguments::{
+    access_keys, arguments::{
         AuditCommand, Command, DriveCommand, EventCommand, LevelCommand, NodeCommand, ScrubCommand,
         SpareCommand, TenantCommand, WebhookCommand, WorkCommand,
     },
@@ -32,6 +32,7 @@ pub async fn run(client: &Client, command: Command, json: bool) -> Result<()> {
         Command::Audit { command: AuditCommand::Show } => audit(client, json).await,
         Command::Tenant { command: TenantCommand::List } => tenants(client, json).await,
         Command::Webhook { command } => webhook(client, command, json).await,
+        Command::AccessKey { command } => access_keys::run(client, command, json).await,
         Command::ExternalKey { command } => external_keys::run(client, command, json).await,
         Command::Event { command } => event(client, command, json).await,
         Command::Login | Command::Logout => bail!("a session is begun and ended without one"),
@@ -42,7 +43,7 @@ pub(crate) async fn done(client: &Client, path: &str, body: Option<&Value>) -> R
     client.post(path, body).await.map(drop)
 }
 
-fn list<'v>(document: &'v Value, field: &str) -> Result<&'v Vec<Value>> {
+pub(crate) fn list<'v>(document: &'v Value, field: &str) -> Result<&'v Vec<Value>> {
     document[field]
         .as_array()
         .with_context(|| format!("the answer has no list {field:?}: is the node of another release?"))

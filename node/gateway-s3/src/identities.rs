@@ -10,7 +10,7 @@ use holdfast_access::{
     iam::Change,
     identity::{Caller, Snapshot, Who},
     policy::Policy,
-    text::AccountNumber,
+    text::{AccountNumber, instant_text},
 };
 use holdfast_model::TenantId;
 use serde::{Deserialize, Serialize};
@@ -149,7 +149,11 @@ pub fn signer(identities: &dyn Identities, access_key: &str, token: Option<&str>
     match token {
         Some(token) => session_signer(identities, &snapshot, access_key, token),
         None => {
-            let caller = long_lived(&snapshot, access_key).ok_or_else(|| unknown(access_key))?;
+            let caller =
+                long_lived(&snapshot, access_key, identities.now_millis()).map_err(|why| match why {
+                    NoEntry::Unknown => unknown(access_key),
+                    NoEntry::Expired(at) => expired(access_key, at),
+                })?;
             let key = &snapshot.keys[access_key];
             Ok(Signer {
                 tenant: key.tenant,
@@ -161,14 +165,34 @@ pub fn signer(identities: &dyn Identities, access_key: &str, token: Option<&str>
     }
 }
 
-/// Whoever a key that works is of.
-fn long_lived(snapshot: &Snapshot, access_key: &str) -> Option<Caller> {
-    let key = snapshot.keys.get(access_key).filter(|key| key.active)?;
-    let account = snapshot.account(key.tenant, key.account)?;
-    match &key.user {
-        None => Some(Caller::of(Arc::clone(&account.info), Who::Root)),
-        Some(user) => Caller::user(account, user),
+/// Says more than that it is unknown: whoever has the key should learn why it stopped, and it is too long to be
+/// guessed.
+fn expired(access_key: &str, at: u64) -> Refusal {
+    let said = format!("The access key expired at {}.", instant_text(at));
+    Refusal::because("InvalidAccessKeyId", said).with("AWSAccessKeyId", access_key)
+}
+
+/// Why a long-lived key lets nobody in.
+enum NoEntry {
+    /// There is none, it is switched off, or whoever it was of is gone.
+    Unknown,
+    /// Its time is up, since then.
+    Expired(u64),
+}
+
+/// Whoever a key that works at `now` is of, bounded by what the key may be used for.
+fn long_lived(snapshot: &Snapshot, access_key: &str, now: u64) -> Result<Caller, NoEntry> {
+    let key = snapshot.keys.get(access_key).filter(|key| key.active).ok_or(NoEntry::Unknown)?;
+    if let Some(at) = key.expires.filter(|at| *at <= now) {
+        return Err(NoEntry::Expired(at));
     }
+    let account = snapshot.account(key.tenant, key.account).ok_or(NoEntry::Unknown)?;
+    let mut caller = match &key.user {
+        None => Caller::of(Arc::clone(&account.info), Who::Root),
+        Some(user) => Caller::user(account, user).ok_or(NoEntry::Unknown)?,
+    };
+    caller.bounds.extend(key.bound.iter().map(|policy| vec![Arc::clone(policy)]));
+    Ok(caller)
 }
 
 fn session_signer(
@@ -187,8 +211,8 @@ fn session_signer(
     if session.expires <= identities.now_millis() {
         return Err(Refusal::new("ExpiredToken").with("Token-0", token));
     }
-    // Revoked with the key that made it, or with its role.
-    let parent = long_lived(snapshot, &session.parent).ok_or_else(invalid)?;
+    // Revoked with the key that made it, at that key's end, or with its role.
+    let parent = long_lived(snapshot, &session.parent, identities.now_millis()).map_err(|_| invalid())?;
     let mut caller = match &session.role {
         None => parent,
         Some((role, name)) => {

@@ -334,6 +334,7 @@ impl AdminBackend for Admin {
                     .filter(|(_, record)| record.tenant == tenant.tenant)
                     .map(|(key, _)| key.clone())
                     .collect(),
+                journal_address: tenant.journal_address.clone(),
             })
             .collect();
         tenants.sort_by(|a, b| a.name.cmp(&b.name));
@@ -355,20 +356,6 @@ impl AdminBackend for Admin {
             access_key: created.access_key,
             secret_key: Secret::new(created.secret),
         })
-    }
-
-    async fn create_access_key(&self, tenant: &str) -> Result<AccessKeyPair, AdminError> {
-        let view = self.view().await?;
-        let record = view
-            .tenants
-            .values()
-            .find(|record| record.name == tenant)
-            .ok_or_else(|| AdminError::NotFound { what: format!("tenant {tenant:?}") })?;
-        let (access_key, secret) = tenants::add_access_key(&self.control, &self.keyring, record.tenant)
-            .await
-            .map_err(|error| unavailable(&error))?
-            .map_err(|refusal| refused(&refusal))?;
-        Ok(AccessKeyPair { access_key, secret_key: Secret::new(secret) })
     }
 
     async fn create_encryption_key(&self, tenant: &str, id: &str) -> Result<(), AdminError> {

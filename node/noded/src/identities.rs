@@ -10,15 +10,16 @@ use anyhow::Result;
 use holdfast_access::{
     iam::{Change, KeyChange, Then},
     identity::{AccessKey, Account, AccountInfo, Kind, Row, Rows, Snapshot, Tenant},
+    policy::Policy,
     text::{AccountNumber, CanonicalId},
 };
 use holdfast_control::{
-    Command, ControlView, IdentityChange, IdentityWrite, KeyWrite, NewAccount, NodeState, Refusal,
+    AccessKeyRecord, Command, ControlView, IdentityChange, IdentityWrite, KeyWrite, NewAccount, NodeState, Refusal,
     TenantState,
 };
 use holdfast_gateway_s3::identities::{ChangeError, Identities, NotNow};
 use holdfast_keyservice::{Client, KeyError};
-use holdfast_model::TenantId;
+use holdfast_model::{TenantId, UnixMillis};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
@@ -93,6 +94,17 @@ fn rows<T: serde::de::DeserializeOwned>(view: &ControlView, account: AccountNumb
     rows
 }
 
+/// The account an access key is of.
+pub(crate) fn account_of(record: &AccessKeyRecord) -> AccountNumber {
+    record.account.map_or_else(|| first_number(record.tenant), AccountNumber::new)
+}
+
+/// What a key may be used for at most; `None` when that cannot be read.
+fn bound_of(record: &AccessKeyRecord) -> Option<Option<Arc<Policy>>> {
+    let read = record.bounds.policy.as_ref().map(|text| Policy::parse(text.as_bytes()));
+    read.transpose().ok().map(|policy| policy.map(Arc::new))
+}
+
 fn account(view: &ControlView, info: AccountInfo) -> Account {
     let number = info.number;
     Account {
@@ -139,12 +151,18 @@ fn snapshot(view: &ControlView, keyring: &Client) -> Result<Snapshot, KeyError> 
     for ((access_key, record), secret) in served.into_iter().zip(opened) {
         match secret.map(|secret| String::from_utf8(secret.to_vec())) {
             Some(Ok(secret)) => {
+                let Some(bound) = bound_of(record) else {
+                    tracing::error!(access_key, "its policy cannot be read: access key not served");
+                    continue;
+                };
                 let key = AccessKey {
                     tenant: record.tenant,
-                    account: record.account.map_or_else(|| first_number(record.tenant), AccountNumber::new),
+                    account: account_of(record),
                     user: record.user.clone(),
                     active: record.active,
                     created: record.created.get(),
+                    expires: record.bounds.expires.map(UnixMillis::get),
+                    bound,
                     secret,
                 };
                 snapshot.keys.insert(access_key.clone(), key);

@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod access_keys;
 mod admin;
 mod admission;
 mod comparison;

@@ -24,6 +24,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    access_keys::reserve_journals,
     control::Control,
     groups::{Ailment, Ward},
     orders::{self, Order},
@@ -105,6 +106,9 @@ impl Steward {
                         Ok(()) => completed_for = Some(view.tenants.len()),
                         Err(error) => tracing::warn!(error = format!("{error:#}"), "partitions not complete"),
                     }
+                }
+                if let Err(error) = reserve_journals(&view, &self.control).await {
+                    tracing::warn!(error = format!("{error:#}"), "journal addresses not complete");
                 }
                 self.reconcile(&view).await
             };

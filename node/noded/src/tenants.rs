@@ -186,7 +186,7 @@ pub fn fresh_access_key() -> (String, String) {
 }
 
 /// `N` characters drawn evenly from an alphabet whose size is a power of two.
-fn text<const N: usize>(alphabet: &[u8]) -> String {
+pub(crate) fn text<const N: usize>(alphabet: &[u8]) -> String {
     debug_assert!(alphabet.len().is_power_of_two());
     random_array::<N>().iter().map(|byte| char::from(alphabet[usize::from(*byte) % alphabet.len()])).collect()
 }
@@ -265,27 +265,6 @@ async fn create_partition(
     let answer =
         consensus.propose(group, command.encode()).await.context("the catalog group did not decide")?;
     decode_outcome(&answer)?.map(drop).map_err(|refusal| anyhow::anyhow!("catalog group {group}: {refusal}"))
-}
-
-/// Adds an access key to a tenant.
-///
-/// # Errors
-/// As [`create`].
-pub async fn add_access_key(
-    control: &Control,
-    keyring: &Client,
-    tenant: TenantId,
-) -> Result<Result<(String, String), Refusal>> {
-    let (access_key, secret) = fresh_access_key();
-    let command = Command::CreateAccessKey {
-        tenant,
-        access_key: access_key.clone(),
-        sealed_secret: keyring
-            .seal_secret(&secret_name(&access_key), secret.as_bytes())
-            .context("sealing the secret of its access key")?,
-        at: now(),
-    };
-    Ok(control.propose(&command).await?.map(|_| (access_key, secret)))
 }
 
 #[cfg(test)]

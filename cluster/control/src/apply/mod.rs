@@ -1,5 +1,6 @@
 //! What each command does to the tables. Decides first, then writes: a refusal writes nothing.
 
+mod access_keys;
 mod features;
 mod identity;
 mod keys;
@@ -59,6 +60,7 @@ pub(crate) fn apply(db: &Connection, index: u64, command: &Command) -> Applied {
             db.execute("DELETE FROM access_keys WHERE access_key = ?1", [access_key])?;
             DONE
         }
+        Command::AccessKeys(command) => access_keys::apply(db, command),
         Command::CreateAccount(new) => identity::create_account(db, new),
         Command::ChangeIdentities(change) => identity::change(db, change),
         Command::SetOperator { name, password_hash, role } => set_operator(db, name, password_hash, role),

@@ -104,6 +104,7 @@ fn begin(db: &Connection, order: &ShredOrder, external: Option<&String>) -> Appl
     )?;
     db.execute("DELETE FROM accounts WHERE tenant = ?1", of_tenant)?;
     db.execute("DELETE FROM access_keys WHERE tenant = ?1", of_tenant)?;
+    db.execute("DELETE FROM journal_addresses WHERE tenant = ?1", of_tenant)?;
     for secret in &order.secrets {
         db.execute("DELETE FROM secrets WHERE name = ?1", [secret])?;
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use holdfast_consensus::{Applied, StateMachine};
 use holdfast_control::{
-    Command, ControlMachine, ControlReader, DriveEntry, KeyCommand, NewAccount, NewTenant, Outcome,
+    Command, ControlMachine, ControlReader, DriveEntry, FeatureCommand, KeyCommand, NewAccount, NewTenant, Outcome,
     RegisterNode, Response, Rewrapped, ServiceAddresses, Splitting, decode_outcome,
 };
 use holdfast_model::{
@@ -106,6 +106,12 @@ pub fn init() -> Command {
         catalog_groups: 2,
         first: register(1, "n1", 0),
     }
+}
+
+/// Puts a feature level in force, with one node there is.
+pub fn raise(replica: &mut Replica, level: u32) {
+    replica.done(&Command::Features(FeatureCommand::Report { node: node(1), level }));
+    replica.done(&Command::Features(FeatureCommand::Raise { level }));
 }
 
 pub fn tenant_id(seed: u8) -> TenantId {

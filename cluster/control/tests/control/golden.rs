@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use holdfast_control::{
-    Command, DriveState, FeatureCommand, IdentityChange, IdentityWrite, KeyCommand, KeyWrite, Outcome,
+    AccessKeyCommand, Command, DriveState, FeatureCommand, IdentityChange, IdentityWrite, JOURNAL_ADDRESS_SIZE, KeyBounds, KeyCommand, KeyWrite, Outcome,
     RecoveryRecord, Refusal, Response, Rewrapped, ServiceAddresses, ShredCommand, ShredOrder, TenantState,
     Then, decode_outcome, encode_outcome,
 };
@@ -125,6 +125,22 @@ fn commands() -> Vec<Command> {
             },
         },
         Command::RemoveSecret { name: "webhook".into() },
+        Command::AccessKeys(AccessKeyCommand::Create {
+            tenant: tenant_id(1),
+            access_key: "KEY".into(),
+            sealed_secret: vec![1, 2],
+            bounds: KeyBounds { expires: Some(LATER), policy: None },
+            at: NOW,
+        }),
+        Command::AccessKeys(AccessKeyCommand::SetBounds {
+            tenant: tenant_id(1),
+            access_key: "KEY".into(),
+            bounds: KeyBounds { expires: None, policy: Some("{}".into()) },
+        }),
+        Command::AccessKeys(AccessKeyCommand::ReserveJournal {
+            tenant: tenant_id(1),
+            address: "a2".repeat(JOURNAL_ADDRESS_SIZE / 2),
+        }),
     ]
 }
 

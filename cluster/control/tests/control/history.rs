@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use holdfast_consensus::{Applied, StateMachine};
 use holdfast_control::{
-    CONTROL_DIGEST_ENTRIES, Command, ControlView, DriveState, NodeState, Outcome, Response, ServiceAddresses,
-    TenantState, decode_outcome,
+    AccessKeyCommand, CONTROL_DIGEST_ENTRIES, Command, ControlView, DriveState, FEATURE_LEVEL, FeatureCommand,
+    JOURNAL_ADDRESS_SIZE, KeyBounds, NodeState, Outcome, Response, ServiceAddresses, TenantState, decode_outcome,
 };
 use holdfast_model::{GroupId, UnixMillis};
 use proptest::prelude::*;
@@ -49,6 +49,19 @@ fn command() -> impl Strategy<Value = Command> {
             sealed_secret: vec![key],
             at: NOW,
         }),
+        1 => (0..5u8, 0..8u8, prop::option::of(0..9u64)).prop_map(|(seed, key, expires)| {
+            Command::AccessKeys(AccessKeyCommand::SetBounds {
+                tenant: tenant_id(seed),
+                access_key: format!("KEY{key}"),
+                bounds: KeyBounds { expires: expires.map(UnixMillis::new), policy: None },
+            })
+        }),
+        1 => (0..5u8, 0..5u8).prop_map(|(seed, letter)| {
+            Command::AccessKeys(AccessKeyCommand::ReserveJournal {
+                tenant: tenant_id(seed),
+                address: char::from(b'a' + letter).to_string().repeat(JOURNAL_ADDRESS_SIZE),
+            })
+        }),
         1 => (0..8u8).prop_map(|key| Command::DeleteAccessKey { access_key: format!("KEY{key}") }),
         1 => (name(), any::<bool>()).prop_map(|(name, on)| operator(name, if on { "operator" } else { "viewer" })),
         1 => name().prop_map(|name| Command::DeleteOperator { name: name.into() }),
@@ -79,6 +92,11 @@ fn check(before: &ControlView, now: &ControlView) {
     assert!(partitions.iter().all(|(_, group)| *group != GroupId::CONTROL && now.groups.contains_key(group)));
     assert_eq!(now.tenants.values().map(|t| &t.name).collect::<BTreeSet<_>>().len(), now.tenants.len());
     assert!(now.access_keys.values().all(|key| now.tenants.contains_key(&key.tenant)));
+    let addresses: Vec<_> = now.tenants.values().filter_map(|t| t.journal_address.as_ref()).collect();
+    assert_eq!(addresses.iter().collect::<BTreeSet<_>>().len(), addresses.len());
+    for (id, tenant) in &before.tenants {
+        assert!(tenant.journal_address.is_none() || now.tenants[id].journal_address == tenant.journal_address);
+    }
     // The epoch moves exactly when the membership does.
     if let Some(old) = &before.cluster {
         let moved = (&before.nodes, &before.drives, &before.groups) != (&now.nodes, &now.drives, &now.groups);
@@ -97,8 +115,14 @@ proptest! {
         checkpoint_at in 0..80usize,
     ) {
         let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        commands.insert(0, init());
-        commands.insert(1, operator("admin", "operator"));
+        let level = FEATURE_LEVEL;
+        let first = [
+            init(),
+            Command::Features(FeatureCommand::Report { node: node(1), level }),
+            Command::Features(FeatureCommand::Raise { level }),
+            operator("admin", "operator"),
+        ];
+        commands.splice(0..0, first);
         let mut first = Replica::open(one.path());
         let mut outcomes: Vec<Outcome> = Vec::new();
         let mut before = first.reader.view().unwrap();

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use holdfast_control::{
-    Command, FEATURE_LEVEL_EXTERNAL_KEYS, FeatureCommand, NewTenant, Refusal, ShredCommand, ShredOrder,
+    Command, FEATURE_LEVEL_EXTERNAL_KEYS, NewTenant, Refusal, ShredCommand, ShredOrder,
     TenantState,
 };
 use holdfast_model::{GroupId, KeyId, UnixMillis};
@@ -141,9 +141,7 @@ fn the_record_names_the_external_key_once_every_node_can_read_that() {
     let begin = Command::Shred(ShredCommand::BeginExternal { order, external: external.clone() });
     let needs = Refusal::FeatureLevel { needs: FEATURE_LEVEL_EXTERNAL_KEYS, has: 1 };
     assert_eq!(replica.run(&begin), Err(needs));
-    let level = FEATURE_LEVEL_EXTERNAL_KEYS;
-    replica.done(&Command::Features(FeatureCommand::Report { node: node(1), level }));
-    replica.done(&Command::Features(FeatureCommand::Raise { level }));
+    raise(&mut replica, FEATURE_LEVEL_EXTERNAL_KEYS);
     for _ in 0..2 {
         replica.done(&begin);
     }

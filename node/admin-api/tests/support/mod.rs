@@ -3,13 +3,15 @@
 #![allow(dead_code, reason = "each user of this module takes a part of it")]
 #![allow(clippy::unwrap_used, reason = "only tests and an example use it")]
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+mod access_keys;
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use argon2::{Argon2, Params, PasswordHash, PasswordHasher as _};
 use async_trait::async_trait;
 use axum::{Router, body::Body, extract::ConnectInfo};
 use holdfast_admin_api::{
-    AccessKeyPair, AccountStatus, AdminBackend, AdminError, Audit, AuditLoss, AuditStatus, BucketLevels,
+    AccessKeyBounds, AccountStatus, AdminBackend, AdminError, Audit, AuditLoss, AuditStatus, BucketLevels,
     Capacity, ClusterStatus, CreatedAccount, CreatedTenant, DriveState, DriveStatus, DriveUsage,
     EventBackend, EventStatus, ExternalKeyBackend, ExternalKeySpec, ExternalKeyState, ExternalKeyStatus,
     GroupStatus, JoinTokenInfo, KeyAdmin, KeysStatus, LevelScope, LevelStatus, LockState, LockStatus,
@@ -46,6 +48,8 @@ pub struct Example {
     pub key: [u8; 32],
     pub operators: Mutex<Vec<OperatorRecord>>,
     pub tenants: Mutex<Vec<TenantStatus>>,
+    /// Bounds of access keys.
+    pub bounds: Mutex<BTreeMap<String, AccessKeyBounds>>,
     pub cluster: Mutex<Box<dyn Fn() -> ClusterStatus + Send>>,
     /// Calls take forever.
     pub hangs: bool,
@@ -66,7 +70,9 @@ impl Default for Example {
                 region: "us-east-1".into(),
                 level: None,
                 access_keys: vec!["HFDEMO0000000001".into()],
+                journal_address: None,
             }]),
+            bounds: Mutex::default(),
             cluster: Mutex::new(Box::new(healthy)),
             hangs: false,
         }
@@ -419,6 +425,7 @@ impl AdminBackend for Example {
             region: region.clone(),
             level,
             access_keys,
+            journal_address: None,
         });
         Ok(CreatedTenant {
             id,
@@ -427,17 +434,6 @@ impl AdminBackend for Example {
             access_key,
             secret_key: Secret::new("example-secret-shown-once".into()),
         })
-    }
-
-    async fn create_access_key(&self, tenant: &str) -> Result<AccessKeyPair, AdminError> {
-        let mut tenants = self.tenants.lock();
-        let tenant = tenants
-            .iter_mut()
-            .find(|known| known.name == tenant)
-            .ok_or_else(|| AdminError::NotFound { what: format!("tenant \"{tenant}\"") })?;
-        let access_key = format!("HFEXTRA{:09}", tenant.access_keys.len());
-        tenant.access_keys.push(access_key.clone());
-        Ok(AccessKeyPair { access_key, secret_key: Secret::new("another-secret-shown-once".into()) })
     }
 
     async fn create_encryption_key(&self, tenant: &str, _: &str) -> Result<(), AdminError> {

@@ -1,5 +1,6 @@
 //! A real gateway on loopback, asked as clients ask: one program, because each would link everything again.
 
+mod access_keys;
 mod bodies;
 mod connections;
 mod denials;

@@ -16,6 +16,7 @@ use futures::StreamExt;
 use holdfast_access::{
     iam::{Change, KeyChange, RowChange, Then},
     identity::{AccessKey, Account, AccountInfo, Kind, Row, Rows, Snapshot},
+    policy::Policy,
     text::{AccountNumber, CanonicalId},
 };
 use holdfast_catalog::{
@@ -290,7 +291,18 @@ pub fn canonical(number: u8) -> CanonicalId {
     CanonicalId::from_bytes([number; 32])
 }
 
+fn fresh(tenant: TenantId, account: AccountNumber, user: Option<String>, secret: String) -> AccessKey {
+    AccessKey { tenant, account, user, active: true, created: 0, expires: None, bound: None, secret }
+}
+
 impl MemoryIdentities {
+    /// Bounds a key there is.
+    pub fn bound(&self, key: &str, expires: Option<u64>, policy: Option<Policy>) {
+        let mut now = self.now.lock();
+        let entry = now.keys.get_mut(key).expect("a key");
+        (entry.expires, entry.bound) = (expires, policy.map(Arc::new));
+    }
+
     fn add(&self, tenant: TenantId, number: u8, key: &str, secret: &str) {
         let mut now = self.now.lock();
         let account = AccountNumber::new(u64::from(number));
@@ -311,7 +323,7 @@ impl MemoryIdentities {
         };
         entry.accounts.insert(account, account_entry);
         let secret = secret.to_owned();
-        let key_entry = AccessKey { tenant, account, user: None, active: true, created: 0, secret };
+        let key_entry = fresh(tenant, account, None, secret);
         now.keys.insert(key.to_owned(), key_entry);
     }
 }
@@ -357,8 +369,7 @@ impl Identities for MemoryIdentities {
         for key in change.keys {
             match key {
                 KeyChange::Create { access_key, user, secret } => {
-                    let made = AccessKey { tenant, account, user, active: true, created: 0, secret };
-                    now.keys.insert(access_key, made);
+                    now.keys.insert(access_key, fresh(tenant, account, user, secret));
                 }
                 KeyChange::SetActive { access_key, active } => {
                     now.keys.get_mut(&access_key).expect("a key").active = active;

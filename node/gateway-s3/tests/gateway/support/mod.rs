@@ -7,6 +7,7 @@ pub mod memory;
 
 use std::{net::SocketAddr, sync::Arc};
 
+use holdfast_access::policy::Policy;
 use holdfast_gateway_s3::{Observer, RequestRecord, S3Gateway};
 use holdfast_model::config::{NewBuckets, S3Settings};
 use parking_lot::Mutex;
@@ -92,6 +93,12 @@ impl Server {
     /// Events of the first tenant that wait for a target.
     pub fn events(&self, target: &str) -> Vec<holdfast_object::events::Event> {
         self.objects.events(target)
+    }
+
+    /// Bounds a key.
+    pub fn bound(&self, key: &str, expires: Option<u64>, policy: Option<&str>) {
+        let policy = policy.map(|text| Policy::parse(text.as_bytes()).expect("a policy"));
+        self.objects.identities.bound(key, expires, policy);
     }
 
     /// Whether an object of the first tenant is there.

@@ -1,0 +1,86 @@
+//! What answers anyone, and sessions.
+
+use axum::routing;
+
+use super::{Access, Answer, Method, VIEWER, Route};
+use crate::{login, openapi, status, openapi::shape};
+
+pub(super) static ROUTES: &[Route] = &[
+    Route {
+        method: Method::Get,
+        path: "/healthz",
+        id: "healthz",
+        summary: "Whether the program runs.",
+        access: Access::Anyone,
+        reason: "Load balancers and supervisors have no account; the answer is one word.",
+        request: None,
+        answer: Answer::Text,
+        handler: || routing::get(status::healthz),
+    },
+    Route {
+        method: Method::Get,
+        path: "/readyz",
+        id: "readyz",
+        summary: "Whether this node serves clients.",
+        access: Access::Anyone,
+        reason: "Load balancers have no account; the answer is one word, without a cause.",
+        request: None,
+        answer: Answer::Text,
+        handler: || routing::get(status::readyz),
+    },
+    Route {
+        method: Method::Get,
+        path: "/api/v1/ca.pem",
+        id: "ca",
+        summary: "The cluster's CA certificate, to verify all its services with.",
+        access: Access::Anyone,
+        reason: "A CA certificate is public; who fetches it must compare its fingerprint by another way.",
+        request: None,
+        answer: Answer::Text,
+        handler: || routing::get(status::ca),
+    },
+    Route {
+        method: Method::Post,
+        path: "/api/v1/session",
+        id: "login",
+        summary: "Begins a session; sets its cookie and returns its token.",
+        access: Access::Anyone,
+        reason: "The login itself. Held back by delays and by the gate before the password check.",
+        request: Some(shape::<login::Login>()),
+        answer: Answer::Json(201, shape::<login::NewSession>()),
+        handler: || routing::post(login::begin),
+    },
+    Route {
+        method: Method::Get,
+        path: "/api/v1/session",
+        id: "session",
+        summary: "Who this session belongs to.",
+        access: VIEWER,
+        reason: "Every account may know itself.",
+        request: None,
+        answer: Answer::Json(200, shape::<login::SessionInfo>()),
+        handler: || routing::get(login::show),
+    },
+    Route {
+        method: Method::Delete,
+        path: "/api/v1/session",
+        id: "logout",
+        summary: "Ends the session on this node and drops its cookie.",
+        access: VIEWER,
+        reason: "Every account may leave.",
+        request: None,
+        answer: Answer::Nothing,
+        handler: || routing::delete(login::end),
+    },
+    Route {
+        method: Method::Get,
+        path: "/api/v1/openapi.json",
+        id: "openapi",
+        summary: "This description.",
+        access: VIEWER,
+        reason: "No secret, but a map: for those who have an account.",
+        request: None,
+        answer: Answer::Document,
+        handler: || routing::get(openapi::serve),
+    },
+];
