@@ -5,12 +5,12 @@
 
 use std::time::Duration;
 
+use axum::body::HttpBody as _;
 use axum::{
     Json,
     extract::{FromRequest, OptionalFromRequest, Request, rejection::JsonRejection},
     response::{IntoResponse, Response},
 };
-use axum::body::HttpBody as _;
 use http::{HeaderValue, StatusCode, header};
 use serde::{Serialize, de::DeserializeOwned};
 use utoipa::ToSchema;

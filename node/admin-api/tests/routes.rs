@@ -12,7 +12,11 @@ use serde_json::{Value, json};
 use support::{Client, Example, PASSWORD};
 
 fn path(template: &str) -> String {
-    template.replace("{name}", "demo").replace("{webhook}", "hook").replace("{key}", "HFDEMO0000000001").replace("{tenant}", &"03".repeat(16))
+    template
+        .replace("{name}", "demo")
+        .replace("{webhook}", "hook")
+        .replace("{key}", "HFDEMO0000000001")
+        .replace("{tenant}", &"03".repeat(16))
 }
 
 #[tokio::test]

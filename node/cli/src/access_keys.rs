@@ -36,7 +36,8 @@ pub async fn run(client: &Client, command: AccessKeyCommand, json: bool) -> Resu
                     (true, false) => "active",
                     (false, false) => "inactive",
                 };
-                let expires = key["expires_unix_ms"].as_u64().map_or_else(|| "never".to_owned(), instant_text);
+                let expires =
+                    key["expires_unix_ms"].as_u64().map_or_else(|| "never".to_owned(), instant_text);
                 let policy = if key["policy"].is_null() { "none" } else { "bounded" };
                 table.row([
                     word(&key["access_key"]),

@@ -6,7 +6,8 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use crate::{
-    access_keys, arguments::{
+    access_keys,
+    arguments::{
         AuditCommand, Command, DriveCommand, EventCommand, LevelCommand, NodeCommand, ScrubCommand,
         SpareCommand, TenantCommand, WebhookCommand, WorkCommand,
     },
@@ -335,7 +336,7 @@ async fn audit(client: &Client, json: bool) -> Result<()> {
 
 async fn tenants(client: &Client, json: bool) -> Result<()> {
     let document = client.get("/api/v1/tenants").await?;
-    let mut table = Table::new(&["TENANT", "STATE", "LEVEL", "REGION", "ACCESS KEYS"]);
+    let mut table = Table::new(&["TENANT", "STATE", "LEVEL", "REGION", "ACCESS KEYS", "JOURNAL ADDRESS"]);
     for tenant in list(&document, "tenants")? {
         let keys = tenant["access_keys"].as_array().map_or(0, Vec::len);
         let level =
@@ -346,6 +347,7 @@ async fn tenants(client: &Client, json: bool) -> Result<()> {
             level,
             word(&tenant["region"]),
             keys.to_string(),
+            word(&tenant["journal_address"]),
         ]);
     }
     show(json, &document, &[table])

@@ -2,7 +2,9 @@
 
 use anyhow::{Context, Result};
 use holdfast_access::policy::{Kind, Policy};
-use holdfast_admin_api::{AccessKeyBackend, AccessKeyBounds, AccessKeyPair, AccessKeyStatus, AdminError, Secret};
+use holdfast_admin_api::{
+    AccessKeyBackend, AccessKeyBounds, AccessKeyPair, AccessKeyStatus, AdminError, Secret,
+};
 use holdfast_control::{
     AccessKeyCommand, Command, ControlView, FEATURE_LEVEL_ACCESS_KEYS, JOURNAL_ADDRESS_ALPHABET,
     JOURNAL_ADDRESS_SIZE, KEY_POLICY_SIZE_MAX, KeyBounds, TenantState,
@@ -36,7 +38,9 @@ fn bounds_of(asked: AccessKeyBounds) -> Result<KeyBounds, AdminError> {
             )));
         }
         let read = Policy::parse(text.as_bytes()).and_then(|policy| policy.validate(Kind::Identity));
-        read.map_err(|error| invalid(format!("The policy cannot be used: {}.", error.0.trim_end_matches('.'))))?;
+        read.map_err(|error| {
+            invalid(format!("The policy cannot be used: {}.", error.0.trim_end_matches('.')))
+        })?;
     }
     Ok(KeyBounds { expires, policy })
 }
@@ -66,7 +70,11 @@ impl AccessKeyBackend for Admin {
         keys.into_iter().map(status).collect()
     }
 
-    async fn create_access_key(&self, name: &str, bounds: AccessKeyBounds) -> Result<AccessKeyPair, AdminError> {
+    async fn create_access_key(
+        &self,
+        name: &str,
+        bounds: AccessKeyBounds,
+    ) -> Result<AccessKeyPair, AdminError> {
         let bounds = bounds_of(bounds)?;
         let view = self.view().await?;
         let tenant = tenant(&view, name)?.tenant;
@@ -81,7 +89,13 @@ impl AccessKeyBackend for Admin {
         let command = if bounds == KeyBounds::default() {
             Command::CreateAccessKey { tenant, access_key: key, sealed_secret, at }
         } else {
-            Command::AccessKeys(AccessKeyCommand::Create { tenant, access_key: key, sealed_secret, bounds, at })
+            Command::AccessKeys(AccessKeyCommand::Create {
+                tenant,
+                access_key: key,
+                sealed_secret,
+                bounds,
+                at,
+            })
         };
         self.decide(&command).await?;
         Ok(AccessKeyPair { access_key, secret_key: Secret::new(secret) })

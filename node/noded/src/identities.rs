@@ -14,8 +14,8 @@ use holdfast_access::{
     text::{AccountNumber, CanonicalId},
 };
 use holdfast_control::{
-    AccessKeyRecord, Command, ControlView, IdentityChange, IdentityWrite, KeyWrite, NewAccount, NodeState, Refusal,
-    TenantState,
+    AccessKeyRecord, Command, ControlView, IdentityChange, IdentityWrite, KeyWrite, NewAccount, NodeState,
+    Refusal, TenantState,
 };
 use holdfast_gateway_s3::identities::{ChangeError, Identities, NotNow};
 use holdfast_keyservice::{Client, KeyError};

@@ -24,7 +24,8 @@ pub(super) fn apply(db: &Connection, command: &AccessKeyCommand) -> Applied {
             }
             let known = "SELECT 1 FROM access_keys WHERE access_key = ?1";
             if exists(db, known, [access_key])? {
-                let same = "SELECT 1 FROM access_keys WHERE access_key = ?1 AND tenant = ?2 AND sealed_secret = ?3";
+                let same =
+                    "SELECT 1 FROM access_keys WHERE access_key = ?1 AND tenant = ?2 AND sealed_secret = ?3";
                 let taken = Refusal::NameTaken { what: "access key".to_owned(), name: access_key.clone() };
                 let repeated = exists(db, same, params![access_key, tenant.as_bytes(), sealed_secret])?;
                 return Ok(if repeated { Ok(Response::Done) } else { Err(taken) });
@@ -58,9 +59,8 @@ fn check(bounds: &KeyBounds) -> Result<(), Refusal> {
 }
 
 fn write(db: &Connection, access_key: &str, bounds: &KeyBounds) -> Applied {
-    db.prepare_cached("UPDATE access_keys SET expires = ?2, policy = ?3 WHERE access_key = ?1")?.execute(
-        params![access_key, bounds.expires.map(|at| at.get().cast_signed()), bounds.policy],
-    )?;
+    db.prepare_cached("UPDATE access_keys SET expires = ?2, policy = ?3 WHERE access_key = ?1")?
+        .execute(params![access_key, bounds.expires.map(|at| at.get().cast_signed()), bounds.policy])?;
     DONE
 }
 

@@ -72,10 +72,7 @@ fn a_key_is_bounded_from_the_beginning_or_later_and_freed_again() {
     assert_eq!((&keys["NEW"].bounds, &keys["KEY1"].bounds), (&bounds(), &bounds()));
     assert_eq!(keys["KEY2"].bounds, KeyBounds::default());
     // Making it again is no way to free it.
-    assert!(matches!(
-        replica.run(&create(2, "NEW", KeyBounds::default())),
-        Err(Refusal::NameTaken { .. })
-    ));
+    assert!(matches!(replica.run(&create(2, "NEW", KeyBounds::default())), Err(Refusal::NameTaken { .. })));
     replica.done(&create(1, "NEW", KeyBounds::default()));
     assert_eq!(replica.reader.view().unwrap().access_keys["NEW"].bounds, bounds());
     replica.done(&set(1, "NEW", KeyBounds::default()));

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use holdfast_consensus::{Applied, StateMachine};
 use holdfast_control::{
-    Command, ControlMachine, ControlReader, DriveEntry, FeatureCommand, KeyCommand, NewAccount, NewTenant, Outcome,
-    RegisterNode, Response, Rewrapped, ServiceAddresses, Splitting, decode_outcome,
+    Command, ControlMachine, ControlReader, DriveEntry, FeatureCommand, KeyCommand, NewAccount, NewTenant,
+    Outcome, RegisterNode, Response, Rewrapped, ServiceAddresses, Splitting, decode_outcome,
 };
 use holdfast_model::{
     ByteCount, ClusterId, DatabaseId, DriveId, GroupId, KeyId, NodeId, RootEpoch, SplitId, TenantId,

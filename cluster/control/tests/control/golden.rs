@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use holdfast_control::{
-    AccessKeyCommand, Command, DriveState, FeatureCommand, IdentityChange, IdentityWrite, JOURNAL_ADDRESS_SIZE, KeyBounds, KeyCommand, KeyWrite, Outcome,
-    RecoveryRecord, Refusal, Response, Rewrapped, ServiceAddresses, ShredCommand, ShredOrder, TenantState,
-    Then, decode_outcome, encode_outcome,
+    AccessKeyCommand, Command, DriveState, FeatureCommand, IdentityChange, IdentityWrite,
+    JOURNAL_ADDRESS_SIZE, KeyBounds, KeyCommand, KeyWrite, Outcome, RecoveryRecord, Refusal, Response,
+    Rewrapped, ServiceAddresses, ShredCommand, ShredOrder, TenantState, Then, decode_outcome, encode_outcome,
 };
 use holdfast_model::{ClusterId, GroupId, KeyId, PartitionId, RootEpoch, TenantLimits};
 

@@ -6,8 +6,9 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use holdfast_consensus::{Applied, StateMachine};
 use holdfast_control::{
-    AccessKeyCommand, CONTROL_DIGEST_ENTRIES, Command, ControlView, DriveState, FEATURE_LEVEL, FeatureCommand,
-    JOURNAL_ADDRESS_SIZE, KeyBounds, NodeState, Outcome, Response, ServiceAddresses, TenantState, decode_outcome,
+    AccessKeyCommand, CONTROL_DIGEST_ENTRIES, Command, ControlView, DriveState, FEATURE_LEVEL,
+    FeatureCommand, JOURNAL_ADDRESS_SIZE, KeyBounds, NodeState, Outcome, Response, ServiceAddresses,
+    TenantState, decode_outcome,
 };
 use holdfast_model::{GroupId, UnixMillis};
 use proptest::prelude::*;
@@ -95,7 +96,9 @@ fn check(before: &ControlView, now: &ControlView) {
     let addresses: Vec<_> = now.tenants.values().filter_map(|t| t.journal_address.as_ref()).collect();
     assert_eq!(addresses.iter().collect::<BTreeSet<_>>().len(), addresses.len());
     for (id, tenant) in &before.tenants {
-        assert!(tenant.journal_address.is_none() || now.tenants[id].journal_address == tenant.journal_address);
+        assert!(
+            tenant.journal_address.is_none() || now.tenants[id].journal_address == tenant.journal_address
+        );
     }
     // The epoch moves exactly when the membership does.
     if let Some(old) = &before.cluster {

@@ -4,8 +4,7 @@
 use std::collections::BTreeMap;
 
 use holdfast_control::{
-    Command, FEATURE_LEVEL_EXTERNAL_KEYS, NewTenant, Refusal, ShredCommand, ShredOrder,
-    TenantState,
+    Command, FEATURE_LEVEL_EXTERNAL_KEYS, NewTenant, Refusal, ShredCommand, ShredOrder, TenantState,
 };
 use holdfast_model::{GroupId, KeyId, UnixMillis};
 

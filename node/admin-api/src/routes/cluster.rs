@@ -2,8 +2,10 @@
 
 use axum::routing;
 
-use super::{Answer, Method, OPERATOR, VIEWER, Route};
-use crate::{ClusterStatus, JoinTokenInfo, drives, events, protection, status, tenants, workers, openapi::shape};
+use super::{Answer, Method, OPERATOR, Route, VIEWER};
+use crate::{
+    ClusterStatus, JoinTokenInfo, drives, events, openapi::shape, protection, status, tenants, workers,
+};
 
 pub(super) static ROUTES: &[Route] = &[
     Route {

@@ -2,7 +2,7 @@
 
 use axum::routing;
 
-use super::{Access, Answer, Method, OPERATOR, VIEWER, Route};
+use super::{Access, Answer, Method, OPERATOR, Route, VIEWER};
 use crate::{LockStatus, keys, openapi::shape};
 
 pub(super) static ROUTES: &[Route] = &[

@@ -7,11 +7,7 @@ mod keys;
 mod session;
 mod tenants;
 
-use axum::{
-    Router,
-    middleware::from_fn_with_state,
-    routing::MethodRouter,
-};
+use axum::{Router, middleware::from_fn_with_state, routing::MethodRouter};
 
 use crate::{Role, guard, openapi::Shape, state::AppState};
 
@@ -122,8 +118,7 @@ mod tests {
             assert!(ids.insert(route.id), "{} twice", route.id);
             assert!(route.reason.ends_with('.') && route.summary.ends_with('.'), "{}", route.id);
         }
-        let open: Vec<_> =
-            all().filter(|route| route.access == Access::Anyone).map(|r| r.id).collect();
+        let open: Vec<_> = all().filter(|route| route.access == Access::Anyone).map(|r| r.id).collect();
         assert_eq!(open, ["healthz", "readyz", "ca", "login", "lock"]);
     }
 

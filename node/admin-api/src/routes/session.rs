@@ -2,8 +2,8 @@
 
 use axum::routing;
 
-use super::{Access, Answer, Method, VIEWER, Route};
-use crate::{login, openapi, status, openapi::shape};
+use super::{Access, Answer, Method, Route, VIEWER};
+use crate::{login, openapi, openapi::shape, status};
 
 pub(super) static ROUTES: &[Route] = &[
     Route {

@@ -2,8 +2,11 @@
 
 use axum::routing;
 
-use super::{Answer, Method, OPERATOR, VIEWER, Route};
-use crate::{AccessKeyBounds, AccessKeyPair, CreatedAccount, CreatedTenant, access_keys, accounts, events, external_keys, keys, partitions, protection, tenancy, tenants, openapi::shape};
+use super::{Answer, Method, OPERATOR, Route, VIEWER};
+use crate::{
+    AccessKeyBounds, AccessKeyPair, CreatedAccount, CreatedTenant, access_keys, accounts, events,
+    external_keys, keys, openapi::shape, partitions, protection, tenancy, tenants,
+};
 
 pub(super) static ROUTES: &[Route] = &[
     Route {

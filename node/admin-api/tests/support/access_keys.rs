@@ -15,7 +15,8 @@ fn none(what: &str, name: &str) -> AdminError {
 impl AccessKeyBackend for Example {
     async fn access_keys(&self, tenant: &str) -> Result<Vec<AccessKeyStatus>, AdminError> {
         let tenants = self.tenants.lock();
-        let known = tenants.iter().find(|known| known.name == tenant).ok_or_else(|| none("tenant", tenant))?;
+        let known =
+            tenants.iter().find(|known| known.name == tenant).ok_or_else(|| none("tenant", tenant))?;
         let bounds = self.bounds.lock();
         let status = |key: &String| {
             let bounds = bounds.get(key).cloned().unwrap_or_default();

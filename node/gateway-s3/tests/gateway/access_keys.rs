@@ -100,7 +100,11 @@ async fn a_key_ends_at_its_time_with_what_it_signed_before() {
     server.bound(KEY, Some(86_400_000), None);
     for answer in [client.get("/mine/in/a").await, follow().await, client.put("/mine/in/b", b"x").await] {
         assert_eq!(answer.error(), (403, "InvalidAccessKeyId".to_owned()));
-        assert!(answer.text().contains("The access key expired at 1970-01-02T00:00:00Z."), "{}", answer.text());
+        assert!(
+            answer.text().contains("The access key expired at 1970-01-02T00:00:00Z."),
+            "{}",
+            answer.text()
+        );
     }
     assert!(!server.holds("mine", "in/b"));
     server.stop().await;

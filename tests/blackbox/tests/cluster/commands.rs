@@ -16,11 +16,15 @@ use holdfast_blackbox::{
 };
 use serde_json::Value;
 
-use crate::support::{BUCKET, cluster};
+use crate::{
+    access_keys,
+    support::{BUCKET, cluster},
+};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-struct Holdfast<'c> {
+/// The command, pointed at a cluster.
+pub struct Holdfast<'c> {
     cluster: &'c DevCluster,
     sessions: PathBuf,
 }
@@ -42,7 +46,7 @@ impl Holdfast<'_> {
     }
 
     /// What it prints when it does what it is told.
-    fn run(&self, line: &str) -> Result<String> {
+    pub fn run(&self, line: &str) -> Result<String> {
         let output = self.output(None, line)?;
         let errors = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "holdfast {line}: {errors}");
@@ -51,12 +55,12 @@ impl Holdfast<'_> {
         Ok(text)
     }
 
-    fn json(&self, line: &str) -> Result<Value> {
+    pub fn json(&self, line: &str) -> Result<Value> {
         Ok(serde_json::from_str(&self.run(&format!("--json {line}"))?)?)
     }
 
     /// What it says when it is refused.
-    fn refused(&self, password: Option<&str>, line: &str) -> Result<String> {
+    pub fn refused(&self, password: Option<&str>, line: &str) -> Result<String> {
         let output = self.output(password, line)?;
         ensure!(output.status.code() == Some(1), "holdfast {line}: {:?}", output.status);
         let text = String::from_utf8(output.stderr)?;
@@ -164,6 +168,7 @@ async fn the_cluster_is_looked_at_and_changed_from_the_command_line() -> Result<
     ensure!(holdfast.refused(None, "webhook remove demo hook")?.contains("hook"));
 
     external_key(&cluster, &holdfast).await?;
+    access_keys::check(&cluster, &holdfast).await?;
 
     // Refusals say why.
     ensure!(holdfast.refused(None, "node drain n9")?.contains("n9"));
