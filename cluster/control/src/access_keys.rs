@@ -3,8 +3,11 @@
 use holdfast_model::{TenantId, UnixMillis};
 use serde::{Deserialize, Serialize};
 
-/// Largest policy of an access key in bytes.
+/// Largest policy of an access key in bytes, before it is sealed.
 pub const KEY_POLICY_SIZE_MAX: usize = 2048;
+
+/// Largest sealed policy of an access key in bytes.
+pub const SEALED_POLICY_SIZE_MAX: usize = KEY_POLICY_SIZE_MAX + 256;
 
 /// Characters of a journal address: 130 bits in the alphabet of base32.
 pub const JOURNAL_ADDRESS_SIZE: usize = 26;
@@ -18,9 +21,9 @@ pub const JOURNAL_ADDRESS_ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz2345
 pub struct KeyBounds {
     /// From then on it lets nobody in.
     pub expires: Option<UnixMillis>,
-    /// A policy document of at most [`KEY_POLICY_SIZE_MAX`] bytes: what it does not allow the key may not be used
-    /// for. It allows nothing by itself. Whoever proposes it has read it.
-    pub policy: Option<String>,
+    /// A policy document, sealed: what it does not allow the key may not be used for. It allows nothing by itself.
+    /// Whoever proposes it has read it; [`SEALED_POLICY_SIZE_MAX`] bytes at most.
+    pub policy: Option<Vec<u8>>,
 }
 
 /// A change of access keys. Each needs [`crate::FEATURE_LEVEL_ACCESS_KEYS`].

@@ -21,6 +21,7 @@ mod view;
 
 pub use access_keys::{
     AccessKeyCommand, JOURNAL_ADDRESS_ALPHABET, JOURNAL_ADDRESS_SIZE, KEY_POLICY_SIZE_MAX, KeyBounds,
+    SEALED_POLICY_SIZE_MAX,
 };
 pub use command::{
     CATALOG_GROUPS_MAX, COMMAND_VERSION, Command, DecodeError, DriveEntry, JOIN_TOKENS_MAX, NAME_SIZE_MAX,

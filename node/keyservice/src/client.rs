@@ -33,6 +33,9 @@ use crate::{
 /// Secrets asked for at once.
 const SECRETS_AT_ONCE: usize = 512;
 
+/// Bytes of sealed secrets after which no more are opened with one question.
+const SECRETS_SIZE_AT_ONCE: usize = 4 * 1024 * 1024;
+
 /// What is known of the service, and when that changed.
 #[derive(Debug)]
 pub(crate) struct Known {
@@ -588,9 +591,18 @@ impl Client {
         asked: Vec<(String, Vec<u8>)>,
     ) -> Result<Vec<Option<Zeroizing<Vec<u8>>>>, KeyError> {
         let mut opened = Vec::with_capacity(asked.len());
-        for some in asked.chunks(SECRETS_AT_ONCE) {
-            match self.ask(Request::OpenSecrets(some.to_vec()))? {
-                Reply::Secrets(secrets) if secrets.len() == some.len() => {
+        let mut asked = asked.into_iter().peekable();
+        while asked.peek().is_some() {
+            let (mut some, mut size) = (Vec::new(), 0);
+            // One that is too large for this goes alone.
+            while some.len() < SECRETS_AT_ONCE && (some.is_empty() || size <= SECRETS_SIZE_AT_ONCE) {
+                let Some((name, sealed)) = asked.next() else { break };
+                size += name.len() + sealed.len();
+                some.push((name, sealed));
+            }
+            let count = some.len();
+            match self.ask(Request::OpenSecrets(some))? {
+                Reply::Secrets(secrets) if secrets.len() == count => {
                     opened.extend(secrets.into_iter().map(|secret| secret.map(Hidden::into_inner)));
                 }
                 other => return Err(odd(&other)),

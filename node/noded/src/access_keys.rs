@@ -6,21 +6,40 @@ use holdfast_admin_api::{
     AccessKeyBackend, AccessKeyBounds, AccessKeyPair, AccessKeyStatus, AdminError, Secret,
 };
 use holdfast_control::{
-    AccessKeyCommand, Command, ControlView, FEATURE_LEVEL_ACCESS_KEYS, JOURNAL_ADDRESS_ALPHABET,
-    JOURNAL_ADDRESS_SIZE, KEY_POLICY_SIZE_MAX, KeyBounds, TenantState,
+    AccessKeyCommand, AccessKeyRecord, Command, ControlView, FEATURE_LEVEL_ACCESS_KEYS,
+    JOURNAL_ADDRESS_ALPHABET, JOURNAL_ADDRESS_SIZE, KEY_POLICY_SIZE_MAX, KeyBounds, TenantState,
 };
+use holdfast_keyservice::Client;
 use holdfast_model::{TenantId, UnixMillis};
+use serde_json::Value;
 
 use crate::{
     admin::{Admin, internal, refused, unavailable},
     control::{Control, now},
-    identities::account_of,
+    identities::{account_of, policy_name},
     protection::tenant,
     tenants::{fresh_access_key, secret_name, text},
 };
 
+/// Bounds as they are asked for, read.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Bounds {
+    expires: Option<UnixMillis>,
+    policy: Option<String>,
+}
+
+impl Bounds {
+    /// As the control group keeps them.
+    fn sealed(&self, keyring: &Client, access_key: &str) -> Result<KeyBounds, AdminError> {
+        let seal = |text: &String| keyring.seal_secret(&policy_name(access_key), text.as_bytes());
+        let policy =
+            self.policy.as_ref().map(seal).transpose().context("sealing the policy of an access key");
+        Ok(KeyBounds { expires: self.expires, policy: policy.map_err(|error| unavailable(&error))? })
+    }
+}
+
 /// Reads the bounds that are asked for; nothing that would let nobody in, or that cannot be read, is kept.
-fn bounds_of(asked: AccessKeyBounds) -> Result<KeyBounds, AdminError> {
+fn bounds_of(asked: AccessKeyBounds) -> Result<Bounds, AdminError> {
     let invalid = |what: String| AdminError::Invalid { what };
     let expires = asked.expires_unix_ms.map(UnixMillis::new);
     if expires.is_some_and(|at| at <= now()) {
@@ -42,7 +61,7 @@ fn bounds_of(asked: AccessKeyBounds) -> Result<KeyBounds, AdminError> {
             invalid(format!("The policy cannot be used: {}.", error.0.trim_end_matches('.')))
         })?;
     }
-    Ok(KeyBounds { expires, policy })
+    Ok(Bounds { expires, policy })
 }
 
 #[async_trait::async_trait]
@@ -54,8 +73,21 @@ impl AccessKeyBackend for Admin {
         keys.sort_by_key(|(key, record)| {
             (account_of(record), record.user.clone(), record.created, (*key).clone())
         });
-        let status = |(key, record): (&String, &holdfast_control::AccessKeyRecord)| {
-            let policy = record.bounds.policy.as_deref().map(serde_json::from_str).transpose();
+        let sealed =
+            keys.iter().filter_map(|(key, record)| Some((policy_name(key), record.bounds.policy.clone()?)));
+        let opened =
+            self.keyring.open_secrets(sealed.collect()).context("opening the policies of access keys");
+        let mut opened = opened.map_err(|error| unavailable(&error))?.into_iter();
+        let mut policy_of = |key: &str, record: &AccessKeyRecord| {
+            if record.bounds.policy.is_none() {
+                return Ok(None);
+            }
+            let text =
+                opened.next().flatten().with_context(|| format!("the policy of {key} does not open"))?;
+            serde_json::from_slice::<Value>(&text).map(Some).context("it is not JSON")
+        };
+        let status = |(key, record): (&String, &AccessKeyRecord)| {
+            let policy = policy_of(key, record);
             Ok(AccessKeyStatus {
                 access_key: key.clone(),
                 account: account_of(record).to_string(),
@@ -86,14 +118,14 @@ impl AccessKeyBackend for Admin {
             .map_err(|error| unavailable(&error))?;
         let (at, key) = (now(), access_key.clone());
         // One without bounds can be made while some nodes are of an older release.
-        let command = if bounds == KeyBounds::default() {
+        let command = if bounds == Bounds::default() {
             Command::CreateAccessKey { tenant, access_key: key, sealed_secret, at }
         } else {
             Command::AccessKeys(AccessKeyCommand::Create {
                 tenant,
                 access_key: key,
                 sealed_secret,
-                bounds,
+                bounds: bounds.sealed(&self.keyring, &access_key)?,
                 at,
             })
         };
@@ -110,6 +142,7 @@ impl AccessKeyBackend for Admin {
         let bounds = bounds_of(bounds)?;
         let view = self.view().await?;
         let (tenant, access_key) = (tenant(&view, name)?.tenant, access_key.to_owned());
+        let bounds = bounds.sealed(&self.keyring, &access_key)?;
         self.decide(&Command::AccessKeys(AccessKeyCommand::SetBounds { tenant, access_key, bounds })).await
     }
 
@@ -185,6 +218,6 @@ mod tests {
         let sound = json!({"Version": "2012-10-17", "Statement": [
             {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::mail/*"}]});
         assert_eq!(bounds_of(policy(sound.clone())).unwrap().policy, Some(sound.to_string()));
-        assert_eq!(bounds_of(AccessKeyBounds::default()).unwrap(), KeyBounds::default());
+        assert_eq!(bounds_of(AccessKeyBounds::default()).unwrap(), Bounds::default());
     }
 }

@@ -4,11 +4,15 @@
 //! A tenant has a first account from the beginning: its number and canonical id are made of the tenant's id,
 //! so that every node knows it before it is written down, which the first change of it does.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use holdfast_access::{
-    iam::{Change, KeyChange, Then},
+    iam::{Change, KeyChange, RowChange, Then},
     identity::{AccessKey, Account, AccountInfo, Kind, Row, Rows, Snapshot, Tenant},
     policy::Policy,
     text::{AccountNumber, CanonicalId},
@@ -26,6 +30,7 @@ use tokio::sync::watch;
 use crate::{
     control::{Control, now},
     external_keys,
+    opened::{Opened, Plain},
     tenants::{fresh_access_key, secret_name},
 };
 
@@ -42,6 +47,7 @@ const KINDS: [(Kind, u8); 4] = [(Kind::User, 0), (Kind::Group, 1), (Kind::Role, 
 pub struct NodeIdentities {
     control: Control,
     keyring: Arc<Client>,
+    opened: Opened,
     now: RwLock<Arc<Snapshot>>,
     /// Entries of the control group below this are in the snapshot.
     seen: watch::Sender<u64>,
@@ -78,17 +84,53 @@ fn first_account(tenant: TenantId, name: &str) -> AccountInfo {
     }
 }
 
-fn rows<T: serde::de::DeserializeOwned>(view: &ControlView, account: AccountNumber, kind: Kind) -> Rows<T> {
+/// Name under which an identity's document is sealed: a document is that of no other, nor of another version of it.
+fn document_name(account: u64, kind: u8, name: &str, version: u64) -> String {
+    format!("identity {account}/{kind}/{version}/{name}")
+}
+
+/// Name under which the policy of an access key is sealed.
+pub(crate) fn policy_name(access_key: &str) -> String {
+    format!("access key policy {access_key}")
+}
+
+/// What the control group keeps sealed of identities and access keys, by the names it is sealed under. What does not
+/// open is not in it.
+type Documents = HashMap<String, Plain>;
+
+fn documents(view: &ControlView, keyring: &Client, opened: &Opened) -> Result<Documents, KeyError> {
+    let mut asked: Vec<(String, &[u8])> = Vec::new();
+    for ((account, kind, name), record) in &view.identities {
+        asked.push((document_name(*account, *kind, name, record.version), &record.body));
+    }
+    for (id, record) in &view.access_keys {
+        asked.push((secret_name(id), &record.sealed_secret));
+        asked.extend(record.bounds.policy.as_deref().map(|policy| (policy_name(id), policy)));
+    }
+    let plain = opened.all(keyring, &asked)?;
+    let both = asked.into_iter().zip(plain);
+    Ok(both.filter_map(|((name, _), plain)| Some((name, plain?))).collect())
+}
+
+fn rows<T: serde::de::DeserializeOwned>(
+    view: &ControlView,
+    documents: &Documents,
+    account: AccountNumber,
+    kind: Kind,
+) -> Rows<T> {
     let number = KINDS.iter().find(|(known, _)| *known == kind).map_or(u8::MAX, |(_, number)| *number);
     let of = (account.get(), number, String::new())..=(account.get(), number, char::MAX.to_string());
     let mut rows = BTreeMap::new();
     for ((_, _, name), record) in view.identities.range(of) {
-        match serde_json::from_slice(&record.body) {
-            Ok(value) => {
-                rows.insert(name.clone(), Row { version: record.version, value });
+        let version = record.version;
+        let document = documents.get(&document_name(account.get(), number, name, version));
+        match document.map(|plain| serde_json::from_slice(plain)) {
+            Some(Ok(value)) => {
+                rows.insert(name.clone(), Row { version, value });
             }
             // It allows nothing that way.
-            Err(error) => tracing::error!(%account, ?kind, name, %error, "identity cannot be read"),
+            Some(Err(error)) => tracing::error!(%account, ?kind, name, %error, "identity cannot be read"),
+            None => tracing::error!(%account, ?kind, name, "identity does not open"),
         }
     }
     rows
@@ -99,31 +141,54 @@ pub(crate) fn account_of(record: &AccessKeyRecord) -> AccountNumber {
     record.account.map_or_else(|| first_number(record.tenant), AccountNumber::new)
 }
 
-/// What a key may be used for at most; `None` when that cannot be read.
-fn bound_of(record: &AccessKeyRecord) -> Option<Option<Arc<Policy>>> {
-    let read = record.bounds.policy.as_ref().map(|text| Policy::parse(text.as_bytes()));
-    read.transpose().ok().map(|policy| policy.map(Arc::new))
+/// What a key may be used for at most.
+fn bound_of(
+    documents: &Documents,
+    id: &str,
+    record: &AccessKeyRecord,
+) -> Result<Option<Arc<Policy>>, String> {
+    if record.bounds.policy.is_none() {
+        return Ok(None);
+    }
+    let text = documents.get(&policy_name(id)).ok_or("its policy does not open")?;
+    let policy = Policy::parse(text).map_err(|error| format!("its policy cannot be read: {}", error.0))?;
+    Ok(Some(Arc::new(policy)))
 }
 
-fn account(view: &ControlView, info: AccountInfo) -> Account {
+fn access_key(documents: &Documents, id: &str, record: &AccessKeyRecord) -> Result<AccessKey, String> {
+    let secret = documents.get(&secret_name(id)).ok_or("its secret does not open")?;
+    Ok(AccessKey {
+        tenant: record.tenant,
+        account: account_of(record),
+        user: record.user.clone(),
+        active: record.active,
+        created: record.created.get(),
+        expires: record.bounds.expires.map(UnixMillis::get),
+        bound: bound_of(documents, id, record)?,
+        secret: String::from_utf8(secret.to_vec()).map_err(|error| error.to_string())?,
+    })
+}
+
+fn account(view: &ControlView, documents: &Documents, info: AccountInfo) -> Account {
     let number = info.number;
     Account {
         info: Arc::new(info),
-        users: rows(view, number, Kind::User),
-        groups: rows(view, number, Kind::Group),
-        roles: rows(view, number, Kind::Role),
-        policies: rows(view, number, Kind::Policy),
+        users: rows(view, documents, number, Kind::User),
+        groups: rows(view, documents, number, Kind::Group),
+        roles: rows(view, documents, number, Kind::Role),
+        policies: rows(view, documents, number, Kind::Policy),
     }
 }
 
-fn snapshot(view: &ControlView, keyring: &Client) -> Result<Snapshot, KeyError> {
+fn snapshot(view: &ControlView, keyring: &Client, opened: &Opened) -> Result<Snapshot, KeyError> {
+    let documents = documents(view, keyring, opened)?;
     let mut snapshot = Snapshot::default();
     // By the members, not by those that are up: a node that fails does not change what the others let in.
     let nodes = view.nodes.values().filter(|node| node.state == NodeState::Active).count();
     for tenant in view.tenants.values().filter(|tenant| tenant.state != TenantState::Shredding) {
         let first = first_account(tenant.tenant, &tenant.name);
         let number = first.number;
-        let mut accounts = BTreeMap::from([(number, account(view, first))]);
+        let mut accounts = BTreeMap::from([(number, account(view, &documents, first))]);
         let written = view.accounts.iter().filter(|(_, record)| record.tenant == tenant.tenant);
         for (number, record) in written {
             let info = AccountInfo {
@@ -132,7 +197,7 @@ fn snapshot(view: &ControlView, keyring: &Client) -> Result<Snapshot, KeyError> 
                 name: record.name.clone(),
                 email: record.email.clone(),
             };
-            accounts.insert(info.number, account(view, info));
+            accounts.insert(info.number, account(view, &documents, info));
         }
         let name = tenant.name.clone();
         let suspended = tenant.state == TenantState::Suspended;
@@ -144,31 +209,11 @@ fn snapshot(view: &ControlView, keyring: &Client) -> Result<Snapshot, KeyError> 
         let tenant_of = Tenant { name, first: Some(number), accounts, suspended, waits_for, limits };
         snapshot.tenants.insert(tenant.tenant, tenant_of);
     }
-    let served = view.access_keys.iter().filter(|(_, record)| snapshot.tenants.contains_key(&record.tenant));
-    let served: Vec<_> = served.collect();
-    let sealed = served.iter().map(|(id, record)| (secret_name(id), record.sealed_secret.clone()));
-    let opened = keyring.open_secrets(sealed.collect())?;
-    for ((access_key, record), secret) in served.into_iter().zip(opened) {
-        match secret.map(|secret| String::from_utf8(secret.to_vec())) {
-            Some(Ok(secret)) => {
-                let Some(bound) = bound_of(record) else {
-                    tracing::error!(access_key, "its policy cannot be read: access key not served");
-                    continue;
-                };
-                let key = AccessKey {
-                    tenant: record.tenant,
-                    account: account_of(record),
-                    user: record.user.clone(),
-                    active: record.active,
-                    created: record.created.get(),
-                    expires: record.bounds.expires.map(UnixMillis::get),
-                    bound,
-                    secret,
-                };
-                snapshot.keys.insert(access_key.clone(), key);
-            }
-            Some(Err(error)) => tracing::error!(access_key, %error, "access key not served"),
-            None => tracing::error!(access_key, "its secret does not open: access key not served"),
+    for (id, record) in view.access_keys.iter().filter(|(_, key)| snapshot.tenants.contains_key(&key.tenant))
+    {
+        match access_key(&documents, id, record) {
+            Ok(key) => drop(snapshot.keys.insert(id.clone(), key)),
+            Err(why) => tracing::error!(access_key = id, why, "access key not served"),
         }
     }
     Ok(snapshot)
@@ -189,12 +234,18 @@ impl NodeIdentities {
     /// Knows nobody until the first [`NodeIdentities::update`].
     #[must_use]
     pub fn new(control: Control, keyring: Arc<Client>) -> Self {
-        Self { control, keyring, now: RwLock::default(), seen: watch::channel(0).0 }
+        Self {
+            control,
+            keyring,
+            opened: Opened::default(),
+            now: RwLock::default(),
+            seen: watch::channel(0).0,
+        }
     }
 
     /// Opens what a view holds; `None` when the key service does not open it now.
     pub fn prepare(&self, view: &ControlView) -> Option<Snapshot> {
-        snapshot(view, &self.keyring)
+        snapshot(view, &self.keyring, &self.opened)
             .inspect_err(|error| tracing::warn!(%error, "identities not refreshed"))
             .ok()
     }
@@ -287,16 +338,20 @@ impl NodeIdentities {
     }
 
     fn command(&self, tenant: TenantId, account: AccountNumber, change: Change) -> Result<Command> {
-        let rows = change.rows.into_iter().map(|row| IdentityWrite {
-            kind: KINDS.iter().find(|(kind, _)| *kind == row.kind).map_or(u8::MAX, |(_, number)| *number),
-            name: row.name,
-            expected: row.expected,
-            then: match row.then {
+        let row_write = |row: RowChange| {
+            let kind =
+                KINDS.iter().find(|(kind, _)| *kind == row.kind).map_or(u8::MAX, |(_, number)| *number);
+            let then = match row.then {
                 Then::Keep => holdfast_control::Then::Keep,
-                Then::Put(version, body) => holdfast_control::Then::Put { version, body },
+                Then::Put(version, document) => {
+                    let name = document_name(account.get(), kind, &row.name, version);
+                    let body = self.keyring.seal_secret(&name, &document).context("sealing an identity")?;
+                    holdfast_control::Then::Put { version, body }
+                }
                 Then::Delete => holdfast_control::Then::Delete,
-            },
-        });
+            };
+            anyhow::Ok(IdentityWrite { kind, name: row.name, expected: row.expected, then })
+        };
         let key_write = |key| {
             Ok(match key {
                 KeyChange::Create { access_key, user, secret } => {
@@ -310,7 +365,7 @@ impl NodeIdentities {
         Ok(Command::ChangeIdentities(IdentityChange {
             tenant,
             account: account.get(),
-            rows: rows.collect(),
+            rows: change.rows.into_iter().map(row_write).collect::<Result<_>>()?,
             keys: change.keys.into_iter().map(key_write).collect::<Result<_>>()?,
             at: now(),
         }))

@@ -27,6 +27,7 @@ mod membership;
 mod metadata_keys;
 mod metrics;
 mod node;
+mod opened;
 mod orders;
 mod partitions;
 mod poller;

@@ -6,7 +6,7 @@ use rusqlite::{Connection, params};
 use super::{Applied, DONE, exists, features, not_found, tenants};
 use crate::{
     access_keys::{
-        AccessKeyCommand, JOURNAL_ADDRESS_ALPHABET, JOURNAL_ADDRESS_SIZE, KEY_POLICY_SIZE_MAX, KeyBounds,
+        AccessKeyCommand, JOURNAL_ADDRESS_ALPHABET, JOURNAL_ADDRESS_SIZE, KeyBounds, SEALED_POLICY_SIZE_MAX,
     },
     command::{Refusal, Response},
     features::FEATURE_LEVEL_ACCESS_KEYS,
@@ -51,8 +51,8 @@ pub(super) fn apply(db: &Connection, command: &AccessKeyCommand) -> Applied {
 
 fn check(bounds: &KeyBounds) -> Result<(), Refusal> {
     match &bounds.policy {
-        Some(policy) if policy.len() > KEY_POLICY_SIZE_MAX => {
-            Err(Refusal::TooLarge { limit: KEY_POLICY_SIZE_MAX as u64 })
+        Some(policy) if policy.len() > SEALED_POLICY_SIZE_MAX => {
+            Err(Refusal::TooLarge { limit: SEALED_POLICY_SIZE_MAX as u64 })
         }
         _ => Ok(()),
     }

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use holdfast_control::{
-    AccessKeyCommand, Command, FEATURE_LEVEL_ACCESS_KEYS, JOURNAL_ADDRESS_SIZE, KEY_POLICY_SIZE_MAX,
-    KeyBounds, Refusal,
+    AccessKeyCommand, Command, FEATURE_LEVEL_ACCESS_KEYS, JOURNAL_ADDRESS_SIZE, KeyBounds, Refusal,
+    SEALED_POLICY_SIZE_MAX,
 };
 
 use crate::common::*;
@@ -35,7 +35,7 @@ fn reserve(seed: u8, letter: &str) -> Command {
 }
 
 fn bounds() -> KeyBounds {
-    KeyBounds { expires: Some(LATER), policy: Some("{\"Statement\":[]}".into()) }
+    KeyBounds { expires: Some(LATER), policy: Some(b"sealed".to_vec()) }
 }
 
 /// A cluster with the tenants 1 and 2.
@@ -87,8 +87,8 @@ fn keys_of_another_tenant_and_policies_that_are_too_large_are_refused() {
     let mut replica = raised(dir.path());
     assert!(matches!(replica.run(&set(2, "KEY1", bounds())), Err(Refusal::NotFound { .. })));
     assert!(matches!(replica.run(&create(9, "NEW", bounds())), Err(Refusal::NotFound { .. })));
-    let large = KeyBounds { expires: None, policy: Some(" ".repeat(KEY_POLICY_SIZE_MAX + 1)) };
-    let limit = Err(Refusal::TooLarge { limit: KEY_POLICY_SIZE_MAX as u64 });
+    let large = KeyBounds { expires: None, policy: Some(vec![0; SEALED_POLICY_SIZE_MAX + 1]) };
+    let limit = Err(Refusal::TooLarge { limit: SEALED_POLICY_SIZE_MAX as u64 });
     assert_eq!(replica.run(&set(1, "KEY1", large.clone())), limit);
     assert_eq!(replica.run(&create(1, "NEW", large)), limit);
     assert!(!replica.reader.view().unwrap().access_keys.contains_key("NEW"));

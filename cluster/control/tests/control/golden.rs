@@ -135,7 +135,7 @@ fn commands() -> Vec<Command> {
         Command::AccessKeys(AccessKeyCommand::SetBounds {
             tenant: tenant_id(1),
             access_key: "KEY".into(),
-            bounds: KeyBounds { expires: None, policy: Some("{}".into()) },
+            bounds: KeyBounds { expires: None, policy: Some(vec![7; 3]) },
         }),
         Command::AccessKeys(AccessKeyCommand::ReserveJournal {
             tenant: tenant_id(1),
