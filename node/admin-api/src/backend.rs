@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    AdminError, DeviceStatus, DriveBackend, EventBackend, ExternalKeyBackend, KeyAdmin, PartitionBackend,
-    ProtectionBackend, TenancyBackend, WorkStatus,
+    AccessKeyBackend, AdminError, DeviceStatus, DriveBackend, EventBackend, ExternalKeyBackend, KeyAdmin,
+    PartitionBackend, ProtectionBackend, TenancyBackend, WorkStatus,
 };
 
 /// What the admin API needs of a node. Every method may be called at any time and by many requests at once.

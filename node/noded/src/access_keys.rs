@@ -14,7 +14,7 @@ use holdfast_model::{TenantId, UnixMillis};
 use serde_json::Value;
 
 use crate::{
-    admin::{Admin, internal, refused, unavailable},
+    admin::{Admin, internal, unavailable},
     control::{Control, now},
     identities::{account_of, policy_name},
     protection::tenant,

@@ -3,10 +3,10 @@
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use holdfast_admin_api::{
-    AccessKeyPair, AccountStatus, AdminBackend, AdminError, AilingReplica, Capacity, ClusterStatus,
-    CreatedAccount, CreatedTenant, DriveStatus, GroupStatus, JoinTokenInfo, KeyAdmin, LevelStatus, NodeState,
-    NodeStatus, OperatorRecord, Readiness, Role, Secret, ServiceUrls, StripeShape, TenantStanding,
-    TenantStatus, WorkStatus,
+    AccountStatus, AdminBackend, AdminError, AilingReplica, Capacity, ClusterStatus, CreatedAccount,
+    CreatedTenant, DriveStatus, GroupStatus, JoinTokenInfo, KeyAdmin, LevelStatus, NodeState, NodeStatus,
+    OperatorRecord, Readiness, Role, Secret, ServiceUrls, StripeShape, TenantStanding, TenantStatus,
+    WorkStatus,
 };
 use holdfast_consensus::Consensus;
 use holdfast_control::{Command, ControlView, DriveState as StandingOfDrive, Refusal, TenantState};

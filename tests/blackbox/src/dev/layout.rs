@@ -60,7 +60,7 @@ impl NodeLayout {
         fs::create_dir_all(layout.state_dir()).with_context(|| format!("making {}", layout.dir.display()))?;
         fs::create_dir_all(layout.dir.join("drives"))?;
         for drive in layout.drives(spec.drives) {
-            preallocate(&drive, spec.drive_size)?;
+            make_drive(&drive, spec.drive_size, spec.reserved)?;
         }
         Ok(layout)
     }
@@ -179,8 +179,11 @@ pub fn operator() -> Result<Operator> {
     Ok(Operator { user: "admin".into(), password: hex::encode(secret) })
 }
 
-fn preallocate(path: &Path, size: ByteCount) -> Result<()> {
+fn make_drive(path: &Path, size: ByteCount, reserved: bool) -> Result<()> {
     let file = File::options().create(true).truncate(true).read(true).write(true).open(path)?;
+    if !reserved {
+        return file.set_len(size.get()).with_context(|| format!("sizing drive {}", path.display()));
+    }
     let length = i64::try_from(size.get())?;
     fallocate(&file, FallocateFlags::empty(), 0, length)
         .with_context(|| format!("reserving {size} for drive {}: is the disk full?", path.display()))

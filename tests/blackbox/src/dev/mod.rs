@@ -56,6 +56,8 @@ pub struct DevSpec {
     pub drives: u16,
     /// Size of each drive.
     pub drive_size: ByteCount,
+    /// The drives' space is taken from the machine's disk at once, rather than as they fill up.
+    pub reserved: bool,
     /// Nodes watch their directory of drives, as the appliance watches its devices: files may come and go, and
     /// blank ones wait for approval. Otherwise drives are named, and a blank one is taken at the next start.
     pub watched: bool,
@@ -92,6 +94,7 @@ impl DevSpec {
             nodes,
             drives,
             drive_size: ByteCount::mib(1024),
+            reserved: true,
             watched: false,
             buffer_memory: ByteCount::mib(64),
             level: None,
