@@ -130,6 +130,7 @@ impl Bench {
             nodes: self.nodes,
             drives: self.drives,
             drive_size: DRIVE_SIZE,
+            reserved: true,
             watched: false,
             buffer_memory: ByteCount::mib(512),
             level: None,

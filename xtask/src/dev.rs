@@ -102,6 +102,7 @@ impl Dev {
             nodes: self.nodes,
             drives: self.drives,
             drive_size: self.drive_size,
+            reserved: true,
             watched: true,
             buffer_memory: ByteCount::mib(256),
             level: self.level,

@@ -59,6 +59,7 @@ impl Processes {
             nodes: u16::try_from(shape.nodes)?,
             drives: shape.drives,
             drive_size: ByteCount::mib(shape.drive_mib),
+            reserved: true,
             watched: false,
             buffer_memory: ByteCount::mib(64),
             level: None,

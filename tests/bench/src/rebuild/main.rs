@@ -156,6 +156,7 @@ fn spec(arguments: &Arguments, bytes: u64) -> DevSpec {
         nodes: NODES,
         drives: DRIVES,
         drive_size: ByteCount::mib((stored as u64 >> 20).max(512)),
+        reserved: true,
         watched: true,
         buffer_memory: ByteCount::mib(256),
         level: None,

@@ -295,6 +295,7 @@ impl DevCluster {
             nodes: number,
             drives,
             drive_size,
+            reserved: true,
             watched: false,
             buffer_memory: ByteCount::mib(64),
             level: None,
