@@ -679,7 +679,8 @@ impl Client {
 
     pub async fn call(&self, method: &str, path: &str, token: &str, body: &Value) -> Answer {
         let request = json(method, path, body).header("authorization", format!("Bearer {token}"));
-        self.send(request.body(Body::from(body.to_string())).unwrap()).await
+        let text = if body.is_null() { String::new() } else { body.to_string() };
+        self.send(request.body(Body::from(text)).unwrap()).await
     }
 }
 
