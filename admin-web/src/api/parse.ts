@@ -107,6 +107,7 @@ const tenantStatus = z.object({
   region: z.string(),
   level: z.string().nullable(),
   access_keys: z.array(z.string()),
+  journal_address: z.string().nullable(),
 }) satisfies z.ZodType<api.TenantStatus>
 
 export const tenantList = z.object({ tenants: z.array(tenantStatus) })

@@ -571,13 +571,57 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get?: never;
+        /**
+         * All access keys of a tenant, with whom they are of and what bounds them.
+         * @description Role: viewer. Ids and policies, and no secret: for every account, not for anyone.
+         */
+        get: operations["access_keys"];
         put?: never;
         /**
-         * Makes one more access key for a tenant; returns its secret this one time.
+         * Makes one more access key for a tenant, bounded if asked for; returns its secret this one time.
          * @description Role: operator. Gives access to a tenant's data.
          */
         post: operations["create_access_key"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/tenants/{name}/access-keys/{key}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Takes an access key of a root user away, and every session it began.
+         * @description Role: operator. Shuts clients out.
+         */
+        delete: operations["delete_access_key"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/tenants/{name}/access-keys/{key}/bounds": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Sets when an access key ends and what it may be used for; what is left out is lifted.
+         * @description Role: operator. Decides what a key opens.
+         */
+        post: operations["set_access_key_bounds"];
         delete?: never;
         options?: never;
         head?: never;
@@ -1036,12 +1080,56 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /** @description What an access key is bounded by, beside what whoever it is of may do. It never allows more than that. */
+        AccessKeyBounds: {
+            /**
+             * Format: int64
+             * @description From then on it lets nobody in, nor does anything signed with it or any session it began: milliseconds since
+             *     1970. Null or absent: it does not end.
+             */
+            expires_unix_ms?: number | null;
+            /**
+             * @description A policy document of at most 2,048 bytes, as of identities (no principals): what it does not allow the key may
+             *     not be used for. Null or absent: no such bound.
+             */
+            policy?: Record<string, never> | null;
+        };
+        /** @description Access keys of a tenant. */
+        AccessKeyList: {
+            /** @description By account, user and time of making. */
+            access_keys: components["schemas"]["AccessKeyStatus"][];
+        };
         /** @description An access key just made, with the only showing of its secret. */
         AccessKeyPair: {
             /** @description Id of the key. */
             access_key: string;
             /** @description Its secret. */
             secret_key: components["schemas"]["Secret"];
+        };
+        /** @description One access key of a tenant; never its secret. */
+        AccessKeyStatus: {
+            /** @description Id of the key. */
+            access_key: string;
+            /** @description Number of its account: 12 digits, as in ARNs. */
+            account: string;
+            /** @description Whether it is switched on. */
+            active: boolean;
+            /**
+             * Format: int64
+             * @description When it was made.
+             */
+            created_unix_ms: number;
+            /** @description Whether its time is up. */
+            expired: boolean;
+            /**
+             * Format: int64
+             * @description When it ends; null: it does not.
+             */
+            expires_unix_ms: number | null;
+            /** @description What it may be used for at most; null: all that whoever it is of may do. */
+            policy: Record<string, never> | null;
+            /** @description The user it is of; null: the account's root user. */
+            user: string | null;
         };
         /** @description All accounts of a tenant. */
         AccountList: {
@@ -2116,6 +2204,8 @@ export interface components {
             access_keys: string[];
             /** @description 32 hex digits. */
             id: string;
+            /** @description The local part of the address its journals are to be sent to, reserved for it alone; null until it has got one. */
+            journal_address: string | null;
             /** @description Its protection level; null when it follows the cluster's. */
             level: string | null;
             /** @description Its name. */
@@ -3659,7 +3749,7 @@ export interface operations {
             };
         };
     };
-    create_access_key: {
+    access_keys: {
         parameters: {
             query?: never;
             header?: never;
@@ -3671,6 +3761,50 @@ export interface operations {
         requestBody?: never;
         responses: {
             /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AccessKeyList"];
+                };
+            };
+            /** @description No session, or one that is over. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Why it was not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    create_access_key: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["AccessKeyBounds"];
+            };
+        };
+        responses: {
+            /** @description Done. */
             201: {
                 headers: {
                     [name: string]: unknown;
@@ -3678,6 +3812,106 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["AccessKeyPair"];
                 };
+            };
+            /** @description No session, or one that is over. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The account may not do this, or another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Why it was not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    delete_access_key: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+                key: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No session, or one that is over. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The account may not do this, or another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Why it was not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    set_access_key_bounds: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+                key: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["AccessKeyBounds"];
+            };
+        };
+        responses: {
+            /** @description Done. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             /** @description No session, or one that is over. */
             401: {

@@ -59,7 +59,7 @@ export class FakeNode {
   reachable = true
   cluster: ClusterStatus = cluster()
   tenants: TenantStatus[] = [
-    { id: '03'.repeat(16), name: 'demo', state: 'active', region: 'us-east-1', level: null, access_keys: ['HFDEMO'] },
+    { id: '03'.repeat(16), name: 'demo', state: 'active', region: 'us-east-1', level: null, access_keys: ['HFDEMO'], journal_address: null },
   ]
   /** `POST /tenants` with the body it had. */
   readonly writes: string[] = []
@@ -117,7 +117,7 @@ export class FakeNode {
     if (this.tenants.some((tenant) => tenant.name === name)) {
       return problem(409, 'conflict', `Tenant "${name}" exists already.`)
     }
-    const tenant = { id: '04'.repeat(16), name, state: 'active' as const, region: 'us-east-1', level: null, access_keys: ['HFNEW'] }
+    const tenant = { id: '04'.repeat(16), name, state: 'active' as const, region: 'us-east-1', level: null, access_keys: ['HFNEW'], journal_address: null }
     this.tenants = [...this.tenants, tenant]
     return { status: 201, body: { id: tenant.id, name, region: tenant.region, access_key: 'HFNEW', secret_key: 'only-once' } }
   }

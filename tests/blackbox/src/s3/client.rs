@@ -8,7 +8,7 @@ use http::{Method, Request};
 use hyper::body::Body as _;
 
 use super::{
-    sign::{Credentials, Moment, Payload, Signed, authorization, canonical_query, encode},
+    sign::{Credentials, Moment, Payload, SERVICE, Signed, authorization, canonical_query, encode},
     xml::first,
 };
 use crate::{
@@ -27,6 +27,7 @@ pub struct Call {
     payload: Payload,
     moment: Moment,
     virtual_host: Option<String>,
+    service: &'static str,
 }
 
 impl Call {
@@ -42,7 +43,21 @@ impl Call {
             payload: Payload::Unsigned,
             moment: Moment::now(),
             virtual_host: None,
+            service: SERVICE,
         }
+    }
+
+    /// A request of IAM's with these parameters, and its body.
+    #[must_use]
+    pub fn iam(action: &str, parameters: &[(&str, &str)]) -> (Self, Bytes) {
+        let mut form = format!("Action={action}&Version=2010-05-08");
+        for (name, value) in parameters {
+            form.push_str(&format!("&{name}={}", encode(value, false)));
+        }
+        let call = Self::new(Method::POST, "", "")
+            .header("content-type", "application/x-www-form-urlencoded")
+            .payload(Payload::signed(form.as_bytes()));
+        (Self { service: "iam", ..call }, form.into())
     }
 
     /// Adds a query parameter.
@@ -173,6 +188,7 @@ impl Client {
             query: &call.query,
             headers: &headers,
             payload: call.payload.header(),
+            service: call.service,
         };
         let authorization = authorization(&signed, &self.credentials, &call.moment);
         let query = canonical_query(&call.query);

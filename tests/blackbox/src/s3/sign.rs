@@ -22,6 +22,9 @@ pub struct Credentials {
     pub region: String,
 }
 
+/// The service that signatures name unless another is meant.
+pub(crate) const SERVICE: &str = "s3";
+
 /// What is said about the body in `x-amz-content-sha256`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Payload {
@@ -153,12 +156,14 @@ pub(crate) struct Signed<'a> {
     /// Lower-case names with their values, in any order.
     pub headers: &'a [(String, String)],
     pub payload: &'a str,
+    /// `s3`, `iam`, `sts`.
+    pub service: &'a str,
 }
 
 /// Value of the Authorization header.
 pub(crate) fn authorization(request: &Signed<'_>, credentials: &Credentials, moment: &Moment) -> String {
     let (signature, names) = signature(request, credentials, moment);
-    let scope = scope(credentials, moment);
+    let scope = scope(credentials, moment, request.service);
     format!(
         "{ALGORITHM} Credential={}/{scope}, SignedHeaders={names}, Signature={signature}",
         credentials.access_key
@@ -177,7 +182,7 @@ pub fn presign(
 ) -> Vec<(String, String)> {
     let mut query: Vec<(String, String)> = [
         ("X-Amz-Algorithm", ALGORITHM.to_owned()),
-        ("X-Amz-Credential", format!("{}/{}", credentials.access_key, scope(credentials, moment))),
+        ("X-Amz-Credential", format!("{}/{}", credentials.access_key, scope(credentials, moment, SERVICE))),
         ("X-Amz-Date", moment.as_str().to_owned()),
         ("X-Amz-Expires", seconds.to_string()),
         ("X-Amz-SignedHeaders", "host".to_owned()),
@@ -185,15 +190,21 @@ pub fn presign(
     .map(|(name, value)| (name.to_owned(), value))
     .into();
     let headers = [("host".to_owned(), host.to_owned())];
-    let request =
-        Signed { method, path, query: &query, headers: &headers, payload: Payload::Unsigned.header() };
+    let request = Signed {
+        method,
+        path,
+        query: &query,
+        headers: &headers,
+        payload: Payload::Unsigned.header(),
+        service: SERVICE,
+    };
     let (signature, _) = signature(&request, credentials, moment);
     query.push(("X-Amz-Signature".to_owned(), signature));
     query
 }
 
-fn scope(credentials: &Credentials, moment: &Moment) -> String {
-    format!("{}/{}/s3/aws4_request", moment.day(), credentials.region)
+fn scope(credentials: &Credentials, moment: &Moment, service: &str) -> String {
+    format!("{}/{}/{service}/aws4_request", moment.day(), credentials.region)
 }
 
 fn signature(request: &Signed<'_>, credentials: &Credentials, moment: &Moment) -> (String, String) {
@@ -211,11 +222,11 @@ fn signature(request: &Signed<'_>, credentials: &Credentials, moment: &Moment) -
     let to_sign = format!(
         "{ALGORITHM}\n{}\n{}\n{}",
         moment.as_str(),
-        scope(credentials, moment),
+        scope(credentials, moment, request.service),
         sha256_hex(canonical.as_bytes())
     );
     let mut key = mac(format!("AWS4{}", credentials.secret_key).as_bytes(), moment.day());
-    for step in [credentials.region.as_str(), "s3", "aws4_request"] {
+    for step in [credentials.region.as_str(), request.service, "aws4_request"] {
         key = mac(key.as_ref(), step);
     }
     (hex::encode(mac(key.as_ref(), &to_sign)), names)
@@ -246,8 +257,14 @@ mod tests {
             ("x-amz-date", "20130524T000000Z"),
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let request =
-            Signed { method: "GET", path: "/test.txt", query: &[], headers: &headers, payload: &empty };
+        let request = Signed {
+            method: "GET",
+            path: "/test.txt",
+            query: &[],
+            headers: &headers,
+            payload: &empty,
+            service: SERVICE,
+        };
         let (signature, names) = signature(&request, &credentials, &Moment::at(1_369_353_600));
         assert_eq!(names, "host;range;x-amz-content-sha256;x-amz-date");
         assert_eq!(signature, "f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41");

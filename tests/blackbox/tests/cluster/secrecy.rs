@@ -20,6 +20,7 @@ use holdfast_blackbox::{
 use holdfast_model::ByteCount;
 use http::Method;
 use nix::sys::signal::Signal;
+use serde_json::json;
 
 use crate::support::{BUCKET, single};
 
@@ -33,17 +34,33 @@ async fn planted_strings_are_found_nowhere_but_where_we_put_them() -> Result<()>
     let client = cluster.s3(0)?;
     client.create_bucket(BUCKET).await?;
 
-    // What clients call things: a bucket, keys of objects and of an upload that stays open, metadata.
-    let names: Vec<String> = (0..4).map(|_| random_text().map(lower)).collect::<Result<_>>()?;
+    // What clients call things: a bucket, keys of objects and of an upload that stays open, metadata, tags.
+    let names: Vec<String> = (0..6).map(|_| random_text().map(lower)).collect::<Result<_>>()?;
     client.create_bucket(&names[0]).await?;
     for number in 0..40 {
         let call = Call::new(Method::PUT, &names[0], &format!("{}/{number}", names[1]))
-            .header("x-amz-meta-said", &names[2]);
+            .header("x-amz-meta-said", &names[2])
+            .header("x-amz-tagging", format!("said={}", names[4]));
         client.expect(call, Bytes::from_static(b"said")).await?;
     }
     let open = Call::new(Method::POST, &names[0], &names[3]).query("uploads", "");
     client.expect(open, Bytes::new()).await?;
     assert_eq!(client.list_all(&names[0], &names[1]).await?.len(), 40);
+    // Policies name buckets and objects: of a user, and of an access key.
+    let policy = json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*",
+        "Resource": [format!("arn:aws:s3:::{}/{}", names[0], names[5]), "*"]}]});
+    for (action, parameters) in [
+        ("CreateUser", vec![("UserName", "someone")]),
+        (
+            "PutUserPolicy",
+            vec![("UserName", "someone"), ("PolicyName", "p"), ("PolicyDocument", &policy.to_string())],
+        ),
+    ] {
+        let (call, form) = Call::iam(action, &parameters);
+        client.expect(call, form).await?;
+    }
+    let admin = cluster.file().admin(0).await?;
+    admin.post("/api/v1/tenants/demo/access-keys", &json!({ "policy": policy })).await?;
 
     // One needle for each way a body takes: within the catalog, in stripes, in parts.
     let needles: Vec<Vec<u8>> = (0..3).map(|_| random_text()).collect::<Result<_>>()?;
