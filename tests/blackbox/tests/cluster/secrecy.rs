@@ -5,7 +5,7 @@ use std::{
     os::unix::{fs::FileExt, process::ExitStatusExt},
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -21,10 +21,14 @@ use holdfast_model::ByteCount;
 use http::Method;
 use nix::sys::signal::Signal;
 use serde_json::json;
+use tokio::time::sleep;
 
 use crate::support::{BUCKET, single};
 
 const NEEDLE: usize = 24;
+
+/// Nothing that is waited for takes longer, unless it does not come.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn planted_strings_are_found_nowhere_but_where_we_put_them() -> Result<()> {
@@ -60,7 +64,13 @@ async fn planted_strings_are_found_nowhere_but_where_we_put_them() -> Result<()>
         client.expect(call, form).await?;
     }
     let admin = cluster.file().admin(0).await?;
-    admin.post("/api/v1/tenants/demo/access-keys", &json!({ "policy": policy })).await?;
+    let begun = Instant::now();
+    // A cluster just founded knows such keys once all of its nodes have said that they do.
+    while let Err(error) = admin.post("/api/v1/tenants/demo/access-keys", &json!({ "policy": policy })).await
+    {
+        ensure!(begun.elapsed() < PATIENCE, "{error:#}");
+        sleep(Duration::from_millis(200)).await;
+    }
 
     // One needle for each way a body takes: within the catalog, in stripes, in parts.
     let needles: Vec<Vec<u8>> = (0..3).map(|_| random_text()).collect::<Result<_>>()?;

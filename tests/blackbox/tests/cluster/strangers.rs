@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
-use holdfast_admin_api::routes::{Access, ROUTES};
+use holdfast_admin_api::routes::{self, Access};
 use holdfast_blackbox::{
     dev::DevCluster,
     http_client::{Answer, Https, full},
@@ -186,7 +186,7 @@ async fn admin_routes(
     let (credentials, signer) =
         (other.credentials().clone(), Client::new(https.clone(), other.credentials().clone()));
     let (mut closed, mut open) = (0, 0);
-    for route in ROUTES {
+    for route in routes::all() {
         let name = if route.path.contains("/nodes/") { "n1" } else { "demo" };
         let path = route
             .path
@@ -195,7 +195,8 @@ async fn admin_routes(
             .replace("{tenant}", &id)
             .replace("{id}", &drive)
             .replace("{kind}", "rebuild")
-            .replace("{webhook}", "hook");
+            .replace("{webhook}", "hook")
+            .replace("{key}", &cluster.file().tenants[0].access_key);
         ensure!(!path.contains('{'), "{path}: a parameter that this test does not know");
         let method: Method = route.method.name().parse()?;
         let body = if method == Method::GET { Bytes::new() } else { Bytes::from(json!({}).to_string()) };
