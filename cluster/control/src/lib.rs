@@ -4,7 +4,8 @@
 //! applied: two nodes that join under one name at once get one answer each, the same on every replica.
 //!
 //! Nothing secret is here in the clear: tenant keys are wrapped under the root key, access keys' secrets and
-//! the CA's key under the cluster key, which the root wraps; join tokens are hashes, passwords argon2id.
+//! the CA's key under the cluster key, which the root wraps; what identities and access keys may is sealed under their
+//! tenant's metadata key; join tokens are hashes, passwords argon2id.
 
 #![forbid(unsafe_code)]
 

@@ -7,7 +7,8 @@ use holdfast_admin_api::{
 };
 use holdfast_control::{
     AccessKeyCommand, AccessKeyRecord, Command, ControlView, FEATURE_LEVEL_ACCESS_KEYS,
-    JOURNAL_ADDRESS_ALPHABET, JOURNAL_ADDRESS_SIZE, KEY_POLICY_SIZE_MAX, KeyBounds, TenantState,
+    JOURNAL_ADDRESS_ALPHABET, JOURNAL_ADDRESS_SIZE, KEY_POLICY_SIZE_MAX, KeyBounds, TenantRecord,
+    TenantState,
 };
 use holdfast_keyservice::Client;
 use holdfast_model::{TenantId, UnixMillis};
@@ -16,7 +17,7 @@ use serde_json::Value;
 use crate::{
     admin::{Admin, internal, unavailable},
     control::{Control, now},
-    identities::{account_of, policy_name},
+    identities::{account_of, documents_of, policy_name, policy_text},
     protection::tenant,
     tenants::{fresh_access_key, secret_name, text},
 };
@@ -30,11 +31,16 @@ struct Bounds {
 
 impl Bounds {
     /// As the control group keeps them.
-    fn sealed(&self, keyring: &Client, access_key: &str) -> Result<KeyBounds, AdminError> {
-        let seal = |text: &String| keyring.seal_secret(&policy_name(access_key), text.as_bytes());
-        let policy =
-            self.policy.as_ref().map(seal).transpose().context("sealing the policy of an access key");
-        Ok(KeyBounds { expires: self.expires, policy: policy.map_err(|error| unavailable(&error))? })
+    fn sealed(
+        &self,
+        keyring: &Client,
+        tenant: &TenantRecord,
+        access_key: &str,
+    ) -> Result<KeyBounds, AdminError> {
+        let documents = documents_of(keyring, tenant).context("sealing the policy of an access key");
+        let documents = documents.map_err(|error| unavailable(&error))?;
+        let seal = |text: &String| documents.seal(policy_name(access_key).as_bytes(), text.as_bytes());
+        Ok(KeyBounds { expires: self.expires, policy: self.policy.as_ref().map(seal) })
     }
 }
 
@@ -68,23 +74,17 @@ fn bounds_of(asked: AccessKeyBounds) -> Result<Bounds, AdminError> {
 impl AccessKeyBackend for Admin {
     async fn access_keys(&self, name: &str) -> Result<Vec<AccessKeyStatus>, AdminError> {
         let view = self.view().await?;
-        let id = tenant(&view, name)?.tenant;
+        let record = tenant(&view, name)?;
+        let id = record.tenant;
         let mut keys: Vec<_> = view.access_keys.iter().filter(|(_, record)| record.tenant == id).collect();
         keys.sort_by_key(|(key, record)| {
             (account_of(record), record.user.clone(), record.created, (*key).clone())
         });
-        let sealed =
-            keys.iter().filter_map(|(key, record)| Some((policy_name(key), record.bounds.policy.clone()?)));
-        let opened =
-            self.keyring.open_secrets(sealed.collect()).context("opening the policies of access keys");
-        let mut opened = opened.map_err(|error| unavailable(&error))?.into_iter();
-        let mut policy_of = |key: &str, record: &AccessKeyRecord| {
-            if record.bounds.policy.is_none() {
-                return Ok(None);
-            }
-            let text =
-                opened.next().flatten().with_context(|| format!("the policy of {key} does not open"))?;
-            serde_json::from_slice::<Value>(&text).map(Some).context("it is not JSON")
+        let documents = documents_of(&self.keyring, record).context("opening the policies of access keys");
+        let documents = documents.map_err(|error| unavailable(&error))?;
+        let policy_of = |key: &str, record: &AccessKeyRecord| {
+            let text = policy_text(&documents, key, record).map_err(anyhow::Error::msg)?;
+            text.map(|text| serde_json::from_slice::<Value>(&text)).transpose().context("it is not JSON")
         };
         let status = |(key, record): (&String, &AccessKeyRecord)| {
             let policy = policy_of(key, record);
@@ -109,7 +109,8 @@ impl AccessKeyBackend for Admin {
     ) -> Result<AccessKeyPair, AdminError> {
         let bounds = bounds_of(bounds)?;
         let view = self.view().await?;
-        let tenant = tenant(&view, name)?.tenant;
+        let record = tenant(&view, name)?;
+        let tenant = record.tenant;
         let (access_key, secret) = fresh_access_key();
         let sealed_secret = self
             .keyring
@@ -125,7 +126,7 @@ impl AccessKeyBackend for Admin {
                 tenant,
                 access_key: key,
                 sealed_secret,
-                bounds: bounds.sealed(&self.keyring, &access_key)?,
+                bounds: bounds.sealed(&self.keyring, record, &access_key)?,
                 at,
             })
         };
@@ -141,8 +142,9 @@ impl AccessKeyBackend for Admin {
     ) -> Result<(), AdminError> {
         let bounds = bounds_of(bounds)?;
         let view = self.view().await?;
-        let (tenant, access_key) = (tenant(&view, name)?.tenant, access_key.to_owned());
-        let bounds = bounds.sealed(&self.keyring, &access_key)?;
+        let record = tenant(&view, name)?;
+        let (tenant, access_key) = (record.tenant, access_key.to_owned());
+        let bounds = bounds.sealed(&self.keyring, record, &access_key)?;
         self.decide(&Command::AccessKeys(AccessKeyCommand::SetBounds { tenant, access_key, bounds })).await
     }
 

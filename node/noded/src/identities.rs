@@ -19,18 +19,19 @@ use holdfast_access::{
 };
 use holdfast_control::{
     AccessKeyRecord, Command, ControlView, IdentityChange, IdentityWrite, KeyWrite, NewAccount, NodeState,
-    Refusal, TenantState,
+    Refusal, TenantRecord, TenantState,
 };
+use holdfast_crypt::CommandCipher;
 use holdfast_gateway_s3::identities::{ChangeError, Identities, NotNow};
 use holdfast_keyservice::{Client, KeyError};
 use holdfast_model::{TenantId, UnixMillis};
 use parking_lot::RwLock;
 use tokio::sync::watch;
+use zeroize::Zeroizing;
 
 use crate::{
     control::{Control, now},
     external_keys,
-    opened::{Opened, Plain},
     tenants::{fresh_access_key, secret_name},
 };
 
@@ -47,7 +48,6 @@ const KINDS: [(Kind, u8); 4] = [(Kind::User, 0), (Kind::Group, 1), (Kind::Role, 
 pub struct NodeIdentities {
     control: Control,
     keyring: Arc<Client>,
-    opened: Opened,
     now: RwLock<Arc<Snapshot>>,
     /// Entries of the control group below this are in the snapshot.
     seen: watch::Sender<u64>,
@@ -84,37 +84,28 @@ fn first_account(tenant: TenantId, name: &str) -> AccountInfo {
     }
 }
 
-/// Name under which an identity's document is sealed: a document is that of no other, nor of another version of it.
+/// What an identity's document is bound to: it is that of no other, nor of another version of it.
 fn document_name(account: u64, kind: u8, name: &str, version: u64) -> String {
     format!("identity {account}/{kind}/{version}/{name}")
 }
 
-/// Name under which the policy of an access key is sealed.
+/// What the policy of an access key is bound to.
 pub(crate) fn policy_name(access_key: &str) -> String {
     format!("access key policy {access_key}")
 }
 
-/// What the control group keeps sealed of identities and access keys, by the names it is sealed under. What does not
-/// open is not in it.
-type Documents = HashMap<String, Plain>;
-
-fn documents(view: &ControlView, keyring: &Client, opened: &Opened) -> Result<Documents, KeyError> {
-    let mut asked: Vec<(String, &[u8])> = Vec::new();
-    for ((account, kind, name), record) in &view.identities {
-        asked.push((document_name(*account, *kind, name, record.version), &record.body));
-    }
-    for (id, record) in &view.access_keys {
-        asked.push((secret_name(id), &record.sealed_secret));
-        asked.extend(record.bounds.policy.as_deref().map(|policy| (policy_name(id), policy)));
-    }
-    let plain = opened.all(keyring, &asked)?;
-    let both = asked.into_iter().zip(plain);
-    Ok(both.filter_map(|((name, _), plain)| Some((name, plain?))).collect())
+/// What seals documents about a tenant's identities. Needs no external key.
+///
+/// # Errors
+/// As [`Client::tenant_metadata`].
+pub(crate) fn documents_of(keyring: &Client, tenant: &TenantRecord) -> Result<CommandCipher, KeyError> {
+    let metadata = keyring.tenant_metadata(tenant.tenant, &tenant.wrapped_key)?;
+    Ok(metadata.metadata_key().documents())
 }
 
 fn rows<T: serde::de::DeserializeOwned>(
     view: &ControlView,
-    documents: &Documents,
+    documents: &CommandCipher,
     account: AccountNumber,
     kind: Kind,
 ) -> Rows<T> {
@@ -123,14 +114,14 @@ fn rows<T: serde::de::DeserializeOwned>(
     let mut rows = BTreeMap::new();
     for ((_, _, name), record) in view.identities.range(of) {
         let version = record.version;
-        let document = documents.get(&document_name(account.get(), number, name, version));
-        match document.map(|plain| serde_json::from_slice(plain)) {
-            Some(Ok(value)) => {
+        let context = document_name(account.get(), number, name, version);
+        let read = documents.open(context.as_bytes(), &record.body).map_err(|error| error.to_string());
+        match read.and_then(|plain| serde_json::from_slice(&plain).map_err(|error| error.to_string())) {
+            Ok(value) => {
                 rows.insert(name.clone(), Row { version, value });
             }
             // It allows nothing that way.
-            Some(Err(error)) => tracing::error!(%account, ?kind, name, %error, "identity cannot be read"),
-            None => tracing::error!(%account, ?kind, name, "identity does not open"),
+            Err(error) => tracing::error!(%account, ?kind, name, error, "identity cannot be read"),
         }
     }
     rows
@@ -141,22 +132,28 @@ pub(crate) fn account_of(record: &AccessKeyRecord) -> AccountNumber {
     record.account.map_or_else(|| first_number(record.tenant), AccountNumber::new)
 }
 
-/// What a key may be used for at most.
-fn bound_of(
-    documents: &Documents,
+/// What a key may be used for at most, as it is written.
+///
+/// # Errors
+/// When it does not open.
+pub(crate) fn policy_text(
+    documents: &CommandCipher,
     id: &str,
     record: &AccessKeyRecord,
-) -> Result<Option<Arc<Policy>>, String> {
-    if record.bounds.policy.is_none() {
-        return Ok(None);
-    }
-    let text = documents.get(&policy_name(id)).ok_or("its policy does not open")?;
-    let policy = Policy::parse(text).map_err(|error| format!("its policy cannot be read: {}", error.0))?;
-    Ok(Some(Arc::new(policy)))
+) -> Result<Option<Zeroizing<Vec<u8>>>, String> {
+    let open = |sealed: &Vec<u8>| documents.open(policy_name(id).as_bytes(), sealed);
+    record.bounds.policy.as_ref().map(open).transpose().map_err(|error| format!("its policy: {error}"))
 }
 
-fn access_key(documents: &Documents, id: &str, record: &AccessKeyRecord) -> Result<AccessKey, String> {
-    let secret = documents.get(&secret_name(id)).ok_or("its secret does not open")?;
+fn access_key(
+    documents: &CommandCipher,
+    id: &str,
+    record: &AccessKeyRecord,
+    secret: Option<Zeroizing<Vec<u8>>>,
+) -> Result<AccessKey, String> {
+    let secret = secret.ok_or("its secret does not open")?;
+    let policy = policy_text(documents, id, record)?.map(|text| Policy::parse(&text)).transpose();
+    let policy = policy.map_err(|error| format!("its policy cannot be read: {}", error.0))?;
     Ok(AccessKey {
         tenant: record.tenant,
         account: account_of(record),
@@ -164,12 +161,12 @@ fn access_key(documents: &Documents, id: &str, record: &AccessKeyRecord) -> Resu
         active: record.active,
         created: record.created.get(),
         expires: record.bounds.expires.map(UnixMillis::get),
-        bound: bound_of(documents, id, record)?,
+        bound: policy.map(Arc::new),
         secret: String::from_utf8(secret.to_vec()).map_err(|error| error.to_string())?,
     })
 }
 
-fn account(view: &ControlView, documents: &Documents, info: AccountInfo) -> Account {
+fn account(view: &ControlView, documents: &CommandCipher, info: AccountInfo) -> Account {
     let number = info.number;
     Account {
         info: Arc::new(info),
@@ -180,12 +177,20 @@ fn account(view: &ControlView, documents: &Documents, info: AccountInfo) -> Acco
     }
 }
 
-fn snapshot(view: &ControlView, keyring: &Client, opened: &Opened) -> Result<Snapshot, KeyError> {
-    let documents = documents(view, keyring, opened)?;
+fn snapshot(view: &ControlView, keyring: &Client) -> Result<Snapshot, KeyError> {
     let mut snapshot = Snapshot::default();
+    let mut ciphers = HashMap::new();
     // By the members, not by those that are up: a node that fails does not change what the others let in.
     let nodes = view.nodes.values().filter(|node| node.state == NodeState::Active).count();
     for tenant in view.tenants.values().filter(|tenant| tenant.state != TenantState::Shredding) {
+        let documents = match documents_of(keyring, tenant) {
+            Ok(documents) => documents,
+            Err(error) if error.may_pass() => return Err(error),
+            Err(error) => {
+                tracing::error!(tenant = tenant.name, %error, "its identities do not open: not served");
+                continue;
+            }
+        };
         let first = first_account(tenant.tenant, &tenant.name);
         let number = first.number;
         let mut accounts = BTreeMap::from([(number, account(view, &documents, first))]);
@@ -208,10 +213,15 @@ fn snapshot(view: &ControlView, keyring: &Client, opened: &Opened) -> Result<Sna
         };
         let tenant_of = Tenant { name, first: Some(number), accounts, suspended, waits_for, limits };
         snapshot.tenants.insert(tenant.tenant, tenant_of);
+        ciphers.insert(tenant.tenant, documents);
     }
-    for (id, record) in view.access_keys.iter().filter(|(_, key)| snapshot.tenants.contains_key(&key.tenant))
-    {
-        match access_key(&documents, id, record) {
+    let served = view.access_keys.iter();
+    let served: Vec<_> =
+        served.filter_map(|(id, record)| Some((id, record, ciphers.get(&record.tenant)?))).collect();
+    let sealed = served.iter().map(|(id, record, _)| (secret_name(id), record.sealed_secret.clone()));
+    let opened = keyring.open_secrets(sealed.collect())?;
+    for ((id, record, documents), secret) in served.into_iter().zip(opened) {
+        match access_key(documents, id, record, secret) {
             Ok(key) => drop(snapshot.keys.insert(id.clone(), key)),
             Err(why) => tracing::error!(access_key = id, why, "access key not served"),
         }
@@ -234,18 +244,12 @@ impl NodeIdentities {
     /// Knows nobody until the first [`NodeIdentities::update`].
     #[must_use]
     pub fn new(control: Control, keyring: Arc<Client>) -> Self {
-        Self {
-            control,
-            keyring,
-            opened: Opened::default(),
-            now: RwLock::default(),
-            seen: watch::channel(0).0,
-        }
+        Self { control, keyring, now: RwLock::default(), seen: watch::channel(0).0 }
     }
 
     /// Opens what a view holds; `None` when the key service does not open it now.
     pub fn prepare(&self, view: &ControlView) -> Option<Snapshot> {
-        snapshot(view, &self.keyring, &self.opened)
+        snapshot(view, &self.keyring)
             .inspect_err(|error| tracing::warn!(%error, "identities not refreshed"))
             .ok()
     }
@@ -337,7 +341,10 @@ impl NodeIdentities {
         Ok(self.control.propose(&Command::CreateAccount(new)).await?.map(drop))
     }
 
-    fn command(&self, tenant: TenantId, account: AccountNumber, change: Change) -> Result<Command> {
+    async fn command(&self, tenant: TenantId, account: AccountNumber, change: Change) -> Result<Command> {
+        let view = self.control.view().await?;
+        let record = view.tenants.get(&tenant).context("there is no such tenant any more")?;
+        let documents = documents_of(&self.keyring, record).context("sealing identities")?;
         let row_write = |row: RowChange| {
             let kind =
                 KINDS.iter().find(|(kind, _)| *kind == row.kind).map_or(u8::MAX, |(_, number)| *number);
@@ -345,12 +352,12 @@ impl NodeIdentities {
                 Then::Keep => holdfast_control::Then::Keep,
                 Then::Put(version, document) => {
                     let name = document_name(account.get(), kind, &row.name, version);
-                    let body = self.keyring.seal_secret(&name, &document).context("sealing an identity")?;
+                    let body = documents.seal(name.as_bytes(), &document);
                     holdfast_control::Then::Put { version, body }
                 }
                 Then::Delete => holdfast_control::Then::Delete,
             };
-            anyhow::Ok(IdentityWrite { kind, name: row.name, expected: row.expected, then })
+            IdentityWrite { kind, name: row.name, expected: row.expected, then }
         };
         let key_write = |key| {
             Ok(match key {
@@ -365,7 +372,7 @@ impl NodeIdentities {
         Ok(Command::ChangeIdentities(IdentityChange {
             tenant,
             account: account.get(),
-            rows: change.rows.into_iter().map(row_write).collect::<Result<_>>()?,
+            rows: change.rows.into_iter().map(row_write).collect(),
             keys: change.keys.into_iter().map(key_write).collect::<Result<_>>()?,
             at: now(),
         }))
@@ -385,7 +392,7 @@ impl Identities for NodeIdentities {
         change: Change,
     ) -> Result<(), ChangeError> {
         let unavailable = |error: anyhow::Error| ChangeError::Unavailable(format!("{error:#}"));
-        let command = self.command(tenant, account, change).map_err(unavailable)?;
+        let command = self.command(tenant, account, change).await.map_err(unavailable)?;
         let mut outcome = self.propose(&command).await.map_err(unavailable)?;
         if matches!(&outcome, Err(Refusal::NotFound { what, .. }) if what == "account")
             && account == first_number(tenant)

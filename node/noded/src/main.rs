@@ -27,7 +27,6 @@ mod membership;
 mod metadata_keys;
 mod metrics;
 mod node;
-mod opened;
 mod orders;
 mod partitions;
 mod poller;

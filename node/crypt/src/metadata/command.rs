@@ -1,4 +1,4 @@
-//! Commands of a tenant, sealed by their proposer.
+//! Commands of a tenant, and documents about its identities, sealed by their proposer.
 //!
 //! | offset | size | field      | meaning                                              |
 //! |-------:|-----:|------------|------------------------------------------------------|
@@ -17,7 +17,7 @@ use crate::{
 
 const PURPOSE: &str = "catalog command";
 
-/// Seals and opens the commands of one tenant under one version of its key.
+/// Seals and opens the commands, or the documents, of one tenant under one version of its key.
 pub struct CommandCipher(Xaes);
 
 impl std::fmt::Debug for CommandCipher {
@@ -31,6 +31,13 @@ impl MetadataKey {
     #[must_use]
     pub fn commands(&self) -> CommandCipher {
         CommandCipher(Xaes::new(&derive(self.expose(), b"", &[b"holdfast catalog command v1"])))
+    }
+
+    /// What seals documents about a tenant's identities, in the control state, under this key: users, groups, roles,
+    /// policies. They name buckets and objects.
+    #[must_use]
+    pub fn documents(&self) -> CommandCipher {
+        CommandCipher(Xaes::new(&derive(self.expose(), b"", &[b"holdfast identity document v1"])))
     }
 }
 
@@ -101,5 +108,9 @@ mod tests {
     fn version_1_commands_stay_readable() {
         let sealed = cipher(5).seal_with([7; NONCE_SIZE], b"context", b"golden");
         assert_eq!(hex::encode(&sealed[NONCE_SIZE..]), "5ed5ea44a8cd5313ff388502a77490416870567b0b66");
+        let documents = MetadataKey::from_bytes([5; 32]).documents();
+        let document = documents.seal_with([7; NONCE_SIZE], b"context", b"golden");
+        assert_eq!(hex::encode(&document[NONCE_SIZE..]), "b71acfdb695ecb1752177e9fc67a8d475480d371b101");
+        assert!(documents.open(b"context", &sealed).is_err(), "a command is no document");
     }
 }

@@ -62,7 +62,7 @@ async fn five_gib_are_copied_in_bounded_memory() -> Result<()> {
 async fn ten_thousand_parts_make_one_object() -> Result<()> {
     // As wide as stripes get: 16 shards of content, 2 of parity.
     let mut spec = DevSpec::for_test("ten-thousand", 1, 18)?;
-    (spec.drive_size, spec.reserved) = (ByteCount::mib(3600), false);
+    (spec.drive_size, spec.reserved) = (ByteCount::mib(4500), false);
     let cluster = DevCluster::create(&spec, &|_| {}).await?;
     let nodes = [cluster.s3(0)?];
     nodes[0].create_bucket(BUCKET).await?;
