@@ -189,6 +189,7 @@ impl Log {
             turn_around_millis: self.turn_around.as_millis(),
             version_id: self.version.as_deref(),
             signed,
+            version_2: call.signed.as_ref().is_some_and(|signed| signed.version_2),
         };
         self.book.record(to, bucket, self.at, &entry.line());
     }

@@ -36,6 +36,14 @@ pub(crate) struct Clerk {
 /// What has been seen to: the day it was for, and when the configuration was stored that held then.
 type Seen = HashMap<(TenantId, BucketId, String), (u64, UnixMillis)>;
 
+/// That an inventory is there.
+enum Done {
+    /// Made now.
+    Made,
+    /// Whoever led before has made it.
+    WasThere,
+}
+
 /// Why an inventory was not made.
 #[derive(Debug)]
 enum Failure {
@@ -127,7 +135,8 @@ impl Clerk {
                     continue;
                 }
                 match self.make(objects, tenant, &bucket, &inventory, due).await {
-                    Ok(()) => self.observer.inventory(InventoryFate::Made),
+                    Ok(Done::Made) => self.observer.inventory(InventoryFate::Made),
+                    Ok(Done::WasThere) => {}
                     Err(Failure::Later(error)) => {
                         self.observer.inventory(InventoryFate::Delayed);
                         tracing::warn!(
@@ -165,15 +174,14 @@ impl Clerk {
         source: &str,
         inventory: &Inventory,
         due: u64,
-    ) -> Result<(), Failure> {
+    ) -> Result<Done, Failure> {
         let midnight = instant_text(due.saturating_mul(self.day_millis()));
         let root = inventory.root(source);
         let name = midnight.get(..16).unwrap_or(&midnight).replace(':', "-");
         let manifest_key = format!("{root}/{name}Z/manifest.json");
         self.check_target(objects, tenant, source, inventory).await?;
         match objects.head(&inventory.target, &manifest_key, None).await {
-            // Whoever led before has made it.
-            Ok(_) => return Ok(()),
+            Ok(_) => return Ok(Done::WasThere),
             Err(ObjectError::NoSuchKey(_) | ObjectError::DeleteMarker { .. }) => {}
             Err(error) => return Err(error.into()),
         }
@@ -195,7 +203,7 @@ impl Clerk {
         put(objects, &inventory.target, &sum_key, sum.into(), "text/plain").await?;
         put(objects, &inventory.target, &manifest_key, text.into(), "application/json").await?;
         tracing::info!(bucket = source, id = inventory.id, files = count, manifest_key, "inventory made");
-        Ok(())
+        Ok(Done::Made)
     }
 
     /// The target may have been deleted since the inventory was set up, and be somebody else's now.

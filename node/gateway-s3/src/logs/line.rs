@@ -71,6 +71,8 @@ pub(crate) struct Entry<'a> {
     pub version_id: Option<&'a str>,
     /// `AuthHeader` or `QueryString`; `None`: it was not signed.
     pub signed: Option<&'static str>,
+    /// By version 2 rather than 4.
+    pub version_2: bool,
 }
 
 impl Entry<'_> {
@@ -112,7 +114,7 @@ impl Entry<'_> {
             text(head.referer.as_ref()),
             text(head.agent.as_ref()),
             self.version_id.unwrap_or("-"),
-            self.signed.map_or("-", |_| "SigV4"),
+            self.signed.map_or("-", |_| if self.version_2 { "SigV2" } else { "SigV4" }),
             head.tls.cipher.unwrap_or("-"),
             self.signed.unwrap_or("-"),
             head.host
@@ -196,6 +198,7 @@ mod tests {
             turn_around_millis: 6,
             version_id: None,
             signed: Some("AuthHeader"),
+            version_2: false,
         }
     }
 
@@ -208,6 +211,14 @@ mod tests {
              \"GET /a%20b/c?x=1 HTTP/1.1\" 200 - 113 113 7 6 \"-\" \"S3Console/0.4\" - - SigV4 \
              TLS_AES_128_GCM_SHA256 AuthHeader b.s3.test TLSv1.3 - -\n"
         );
+    }
+
+    #[test]
+    fn a_form_signed_by_version_2_says_so() {
+        let head = head("/b", "browser");
+        let mut entry = entry(&head);
+        (entry.signed, entry.version_2) = (Some("-"), true);
+        assert!(entry.line().contains(" SigV2 TLS_AES_128_GCM_SHA256 - "), "{}", entry.line());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use s3s::{
 
 use crate::{
     errors::Refusal,
-    ops::shared::{etag, timestamp},
+    ops::shared::{checksum_algorithms, checksum_type, etag, timestamp},
     service::Context,
 };
 
@@ -98,6 +98,8 @@ fn object(info: ObjectInfo, names: &Names, owner: Option<&Owner>) -> Object {
         size: i64::try_from(info.size).ok(),
         last_modified: Some(timestamp(info.modified)),
         storage_class: Some(ObjectStorageClass::from(info.attributes.storage_class().to_owned())),
+        checksum_algorithm: checksum_algorithms(&info.attributes.checksums),
+        checksum_type: checksum_type(&info.attributes.checksums),
         owner: owner.cloned(),
         ..Default::default()
     }

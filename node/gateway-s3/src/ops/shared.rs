@@ -11,7 +11,7 @@ use holdfast_object::{
     versioned::{VersionRef, VersionSelector},
 };
 use http::{HeaderMap, HeaderName, header};
-use s3s::dto::{ChecksumType, ETag, Metadata, Timestamp};
+use s3s::dto::{ChecksumAlgorithm, ChecksumAlgorithmList, ChecksumType, ETag, Metadata, Timestamp};
 
 use crate::{errors::Refusal, intake::checksum::Algorithm, ops::class};
 
@@ -207,6 +207,14 @@ pub(crate) fn checksum_type(checksums: &BTreeMap<String, String>) -> Option<Chec
     let value = Algorithm::ALL.iter().find_map(|algorithm| checksums.get(algorithm.name()))?;
     let name = if value.contains('-') { ChecksumType::COMPOSITE } else { ChecksumType::FULL_OBJECT };
     Some(ChecksumType::from_static(name))
+}
+
+/// The algorithms of what is kept, for listings; `None` when there is no checksum.
+pub(crate) fn checksum_algorithms(checksums: &BTreeMap<String, String>) -> Option<ChecksumAlgorithmList> {
+    let kept = Algorithm::ALL.iter().filter(|algorithm| checksums.contains_key(algorithm.name()));
+    let names: ChecksumAlgorithmList =
+        kept.map(|algorithm| ChecksumAlgorithm::from_static(algorithm.name())).collect();
+    (!names.is_empty()).then_some(names)
 }
 
 /// Fills the five checksum fields of an output of the protocol library.

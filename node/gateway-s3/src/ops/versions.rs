@@ -3,7 +3,7 @@
 use holdfast_model::VersionId;
 use holdfast_object::{
     api::ObjectError,
-    versioned::{ListedVersion, VersionListQuery, VersionPage, VersionSelector},
+    versioned::{ListedVersion, VersionListQuery, VersionPage, VersionSelector, attributes_of},
 };
 use s3s::{
     S3Request, S3Response,
@@ -17,7 +17,7 @@ use crate::{
     errors::Refusal,
     ops::{
         list::{Names, delimiter, limit},
-        shared::{etag, timestamp, version, version_text},
+        shared::{checksum_algorithms, checksum_type, etag, timestamp, version, version_text},
     },
     service::Context,
 };
@@ -47,18 +47,21 @@ async fn marker(
     }
 }
 
-fn object(version: ListedVersion, names: &Names, owner: &Owner) -> ObjectVersion {
-    ObjectVersion {
+fn object(version: ListedVersion, names: &Names, owner: &Owner) -> Result<ObjectVersion, Refusal> {
+    let attributes = attributes_of(&version)?;
+    Ok(ObjectVersion {
         key: Some(names.show(version.key)),
         version_id: Some(version_text(version.version)),
         is_latest: Some(version.latest),
         e_tag: etag(&version.etag),
         size: i64::try_from(version.size).ok(),
         last_modified: Some(timestamp(version.modified)),
-        storage_class: Some(ObjectVersionStorageClass::from_static(ObjectVersionStorageClass::STANDARD)),
+        storage_class: Some(ObjectVersionStorageClass::from(attributes.storage_class().to_owned())),
+        checksum_algorithm: checksum_algorithms(&attributes.checksums),
+        checksum_type: checksum_type(&attributes.checksums),
         owner: Some(owner.clone()),
         ..Default::default()
-    }
+    })
 }
 
 fn delete_marker(version: ListedVersion, names: &Names, owner: &Owner) -> DeleteMarkerEntry {
@@ -112,7 +115,9 @@ pub(crate) async fn list(
         version_id_marker: Some(input.version_id_marker.unwrap_or_default()),
         max_keys: i32::try_from(limit).ok(),
         is_truncated: Some(page.next.is_some()),
-        versions: Some(versions.into_iter().map(|found| object(found, &names, &cx.owner)).collect()),
+        versions: Some(
+            versions.into_iter().map(|found| object(found, &names, &cx.owner)).collect::<Result<_, _>>()?,
+        ),
         delete_markers: (!markers.is_empty()).then_some(markers),
         common_prefixes: names.prefixes(page.common_prefixes),
         delimiter: input.delimiter.map(|delimiter| names.show(delimiter)),

@@ -88,6 +88,10 @@ async fn classes_are_kept_shown_and_not_taken_over_by_copies() {
     assert_eq!(header(&client.get("/bucket/s").await.ok()), "");
     let listed = client.call(Method::GET, "/bucket", "list-type=2", &[], b"").await.ok();
     assert_eq!(listed.elements("StorageClass"), ["STANDARD_IA", "STANDARD"]);
+    assert_eq!(listed.elements("ChecksumAlgorithm"), ["CRC64NVME", "CRC64NVME"]);
+    let listed = client.call(Method::GET, "/bucket", "versions", &[], b"").await.ok();
+    assert_eq!(listed.elements("StorageClass"), ["STANDARD_IA", "STANDARD"]);
+    assert_eq!(listed.elements("ChecksumType"), ["FULL_OBJECT", "FULL_OBJECT"]);
     client.call(Method::PUT, "/bucket/c", "", &[("x-amz-copy-source", "/bucket/k")], b"").await.ok();
     assert_eq!(header(&client.get("/bucket/c").await.ok()), "");
     let onto_itself = [("x-amz-copy-source", "/bucket/c"), ("x-amz-storage-class", "ONEZONE_IA")];
