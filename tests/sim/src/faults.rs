@@ -300,7 +300,8 @@ impl Site {
                 }
             }
             Fault::Handover => world.log.hand_over(world),
-            Fault::Unknown { millis: time } => world.log.confuse(millis(time)),
+            Fault::Unknown { millis: time, percent } => world.log.confuse(millis(time), percent),
+            Fault::Garble { node, count } => world.net.garble(node, count),
             Fault::Scrub { node } => {
                 if let Some(running) = world.node(node) {
                     running.objects.scrub_now();

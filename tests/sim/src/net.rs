@@ -35,13 +35,15 @@ struct State {
     random: Random,
     /// Until when nothing passes from one node to another.
     cut_until: Vec<Option<Instant>>,
+    /// In how many of the next shards that come to a node a bit turns.
+    garbled: Vec<u64>,
 }
 
 impl Net {
     /// Links that all work.
     #[must_use]
     pub fn new(nodes: usize, seed: u64) -> Self {
-        let state = State { random: Random::new(seed), cut_until: vec![None; nodes * nodes] };
+        let state = State { random: Random::new(seed), cut_until: vec![None; nodes * nodes], garbled: vec![0; nodes] };
         Self { nodes, state: Mutex::new(state) }
     }
 
@@ -53,9 +55,24 @@ impl Net {
         state.cut_until[at] = state.cut_until[at].max(Some(until));
     }
 
-    /// Everything passes.
+    /// A bit turns in each of the next `count` shards that other nodes send to a node.
+    pub fn garble(&self, node: usize, count: u64) {
+        self.state.lock().garbled[node] = count;
+    }
+
+    /// Whether the shard that comes to a node now is hit.
+    fn garbles(&self, node: usize) -> bool {
+        let mut state = self.state.lock();
+        let hit = state.garbled[node] > 0;
+        state.garbled[node] -= u64::from(hit);
+        hit
+    }
+
+    /// Everything passes, as it was sent.
     pub fn heal(&self) {
-        self.state.lock().cut_until.fill(None);
+        let mut state = self.state.lock();
+        state.cut_until.fill(None);
+        state.garbled.fill(0);
     }
 
     /// Whether what one node says reaches the other.
@@ -134,6 +151,12 @@ impl SimPeers {
             Some(bytes) => Some(copied(&target.pool, bytes.bytes()).await),
             None => None,
         };
+        let payload = payload.map(|mut shard| {
+            if method == Method::ShardPut && world.net.garbles(to) {
+                shard[0] ^= 1;
+            }
+            shard
+        });
         let service = target.service.clone();
         let answered = target.spawn(async move { service.call(method, body, payload).await });
         let reply = answered.await.map_err(|_| broken("it went off"))?;

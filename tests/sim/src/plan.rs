@@ -141,6 +141,18 @@ pub enum Fault {
     Unknown {
         /// For how long.
         millis: u64,
+        /// Of how many, in percent.
+        #[serde(default = "some")]
+        percent: u64,
+    },
+    /// Of the next shards that other nodes send to a node, a bit turns before the drive gets them: memory that fails, which
+    /// neither the link's checksum nor the record's sees. A move reads back what it wrote; a write of a client does not, so
+    /// clients should write nothing meanwhile.
+    Garble {
+        /// Which node.
+        node: usize,
+        /// So many shards.
+        count: u64,
     },
     /// A node scrubs now.
     Scrub {
@@ -322,11 +334,16 @@ impl Plan {
             }
             10 => Fault::Stall { drive, millis },
             11 => Fault::Handover,
-            12 => Fault::Unknown { millis },
+            12 => Fault::Unknown { millis, percent: if random.chance(50) { some() } else { 100 } },
             13 => Fault::Drain { drive },
             _ => Fault::Scrub { node },
         }
     }
+}
+
+/// Of commands whose outcome is unknown, when nothing else is said, in percent.
+const fn some() -> u64 {
+    40
 }
 
 fn hurting(random: &mut Random, drive: usize) -> Fault {

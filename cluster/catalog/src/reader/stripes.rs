@@ -83,6 +83,23 @@ impl PartitionReader {
         })
     }
 
+    /// Shards of a stripe that moves have left, and that wait to be swept.
+    ///
+    /// # Errors
+    /// [`ReadError::Storage`].
+    pub fn unswept(&self, stripe: StripeId) -> Result<Vec<(ShardIndex, Place)>, ReadError> {
+        self.read(|db| {
+            let mut statement = db.prepare_cached("SELECT shards FROM stale_shards WHERE stripe = ?1")?;
+            let mut rows = statement.query(params![stripe.as_bytes()])?;
+            let mut shards = Vec::new();
+            while let Some(row) = rows.next()? {
+                let row = decode_shards(row.get_ref(0)?.as_blob()?);
+                shards.extend(row.ok_or_else(|| malformed(0, "stale shards"))?);
+            }
+            Ok(shards)
+        })
+    }
+
     /// A stripe by its id. `None`: no object or part ever held it, or the sweeper has removed it.
     ///
     /// # Errors
