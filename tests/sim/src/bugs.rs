@@ -92,6 +92,8 @@ pub const BUGS: &[Planted] = &[
         "workers: a move that failed is told to the catalog",
         Plan("moved-onto-a-drive-that-fails"),
     ),
+    ("StraysStay", "workers: what a move left of a live stripe is not looked for", Nothing),
+    ("StraysAreNotBarred", "workers: a copy is taken back that the catalog may yet place", Nothing),
     ("TakesBackWhatIsPlaced", "workers: a copy is taken back that the catalog counts on", Nothing),
     (
         "SweepForgetsAbsent",

@@ -43,7 +43,11 @@ impl Net {
     /// Links that all work.
     #[must_use]
     pub fn new(nodes: usize, seed: u64) -> Self {
-        let state = State { random: Random::new(seed), cut_until: vec![None; nodes * nodes], garbled: vec![0; nodes] };
+        let state = State {
+            random: Random::new(seed),
+            cut_until: vec![None; nodes * nodes],
+            garbled: vec![0; nodes],
+        };
         Self { nodes, state: Mutex::new(state) }
     }
 

@@ -274,12 +274,18 @@ impl Plan {
             Self { seed, nodes, drives, beyond, day_later: false, tidy: false, clients, faults: Vec::new() };
         plan.day_later = !beyond && random.chance(2);
         plan.break_things(&mut random);
+        // What a move left of which nobody learned whether it was decided is looked for as late as orphans.
+        plan.day_later |= !beyond && plan.has_unknown_outcomes() && random.chance(8);
         if beyond {
             plan.break_too_much(&mut random);
         }
         plan.faults.sort_by_key(|(at, _)| *at);
         plan.tidy = !beyond && !plan.day_later && plan.faults.iter().all(|(_, fault)| fault.leaves_nothing());
         plan
+    }
+
+    fn has_unknown_outcomes(&self) -> bool {
+        self.faults.iter().any(|(_, fault)| matches!(fault, Fault::Unknown { .. }))
     }
 
     fn break_things(&mut self, random: &mut Random) {

@@ -257,7 +257,10 @@ async fn nothing_is_left(world: &Arc<World>, after: &str) {
     let Some(found) = audit(world).await else { return };
     if !found.strays.is_empty() {
         let strays = found.strays.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("; ");
-        let what = format_args!("{after} later {} shards lie elsewhere than they are placed: {strays}", found.strays.len());
+        let what = format_args!(
+            "{after} later {} shards lie elsewhere than they are placed: {strays}",
+            found.strays.len()
+        );
         world.trace.violation("strays", what);
     }
     if !found.orphans.is_empty() || found.garbage > 0 {

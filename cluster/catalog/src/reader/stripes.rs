@@ -93,8 +93,7 @@ impl PartitionReader {
             let mut rows = statement.query(params![stripe.as_bytes()])?;
             let mut shards = Vec::new();
             while let Some(row) = rows.next()? {
-                let row = decode_shards(row.get_ref(0)?.as_blob()?);
-                shards.extend(row.ok_or_else(|| malformed(0, "stale shards"))?);
+                shards.extend(shards_from(row, 0)?);
             }
             Ok(shards)
         })
@@ -257,7 +256,7 @@ fn stale_shards(
     let mut rows = statement.query(params![after, limit as i64])?;
     while let Some(row) = rows.next()? {
         let no = count_from(row, 0)?;
-        let shards = decode_shards(row.get_ref(3)?.as_blob()?).ok_or_else(|| malformed(3, "stale shards"))?;
+        let shards = shards_from(row, 3)?;
         let garbage = GarbageRow {
             id: GarbageId::Shards(no),
             stripe: StripeId::from_bytes(row.get(1)?),
@@ -269,4 +268,8 @@ fn stale_shards(
         found.push((GarbageCursor::Shards { no }, garbage));
     }
     Ok(())
+}
+
+fn shards_from(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<(ShardIndex, Place)>> {
+    decode_shards(row.get_ref(column)?.as_blob()?).ok_or_else(|| malformed(column, "stale shards"))
 }
