@@ -35,6 +35,8 @@ struct State {
     random: Random,
     /// Until when nothing passes from one node to another.
     cut_until: Vec<Option<Instant>>,
+    /// Until when what one node says to another is late, and by how much.
+    late_until: Vec<Option<(Instant, Duration)>>,
     /// In how many of the next shards that come to a node a bit turns.
     garbled: Vec<u64>,
 }
@@ -46,6 +48,7 @@ impl Net {
         let state = State {
             random: Random::new(seed),
             cut_until: vec![None; nodes * nodes],
+            late_until: vec![None; nodes * nodes],
             garbled: vec![0; nodes],
         };
         Self { nodes, state: Mutex::new(state) }
@@ -57,6 +60,11 @@ impl Net {
         let at = from * self.nodes + to;
         let mut state = self.state.lock();
         state.cut_until[at] = state.cut_until[at].max(Some(until));
+    }
+
+    /// What one node says to another within `time` arrives that much later.
+    pub fn delay(&self, from: usize, to: usize, by: Duration, time: Duration) {
+        self.state.lock().late_until[from * self.nodes + to] = Some((Instant::now() + time, by));
     }
 
     /// A bit turns in each of the next `count` shards that other nodes send to a node.
@@ -76,6 +84,7 @@ impl Net {
     pub fn heal(&self) {
         let mut state = self.state.lock();
         state.cut_until.fill(None);
+        state.late_until.fill(None);
         state.garbled.fill(0);
     }
 
@@ -92,7 +101,14 @@ impl Net {
         a == b || self.passes(a, b) && self.passes(b, a)
     }
 
-    /// How long the next message takes.
+    /// How long the next message from one node to another takes.
+    fn latency_between(&self, from: usize, to: usize) -> Duration {
+        let late = self.state.lock().late_until[from * self.nodes + to];
+        let late = late.filter(|(until, _)| Instant::now() < *until).map_or(Duration::ZERO, |(_, by)| by);
+        self.latency() + late
+    }
+
+    /// How long the next message takes, when nothing delays it.
     pub fn latency(&self) -> Duration {
         Duration::from_millis(self.state.lock().random.below(LATENCY_MAX_MILLIS + 1))
     }
@@ -145,7 +161,7 @@ impl SimPeers {
         if !world.is_on(self.from, self.life) {
             return pending().await;
         }
-        sleep(world.net.latency()).await;
+        sleep(world.net.latency_between(self.from, to)).await;
         let Some(target) = world.node(to) else { return Err(broken("it is off")) };
         if !world.net.passes(self.from, to) {
             sleep(NOTICED_AFTER).await;
@@ -165,7 +181,7 @@ impl SimPeers {
         let answered = target.spawn(async move { service.call(method, body, payload).await });
         let reply = answered.await.map_err(|_| broken("it went off"))?;
         drop(target);
-        sleep(world.net.latency()).await;
+        sleep(world.net.latency_between(to, self.from)).await;
         if !world.net.passes(to, self.from) {
             sleep(NOTICED_AFTER).await;
             return Err(broken("its answer does not come"));

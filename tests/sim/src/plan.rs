@@ -17,6 +17,9 @@ pub const KEYS: u64 = 6;
 /// Time in which clients work and things go wrong, in milliseconds.
 const SAFETY_MILLIS: u64 = 12_000;
 
+/// How late what a node says is at most because of a fault, in milliseconds.
+const DELAY_MAX_MILLIS: u64 = 8_000;
+
 /// One seed in this many is of a run in which more is broken than the level survives.
 const BEYOND_INTERVAL: u64 = 8;
 
@@ -126,6 +129,17 @@ pub enum Fault {
         /// To whom.
         to: usize,
         /// For how long.
+        millis: u64,
+    },
+    /// What one node says to another is late, by more than anything takes otherwise.
+    Delay {
+        /// Who says it.
+        from: usize,
+        /// To whom.
+        to: usize,
+        /// By how much.
+        by: u64,
+        /// For how long such things are said.
         millis: u64,
     },
     /// A drive answers nothing for a while.
@@ -330,7 +344,7 @@ impl Plan {
         let node = random.below(self.nodes as u64) as usize;
         let drive = random.below((self.nodes * self.drives) as u64) as usize;
         let millis = 200 + random.below(6000);
-        match random.below(16) {
+        match random.below(17) {
             0..4 => Fault::PowerCut { node, kept: kept(random), millis },
             4..6 => Fault::Blackout { kept: kept(random), millis: 200 + random.below(2000) },
             6..8 => Fault::Isolate { node, millis },
@@ -342,6 +356,10 @@ impl Plan {
             11 => Fault::Handover,
             12 => Fault::Unknown { millis, percent: if random.chance(50) { some() } else { 100 } },
             13 => Fault::Drain { drive },
+            14 => {
+                let to = (node + 1 + random.below(self.nodes as u64 - 1) as usize) % self.nodes;
+                Fault::Delay { from: node, to, by: 100 + random.below(DELAY_MAX_MILLIS), millis }
+            }
             _ => Fault::Scrub { node },
         }
     }
