@@ -6,7 +6,7 @@ use std::{
 };
 
 use holdfast_catalog::{PartitionReader, StripeRef};
-use holdfast_drive::{Drive, GetError};
+use holdfast_drive::{Drive, GetError, ShardInfo};
 use holdfast_erasure::Code;
 use holdfast_model::{DriveId, Level, NodeId, ShardId, StripeId};
 
@@ -34,8 +34,10 @@ pub struct Audit {
     pub absent: usize,
     /// Keys of objects that have a stripe with too few whole shards.
     pub lost: Vec<String>,
-    /// Shards on drives that nothing in the catalog accounts for.
+    /// Shards on drives of stripes that are not live.
     pub orphans: Vec<ShardId>,
+    /// Shards of live stripes on drives where the catalog does not place them, in words.
+    pub strays: Vec<String>,
     /// Entries of the garbage.
     pub garbage: usize,
 }
@@ -61,12 +63,17 @@ pub async fn audit(world: &World) -> Option<Audit> {
             let page = drive.list(after, LIST_PAGE);
             let Some(last) = page.last() else { break };
             after = Some(last.id);
-            let here = |shard: &ShardId| {
-                live.get(&shard.stripe).is_some_and(|(_, stripe)| {
-                    stripe.places.get(usize::from(shard.index.get())).map(|place| place.drive) == Some(*id)
-                })
-            };
-            audit.orphans.extend(page.iter().map(|shard| shard.id).filter(|shard| !here(shard)));
+            for ShardInfo { id: shard, generation, .. } in page {
+                let Some((key, stripe)) = live.get(&shard.stripe) else {
+                    audit.orphans.push(shard);
+                    continue;
+                };
+                let place = stripe.places.get(usize::from(shard.index.get()));
+                if place.map(|place| place.drive) != Some(*id) {
+                    let (index, reached) = (shard.index, stripe.generation);
+                    audit.strays.push(format!("shard {index} of {key}, {generation} of {reached}"));
+                }
+            }
         }
     }
     Some(audit)

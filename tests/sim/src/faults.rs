@@ -42,8 +42,10 @@ struct Slot {
     broken: bool,
     /// Something was done to it that no drive may do: it may lose what it acknowledged.
     hurt: bool,
-    /// It may have lost what it acknowledged, or do so when it is opened again.
+    /// It may have lost what it acknowledged.
     forgets: bool,
+    /// It will when it is opened again; until then it knows what it acknowledged, whatever became of the bytes.
+    will_forget: bool,
 }
 
 /// Drives and nodes of a run, and how they are started.
@@ -74,6 +76,7 @@ impl Site {
                 broken: false,
                 hurt: false,
                 forgets: false,
+                will_forget: false,
             });
             known.push(known_drive(number, 0, plan.drives));
         }
@@ -151,9 +154,10 @@ impl Site {
         world.trace.note(format_args!("n{} starts", node + 1));
         let (pool, catalog, bays) = {
             let mut rig = self.rig.lock();
-            let slots = self.slots.lock();
+            let mut slots = self.slots.lock();
             let mut bays: Vec<Bay> = Vec::new();
             for number in node * self.per_node..(node + 1) * self.per_node {
+                slots[number].forgets |= slots[number].will_forget;
                 let Ok(meta) = rig.meta(number) else { continue };
                 bays.push((number, slots[number].disk.clone(), meta, slots[number].hurt));
             }
@@ -233,7 +237,7 @@ impl Site {
             let slot = &mut slots[number];
             let old = drive_id(number, slot.round);
             slot.round += 1;
-            (slot.broken, slot.hurt, slot.forgets) = (false, false, false);
+            (slot.broken, slot.hurt, slot.forgets, slot.will_forget) = (false, false, false, false);
             let fresh = drive_id(number, slot.round);
             let (Ok(disk), Ok(meta)) = (rig.disk(node, fresh), rig.meta(number)) else { return };
             slot.first = disk.copy();
@@ -293,6 +297,9 @@ impl Site {
                 }
             }
             Fault::Cut { from, to, millis: time } => world.net.cut(from, to, millis(time)),
+            Fault::Delay { from, to, by, millis: time } => {
+                world.net.delay(from, to, millis(by), millis(time));
+            }
             Fault::Stall { drive, millis: time } => {
                 let running = world.node(drive / self.per_node);
                 if let Some(gate) = running.and_then(|running| running.gates.lock().get(&drive).cloned()) {
@@ -300,7 +307,8 @@ impl Site {
                 }
             }
             Fault::Handover => world.log.hand_over(world),
-            Fault::Unknown { millis: time } => world.log.confuse(millis(time)),
+            Fault::Unknown { millis: time, percent } => world.log.confuse(millis(time), percent),
+            Fault::Garble { node, count } => world.net.garble(node, count),
             Fault::Scrub { node } => {
                 if let Some(running) = world.node(node) {
                     running.objects.scrub_now();
@@ -348,7 +356,7 @@ impl Site {
 
     fn hurt(&self, number: usize) {
         let mut slots = self.slots.lock();
-        (slots[number].hurt, slots[number].forgets) = (true, true);
+        (slots[number].hurt, slots[number].will_forget) = (true, true);
     }
 
     fn rot(&self, drive: usize, sectors: u64) {

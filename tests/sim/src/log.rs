@@ -1,7 +1,13 @@
 //! The log that decides, in place of consensus: a list that is appended to while a leader reaches a majority, and
 //! replicas that follow it each at its own pace. What consensus itself does wrong is tried by its own simulation.
 
-use std::{collections::BTreeMap, fmt, future::pending, sync::Weak, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    future::pending,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use holdfast_catalog::{CatalogMachine, CatalogReader, Response, decode_outcome};
@@ -20,8 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Of commands whose outcome may be unknown, in percent.
-const UNKNOWN_PERCENT: u64 = 40;
+/// How late a command may be decided whose outcome is unknown, in milliseconds.
+const LATE_MAX_MILLIS: u64 = 3000;
 
 /// Entries that a replica applies again when its node starts.
 const REPLAYED: usize = 6;
@@ -30,7 +36,7 @@ const REPLAYED: usize = 6;
 pub const GROUP: GroupId = GroupId::new(1);
 
 /// Replicas by node.
-pub type Machines = Vec<std::sync::Arc<Mutex<CatalogMachine>>>;
+pub type Machines = Vec<Arc<Mutex<CatalogMachine>>>;
 
 /// See the module.
 pub struct SimLog {
@@ -52,7 +58,31 @@ struct State {
     applied: Vec<usize>,
     answers: BTreeMap<u64, Bytes>,
     leader: usize,
-    unknown_until: Option<Instant>,
+    /// Until when outcomes may be unknown, and of how many commands, in percent.
+    unknown: Option<(Instant, u64)>,
+}
+
+/// What becomes of a command whose outcome is unknown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unknown {
+    /// It is never decided.
+    Lost,
+    /// It is decided after its caller was told.
+    Late,
+    /// It is decided, and the answer does not come.
+    Unheard,
+}
+
+impl State {
+    /// Whether the outcome of the next command is unknown, and what becomes of it then.
+    fn confused(&mut self) -> Option<Unknown> {
+        let (until, percent) = self.unknown?;
+        if Instant::now() >= until || !self.random.chance(percent) {
+            return None;
+        }
+        let all = [Unknown::Lost, Unknown::Late, Unknown::Unheard];
+        Some(all[self.random.below(all.len() as u64) as usize])
+    }
 }
 
 impl SimLog {
@@ -66,7 +96,7 @@ impl SimLog {
             applied: vec![0; nodes],
             answers: BTreeMap::new(),
             leader: 0,
-            unknown_until: None,
+            unknown: None,
         };
         Self { machines, state: Mutex::new(state) }
     }
@@ -105,14 +135,14 @@ impl SimLog {
         self.len() == 0
     }
 
-    /// Outcomes may be unknown for so long.
-    pub fn confuse(&self, time: Duration) {
-        self.state.lock().unknown_until = Some(Instant::now() + time);
+    /// Outcomes may be unknown for so long, of so many commands in a hundred.
+    pub fn confuse(&self, time: Duration, percent: u64) {
+        self.state.lock().unknown = Some((Instant::now() + time, percent));
     }
 
     /// All outcomes are known again.
     pub fn heal(&self) {
-        self.state.lock().unknown_until = None;
+        self.state.lock().unknown = None;
     }
 
     /// Who leads.
@@ -241,7 +271,7 @@ impl SimLog {
 
     async fn propose(
         &self,
-        world: &World,
+        world: &Arc<World>,
         node: usize,
         life: u64,
         command: Bytes,
@@ -251,13 +281,20 @@ impl SimLog {
         }
         sleep(world.net.latency()).await;
         let unknown = |reason: &str| ProposeError::Unknown { group: GROUP, reason: reason.to_owned() };
-        let confused = {
-            let mut state = self.state.lock();
-            let confused = state.unknown_until.is_some_and(|until| Instant::now() < until);
-            (confused && state.random.chance(UNKNOWN_PERCENT)).then(|| state.random.chance(50))
-        };
-        if confused == Some(false) || self.reaches_leader(world, node).is_none() {
+        let confused = self.state.lock().confused();
+        if confused == Some(Unknown::Lost) || self.reaches_leader(world, node).is_none() {
             return Err(unknown("lost on its way"));
+        }
+        if confused == Some(Unknown::Late) {
+            let late = Duration::from_millis(self.state.lock().random.below(LATE_MAX_MILLIS));
+            let world = Arc::clone(world);
+            tokio::spawn(async move {
+                sleep(late).await;
+                if has_majority(&world, world.log.leader()) {
+                    world.log.append(command);
+                }
+            });
+            return Err(unknown("still under way"));
         }
         let index = self.append(command);
         let count = self.len();
@@ -265,7 +302,7 @@ impl SimLog {
         if !world.is_on(node, life) {
             return pending().await;
         }
-        if confused.is_some() {
+        if confused == Some(Unknown::Unheard) {
             return Err(unknown("the answer did not come"));
         }
         self.catch_up(world, node, count);
@@ -296,7 +333,7 @@ fn has_majority(world: &World, node: usize) -> bool {
 }
 
 /// Looks after the leader of a run until it ends.
-pub async fn lead(world: std::sync::Arc<World>) {
+pub async fn lead(world: Arc<World>) {
     loop {
         sleep(Duration::from_millis(500)).await;
         if !has_majority(&world, world.log.leader()) {

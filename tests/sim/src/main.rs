@@ -4,7 +4,8 @@
 
 use std::{
     fs,
-    path::PathBuf,
+    ops::Range,
+    path::{Path, PathBuf},
     process::{Command, ExitCode},
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
@@ -15,6 +16,7 @@ use clap::Parser;
 use holdfast_sim::{
     bugs::BUGS,
     hunt::{hunt_all, on_threads},
+    ledger::{self, Entry},
     plan::Plan,
     rig::Rig,
     run::{Outcome, run},
@@ -47,6 +49,9 @@ struct Arguments {
     /// Ends after so many seconds, whatever is left
     #[arg(long)]
     seconds: Option<u64>,
+    /// Writes a line for each block of seeds to this file, and goes on where it ends
+    #[arg(long)]
+    ledger: Option<PathBuf>,
     /// Tells everything that happens in a single run
     #[arg(long)]
     print: bool,
@@ -95,7 +100,7 @@ fn go(arguments: &Arguments) -> Result<bool> {
         println!("{}", line(plan.seed, &outcome));
         return Ok(outcome.violation.is_none());
     }
-    if arguments.count == 1 || arguments.bug.is_some() {
+    if arguments.ledger.is_none() && (arguments.count == 1 || arguments.bug.is_some()) {
         for seed in arguments.seed..arguments.seed + arguments.count {
             let plan = Plan::of_seed(seed);
             let outcome = run(&mut rig, &plan, arguments.print)?;
@@ -156,18 +161,59 @@ struct Sum {
     failed: Vec<(u64, String)>,
 }
 
+impl Sum {
+    fn add(&mut self, other: Self) {
+        self.runs += other.runs;
+        self.events += other.events;
+        self.millis += other.millis;
+        self.acknowledged += other.acknowledged;
+        self.read += other.read;
+        self.refused += other.refused;
+        self.twice += other.twice;
+        self.failed.extend(other.failed);
+    }
+}
+
 fn run_many(arguments: &Arguments) -> Result<bool> {
     let begun = Instant::now();
-    let next = AtomicU64::new(arguments.seed);
-    let end = arguments.seed + arguments.count;
-    let sum = Mutex::new(Sum::default());
     let limit = arguments.seconds.map(Duration::from_secs);
+    let seeds = arguments.seed..arguments.seed.saturating_add(arguments.count);
+    let sum = match &arguments.ledger {
+        Some(path) => run_with_ledger(arguments.threads, seeds, limit, path)?,
+        None => run_seeds(arguments.threads, seeds, limit)?,
+    };
+    let took = begun.elapsed();
+    println!(
+        "{} schedules in {:.1} s, {:.0} a minute; {} h simulated, {} events, {} acknowledged, {} read, {} refused; \
+         {} run twice; {} violations",
+        sum.runs,
+        took.as_secs_f64(),
+        (sum.runs + sum.twice) as f64 * 60.0 / took.as_secs_f64(),
+        sum.millis / 3_600_000,
+        sum.events,
+        sum.acknowledged,
+        sum.read,
+        sum.refused,
+        sum.twice,
+        sum.failed.len()
+    );
+    Ok(sum.failed.is_empty())
+}
+
+/// Runs seeds until one of them, the time or patience with violations ends. All before the last one that was begun are run.
+fn run_seeds(threads: usize, seeds: Range<u64>, limit: Option<Duration>) -> Result<Sum> {
+    let begun = Instant::now();
+    let next = AtomicU64::new(seeds.start);
+    let sum = Mutex::new(Sum::default());
     let work = || -> Result<()> {
         let mut rig = None;
         loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
             let enough = sum.lock().failed.len() >= VIOLATIONS_MAX;
-            if seed >= end || enough || limit.is_some_and(|limit| begun.elapsed() > limit) {
+            if enough || limit.is_some_and(|limit| begun.elapsed() > limit) {
+                return Ok(());
+            }
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end {
                 return Ok(());
             }
             let plan = Plan::of_seed(seed);
@@ -196,22 +242,45 @@ fn run_many(arguments: &Arguments) -> Result<bool> {
             sum.refused += outcome.figures.refused;
         }
     };
-    on_threads(arguments.threads, work)?;
-    let sum = sum.into_inner();
-    let took = begun.elapsed();
-    println!(
-        "{} schedules in {:.1} s, {:.0} a minute; {} h simulated, {} events, {} acknowledged, {} read, {} refused; \
-         {} run twice; {} violations",
-        sum.runs,
-        took.as_secs_f64(),
-        (sum.runs + sum.twice) as f64 * 60.0 / took.as_secs_f64(),
-        sum.millis / 3_600_000,
-        sum.events,
-        sum.acknowledged,
-        sum.read,
-        sum.refused,
-        sum.twice,
-        sum.failed.len()
-    );
-    Ok(sum.failed.is_empty())
+    on_threads(threads, work)?;
+    Ok(sum.into_inner())
+}
+
+/// Runs seeds in blocks, each of which leaves a line in the ledger: what was run is known whenever this is ended. Goes on
+/// after the last seed that the ledger has of this commit.
+fn run_with_ledger(
+    threads: usize,
+    mut seeds: Range<u64>,
+    limit: Option<Duration>,
+    path: &Path,
+) -> Result<Sum> {
+    let (begun, commit) = (Instant::now(), commit());
+    seeds.start = seeds.start.max(ledger::next(path, &commit)?);
+    let mut all = Sum::default();
+    while !seeds.is_empty() && all.failed.len() < VIOLATIONS_MAX {
+        let left = limit.map(|limit| limit.saturating_sub(begun.elapsed()));
+        if left.is_some_and(|left| left.is_zero()) {
+            break;
+        }
+        let block = seeds.start..seeds.end.min(seeds.start.saturating_add(ledger::BLOCK));
+        let (since, spent) = (Instant::now(), ledger::processor_time()?);
+        let sum = run_seeds(threads, block.clone(), left)?;
+        let entry = Entry {
+            commit: commit.clone(),
+            first: block.start,
+            seeds: sum.runs,
+            twice: sum.twice,
+            violations: sum.failed.clone(),
+            core_seconds: (ledger::processor_time()? - spent).as_secs_f64(),
+            seconds: since.elapsed().as_secs_f64(),
+            simulated_hours: sum.millis / 3_600_000,
+            events: sum.events,
+            acknowledged: sum.acknowledged,
+            read: sum.read,
+        };
+        entry.append(path)?;
+        seeds.start += sum.runs;
+        all.add(sum);
+    }
+    Ok(all)
 }

@@ -35,13 +35,22 @@ struct State {
     random: Random,
     /// Until when nothing passes from one node to another.
     cut_until: Vec<Option<Instant>>,
+    /// Until when what one node says to another is late, and by how much.
+    late_until: Vec<Option<(Instant, Duration)>>,
+    /// In how many of the next shards that come to a node a bit turns.
+    garbled: Vec<u64>,
 }
 
 impl Net {
     /// Links that all work.
     #[must_use]
     pub fn new(nodes: usize, seed: u64) -> Self {
-        let state = State { random: Random::new(seed), cut_until: vec![None; nodes * nodes] };
+        let state = State {
+            random: Random::new(seed),
+            cut_until: vec![None; nodes * nodes],
+            late_until: vec![None; nodes * nodes],
+            garbled: vec![0; nodes],
+        };
         Self { nodes, state: Mutex::new(state) }
     }
 
@@ -53,9 +62,30 @@ impl Net {
         state.cut_until[at] = state.cut_until[at].max(Some(until));
     }
 
-    /// Everything passes.
+    /// What one node says to another within `time` arrives that much later.
+    pub fn delay(&self, from: usize, to: usize, by: Duration, time: Duration) {
+        self.state.lock().late_until[from * self.nodes + to] = Some((Instant::now() + time, by));
+    }
+
+    /// A bit turns in each of the next `count` shards that other nodes send to a node.
+    pub fn garble(&self, node: usize, count: u64) {
+        self.state.lock().garbled[node] = count;
+    }
+
+    /// Whether the shard that comes to a node now is hit.
+    fn garbles(&self, node: usize) -> bool {
+        let mut state = self.state.lock();
+        let hit = state.garbled[node] > 0;
+        state.garbled[node] -= u64::from(hit);
+        hit
+    }
+
+    /// Everything passes, as it was sent.
     pub fn heal(&self) {
-        self.state.lock().cut_until.fill(None);
+        let mut state = self.state.lock();
+        state.cut_until.fill(None);
+        state.late_until.fill(None);
+        state.garbled.fill(0);
     }
 
     /// Whether what one node says reaches the other.
@@ -71,7 +101,14 @@ impl Net {
         a == b || self.passes(a, b) && self.passes(b, a)
     }
 
-    /// How long the next message takes.
+    /// How long the next message from one node to another takes.
+    fn latency_between(&self, from: usize, to: usize) -> Duration {
+        let late = self.state.lock().late_until[from * self.nodes + to];
+        let late = late.filter(|(until, _)| Instant::now() < *until).map_or(Duration::ZERO, |(_, by)| by);
+        self.latency() + late
+    }
+
+    /// How long the next message takes, when nothing delays it.
     pub fn latency(&self) -> Duration {
         Duration::from_millis(self.state.lock().random.below(LATENCY_MAX_MILLIS + 1))
     }
@@ -124,7 +161,7 @@ impl SimPeers {
         if !world.is_on(self.from, self.life) {
             return pending().await;
         }
-        sleep(world.net.latency()).await;
+        sleep(world.net.latency_between(self.from, to)).await;
         let Some(target) = world.node(to) else { return Err(broken("it is off")) };
         if !world.net.passes(self.from, to) {
             sleep(NOTICED_AFTER).await;
@@ -134,11 +171,17 @@ impl SimPeers {
             Some(bytes) => Some(copied(&target.pool, bytes.bytes()).await),
             None => None,
         };
+        let payload = payload.map(|mut shard| {
+            if method == Method::ShardPut && world.net.garbles(to) {
+                shard[0] ^= 1;
+            }
+            shard
+        });
         let service = target.service.clone();
         let answered = target.spawn(async move { service.call(method, body, payload).await });
         let reply = answered.await.map_err(|_| broken("it went off"))?;
         drop(target);
-        sleep(world.net.latency()).await;
+        sleep(world.net.latency_between(to, self.from)).await;
         if !world.net.passes(to, self.from) {
             sleep(NOTICED_AFTER).await;
             return Err(broken("its answer does not come"));

@@ -17,6 +17,9 @@ pub const KEYS: u64 = 6;
 /// Time in which clients work and things go wrong, in milliseconds.
 const SAFETY_MILLIS: u64 = 12_000;
 
+/// How late what a node says is at most because of a fault, in milliseconds.
+const DELAY_MAX_MILLIS: u64 = 8_000;
+
 /// One seed in this many is of a run in which more is broken than the level survives.
 const BEYOND_INTERVAL: u64 = 8;
 
@@ -128,6 +131,17 @@ pub enum Fault {
         /// For how long.
         millis: u64,
     },
+    /// What one node says to another is late, by more than anything takes otherwise.
+    Delay {
+        /// Who says it.
+        from: usize,
+        /// To whom.
+        to: usize,
+        /// By how much.
+        by: u64,
+        /// For how long such things are said.
+        millis: u64,
+    },
     /// A drive answers nothing for a while.
     Stall {
         /// Which drive.
@@ -141,6 +155,18 @@ pub enum Fault {
     Unknown {
         /// For how long.
         millis: u64,
+        /// Of how many, in percent.
+        #[serde(default = "some")]
+        percent: u64,
+    },
+    /// Of the next shards that other nodes send to a node, a bit turns before the drive gets them: memory that fails, which
+    /// neither the link's checksum nor the record's sees. A move reads back what it wrote; a write of a client does not, so
+    /// clients should write nothing meanwhile.
+    Garble {
+        /// Which node.
+        node: usize,
+        /// So many shards.
+        count: u64,
     },
     /// A node scrubs now.
     Scrub {
@@ -262,12 +288,18 @@ impl Plan {
             Self { seed, nodes, drives, beyond, day_later: false, tidy: false, clients, faults: Vec::new() };
         plan.day_later = !beyond && random.chance(2);
         plan.break_things(&mut random);
+        // What a move left of which nobody learned whether it was decided is looked for as late as orphans.
+        plan.day_later |= !beyond && plan.has_unknown_outcomes() && random.chance(8);
         if beyond {
             plan.break_too_much(&mut random);
         }
         plan.faults.sort_by_key(|(at, _)| *at);
         plan.tidy = !beyond && !plan.day_later && plan.faults.iter().all(|(_, fault)| fault.leaves_nothing());
         plan
+    }
+
+    fn has_unknown_outcomes(&self) -> bool {
+        self.faults.iter().any(|(_, fault)| matches!(fault, Fault::Unknown { .. }))
     }
 
     fn break_things(&mut self, random: &mut Random) {
@@ -312,7 +344,7 @@ impl Plan {
         let node = random.below(self.nodes as u64) as usize;
         let drive = random.below((self.nodes * self.drives) as u64) as usize;
         let millis = 200 + random.below(6000);
-        match random.below(16) {
+        match random.below(17) {
             0..4 => Fault::PowerCut { node, kept: kept(random), millis },
             4..6 => Fault::Blackout { kept: kept(random), millis: 200 + random.below(2000) },
             6..8 => Fault::Isolate { node, millis },
@@ -322,11 +354,20 @@ impl Plan {
             }
             10 => Fault::Stall { drive, millis },
             11 => Fault::Handover,
-            12 => Fault::Unknown { millis },
+            12 => Fault::Unknown { millis, percent: if random.chance(50) { some() } else { 100 } },
             13 => Fault::Drain { drive },
+            14 => {
+                let to = (node + 1 + random.below(self.nodes as u64 - 1) as usize) % self.nodes;
+                Fault::Delay { from: node, to, by: 100 + random.below(DELAY_MAX_MILLIS), millis }
+            }
             _ => Fault::Scrub { node },
         }
     }
+}
+
+/// Of commands whose outcome is unknown, when nothing else is said, in percent.
+const fn some() -> u64 {
+    40
 }
 
 fn hurting(random: &mut Random, drive: usize) -> Fault {

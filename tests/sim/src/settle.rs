@@ -24,6 +24,9 @@ const CALM: Duration = Duration::from_secs(14);
 /// Debt has to be zero after so long: a drive's grace, the work, and counting again.
 const DEBT_MAX: Duration = Duration::from_secs(240);
 
+/// Debt is counted again after so long at most.
+const RECOUNTED: Duration = Duration::from_secs(36);
+
 /// Between two looks.
 const LOOK: Duration = Duration::from_secs(3);
 
@@ -129,40 +132,60 @@ pub async fn settle_beyond(world: &Arc<World>, site: &Arc<Site>, ledger: &Arc<Le
     }
 }
 
+/// Debt is told to be zero, and is. What is decided after a count is part of the next one: whoever is told zero for longer
+/// than it takes to count again may believe it.
 async fn debt_ends(world: &Arc<World>) {
     let mut waited = Duration::ZERO;
+    loop {
+        let zero = told_zero(world, &mut waited).await;
+        let Some(found) = audit(world).await else { return };
+        world
+            .trace
+            .note(format_args!("debt after {waited:?}: {} stripes, {} absent", found.stripes, found.absent));
+        if !zero {
+            let trouble: Vec<String> = (0..world.plan.nodes)
+                .filter_map(|node| world.node(node))
+                .flat_map(|node| node.objects.workers().workers())
+                .filter_map(|worker| worker.trouble)
+                .collect();
+            return world.trace.violation("debt", format_args!("not zero after {waited:?}; {trouble:?}"));
+        }
+        if found.absent == 0 {
+            return;
+        }
+        for _ in 0..RECOUNTED.as_secs() / LOOK.as_secs() {
+            if !is_told_zero(world) {
+                break;
+            }
+            sleep(LOOK).await;
+            waited += LOOK;
+        }
+        let Some(found) = audit(world).await else { return };
+        if is_told_zero(world) && found.absent > 0 {
+            let what = format_args!("debt is told to be zero, {} stripes have some", found.absent);
+            return world.trace.violation("honesty", what);
+        }
+    }
+}
+
+/// Whether debt was told to be zero twice before it is too late.
+async fn told_zero(world: &World, waited: &mut Duration) -> bool {
     let mut zero = 0;
-    while waited < DEBT_MAX {
-        let leader = world.node(world.log.leader());
-        let debt = leader.as_ref().and_then(|leader| leader.objects.workers().debt().into_values().next());
-        zero = if debt.as_ref().is_some_and(|debt| debt.total() == 0 && debt.draining == 0) {
-            zero + 1
-        } else {
-            0
-        };
+    while *waited < DEBT_MAX {
+        zero = if is_told_zero(world) { zero + 1 } else { 0 };
         if zero == 2 {
-            break;
+            return true;
         }
         sleep(LOOK).await;
-        waited += LOOK;
+        *waited += LOOK;
     }
-    let Some(found) = audit(world).await else { return };
-    world
-        .trace
-        .note(format_args!("debt after {waited:?}: {} stripes, {} absent", found.stripes, found.absent));
-    if zero < 2 {
-        let trouble: Vec<String> = (0..world.plan.nodes)
-            .filter_map(|node| world.node(node))
-            .flat_map(|node| node.objects.workers().workers())
-            .filter_map(|worker| worker.trouble)
-            .collect();
-        world.trace.violation("debt", format_args!("not zero after {waited:?}; {trouble:?}"));
-    } else if found.absent > 0 {
-        world.trace.violation(
-            "honesty",
-            format_args!("debt is told to be zero, {} stripes have some", found.absent),
-        );
-    }
+    false
+}
+
+fn is_told_zero(world: &World) -> bool {
+    let leader = world.node(world.log.leader());
+    let debt = leader.as_ref().and_then(|leader| leader.objects.workers().debt().into_values().next());
+    debt.is_some_and(|debt| debt.total() == 0 && debt.draining == 0)
 }
 
 /// Scrubs until nothing is left to repair, or often enough.
@@ -255,6 +278,14 @@ async fn a_day_later(world: &Arc<World>, site: &Arc<Site>) {
 /// Nothing is on drives but what objects are made of, and no garbage waits.
 async fn nothing_is_left(world: &Arc<World>, after: &str) {
     let Some(found) = audit(world).await else { return };
+    if !found.strays.is_empty() {
+        let strays = found.strays.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("; ");
+        let what = format_args!(
+            "{after} later {} shards lie elsewhere than they are placed: {strays}",
+            found.strays.len()
+        );
+        world.trace.violation("strays", what);
+    }
     if !found.orphans.is_empty() || found.garbage > 0 {
         world.trace.violation(
             "space",

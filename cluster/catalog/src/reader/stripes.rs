@@ -83,6 +83,22 @@ impl PartitionReader {
         })
     }
 
+    /// Shards of a stripe that moves have left, and that wait to be swept.
+    ///
+    /// # Errors
+    /// [`ReadError::Storage`].
+    pub fn unswept(&self, stripe: StripeId) -> Result<Vec<(ShardIndex, Place)>, ReadError> {
+        self.read(|db| {
+            let mut statement = db.prepare_cached("SELECT shards FROM stale_shards WHERE stripe = ?1")?;
+            let mut rows = statement.query(params![stripe.as_bytes()])?;
+            let mut shards = Vec::new();
+            while let Some(row) = rows.next()? {
+                shards.extend(shards_from(row, 0)?);
+            }
+            Ok(shards)
+        })
+    }
+
     /// A stripe by its id. `None`: no object or part ever held it, or the sweeper has removed it.
     ///
     /// # Errors
@@ -240,7 +256,7 @@ fn stale_shards(
     let mut rows = statement.query(params![after, limit as i64])?;
     while let Some(row) = rows.next()? {
         let no = count_from(row, 0)?;
-        let shards = decode_shards(row.get_ref(3)?.as_blob()?).ok_or_else(|| malformed(3, "stale shards"))?;
+        let shards = shards_from(row, 3)?;
         let garbage = GarbageRow {
             id: GarbageId::Shards(no),
             stripe: StripeId::from_bytes(row.get(1)?),
@@ -252,4 +268,8 @@ fn stale_shards(
         found.push((GarbageCursor::Shards { no }, garbage));
     }
     Ok(())
+}
+
+fn shards_from(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<(ShardIndex, Place)>> {
+    decode_shards(row.get_ref(column)?.as_blob()?).ok_or_else(|| malformed(column, "stale shards"))
 }

@@ -70,6 +70,8 @@ fn a_move_switches_places_and_leaves_the_old_shard_to_the_sweeper() {
     let garbage = all_garbage(&reader);
     assert_eq!(garbage.len(), 1);
     assert_eq!(garbage[0].shards, [(ShardIndex::new(0), place(1))]);
+    assert_eq!(reader.unswept(stripe_id(1)).unwrap(), garbage[0].shards);
+    assert!(reader.unswept(stripe_id(2)).unwrap().is_empty());
     assert_eq!((garbage[0].stripe, garbage[0].generation), (stripe_id(1), Generation::new(0)));
 
     // Repeated; then from a view that is out of date.
@@ -85,6 +87,7 @@ fn a_move_switches_places_and_leaves_the_old_shard_to_the_sweeper() {
     assert!(matches!(replica.apply(moved(1, 1, &[(3, 2, 9)])), Err(Refusal::Invalid(_))));
     assert!(matches!(replica.apply(moved(1, 1, &[])), Err(Refusal::Invalid(_))));
     replica.expect(Op::RemoveGarbage { ids: vec![garbage[0].id] }, Response::GarbageRemoved(vec![true]));
+    assert!(reader.unswept(stripe_id(1)).unwrap().is_empty());
     replica.expect(moved(1, 1, &[(1, 2, 1)]), now_at(2));
     // Written anew in place: nothing is left behind.
     replica.expect(moved(1, 2, &[(2, 3, 3)]), now_at(3));

@@ -86,8 +86,10 @@ impl<D: BlockDevice> Engine<D> {
         for (_, request) in std::mem::take(&mut self.starved) {
             self.refuse(request, why);
         }
-        let busy = std::mem::take(&mut self.busy);
-        for request in busy.into_values().flatten() {
+        // In an order that does not depend on chance.
+        let mut busy: Vec<_> = std::mem::take(&mut self.busy).into_iter().collect();
+        busy.sort_unstable_by_key(|(shard, _)| *shard);
+        for request in busy.into_iter().flat_map(|(_, waiting)| waiting) {
             self.refuse(request, why);
         }
     }

@@ -124,6 +124,8 @@ pub(crate) struct Engine<D> {
     vacant: Vec<usize>,
     /// Jobs in the order they were submitted, for finding old ones.
     by_age: VecDeque<(usize, Instant)>,
+    /// Reads that have been in flight for [`HUNG_AFTER`]: not among those by age any more.
+    hung_reads: Vec<(usize, Instant)>,
     /// Operations the device had no room for yet.
     ready: VecDeque<(Operation, Job)>,
     /// Records that go to the device when it has written others.
@@ -232,6 +234,7 @@ impl<D: BlockDevice> Engine<D> {
             jobs: Vec::new(),
             vacant: Vec::new(),
             by_age: VecDeque::new(),
+            hung_reads: Vec::new(),
             ready: VecDeque::new(),
             outgoing: VecDeque::new(),
             bytes_in_flight: 0,
@@ -445,21 +448,34 @@ impl<D: BlockDevice> Engine<D> {
 
     /// Looks for operations that take too long.
     fn watch(&mut self, now: Instant) {
+        let in_flight = |jobs: &[Option<InFlight>], slot: usize, since: Instant| {
+            jobs[slot].as_ref().is_some_and(|job| job.since == since)
+        };
+        self.hung_reads.retain(|(slot, since)| in_flight(&self.jobs, *slot, *since));
         while let Some((slot, since)) = self.by_age.front().copied() {
-            match &self.jobs[slot] {
-                Some(job) if job.since == since => {
-                    let age = now.saturating_duration_since(since);
-                    if age >= SLOW_AFTER {
-                        self.slow_until = Some(now + SLOW_FOR);
-                    }
-                    let hung = age >= HUNG_AFTER;
-                    if hung && !matches!(job.job, Job::Read(_)) && self.unavailable.is_none() {
-                        self.fail(Unavailable::Fenced(format!("a write has not come back for {age:?}")));
-                    }
-                    break;
-                }
-                _ => drop(self.by_age.pop_front()),
+            let Some(job) = self.jobs[slot].as_ref().filter(|job| job.since == since) else {
+                self.by_age.pop_front();
+                continue;
+            };
+            let age = now.saturating_duration_since(since);
+            if age >= SLOW_AFTER {
+                self.slow_until = Some(now + SLOW_FOR);
             }
+            if age < HUNG_AFTER {
+                break;
+            }
+            if !matches!(job.job, Job::Read(_)) {
+                if self.unavailable.is_none() {
+                    self.fail(Unavailable::Fenced(format!("a write has not come back for {age:?}")));
+                }
+                break;
+            }
+            // Who asked for it has given up; a write that was sent after it has to be looked at as well.
+            self.by_age.pop_front();
+            self.hung_reads.push((slot, since));
+        }
+        if !self.hung_reads.is_empty() {
+            self.slow_until = Some(now + SLOW_FOR);
         }
     }
 

@@ -294,7 +294,10 @@ impl<D: BlockDevice> Engine<D> {
     /// Tells all callers that nothing will be read any more. Buffers in flight stay with the device.
     pub(super) fn refuse_reads(&mut self, why: &Unavailable) {
         let Some(error) = why.get(self.drive) else { return };
-        for (_, read) in self.reads.active.drain() {
+        // In the order in which they came.
+        let mut active: Vec<_> = self.reads.active.drain().collect();
+        active.sort_unstable_by_key(|(number, _)| *number);
+        for (_, read) in active {
             drop(read.request.send(Err(error.clone())));
         }
         let Reads { waiting, behind, background, .. } = &mut self.reads;

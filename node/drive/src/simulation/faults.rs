@@ -143,6 +143,22 @@ pub(super) fn a_hung_write_fences_after_its_time_and_its_buffer_is_never_reused(
 }
 
 #[test]
+pub(super) fn a_hung_write_fences_although_a_read_that_was_sent_before_hangs_too() {
+    let pools = Pools::new();
+    let mut rig = rig(&pools);
+    let first = rig.put(shard(1), 1, b"precious");
+    rig.wait(first).unwrap();
+    rig.disk.arrange(Fault::Hangs(0));
+    let _read = rig.get(shard(1), 1, 8);
+    rig.turn(100_000);
+    let mut put = rig.put(shard(2), 1, &bytes(2, 50_000));
+    for _ in 0..320 {
+        rig.turn(100_000);
+    }
+    assert!(matches!(put.try_recv(), Ok(Err(PutError::Fenced { .. }))));
+}
+
+#[test]
 pub(super) fn a_lost_write_and_a_misdirected_one_are_found_by_the_read() {
     let pools = Pools::new();
     for fault in [Fault::WriteLost(1), Fault::WriteMisdirected(1, 40)] {

@@ -5,7 +5,7 @@
 //! drives of unequal fill ────────> rebalance ──────────┼─> relocate: copy or rebuild, read back, switch
 //! reads and scrubs that find bad shards ──> repair ────┘
 //! stripes without their level ───> levels ─────────────> recut: read, cut, seal, write, read back, switch
-//! what nothing refers to ────────> sweep
+//! what nothing refers to ────────> sweep, strays
 //! what buckets ask to be told ────> events
 //! ```
 //!
@@ -27,6 +27,7 @@ mod relocate;
 mod repair;
 mod scrub;
 mod status;
+mod strays;
 mod survey;
 mod sweep;
 mod worker;

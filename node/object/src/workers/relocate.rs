@@ -3,11 +3,11 @@
 //!
 //! Invariants:
 //! - the old places are given up by the catalog's word alone, after the new copies were read back;
-//! - a copy is taken back only when the catalog, asked anew, does not place the shard there.
+//! - a copy is taken back only where the catalog, asked anew, does not place it and cannot come to ([`super::strays`]).
 
-use holdfast_catalog::{KnownStripe, MoveShards, Op, Outcome as Decision, Refusal, ShardMove, StripeRef};
+use holdfast_catalog::{MoveShards, Op, Outcome as Decision, Refusal, ShardMove, StripeRef};
 use holdfast_model::{
-    DriveId, Generation, ShardId, ShardIndex, TenantId,
+    DriveId, Generation, ShardIndex, TenantId,
     fit::per_node_max,
     limits::SECTOR_SIZE,
     placement::{Candidate, Place, replace},
@@ -15,7 +15,10 @@ use holdfast_model::{
 use holdfast_store::{RebuildFailed, Relocation, StripeRebuilder};
 use holdfast_stripe::Layout;
 
-use super::Route;
+use super::{
+    Route,
+    strays::{self, Strays},
+};
 use crate::{api::ObjectError, host::chance, service::ObjectService, stripes::stored};
 
 /// How often other drives are tried when the catalog finds that one still holds an unswept shard.
@@ -78,16 +81,17 @@ pub(super) async fn relocate(
     targets: Targets<'_>,
 ) -> Result<Relocated, ObjectError> {
     let mut avoid: Vec<DriveId> = stripe.places.iter().map(|place| place.drive).collect();
+    let mut stripe = stripe.clone();
     for _ in 0..ATTEMPTS {
-        let relocations = choose(service, home, stripe, leaving, (&avoid, targets))?;
+        let relocations = choose(service, home, &stripe, leaving, (&avoid, targets))?;
         if relocations.is_empty() {
             return Ok(Relocated::NoPlace);
         }
-        let generation = next_generation(stripe)?;
+        let generation = next_generation(&stripe)?;
         let moved = match holdfast_planted::is("SwitchesWithoutCopy") {
             true => Ok(holdfast_store::Moved::default()),
             false => {
-                let stored = stored(stripe, false);
+                let stored = stored(&stripe, false);
                 rebuilder(service).relocate(home.tenant, &stored, &relocations, generation).await
             }
         };
@@ -95,24 +99,34 @@ pub(super) async fn relocate(
             Ok(moved) => moved,
             Err(_) if holdfast_planted::is("FailedMoveCounts") => holdfast_store::Moved::default(),
             Err(failed) => {
-                take_back(service, home, stripe, &relocations, generation).await;
-                return Err(unmovable(stripe, &failed));
+                if wrote(&failed) {
+                    take_back(service, home, &stripe, &relocations, generation).await;
+                }
+                return Err(unmovable(&stripe, &failed));
             }
         };
-        match switch(service, home, stripe, &relocations).await? {
-            Ok(_) => {
+        let refusal = match switch(service, home, &stripe, &relocations).await {
+            Ok(Ok(_)) => {
                 let bytes = moved.read_bytes + moved.written_bytes;
                 let to = relocations.iter().map(|relocation| relocation.to.drive).collect();
                 return Ok(Relocated::Done { shards: relocations.len(), bytes, to });
             }
-            Err(refusal) => {
-                take_back(service, home, stripe, &relocations, generation).await;
-                match refusal {
-                    Refusal::NoSuchStripe | Refusal::StripeChanged(_) => return Ok(Relocated::Overtaken),
-                    Refusal::PlaceOccupied => avoid.extend(relocations.iter().map(|r| r.to.drive)),
-                    other => return Err(ObjectError::Internal(other.to_string())),
-                }
+            Ok(Err(refusal)) => refusal,
+            Err(error) => {
+                // It may have been decided, or come to be.
+                take_back(service, home, &stripe, &relocations, generation).await;
+                return Err(error);
             }
+        };
+        let current = take_back(service, home, &stripe, &relocations, generation).await;
+        match refusal {
+            Refusal::NoSuchStripe | Refusal::StripeChanged(_) => return Ok(Relocated::Overtaken),
+            Refusal::PlaceOccupied => avoid.extend(relocations.iter().map(|r| r.to.drive)),
+            other => return Err(ObjectError::Internal(other.to_string())),
+        }
+        match current {
+            Some(current) if current.places == stripe.places => stripe = current,
+            _ => return Ok(Relocated::Overtaken),
         }
     }
     Ok(Relocated::NoPlace)
@@ -192,32 +206,26 @@ async fn switch(
     service.propose(home.route, Op::MoveShards(moves)).await
 }
 
-/// Deletes new copies that the catalog does not know. What cannot be deleted now is left to the orphan sweep.
+/// Whether copies may be on drives after this.
+fn wrote(failed: &RebuildFailed) -> bool {
+    !matches!(failed, RebuildFailed::TooFewShards { .. } | RebuildFailed::Description(_))
+}
+
+/// Deletes new copies that the catalog does not place. What cannot be deleted now is left to the look for orphans. Returns
+/// the stripe as it is then, if the catalog can be asked and it lives.
 async fn take_back(
     service: &ObjectService,
     home: Home,
     stripe: &StripeRef,
     relocations: &[Relocation],
     generation: Generation,
-) {
-    let id = stripe.id;
-    let current = match service.read(home.route, ("", ""), move |catalog| catalog.stripe(id)).await {
-        Ok(current) => current,
-        Err(error) => {
-            tracing::debug!(stripe = %id, %error, "copies of a move that failed are left for the sweep");
-            return;
-        }
+) -> Option<StripeRef> {
+    let shards = relocations.iter().map(|relocation| (relocation.index, relocation.to)).collect();
+    let copies = Strays { stripe: stripe.id, generation, shards };
+    let left = |error: &dyn std::error::Error| {
+        tracing::debug!(stripe = %stripe.id, %error, "copies of a move that failed are left for the sweep");
     };
-    for relocation in relocations {
-        let placed = |known: &KnownStripe| known.stripe.places[usize::from(relocation.index.get())];
-        if current.as_ref().map(placed) == Some(relocation.to)
-            && !holdfast_planted::is("TakesBackWhatIsPlaced")
-        {
-            continue;
-        }
-        let shard = ShardId { stripe: id, index: relocation.index };
-        if let Err(error) = service.stripes.shards.delete(relocation.to, shard, generation).await {
-            tracing::debug!(%shard, %error, "a copy of a move that failed is left for the sweep");
-        }
-    }
+    let deleted = strays::delete(service, home.route, &copies).await.inspect_err(|error| left(error)).ok()?;
+    deleted.failed.iter().for_each(|error| left(error));
+    deleted.known.filter(|known| known.live).map(|known| known.stripe)
 }

@@ -1,6 +1,6 @@
 //! Gives back the space of what no object refers to any more.
 //!
-//! Three kinds, and none is deleted without the catalog's word, or the control group's:
+//! Four kinds, and none is deleted without the catalog's word, or the control group's:
 //!
 //! - **garbage**: stripes of deleted or overwritten content. The catalog lists them; their shards are
 //!   deleted [`GARBAGE_GRACE`] later (a reader may still be at them), and the catalog is told.
@@ -9,6 +9,8 @@
 //! - **orphans**: shards on this node's drives that belong to no stripe the catalog knows, left by
 //!   writes that never finished. After [`ORPHAN_AGE_MIN`] the catalog is asked to condemn the stripe, so
 //!   that it can never become part of an object, and only what it condemns becomes garbage.
+//! - **strays**: shards on this node's drives of stripes that live, elsewhere than the catalog places them. They are met
+//!   where orphans are looked for, and deleted by [`super::strays`].
 //!
 //! The leader of a group sweeps the garbage of its partitions; every node looks for orphans on its own
 //! drives.
@@ -20,12 +22,19 @@ use std::{
 };
 
 use futures::{StreamExt, stream};
-use holdfast_catalog::{GarbageRow, Op, Orphan};
+use holdfast_catalog::{GarbageRow, Op, Orphan, PartitionReader, ReadError};
 use holdfast_model::{DriveId, Generation, NodeId, ShardId, StripeId, TenantId, placement::Place};
 use holdfast_store::ShardError;
 use tokio::time::Interval;
 
-use super::{Route, absent::Standing, led_with_leftovers, status::Kind, worker::Worker};
+use super::{
+    Route,
+    absent::Standing,
+    led_with_leftovers,
+    status::Kind,
+    strays::{self, Strays, is_placed},
+    worker::Worker,
+};
 use crate::{
     api::ObjectError, backing::Backing, body_writer::BODY_AGE_MAX, family, host::now, journal::CATALOG_OWNER,
     service::ObjectService,
@@ -296,7 +305,8 @@ async fn sweep_orphans(service: &Arc<ObjectService>, node: NodeId) {
     }
 }
 
-/// Asks the catalog about stripes it may not know; those it condemns become garbage there.
+/// Asks the catalog about stripes it may not know; those it condemns become garbage there. Of those that it knows, what lies
+/// elsewhere than it says is deleted.
 async fn condemn(
     service: &Arc<ObjectService>,
     tenant: TenantId,
@@ -304,19 +314,21 @@ async fn condemn(
 ) -> Result<(), ObjectError> {
     let mut unknown: Vec<Orphan> = found.into_values().collect();
     for route in service.routes(tenant).await? {
-        let ids: Vec<StripeId> = unknown.iter().map(|orphan| orphan.stripe).collect();
-        let known = service
+        let asked: Vec<Orphan> = std::mem::take(&mut unknown);
+        let judged = service
             .read(route, ("", ""), move |catalog| {
-                // Those that wait for the sweeper are asked about again: shards of theirs on other drives do not wait yet.
-                let known = |id: &StripeId| {
-                    let waits = holdfast_planted::is("OrphansADriveAtATime") && catalog.stripe_known(*id)?;
-                    Ok(waits || catalog.stripe(*id)?.is_some())
-                };
-                ids.iter().map(known).collect::<Result<Vec<bool>, _>>()
+                asked.into_iter().map(|found| judge(catalog, found)).collect::<Result<Vec<_>, _>>()
             })
             .await?;
-        let of_both = unknown.into_iter().zip(known);
-        unknown = of_both.filter(|(_, known)| !known).map(|(orphan, _)| orphan).collect();
+        for judged in judged {
+            match judged {
+                Judged::Unknown(orphan) => unknown.push(orphan),
+                Judged::Strays(found) if service.is_settled(route) => {
+                    delete_strays(service, route, &found).await;
+                }
+                Judged::Right | Judged::Strays(_) => {}
+            }
+        }
     }
     if unknown.is_empty() {
         return Ok(());
@@ -326,6 +338,46 @@ async fn condemn(
     let condemned = family::condemn(|op| service.propose(first, op), unknown).await?;
     tracing::info!(%tenant, asked, condemned, "stripes of unfinished writes condemned");
     Ok(())
+}
+
+/// What a partition says of what a drive holds of a stripe.
+enum Judged {
+    /// It knows no such stripe.
+    Unknown(Orphan),
+    /// It is where it belongs, or waits to be swept.
+    Right,
+    Strays(Strays),
+}
+
+fn judge(catalog: &PartitionReader, found: Orphan) -> Result<Judged, ReadError> {
+    // Those that wait for the sweeper are asked about again: shards of theirs on other drives do not wait yet.
+    if holdfast_planted::is("OrphansADriveAtATime") && catalog.stripe_known(found.stripe)? {
+        return Ok(Judged::Right);
+    }
+    let Some(known) = catalog.stripe(found.stripe)? else { return Ok(Judged::Unknown(found)) };
+    let Orphan { stripe, generation, mut shards } = found;
+    shards.retain(|(index, place)| !is_placed(&known.stripe, *index, *place));
+    if shards.is_empty() || holdfast_planted::is("StraysStay") {
+        return Ok(Judged::Right);
+    }
+    // What a move has left there lately is swept when nobody can be reading it any more.
+    let waiting = catalog.unswept(stripe)?;
+    shards.retain(|(index, place)| !waiting.contains(&(*index, *place)));
+    Ok(match shards.is_empty() {
+        true => Judged::Right,
+        false => Judged::Strays(Strays { stripe, generation, shards }),
+    })
+}
+
+async fn delete_strays(service: &ObjectService, route: Route, found: &Strays) {
+    match strays::delete(service, route, found).await {
+        Ok(deleted) => {
+            tracing::info!(stripe = %found.stripe, found = found.shards.len(), deleted = deleted.shards, "shards deleted that lay elsewhere than the catalog says");
+        }
+        Err(error) => {
+            tracing::warn!(stripe = %found.stripe, %error, "shards lie elsewhere than the catalog says, and are not deleted; will be tried again");
+        }
+    }
 }
 
 fn millis(duration: Duration) -> u64 {
