@@ -189,7 +189,7 @@ impl Rig {
 
     fn read(&mut self, id: ShardId, generation: u32, length: usize) -> Result<Vec<u8>, String> {
         let answer = self.get(id, generation, length);
-        let RawRead { entry, header, buffer } = self.wait(answer).map_err(|e| e.to_string())?;
+        let RawRead { entry, header, buffer, .. } = self.wait(answer).map_err(|e| e.to_string())?;
         let header = header.as_ref().unwrap_or(&buffer).headroom();
         verify(&self.identity, &entry, header, 0, &buffer)?;
         Ok(buffer[..].to_vec())
