@@ -11,8 +11,15 @@ use super::{
     faults::Keep,
     machine::{command, number},
     run_with,
+    runtime::WORLD,
 };
 use crate::Role;
+
+/// How long machines that stand still are watched.
+const WATCHED: Duration = Duration::from_secs(120);
+
+/// Elections in that time at most: each node finds out once or twice how slow the leader is.
+const ELECTIONS_MAX: u64 = 12;
 
 /// Runs `scenario` under some seeds.
 fn under_seeds<F: Future<Output = ()> + Send + 'static>(scenario: fn(Cluster) -> F) {
@@ -34,6 +41,12 @@ impl Cluster {
 
     fn running(&self, at: usize) -> Option<Running> {
         self.board.lock().get(&self.nodes[at].id).cloned()
+    }
+
+    fn term(&self) -> u64 {
+        let board = self.board.lock();
+        let statuses = board.values().filter_map(|running| running.consensus.status(GROUP));
+        statuses.map(|status| status.term).max().unwrap_or(0)
     }
 
     async fn write(&self, at: usize) {
@@ -124,5 +137,33 @@ fn a_change_that_was_left_in_its_middle_ends_before_the_next() {
             changing.await.unwrap();
         }
         cluster.serve_again().await.unwrap();
+    });
+}
+
+/// Emulated machines on a busy host: now and then each stands still for longer than a lease. Leaders that are only late
+/// were deposed by the dozen, and every election was more work for machines that could not do the work they had.
+#[test]
+fn machines_that_are_slow_keep_their_leader() {
+    under_seeds(|mut cluster| async move {
+        cluster.form(FIRST_VOTERS).await;
+        cluster.serve_again().await.unwrap();
+        for at in 0..FIRST_VOTERS {
+            let owner = cluster.nodes[at].on.clone().unwrap().owner;
+            let (executor, mut random) = (cluster.executor.clone(), cluster.random.fork());
+            cluster.executor.spawn_on(WORLD, async move {
+                loop {
+                    sleep(Duration::from_millis(100 + random.below(1000))).await;
+                    executor.pause(owner);
+                    sleep(Duration::from_millis(200 + random.below(700))).await;
+                    executor.resume(owner);
+                }
+            });
+        }
+        let before = cluster.term();
+        sleep(WATCHED).await;
+        let elections = cluster.term() - before;
+        cluster.observer.note(format_args!("{elections} elections"));
+        println!("{elections} elections");
+        assert!(elections <= ELECTIONS_MAX, "{elections} elections in {WATCHED:?}");
     });
 }
