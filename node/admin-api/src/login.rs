@@ -93,16 +93,17 @@ async fn authenticate(state: &AppState, peer: Option<SocketAddr>, login: Login) 
     // those that make the next one wait.
     let (backoff, user) = (Arc::clone(&state.backoff), login.user.clone());
     let matched = move || backoff.lock().succeeded(&user, address);
-    let matches = state.passwords.check(login.password, stored, matched).await.map_err(|error| match error {
-        CheckError::Busy => Problem::from(AdminError::Unavailable {
-            what: "Too many logins are being checked on this node.".into(),
-            retry_after: std::time::Duration::from_secs(2),
-        }),
-        CheckError::BadRecord(_) => Problem::from(AdminError::Internal {
-            doing: "checking a password".into(),
-            source: error.to_string().into(),
-        }),
-    })?;
+    let matches =
+        state.passwords.check(login.password, stored, matched).await.map_err(|error| match error {
+            CheckError::Busy => Problem::from(AdminError::Unavailable {
+                what: "Too many logins are being checked on this node.".into(),
+                retry_after: std::time::Duration::from_secs(2),
+            }),
+            CheckError::BadRecord(_) => Problem::from(AdminError::Internal {
+                doing: "checking a password".into(),
+                source: error.to_string().into(),
+            }),
+        })?;
     let record = record.filter(|_| matches).ok_or_else(refused)?;
 
     let claims = Claims::new(&record, now()).map_err(|error| {

@@ -250,7 +250,10 @@ pub(crate) mod tests {
     }
 
     /// A check that stands still in the middle until it is told to go on.
-    fn held_check(gate: &Arc<PasswordGate>, password: &str) -> (tokio::task::JoinHandle<()>, mpsc::Sender<()>) {
+    fn held_check(
+        gate: &Arc<PasswordGate>,
+        password: &str,
+    ) -> (tokio::task::JoinHandle<()>, mpsc::Sender<()>) {
         let (go_on, held) = mpsc::channel();
         let (gate, password) = (Arc::clone(gate), Zeroizing::new(password.to_owned()));
         let stored = Some(cheap_hash(&password));

@@ -157,8 +157,15 @@ impl<D: BlockDevice> Engine<D> {
         let base = self.layout.offset(segment, entry.location.sector);
         let blocks = buffer.framed_len() - SECTOR_SIZE;
         let parts_left = if header.is_some() { 2 } else { 1 };
-        let state =
-            CallerRead { request: reply, entry, begun: now, parts_left, header: None, buffer: None, failed: None };
+        let state = CallerRead {
+            request: reply,
+            entry,
+            begun: now,
+            parts_left,
+            header: None,
+            buffer: None,
+            failed: None,
+        };
         self.reads.active.insert(read, state);
         if let Some(header) = header {
             let purpose = Purpose::Caller { read, header_only: true };
