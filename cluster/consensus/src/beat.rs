@@ -137,7 +137,9 @@ pub(crate) fn take(leading: &[(u32, VoteV1)], group: impl Fn(GroupId) -> Option<
             let mine = group.log.inspect(|index| index.vote);
             let follows = mine == Some(Vote::from(vote)) && group.context.failure().is_none();
             if follows {
-                group.heard.note();
+                group.heard.note(vote.into());
+            } else {
+                group.heard.note_late(vote.into());
             }
             follows
         })

@@ -17,9 +17,10 @@ use crate::{
     beat::{self, Pulse},
     codec,
     context::Context,
-    elect::{self, Heard},
+    elect,
     group::{Change, Group, GroupHandle, MembershipError},
     handover::Until,
+    heard::Heard,
     host::spawn,
     log::{
         Log, LogError, LogIdentity, LogPoisoned,
@@ -260,7 +261,7 @@ impl Consensus {
             self.options.checkpoint,
             self.log.holding(),
         ));
-        let heard = Heard::now();
+        let heard = Heard::now(self.options.timing.lease);
         let (campaign, aside) = (Until::default(), Until::default());
         let (timing, standing) = (self.options.timing, (campaign.clone(), aside.clone()));
         let elections = spawn(elect::run(context.clone(), log.clone(), heard.clone(), standing, timing));

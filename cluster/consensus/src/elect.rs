@@ -7,16 +7,16 @@
 //! ties their interval to how long it waits for the answer to an append.
 //!
 //! Voters stand one after the other: each has a rank, another one in each group, and waits the longer the higher it
-//! is. Two that stand at once would take votes from each other. An election that ends without a leader makes its
+//! is. Two that stand at once would take votes from each other. How long all of them wait is the lease, or as long as
+//! the leader there is was silent of late and yet alive ([`crate::heard`]). An election that ends without a leader makes its
 //! candidate wait twice as long before the next: on nodes too busy to vote in time, candidates must not be what
 //! keeps them busy.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
 use futures::{StreamExt, stream::FuturesUnordered};
 use holdfast_model::NodeId;
 use openraft::ServerState;
-use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::{
@@ -24,6 +24,7 @@ use crate::{
     codec::VoteV1,
     context::Context,
     handover::Until,
+    heard::Heard,
     host::Host,
     log::store::GroupLog,
     options::Timing,
@@ -33,25 +34,6 @@ use crate::{
 
 /// Longest pause between two elections in which the same node stands.
 const PAUSE_MAX: Duration = Duration::from_secs(8);
-
-/// When this node last heard from a leader of the group.
-#[derive(Clone, Debug)]
-pub(crate) struct Heard(Arc<Mutex<Instant>>);
-
-impl Heard {
-    /// As if just heard: a node that starts gives the leader there may be time to speak.
-    pub(crate) fn now() -> Self {
-        Self(Arc::new(Mutex::new(Instant::now())))
-    }
-
-    pub(crate) fn note(&self) {
-        *self.0.lock() = Instant::now();
-    }
-
-    pub(crate) fn ago(&self) -> Duration {
-        self.0.lock().elapsed()
-    }
-}
 
 /// Runs until the group stops.
 pub(crate) async fn run(
@@ -63,6 +45,8 @@ pub(crate) async fn run(
 ) {
     let mut next_attempt = Instant::now();
     let mut failed_attempts = 0;
+    // Until then votes for this node may come in: who stands again outdates them.
+    let mut votes_until = Instant::now();
     let mut next_append = Instant::now();
     loop {
         context.pulse.next().await;
@@ -79,11 +63,11 @@ pub(crate) async fn run(
             failed_attempts = 0;
         }
         let turn = turn(&context.host, &voters, me, context.group.get(), timing.spread);
-        let patience = if campaign.holds() { timing.lease } else { timing.lease + turn };
+        let patience = if campaign.holds() { timing.lease } else { heard.patience() + turn };
         // Not at the next pulse: nodes whose pulses coincide would stand together.
         tokio::time::sleep(due_soon(state, patience.saturating_sub(heard.ago()), timing)).await;
         let now = Instant::now();
-        if campaign.holds() {
+        if campaign.holds() && now >= votes_until {
             next_attempt = now;
         }
         let alone = voters.iter().all(|config| config.len() == 1 && config.contains(&me));
@@ -97,10 +81,16 @@ pub(crate) async fn run(
             ServerState::Follower | ServerState::Candidate
                 if alone || heard.ago() >= patience && now >= next_attempt && !aside.holds() =>
             {
-                if alone || quorum_would_vote(&context, &log, &voters, timing.lease / 2).await {
-                    tracing::info!(group = %context.group, silence = ?heard.ago(), "standing for election");
+                let would = alone || quorum_would_vote(&context, &log, &voters, timing.lease / 2).await;
+                // Asking takes time on machines that are slow: another may have been elected meanwhile.
+                if would && (alone || heard.ago() >= patience && !aside.holds()) {
+                    tracing::info!(
+                        group = %context.group, silence = ?heard.ago(), ?patience, failed_attempts,
+                        "standing for election"
+                    );
                     let _ = context.raft.trigger().elect().await;
-                    next_attempt = Instant::now() + turn + pause(failed_attempts, timing.append_timeout);
+                    votes_until = Instant::now() + timing.lease;
+                    next_attempt = Instant::now() + turn + pause(failed_attempts, timing.lease);
                     failed_attempts += 1;
                 } else {
                     next_attempt = Instant::now() + turn + timing.heartbeat;
@@ -148,12 +138,12 @@ pub(crate) fn is_quorum(voters: &[BTreeSet<u64>], granted: &BTreeSet<u64>) -> bo
     !voters.is_empty() && voters.iter().all(|config| config.intersection(granted).count() * 2 > config.len())
 }
 
-/// Whether this node would vote for a candidate whose log ends with `last`.
+/// Whether this node would vote for a candidate whose log ends with `last`, after a silence of `patience`.
 pub(crate) fn would_vote(
     context: &Context,
     log: &GroupLog,
     heard: &Heard,
-    lease: Duration,
+    (lease, patience): (Duration, Duration),
     last: Option<LogId>,
 ) -> bool {
     let leads = {
@@ -165,7 +155,7 @@ pub(crate) fn would_vote(
         let fresh = [appends, beats].into_iter().flatten().any(|ago| ago < lease);
         metrics.state == ServerState::Leader && fresh
     };
-    !leads && heard.ago() >= lease && last >= log.inspect(|index| index.last_log_id())
+    !leads && heard.ago() >= patience && last >= log.inspect(|index| index.last_log_id())
 }
 
 /// How long after the lease it is this node's turn to stand: by its rank among the voters, which differs between

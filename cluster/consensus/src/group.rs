@@ -20,8 +20,9 @@ use tokio::{
 use crate::{
     apply::Applier,
     context::{Context, Leader, millis_left},
-    elect::{Heard, would_vote},
+    elect::would_vote,
     handover::Until,
+    heard::Heard,
     host::Task,
     incoming::Incoming,
     log::store::GroupLog,
@@ -325,7 +326,9 @@ impl Group {
             CallV1::Vote { vote, last } => self.vote(vote.into(), last.map(LogId::from)).await,
             CallV1::PreVote { vote: _, last } => {
                 let last = last.map(LogId::from);
-                let granted = would_vote(&self.context, &self.log, &self.heard, self.lease, last);
+                // Who stands aside was asked to: it votes as soon as it may.
+                let patience = if self.aside.holds() { self.lease } else { self.heard.patience() };
+                let granted = would_vote(&self.context, &self.log, &self.heard, (self.lease, patience), last);
                 Ok(AnswerV1::PreVote { granted })
             }
             CallV1::Campaign { chosen } => {
@@ -386,10 +389,11 @@ impl Group {
             // Still a heartbeat, so that this node does not take the leader for dead.
             request.entries.clear();
         }
+        let leader = request.vote;
         let answer = self.context.raft.append_entries(request).await;
         let answer = answer.map_err(|error| FailureV1::Stopped(error.to_string()))?;
         if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
-            self.heard.note();
+            self.heard.note(leader);
         }
         match answer {
             AppendEntriesResponse::Success if stuffed => {

@@ -63,7 +63,7 @@ impl Group {
         if !vote.partial_cmp(&mine).is_some_and(Ordering::is_ge) {
             return Ok(AnswerV1::Snapshot(mine.into()));
         }
-        self.heard.note();
+        self.heard.note(vote);
         let mut slot = self.incoming.lock().await;
         let mut incoming = match slot.take() {
             Some(incoming)

@@ -25,6 +25,7 @@ mod crash_tests;
 mod elect;
 mod group;
 mod handover;
+mod heard;
 mod host;
 mod incoming;
 mod log;

@@ -15,7 +15,7 @@ const _: () = assert!(COMMAND_BYTES_MAX + 1024 * 1024 <= crate::wire::MESSAGE_BY
 /// Leader and election timing.
 ///
 /// A follower stands for election once it has not heard from a leader for between `lease` and
-/// `lease + spread`. The defaults bear guests that are emulated slowly and still replace a leader in
+/// `lease + spread`, or longer where leaders were slow of late and alive. The defaults bear guests that are emulated slowly and still replace a leader in
 /// under two seconds.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
@@ -134,10 +134,11 @@ impl ConsensusOptions {
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         openraft::Config {
             cluster_name: "holdfast".to_owned(),
-            // Heartbeats and elections are `elect`'s; to openraft this is the timeout of an append, the
-            // timeout of a vote, and the lease.
+            // Heartbeats and elections are `elect`'s; to openraft this is the timeout of an append, the timeout of a
+            // vote (as long as openraft allows: the voter's flush may be slow, and a late vote is a lost one), and
+            // the lease.
             heartbeat_interval: millis(self.timing.append_timeout),
-            election_timeout_min: millis(self.timing.append_timeout) + 1,
+            election_timeout_min: millis(self.timing.lease) - 1,
             election_timeout_max: millis(self.timing.lease),
             enable_heartbeat: false,
             enable_elect: false,

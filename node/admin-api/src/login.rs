@@ -1,6 +1,6 @@
 //! Sessions: begin, look at, end.
 
-use std::{net::SocketAddr, time::Instant};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use axum::{
     Extension, Json,
@@ -89,18 +89,22 @@ async fn authenticate(state: &AppState, peer: Option<SocketAddr>, login: Login) 
     })?;
     let record = state.backend.operator(&login.user).await?;
     let stored = record.as_ref().map(|record| record.password_hash.clone());
-    let matches = state.passwords.check(login.password, stored).await.map_err(|error| match error {
-        CheckError::Busy => Problem::from(AdminError::Unavailable {
-            what: "Too many logins are being checked on this node.".into(),
-            retry_after: std::time::Duration::from_secs(2),
-        }),
-        CheckError::BadRecord(_) => Problem::from(AdminError::Internal {
-            doing: "checking a password".into(),
-            source: error.to_string().into(),
-        }),
-    })?;
+    // Noted when the check ends, whether or not the caller waits for it: an attempt that was only slow is none of
+    // those that make the next one wait.
+    let (backoff, user) = (Arc::clone(&state.backoff), login.user.clone());
+    let matched = move || backoff.lock().succeeded(&user, address);
+    let matches =
+        state.passwords.check(login.password, stored, matched).await.map_err(|error| match error {
+            CheckError::Busy => Problem::from(AdminError::Unavailable {
+                what: "Too many logins are being checked on this node.".into(),
+                retry_after: std::time::Duration::from_secs(2),
+            }),
+            CheckError::BadRecord(_) => Problem::from(AdminError::Internal {
+                doing: "checking a password".into(),
+                source: error.to_string().into(),
+            }),
+        })?;
     let record = record.filter(|_| matches).ok_or_else(refused)?;
-    state.backoff.lock().succeeded(&login.user, address);
 
     let claims = Claims::new(&record, now()).map_err(|error| {
         Problem::from(AdminError::Internal {

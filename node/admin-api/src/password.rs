@@ -1,11 +1,18 @@
 //! Operators' passwords: argon2id (RFC 9106), checked off the async threads.
 //!
 //! Invariants:
-//! - at most [`CHECKS_AT_ONCE`] checks run at a time (64 MiB each); at most [`CHECKS_WAITING_MAX`] wait;
+//! - at most [`CHECKS_AT_ONCE`] checks run at a time (64 MiB each), those included that nobody waits for any more; at
+//!   most [`CHECKS_WAITING_MAX`] wait;
+//! - who asks again while a check of the same password runs gets its verdict: on a machine that takes longer than a
+//!   client waits, the second attempt goes on where the first one was given up;
 //! - an unknown user costs one full check against [`NOBODY`], as a wrong password does.
 
+use std::{collections::HashMap, sync::Arc};
+
 use argon2::{Algorithm, Argon2, Params, PasswordHash, PasswordHasher, PasswordVerifier, Version};
-use tokio::sync::Semaphore;
+use parking_lot::Mutex;
+use ring::{digest::SHA256_OUTPUT_LEN, hmac, rand::SystemRandom};
+use tokio::sync::{Semaphore, watch};
 use zeroize::Zeroizing;
 
 /// Memory of one hash in KiB: 64 MiB (RFC 9106, second recommended option; above the OWASP minimum).
@@ -59,7 +66,7 @@ pub fn hash_password(password: &str) -> Result<String, HashPasswordError> {
 }
 
 /// Why a check gave no verdict.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum CheckError {
     #[error("too many logins are being checked")]
     Busy,
@@ -67,34 +74,95 @@ pub(crate) enum CheckError {
     BadRecord(String),
 }
 
+/// Names a check under way without its password: a code of password and record under a key of this process.
+type Name = [u8; SHA256_OUTPUT_LEN];
+
+/// What comes of a check; `None` while it runs.
+type Verdict = watch::Receiver<Option<Result<bool, CheckError>>>;
+
 /// Lets few password checks run at a time.
 #[derive(Debug)]
 pub(crate) struct PasswordGate {
-    admitted: Semaphore,
-    running: Semaphore,
+    admitted: Arc<Semaphore>,
+    running: Arc<Semaphore>,
+    /// `None` when the system gave no random numbers: then no check is joined.
+    naming: Option<hmac::Key>,
+    under_way: Arc<Mutex<HashMap<Name, Verdict>>>,
 }
 
 impl PasswordGate {
     pub(crate) fn new() -> Self {
         Self {
-            admitted: Semaphore::new(CHECKS_AT_ONCE + CHECKS_WAITING_MAX),
-            running: Semaphore::new(CHECKS_AT_ONCE),
+            admitted: Arc::new(Semaphore::new(CHECKS_AT_ONCE + CHECKS_WAITING_MAX)),
+            running: Arc::new(Semaphore::new(CHECKS_AT_ONCE)),
+            naming: hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).ok(),
+            under_way: Arc::default(),
         }
     }
 
     /// Whether `password` is the one of `stored`; `None` is an unknown user, for whom the answer is always no.
+    ///
+    /// `matched` is called when it is, also when the caller has stopped waiting by then. A check that has begun is
+    /// carried to its end: it cannot be interrupted.
     pub(crate) async fn check(
         &self,
         password: Zeroizing<String>,
         stored: Option<String>,
+        matched: impl FnOnce() + Send + 'static,
     ) -> Result<bool, CheckError> {
-        let _admitted = self.admitted.try_acquire().map_err(|_| CheckError::Busy)?;
-        let _turn = self.running.acquire().await.expect("the semaphore is never closed");
-        let known = stored.is_some();
-        let work = move || verify(&password, stored.as_deref().unwrap_or(NOBODY));
-        let matches = tokio::task::spawn_blocking(work).await.map_err(|_| CheckError::Busy)??;
-        Ok(matches && known)
+        let name = self.naming.as_ref().map(|key| name(key, &password, stored.as_deref()));
+        let joined = || self.under_way.lock().get(&name?).cloned();
+        if let Some(verdict) = joined() {
+            return outcome(verdict).await.inspect(told(matched));
+        }
+        let admitted = Arc::clone(&self.admitted).try_acquire_owned().map_err(|_| CheckError::Busy)?;
+        let turn = Arc::clone(&self.running).acquire_owned().await.expect("the semaphore is never closed");
+        if let Some(verdict) = joined() {
+            drop(turn);
+            return outcome(verdict).await.inspect(told(matched));
+        }
+        let (tell, verdict) = watch::channel(None);
+        if let Some(name) = name {
+            self.under_way.lock().insert(name, verdict.clone());
+        }
+        let under_way = Arc::clone(&self.under_way);
+        tokio::task::spawn_blocking(move || {
+            // Whoever asked: until the work is done it takes up its place.
+            let _places = (admitted, turn);
+            let matches = verify(&password, stored.as_deref().unwrap_or(NOBODY));
+            let matches = matches.map(|matches| matches && stored.is_some());
+            let matches = matches.inspect(told(matched));
+            if let Some(name) = name {
+                under_way.lock().remove(&name);
+            }
+            tell.send_replace(Some(matches));
+        });
+        outcome(verdict).await
     }
+}
+
+/// Calls `matched` when the password matches.
+fn told(matched: impl FnOnce()) -> impl FnOnce(&bool) {
+    move |matches| {
+        if *matches {
+            matched();
+        }
+    }
+}
+
+async fn outcome(mut verdict: Verdict) -> Result<bool, CheckError> {
+    // It ends without a verdict only when the program does.
+    let told = verdict.wait_for(Option::is_some).await.map_err(|_| CheckError::Busy)?;
+    told.clone().unwrap_or(Err(CheckError::Busy))
+}
+
+fn name(key: &hmac::Key, password: &str, stored: Option<&str>) -> Name {
+    let mut code = hmac::Context::with_key(key);
+    code.update(&(password.len() as u64).to_le_bytes());
+    code.update(password.as_bytes());
+    code.update(&[u8::from(stored.is_some())]);
+    code.update(stored.unwrap_or_default().as_bytes());
+    code.sign().as_ref().try_into().expect("HMAC-SHA-256 gives 32 bytes")
 }
 
 fn verify(password: &str, stored: &str) -> Result<bool, CheckError> {
@@ -117,6 +185,8 @@ fn verify(password: &str, stored: &str) -> Result<bool, CheckError> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::{pin::Pin, sync::mpsc, task::Poll};
+
     use super::*;
 
     /// A hash that is quick to check, for tests of what surrounds it.
@@ -167,8 +237,8 @@ pub(crate) mod tests {
     #[tokio::test]
     async fn an_unknown_user_is_refused() {
         let gate = PasswordGate::new();
-        assert_eq!(gate.check(Zeroizing::new("x".into()), None).await, Ok(false));
-        assert_eq!(gate.check(Zeroizing::new("x".into()), Some(cheap_hash("x"))).await, Ok(true));
+        assert_eq!(gate.check(Zeroizing::new("x".into()), None, || unreachable!()).await, Ok(false));
+        assert_eq!(gate.check(Zeroizing::new("x".into()), Some(cheap_hash("x")), || ()).await, Ok(true));
     }
 
     #[tokio::test]
@@ -176,6 +246,63 @@ pub(crate) mod tests {
         let gate = PasswordGate::new();
         let all = u32::try_from(CHECKS_AT_ONCE + CHECKS_WAITING_MAX).unwrap();
         let _taken = gate.admitted.acquire_many(all).await.unwrap();
-        assert_eq!(gate.check(Zeroizing::new("x".into()), None).await, Err(CheckError::Busy));
+        assert_eq!(gate.check(Zeroizing::new("x".into()), None, || ()).await, Err(CheckError::Busy));
+    }
+
+    /// A check that stands still in the middle until it is told to go on.
+    fn held_check(
+        gate: &Arc<PasswordGate>,
+        password: &str,
+    ) -> (tokio::task::JoinHandle<()>, mpsc::Sender<()>) {
+        let (go_on, held) = mpsc::channel();
+        let (gate, password) = (Arc::clone(gate), Zeroizing::new(password.to_owned()));
+        let stored = Some(cheap_hash(&password));
+        let check = tokio::spawn(async move {
+            let matched = move || held.recv().unwrap();
+            assert_eq!(gate.check(password, stored, matched).await, Ok(true));
+        });
+        (check, go_on)
+    }
+
+    async fn until(what: impl Fn() -> bool) {
+        while !what() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_check_that_was_given_up_keeps_its_place_until_its_work_is_done() {
+        let gate = Arc::new(PasswordGate::new());
+        let (check, go_on) = held_check(&gate, "x");
+        until(|| gate.running.available_permits() == CHECKS_AT_ONCE - 1).await;
+        check.abort();
+        assert!(check.await.unwrap_err().is_cancelled());
+        assert_eq!(gate.running.available_permits(), CHECKS_AT_ONCE - 1, "its thread still computes");
+        go_on.send(()).unwrap();
+        until(|| gate.running.available_permits() == CHECKS_AT_ONCE).await;
+    }
+
+    #[tokio::test]
+    async fn who_asks_again_gets_the_verdict_of_the_check_that_runs() {
+        let gate = Arc::new(PasswordGate::new());
+        let (first, go_on) = held_check(&gate, "x");
+        until(|| gate.under_way.lock().len() == 1).await;
+        first.abort();
+        assert!(first.await.unwrap_err().is_cancelled());
+        let again = async |password: &str| {
+            gate.check(Zeroizing::new(password.to_owned()), Some(cheap_hash("x")), || ()).await
+        };
+        assert_eq!(again("y").await, Ok(false), "another password has a check of its own");
+        let joined = again("x");
+        tokio::pin!(joined);
+        assert!(is_pending(&mut joined).await);
+        go_on.send(()).unwrap();
+        assert_eq!(joined.await, Ok(true));
+        until(|| gate.under_way.lock().is_empty()).await;
+    }
+
+    /// Whether a future that was given a turn is not done.
+    async fn is_pending<F: Future + Unpin>(future: &mut F) -> bool {
+        std::future::poll_fn(|context| Poll::Ready(Pin::new(&mut *future).poll(context).is_pending())).await
     }
 }

@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::{StreamExt, stream};
 use holdfast_format::{
     BLOCK_SIZE, BlockChecksums, DriveLabel, Layout, Place, RecordHeader, SegmentSequence, Sequence,
 };
@@ -36,9 +37,21 @@ use crate::{
 /// How long a scrub waits for one record: it waits for everything else.
 const SCRUB_DEADLINE: Duration = Duration::from_secs(300);
 
+/// Reads of a scrub that lie ready for the device, which takes one at a time: when it has the time, it waits for no
+/// thread of ours.
+const SCRUBBED_AHEAD: usize = 4;
+
 /// Reads that failed or did not match, since the drive was opened, from which on it counts as failing. One
 /// may be chance and is repaired; ten are a drive that goes.
 const FAILING_AFTER: u64 = 10;
+
+/// What was read of a shard.
+struct Verified {
+    payload: Buffer,
+    header: RecordHeader,
+    /// How long the device worked for it.
+    took: Duration,
+}
 
 /// A drive that is open. Clones are handles to the same drive; the last one to go closes it.
 #[derive(Debug, Clone)]
@@ -234,7 +247,7 @@ impl Drive {
         range: Range<u32>,
         deadline: Duration,
     ) -> Result<Buffer, GetError> {
-        self.get_by(id, generation, range, deadline, Urgency::Now).await.map(|(buffer, _)| buffer)
+        self.get_by(id, generation, range, deadline, Urgency::Now).await.map(|found| found.payload)
     }
 
     /// A whole shard, verified, with the sealed manifest of its record: what a copy elsewhere, or another
@@ -250,8 +263,8 @@ impl Drive {
     ) -> Result<(Buffer, Vec<u8>), GetError> {
         let entry = self.inner.shared.index.read().get(id);
         let length = expect_generation(self.id(), id, generation, entry)?.payload_len;
-        let (buffer, header) = self.get_by(id, generation, 0..length, deadline, Urgency::Behind).await?;
-        Ok((buffer, header.manifest))
+        let found = self.get_by(id, generation, 0..length, deadline, Urgency::Behind).await?;
+        Ok((found.payload, found.header.manifest))
     }
 
     async fn get_by(
@@ -261,7 +274,7 @@ impl Drive {
         range: Range<u32>,
         deadline: Duration,
         urgency: Urgency,
-    ) -> Result<(Buffer, RecordHeader), GetError> {
+    ) -> Result<Verified, GetError> {
         let expires = tokio::time::Instant::now().into_std() + deadline;
         let get = self.get_unhurried(id, generation, range, expires, urgency);
         match tokio::time::timeout(deadline, get).await {
@@ -281,7 +294,7 @@ impl Drive {
         range: Range<u32>,
         expires: Instant,
         urgency: Urgency,
-    ) -> Result<(Buffer, RecordHeader), GetError> {
+    ) -> Result<Verified, GetError> {
         let drive = self.id();
         let closed = GetError::Closed { drive };
         let _admitted = self.inner.admission.acquire().await.map_err(|_| closed.clone())?;
@@ -300,7 +313,7 @@ impl Drive {
         if !self.inner.shared.send(Request::Get(request)) {
             return Err(self.unavailable().get(drive).unwrap_or(closed));
         }
-        let RawRead { entry, header, mut buffer } = answer.await.unwrap_or(Err(closed))?;
+        let RawRead { entry, header, mut buffer, took } = answer.await.unwrap_or(Err(closed))?;
         let header = header.as_ref().unwrap_or(&buffer).headroom();
         let header = verify(&self.inner.identity, &entry, header, first_block, &buffer).map_err(|what| {
             add(&self.inner.shared.counters.checksum_errors, 1);
@@ -311,20 +324,35 @@ impl Drive {
             buffer.copy_within(skip..skip + length, 0);
         }
         buffer.set_len(length);
-        Ok((buffer, header))
+        Ok(Verified { payload: buffer, header, took })
     }
 
     /// Reads and verifies up to `records` shards, the first one after `after`, in the background: beside
     /// little else, and no faster than `DriveOptions::background_rate`. Call it again with what it returns
     /// as `next`; that may be kept across restarts.
     pub async fn scrub(&self, after: Option<ShardId>, records: usize) -> Scrubbed {
-        let mut scrubbed =
-            Scrubbed { next: after, finished: false, records: 0, bytes: 0, findings: Vec::new() };
+        let mut scrubbed = Scrubbed {
+            next: after,
+            finished: false,
+            records: 0,
+            bytes: 0,
+            worked: Duration::ZERO,
+            findings: Vec::new(),
+        };
         let shards = self.list(after, records);
         scrubbed.finished = shards.len() < records;
-        for ShardInfo { id, generation, payload_len, .. } in shards {
-            match self.get_by(id, generation, 0..payload_len, SCRUB_DEADLINE, Urgency::Background).await {
-                Ok(_) => scrubbed.bytes += u64::from(payload_len),
+        let read = |shard: ShardInfo| async move {
+            let whole = 0..shard.payload_len;
+            let found = self.get_by(shard.id, shard.generation, whole, SCRUB_DEADLINE, Urgency::Background);
+            (shard, found.await)
+        };
+        let mut reads = stream::iter(shards).map(read).buffered(SCRUBBED_AHEAD);
+        while let Some((ShardInfo { id, generation, payload_len, .. }, found)) = reads.next().await {
+            match found {
+                Ok(found) => {
+                    scrubbed.bytes += u64::from(payload_len);
+                    scrubbed.worked += found.took;
+                }
                 // Deleted or replaced since it was listed.
                 Err(GetError::NotFound { .. } | GetError::OtherGeneration { .. }) => {}
                 Err(GetError::Gone { .. } | GetError::Closed { .. }) => {

@@ -83,7 +83,7 @@ pub(crate) enum Urgency {
     Now,
     /// For a device with little else to do, though not for long.
     Behind,
-    /// For that, however long, and for its pace.
+    /// The same, and for its pace.
     Background,
 }
 
@@ -106,6 +106,8 @@ pub(crate) struct RawRead {
     /// The header, when it is not in the headroom of `buffer`.
     pub(crate) header: Option<Buffer>,
     pub(crate) buffer: Buffer,
+    /// How long the device worked for it, since the read was begun.
+    pub(crate) took: Duration,
 }
 
 #[derive(Debug, Default)]

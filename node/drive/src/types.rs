@@ -211,6 +211,8 @@ pub struct Scrubbed {
     pub records: u64,
     /// Payload bytes verified.
     pub bytes: u64,
+    /// How long the device worked for it. Not what was waited for: a quiet device, the pace, a processor.
+    pub worked: Duration,
     /// Shards that are not as they should be.
     pub findings: Vec<ScrubFinding>,
 }

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use http::{Method, Request};
+use http::{Method, Request, StatusCode};
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -24,8 +24,9 @@ pub struct Admin {
     token: String,
 }
 
-/// Tokens of this program's sessions, by node and password. A password check takes an emulated machine many seconds.
-static SESSIONS: Mutex<Option<HashMap<(String, String), String>>> = Mutex::new(None);
+/// Tokens of this program's sessions, by password: every node of a cluster takes them. A password check takes an
+/// emulated machine many seconds.
+static SESSIONS: Mutex<Option<HashMap<String, String>>> = Mutex::new(None);
 
 /// One node as the cluster sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,6 +83,9 @@ pub struct Work {
 /// How long nodes of a new cluster may take to tell each other what they can.
 const EVENTS_KNOWN_WITHIN: Duration = Duration::from_secs(60);
 
+/// How long a login may take: more than the node gives itself for one.
+const LOGIN_LIMIT: Duration = Duration::from_secs(200);
+
 /// How often something that is about to be there is looked for, 50 ms apart.
 const LOOKS_MAX: usize = 100;
 
@@ -103,27 +107,42 @@ impl Admin {
     pub async fn login(url: &str, trust: Trust, operator: &Operator) -> Result<Self> {
         let https = Https::new(url, trust)?;
         let body = json!({ "user": operator.user, "password": operator.password });
-        let answer = call(&https, Method::POST, "/api/v1/session", None, Some(&body)).await?;
+        let patient = https.patient(LOGIN_LIMIT);
+        let answer = call(&patient, Method::POST, "/api/v1/session", None, Some(&body)).await?;
         let token = text(&answer, "token")?;
         Ok(Self { https, token })
     }
 
-    /// As [`Admin::login`], with the session that this program has there already when it still holds.
+    /// As [`Admin::login`], with the session that this program has already when it still holds. A node that
+    /// does not say whether it does is not given a password to check as well.
     ///
     /// # Errors
     /// When the node cannot be reached or refuses.
     pub async fn resume(url: &str, trust: Trust, operator: &Operator) -> Result<Self> {
-        let key = (url.to_owned(), operator.password.clone());
-        let token = SESSIONS.lock().as_ref().and_then(|sessions| sessions.get(&key).cloned());
+        let token = SESSIONS.lock().as_ref().and_then(|sessions| sessions.get(&operator.password).cloned());
         if let Some(token) = token {
             let session = Self { https: Https::new(url, trust.clone())?, token };
-            if session.call(Method::GET, "/api/v1/session", None).await.is_ok() {
+            if session.holds().await? {
                 return Ok(session);
             }
         }
         let session = Self::login(url, trust, operator).await?;
-        SESSIONS.lock().get_or_insert_default().insert(key, session.token.clone());
+        SESSIONS.lock().get_or_insert_default().insert(operator.password.clone(), session.token.clone());
         Ok(session)
+    }
+
+    /// Whether the node still takes this session.
+    async fn holds(&self) -> Result<bool> {
+        let path = "/api/v1/session";
+        let request = Request::get(path)
+            .header("host", self.https.authority())
+            .header("authorization", format!("Bearer {}", self.token));
+        let answer = self.https.send(request.body(full(Bytes::new()))?).await?;
+        match answer.status {
+            status if status.is_success() => Ok(true),
+            StatusCode::UNAUTHORIZED => Ok(false),
+            status => bail!("GET {path} at {}: {status} {}", self.https.authority(), answer.text()),
+        }
     }
 
     /// A single-use join token.

@@ -18,9 +18,9 @@ use crate::{
 /// How long debt may take to be settled: a lost drive is given up after half a minute, then rebuilt.
 const DEBT_LIMIT: Duration = Duration::from_secs(240);
 
-/// How long scrubbing every node and repairing what it finds may take: beside clients a scrub rests several times as
-/// long as it works, and five nodes that share two cores took 222 s.
-const SCRUB_LIMIT: Duration = Duration::from_secs(900);
+/// How long scrubbing every node and repairing what it finds may take. Five nodes that share two cores with their clients
+/// take a few seconds.
+const SCRUB_LIMIT: Duration = Duration::from_secs(300);
 
 /// Scrubs until one must find nothing more to repair: the first finds what has turned, the next that it was
 /// repaired; many findings at once are left for another.

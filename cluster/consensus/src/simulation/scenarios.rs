@@ -10,9 +10,17 @@ use super::{
     cluster::{Cluster, Running},
     faults::Keep,
     machine::{command, number},
+    network::Weather,
     run_with,
+    runtime::WORLD,
 };
 use crate::Role;
+
+/// How long machines that stand still are watched.
+const WATCHED: Duration = Duration::from_secs(120);
+
+/// Elections in that time at most: each node finds out once or twice how slow the leader is.
+const ELECTIONS_MAX: u64 = 12;
 
 /// Runs `scenario` under some seeds.
 fn under_seeds<F: Future<Output = ()> + Send + 'static>(scenario: fn(Cluster) -> F) {
@@ -34,6 +42,12 @@ impl Cluster {
 
     fn running(&self, at: usize) -> Option<Running> {
         self.board.lock().get(&self.nodes[at].id).cloned()
+    }
+
+    fn term(&self) -> u64 {
+        let board = self.board.lock();
+        let statuses = board.values().filter_map(|running| running.consensus.status(GROUP));
+        statuses.map(|status| status.term).max().unwrap_or(0)
     }
 
     async fn write(&self, at: usize) {
@@ -124,5 +138,56 @@ fn a_change_that_was_left_in_its_middle_ends_before_the_next() {
             changing.await.unwrap();
         }
         cluster.serve_again().await.unwrap();
+    });
+}
+
+/// Emulated machines on a busy host: now and then each stands still for longer than a lease. Leaders that are only late
+/// were deposed by the dozen, and every election was more work for machines that could not do the work they had.
+#[test]
+fn machines_that_are_slow_keep_their_leader() {
+    under_seeds(|mut cluster| async move {
+        cluster.form(FIRST_VOTERS).await;
+        cluster.serve_again().await.unwrap();
+        for at in 0..FIRST_VOTERS {
+            let owner = cluster.nodes[at].on.clone().unwrap().owner;
+            let (executor, mut random) = (cluster.executor.clone(), cluster.random.fork());
+            cluster.executor.spawn_on(WORLD, async move {
+                loop {
+                    sleep(Duration::from_millis(100 + random.below(1000))).await;
+                    executor.pause(owner);
+                    sleep(Duration::from_millis(200 + random.below(700))).await;
+                    executor.resume(owner);
+                }
+            });
+        }
+        let before = cluster.term();
+        sleep(WATCHED).await;
+        let elections = cluster.term() - before;
+        cluster.observer.note(format_args!("{elections} elections"));
+        println!("{elections} elections");
+        assert!(elections <= ELECTIONS_MAX, "{elections} elections in {WATCHED:?}");
+    });
+}
+
+/// On slow machines: who was chosen stood again at every pulse, before the votes for it were in, and outdated them.
+#[test]
+fn who_is_handed_the_lead_waits_for_the_votes_it_asked_for() {
+    under_seeds(|mut cluster| async move {
+        cluster.form(FIRST_VOTERS).await;
+        cluster.serve_again().await.unwrap();
+        for at in 0..FIRST_VOTERS {
+            cluster.nodes[at].on.iter().for_each(|host| host.set_flush_millis_max(120));
+        }
+        cluster.network.set_weather(Weather { millis_max: 60, ..Weather::CALM });
+        for _ in 0..4 {
+            cluster.serve_again().await.unwrap();
+            let (leader, before) = (cluster.leader(), cluster.term());
+            let to = cluster.nodes[(leader + 1) % FIRST_VOTERS].id;
+            let Running { run, consensus, .. } = cluster.running(leader).unwrap();
+            let handing = cluster.executor.spawn_on(run, async move { consensus.hand_over(GROUP, to).await });
+            let handed = handing.await.unwrap();
+            println!("{handed:?}, {} elections", cluster.term() - before);
+            assert!(cluster.term() - before <= 2, "{} elections", cluster.term() - before);
+        }
     });
 }

@@ -33,6 +33,9 @@ const BESIDE_MAX: usize = 2;
 /// a rebuild from its end.
 const BEHIND_MAX: Duration = Duration::from_millis(200);
 
+/// The same for a read in the background: a drive that is never quiet is scrubbed too, though slowly.
+const BACKGROUND_MAX: Duration = Duration::from_millis(100);
+
 /// A read in flight: bytes `start + done..start + length` of its buffer's frame are still to come.
 #[derive(Debug)]
 pub(super) struct ReadPart {
@@ -68,9 +71,11 @@ pub(super) struct Reads {
     waiting: VecDeque<GetRequest>,
     /// Reads behind those of clients, and until when the first of them waits for these.
     behind: VecDeque<(Instant, GetRequest)>,
-    /// Reads in the background, and when the first may start.
-    background: VecDeque<GetRequest>,
+    /// Reads in the background, one at a time: until when each waits for a quiet device, when the pace lets the first
+    /// start, and the number of the last one that did.
+    background: VecDeque<(Instant, GetRequest)>,
     background_from: Option<Instant>,
+    background_last: Option<u64>,
 }
 
 impl Reads {
@@ -82,8 +87,14 @@ impl Reads {
     /// When a read that waits may start whatever else there is, or may be looked at again.
     pub(super) fn due(&self) -> Option<Instant> {
         let behind = self.behind.front().map(|(until, _)| *until);
-        let background = self.background_from.filter(|_| !self.background.is_empty());
+        // While one is under way its end is waited for, whatever the time.
+        let background = self.background.front().filter(|_| !self.reads_in_background());
+        let background = background.map(|(until, _)| self.background_from.unwrap_or(*until));
         behind.into_iter().chain(background).min()
+    }
+
+    fn reads_in_background(&self) -> bool {
+        self.background_last.is_some_and(|read| self.active.contains_key(&read))
     }
 }
 
@@ -91,6 +102,7 @@ impl Reads {
 struct CallerRead {
     request: PendingGet,
     entry: Indexed,
+    begun: Instant,
     parts_left: u32,
     header: Option<Buffer>,
     buffer: Option<Buffer>,
@@ -104,7 +116,7 @@ impl<D: BlockDevice> Engine<D> {
         match request.urgency {
             Urgency::Now => self.get_now(request, now),
             Urgency::Behind => self.reads.behind.push_back((now + BEHIND_MAX, request)),
-            Urgency::Background => self.reads.background.push_back(request),
+            Urgency::Background => self.reads.background.push_back((now + BACKGROUND_MAX, request)),
         }
     }
 
@@ -130,10 +142,10 @@ impl<D: BlockDevice> Engine<D> {
                 None => return self.reads.waiting.push_back(request),
             }
         };
-        self.start_get(request, entry, header);
+        self.start_get(request, entry, header, now);
     }
 
-    fn start_get(&mut self, request: GetRequest, entry: Indexed, header: Option<Buffer>) {
+    fn start_get(&mut self, request: GetRequest, entry: Indexed, header: Option<Buffer>, now: Instant) {
         let GetRequest { first_block, mut buffer, reply, .. } = request;
         // The same shard and generation has the same length, so the blocks fit the buffer asked for.
         let from = first_block as usize * BLOCK_SIZE;
@@ -145,8 +157,15 @@ impl<D: BlockDevice> Engine<D> {
         let base = self.layout.offset(segment, entry.location.sector);
         let blocks = buffer.framed_len() - SECTOR_SIZE;
         let parts_left = if header.is_some() { 2 } else { 1 };
-        let state =
-            CallerRead { request: reply, entry, parts_left, header: None, buffer: None, failed: None };
+        let state = CallerRead {
+            request: reply,
+            entry,
+            begun: now,
+            parts_left,
+            header: None,
+            buffer: None,
+            failed: None,
+        };
         self.reads.active.insert(read, state);
         if let Some(header) = header {
             let purpose = Purpose::Caller { read, header_only: true };
@@ -206,7 +225,7 @@ impl<D: BlockDevice> Engine<D> {
         };
         self.segments.get_mut(part.segment).pins -= 1;
         match part.purpose {
-            Purpose::Caller { read, header_only } => self.caller_part_done(read, header_only, result),
+            Purpose::Caller { read, header_only } => self.caller_part_done(read, header_only, result, now),
             Purpose::Footer => self.footer_read(part.segment, result),
             Purpose::MoveSource(entry) => self.move_source_read(entry, result),
             Purpose::MoveCheck { new, from } => self.move_checked(&new, &from, result),
@@ -214,7 +233,7 @@ impl<D: BlockDevice> Engine<D> {
         self.start_waiting_reads(now);
     }
 
-    fn caller_part_done(&mut self, read: u64, header_only: bool, result: io::Result<Buffer>) {
+    fn caller_part_done(&mut self, read: u64, header_only: bool, result: io::Result<Buffer>, now: Instant) {
         let drive = self.drive;
         // Not there any more when the drive was given up meanwhile.
         let Some(state) = self.reads.active.get_mut(&read) else { return };
@@ -230,13 +249,12 @@ impl<D: BlockDevice> Engine<D> {
         if state.parts_left > 0 {
             return;
         }
-        let Some(CallerRead { request, entry, header, buffer, failed, .. }) = self.reads.active.remove(&read)
-        else {
-            return;
-        };
+        let Some(state) = self.reads.active.remove(&read) else { return };
+        let CallerRead { request, entry, begun, header, buffer, failed, .. } = state;
+        let took = now.saturating_duration_since(begun);
         let answer = match (failed, buffer) {
             (Some(error), _) => Err(error),
-            (None, Some(buffer)) => Ok(RawRead { entry, header, buffer }),
+            (None, Some(buffer)) => Ok(RawRead { entry, header, buffer, took }),
             (None, None) => Err(GetError::Closed { drive }),
         };
         // The caller may have gone; then the buffers go back to their pools.
@@ -270,24 +288,26 @@ impl<D: BlockDevice> Engine<D> {
         }
     }
 
-    /// Starts a read in the background when the device has little else to do and its pace allows it.
+    /// Starts a read in the background when the device has little else to do, or after a while whatever it has to do,
+    /// and when its pace allows it.
     pub(super) fn start_background_read(&mut self, now: Instant) {
         if self.reads.background_from.is_some_and(|from| now < from) {
             return;
         }
         self.reads.background_from = None;
-        if !self.is_quiet() {
-            return;
-        }
-        let Some(request) = self.reads.background.front() else { return };
-        match self.read_pace.take(request.buffer.framed_len() as u64, now) {
-            Ok(()) => {
-                if let Some(request) = self.reads.background.pop_front() {
-                    self.get_now(request, now);
-                    self.submit_ready(now);
-                }
+        while let Some((until, request)) = self.reads.background.front()
+            && !self.reads.reads_in_background()
+            && (now >= *until || self.is_quiet())
+        {
+            if let Err(pause) = self.read_pace.take(request.buffer.framed_len() as u64, now) {
+                self.reads.background_from = Some(now + pause);
+                return;
             }
-            Err(pause) => self.reads.background_from = Some(now + pause),
+            if let Some((_, request)) = self.reads.background.pop_front() {
+                self.reads.background_last = Some(self.reads.next);
+                self.get_now(request, now);
+                self.submit_ready(now);
+            }
         }
     }
 
@@ -301,8 +321,8 @@ impl<D: BlockDevice> Engine<D> {
             drop(read.request.send(Err(error.clone())));
         }
         let Reads { waiting, behind, background, .. } = &mut self.reads;
-        let behind = behind.drain(..).map(|(_, request)| request);
-        for request in waiting.drain(..).chain(behind).chain(background.drain(..)) {
+        let later = behind.drain(..).chain(background.drain(..)).map(|(_, request)| request);
+        for request in waiting.drain(..).chain(later) {
             drop(request.reply.send(Err(error.clone())));
         }
     }

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     errors::{DeleteError, PutError},
+    shared::Urgency,
     types::DriveState,
 };
 
@@ -120,6 +121,25 @@ pub(super) fn a_failed_read_is_an_error_of_that_read_only() {
     assert_eq!(rig.read(shard(1), 1, 8).unwrap(), b"precious");
     assert_eq!(rig.state(), DriveState::Live);
     assert_eq!(rig.counters().read_errors, 1);
+}
+
+#[test]
+fn a_drive_that_is_never_quiet_reads_in_the_background_too_but_one_at_a_time() {
+    let pools = Pools::new();
+    let mut rig = rig(&pools);
+    let put = rig.put(shard(1), 1, &bytes(1, 5000));
+    rig.wait(put).unwrap();
+    rig.disk.arrange(Fault::Hangs(0));
+    let before = rig.counters().reads;
+    let busy: Vec<_> = (0..6).map(|_| rig.get(shard(1), 1, 5000)).collect();
+    let later: Vec<_> = (0..2).map(|_| rig.get_with(Urgency::Background, shard(1), 1, 5000)).collect();
+    rig.turn(1000);
+    rig.turn(98_000);
+    assert_eq!(rig.counters().reads - before, 6);
+    rig.turn(2000);
+    rig.turn(200_000);
+    assert_eq!(rig.counters().reads - before, 7, "the second waits for the first");
+    drop((busy, later));
 }
 
 #[test]

@@ -160,6 +160,16 @@ impl Rig {
         generation: u32,
         length: usize,
     ) -> oneshot::Receiver<Result<RawRead, GetError>> {
+        self.get_with(Urgency::Now, id, generation, length)
+    }
+
+    fn get_with(
+        &self,
+        urgency: Urgency,
+        id: ShardId,
+        generation: u32,
+        length: usize,
+    ) -> oneshot::Receiver<Result<RawRead, GetError>> {
         let buffer = self.pools.payload.try_acquire(length).expect("the pool is large enough");
         let expires = Instant::now() + Duration::from_secs(3600);
         let (reply, answer) = oneshot::channel();
@@ -168,7 +178,7 @@ impl Rig {
             id,
             generation,
             first_block: 0,
-            urgency: Urgency::Now,
+            urgency,
             buffer,
             expires,
             reply,
@@ -189,7 +199,7 @@ impl Rig {
 
     fn read(&mut self, id: ShardId, generation: u32, length: usize) -> Result<Vec<u8>, String> {
         let answer = self.get(id, generation, length);
-        let RawRead { entry, header, buffer } = self.wait(answer).map_err(|e| e.to_string())?;
+        let RawRead { entry, header, buffer, .. } = self.wait(answer).map_err(|e| e.to_string())?;
         let header = header.as_ref().unwrap_or(&buffer).headroom();
         verify(&self.identity, &entry, header, 0, &buffer)?;
         Ok(buffer[..].to_vec())

@@ -55,6 +55,14 @@ impl Impact {
             Self::Medium | Self::High => Duration::ZERO,
         }
     }
+
+    /// Rests so long.
+    pub(crate) async fn rested(self, took: Duration) {
+        let rest = self.rest(took);
+        if !rest.is_zero() {
+            tokio::time::sleep(rest).await;
+        }
+    }
 }
 
 /// The hours of a day (UTC) in which a worker may run: from the first up to, not including, the second. May
@@ -125,6 +133,16 @@ pub struct Orders {
 }
 
 impl Orders {
+    /// How much a scrub may take. One that an operator asks for does not rest, unless operators said what scrubs may
+    /// take: somebody waits for it.
+    #[must_use]
+    pub fn of_scrub(&self, asked: bool) -> Impact {
+        match self.kinds.get(&Kind::Scrub) {
+            None if asked => Impact::Medium,
+            _ => self.of(Kind::Scrub).impact,
+        }
+    }
+
     /// What is asked of one kind.
     #[must_use]
     pub fn of(&self, kind: Kind) -> Order {
@@ -152,10 +170,7 @@ impl Board {
 
     /// Rests after a piece of work that took so long.
     pub(crate) async fn rest(&self, kind: Kind, took: Duration) {
-        let rest = self.orders().of(kind).impact.rest(took);
-        if !rest.is_zero() {
-            tokio::time::sleep(rest).await;
-        }
+        self.orders().of(kind).impact.rested(took).await;
     }
 }
 
@@ -189,6 +204,14 @@ mod tests {
         assert!(orders.of(Kind::Rebalance).allows(at(23)) && !orders.of(Kind::Rebalance).allows(at(12)));
         assert!(!orders.of(Kind::Scrub).allows(at(23)));
         assert_eq!(orders.of(Kind::Level), Order::usual(Kind::Level));
+    }
+
+    #[test]
+    fn a_scrub_that_is_asked_for_does_not_rest_unless_operators_say_so() {
+        let mut orders = Orders::default();
+        assert_eq!((orders.of_scrub(false), orders.of_scrub(true)), (Impact::Low, Impact::Medium));
+        orders.kinds.insert(Kind::Scrub, Order::usual(Kind::Scrub));
+        assert_eq!(orders.of_scrub(true), Impact::Low);
     }
 
     #[test]

@@ -3,6 +3,9 @@
 //!
 //! The first half finds rot before a second failure does; the second finds what a drive lost without a
 //! word, which no checksum can tell.
+//!
+//! The drives of a node take turns, as many of them at once as the impact allows. The rest after a stretch is measured
+//! by how long the device worked for it: what was waited for, on a busy node many times as long, took nobody's time.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,7 +14,7 @@ use holdfast_model::{NodeId, ShardId, placement::Place};
 use holdfast_store::{BadShard, Fault, Findings};
 use tokio::time::{Instant, sleep_until};
 
-use super::{status::Kind, worker::Worker};
+use super::{abreast::Abreast, control::Impact, status::Kind, worker::Worker};
 use crate::{api::ObjectError, service::ObjectService};
 
 /// Between the starts of two scrubs.
@@ -27,11 +30,13 @@ pub(super) struct Scrub {
     service: Arc<ObjectService>,
     node: NodeId,
     due: Instant,
+    /// An operator asked for the scrub that is to come.
+    asked: bool,
 }
 
 impl Scrub {
     pub(super) fn new(service: Arc<ObjectService>, node: NodeId) -> Self {
-        Self { service, node, due: Instant::now() + FIRST_AFTER }
+        Self { service, node, due: Instant::now() + FIRST_AFTER, asked: false }
     }
 }
 
@@ -42,65 +47,91 @@ impl Worker for Scrub {
     }
 
     async fn wait(&mut self) {
-        tokio::select! {
-            () = sleep_until(self.due) => {}
-            () = self.service.scrub_asked.notified() => {}
-        }
+        self.asked = tokio::select! {
+            () = sleep_until(self.due) => false,
+            () = self.service.scrub_asked.notified() => true,
+        };
     }
 
     async fn work(&mut self) {
         self.due = Instant::now() + INTERVAL;
-        scrub_all(&self.service, self.node).await;
+        Run { service: &self.service, node: self.node, asked: self.asked }.all().await;
     }
 }
 
-async fn scrub_all(service: &Arc<ObjectService>, node: NodeId) {
-    let drives = service.stripes.shards.local();
-    let shards: u64 = drives.iter().map(|drive| drive.status().shards).sum();
-    service.workers.begin(Kind::Scrub, shards);
-    let mut found = 0;
-    for drive in drives {
-        found += read_all(service, node, &drive).await;
-        match compare(service, node, &drive).await {
+/// One scrub of all drives.
+#[derive(Clone, Copy)]
+struct Run<'a> {
+    service: &'a ObjectService,
+    node: NodeId,
+    asked: bool,
+}
+
+impl Run<'_> {
+    fn impact(self) -> Impact {
+        self.service.workers.orders().of_scrub(self.asked)
+    }
+
+    async fn all(self) {
+        let board = &self.service.workers;
+        let drives = self.service.stripes.shards.local();
+        let shards: u64 = drives.iter().map(|drive| drive.status().shards).sum();
+        board.begin(Kind::Scrub, shards);
+        let begun = Instant::now();
+        let (mut found, mut worked) = (0, Duration::ZERO);
+        let parallel = || self.impact().parallel();
+        let mut scrubs = Abreast::new(drives, parallel, |drive| async move { self.drive(&drive).await });
+        while let Some((bad, took)) = scrubs.next(true).await {
+            found += bad;
+            worked += took;
+        }
+        tracing::info!(shards, found, took = ?begun.elapsed(), ?worked, "scrubbed");
+        board.end(Kind::Scrub);
+    }
+
+    /// How many shards of a drive are damaged or missing, and how long it worked to find out.
+    async fn drive(self, drive: &Drive) -> (u64, Duration) {
+        let (mut found, worked) = self.read_all(drive).await;
+        match compare(self.service, self.node, drive).await {
             Ok(missing) => found += missing,
             Err(error) => {
-                service.workers.trouble(Kind::Scrub, format!("drive {}: {error}", drive.id()));
+                self.service.workers.trouble(Kind::Scrub, format!("drive {}: {error}", drive.id()));
                 tracing::warn!(drive = %drive.id(), %error, "drive not compared with the catalog");
             }
         }
+        (found, worked)
     }
-    tracing::info!(shards, found, "scrubbed");
-    service.workers.end(Kind::Scrub);
-}
 
-/// Reads what is there; returns how many shards are damaged.
-async fn read_all(service: &ObjectService, node: NodeId, drive: &Drive) -> u64 {
-    let mut damaged = 0;
-    let mut after = None;
-    loop {
-        service.workers.leave(Kind::Scrub).await;
-        let begun = Instant::now();
-        let scrubbed = drive.scrub(after, BATCH).await;
-        for finding in &scrubbed.findings {
-            tracing::warn!(drive = %drive.id(), shard = %finding.id, error = %finding.error, "scrub: shard damaged");
-            if matches!(finding.error, GetError::Damaged { .. } | GetError::Device { .. })
-                && !holdfast_planted::is("ScrubDoesNotTell")
-            {
-                damaged += 1;
-                tell(&service.stripes.findings, node, drive, finding.id);
+    /// Reads what is there; how many shards are damaged, and how long the drive worked.
+    async fn read_all(self, drive: &Drive) -> (u64, Duration) {
+        let board = &self.service.workers;
+        let (mut damaged, mut worked) = (0, Duration::ZERO);
+        let mut after = None;
+        loop {
+            board.leave(Kind::Scrub).await;
+            let scrubbed = drive.scrub(after, BATCH).await;
+            for finding in &scrubbed.findings {
+                tracing::warn!(drive = %drive.id(), shard = %finding.id, error = %finding.error, "scrub: shard damaged");
+                if matches!(finding.error, GetError::Damaged { .. } | GetError::Device { .. })
+                    && !holdfast_planted::is("ScrubDoesNotTell")
+                {
+                    damaged += 1;
+                    tell(&self.service.stripes.findings, self.node, drive, finding.id);
+                }
             }
+            board.update(Kind::Scrub, |progress| {
+                progress.done += scrubbed.records as u64;
+                progress.left = progress.left.saturating_sub(scrubbed.records as u64);
+                progress.failed += scrubbed.findings.len() as u64;
+                progress.bytes += scrubbed.bytes;
+            });
+            worked += scrubbed.worked;
+            self.impact().rested(scrubbed.worked).await;
+            if scrubbed.finished || scrubbed.next == after {
+                return (damaged, worked);
+            }
+            after = scrubbed.next;
         }
-        service.workers.update(Kind::Scrub, |progress| {
-            progress.done += scrubbed.records as u64;
-            progress.left = progress.left.saturating_sub(scrubbed.records as u64);
-            progress.failed += scrubbed.findings.len() as u64;
-            progress.bytes += scrubbed.bytes;
-        });
-        service.workers.rest(Kind::Scrub, begun.elapsed()).await;
-        if scrubbed.finished || scrubbed.next == after {
-            return damaged;
-        }
-        after = scrubbed.next;
     }
 }
 
