@@ -60,6 +60,8 @@ struct State {
     leader: usize,
     /// Until when outcomes may be unknown, and of how many commands, in percent.
     unknown: Option<(Instant, u64)>,
+    /// When a command was decided last whose caller had been told before.
+    late: Option<Instant>,
 }
 
 /// What becomes of a command whose outcome is unknown.
@@ -97,6 +99,7 @@ impl SimLog {
             answers: BTreeMap::new(),
             leader: 0,
             unknown: None,
+            late: None,
         };
         Self { machines, state: Mutex::new(state) }
     }
@@ -143,6 +146,12 @@ impl SimLog {
     /// All outcomes are known again.
     pub fn heal(&self) {
         self.state.lock().unknown = None;
+    }
+
+    /// Whether a command was decided within the last `time` whose caller had been told before.
+    #[must_use]
+    pub fn decided_late(&self, time: Duration) -> bool {
+        self.state.lock().late.is_some_and(|late| late.elapsed() < time)
     }
 
     /// Who leads.
@@ -292,6 +301,7 @@ impl SimLog {
                 sleep(late).await;
                 if has_majority(&world, world.log.leader()) {
                     world.log.append(command);
+                    world.log.state.lock().late = Some(Instant::now());
                 }
             });
             return Err(unknown("still under way"));

@@ -132,8 +132,7 @@ pub async fn settle_beyond(world: &Arc<World>, site: &Arc<Site>, ledger: &Arc<Le
     }
 }
 
-/// Debt is told to be zero, and is. What is decided after a count is part of the next one: whoever is told zero for longer
-/// than it takes to count again may believe it.
+/// Debt is told to be zero, and is. What a client was not told of and is decided after a count is part of the next one.
 async fn debt_ends(world: &Arc<World>) {
     let mut waited = Duration::ZERO;
     loop {
@@ -153,7 +152,8 @@ async fn debt_ends(world: &Arc<World>) {
         if found.absent == 0 {
             return;
         }
-        for _ in 0..RECOUNTED.as_secs() / LOOK.as_secs() {
+        let patience = if world.log.decided_late(RECOUNTED) { RECOUNTED } else { Duration::ZERO };
+        for _ in 0..patience.as_secs() / LOOK.as_secs() {
             if !is_told_zero(world) {
                 break;
             }
