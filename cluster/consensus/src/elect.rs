@@ -45,8 +45,6 @@ pub(crate) async fn run(
 ) {
     let mut next_attempt = Instant::now();
     let mut failed_attempts = 0;
-    // Until then votes for this node may come in: who stands again outdates them.
-    let mut votes_until = Instant::now();
     let mut next_append = Instant::now();
     loop {
         context.pulse.next().await;
@@ -67,7 +65,7 @@ pub(crate) async fn run(
         // Not at the next pulse: nodes whose pulses coincide would stand together.
         tokio::time::sleep(due_soon(state, patience.saturating_sub(heard.ago()), timing)).await;
         let now = Instant::now();
-        if campaign.holds() && now >= votes_until {
+        if campaign.holds() {
             next_attempt = now;
         }
         let alone = voters.iter().all(|config| config.len() == 1 && config.contains(&me));
@@ -81,15 +79,12 @@ pub(crate) async fn run(
             ServerState::Follower | ServerState::Candidate
                 if alone || heard.ago() >= patience && now >= next_attempt && !aside.holds() =>
             {
-                let would = alone || quorum_would_vote(&context, &log, &voters, timing.lease / 2).await;
-                // Asking takes time on machines that are slow: another may have been elected meanwhile.
-                if would && (alone || heard.ago() >= patience && !aside.holds()) {
+                if alone || quorum_would_vote(&context, &log, &voters, timing.lease / 2).await {
                     tracing::info!(
                         group = %context.group, silence = ?heard.ago(), ?patience, failed_attempts,
                         "standing for election"
                     );
                     let _ = context.raft.trigger().elect().await;
-                    votes_until = Instant::now() + timing.lease;
                     next_attempt = Instant::now() + turn + pause(failed_attempts, timing.lease);
                     failed_attempts += 1;
                 } else {

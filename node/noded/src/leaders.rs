@@ -28,7 +28,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// How long members and leaders must have been the same before one is moved.
 const STILL_FOR: Duration = Duration::from_secs(3);
 
-/// The same after moves that failed, at most; it doubles with each, and halves with each that succeeded.
+/// The same after moves that failed, at most; it doubles with each.
 const STILL_FOR_MAX: Duration = Duration::from_secs(600);
 
 /// A move of one group to another leader.
@@ -96,8 +96,7 @@ impl Leaders {
             let still = since.elapsed() >= still_for;
             match self.look(&seen, still).await {
                 Ok(None) => {}
-                // Where every other one fails, it stays long.
-                Ok(Some(true)) => still_for = (still_for / 2).max(STILL_FOR),
+                Ok(Some(true)) => still_for = STILL_FOR,
                 // Nodes that cannot hand over in time have other worries than who leads how much.
                 Ok(Some(false)) => (since, still_for) = (Instant::now(), (still_for * 2).min(STILL_FOR_MAX)),
                 Err(error) => tracing::warn!(error = format!("{error:#}"), "leaders not looked at"),
