@@ -13,7 +13,7 @@ use crate::{
     bodies::CANARY,
     clients::{Client, Ledger, name},
     faults::Site,
-    plan::{Ask, KEYS},
+    plan::{Ask, Fault, KEYS},
     rig::PARTITION,
     world::World,
 };
@@ -152,7 +152,9 @@ async fn debt_ends(world: &Arc<World>) {
         if found.absent == 0 {
             return;
         }
-        let patience = if world.log.decided_late(RECOUNTED) { RECOUNTED } else { Duration::ZERO };
+        let delayed = world.plan.faults.iter().any(|(_, fault)| matches!(fault, Fault::Delay { .. }));
+        let late = delayed || world.log.decided_late(RECOUNTED);
+        let patience = if late { RECOUNTED } else { Duration::ZERO };
         for _ in 0..patience.as_secs() / LOOK.as_secs() {
             if !is_told_zero(world) {
                 break;
