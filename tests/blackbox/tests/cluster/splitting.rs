@@ -18,6 +18,7 @@ use holdfast_blackbox::{
     s3::{Call, Client},
     tree::noise,
 };
+use holdfast_control::FEATURE_LEVEL;
 use holdfast_model::ByteCount;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -101,7 +102,8 @@ async fn a_catalog_is_split_under_load_once_every_node_can() -> Result<()> {
     cluster.reconfigure("n3", |config| config.feature_level_max = Some(1))?;
     cluster.launch("n3")?;
     let begun = Instant::now();
-    while !cluster.log_tail("n3").contains("the cluster uses feature level 4") {
+    let said = format!("the cluster uses feature level {FEATURE_LEVEL}");
+    while !cluster.log_tail("n3").contains(&said) {
         ensure!(begun.elapsed() < LIMIT, "{}", cluster.log_tail("n3"));
         sleep(Duration::from_millis(200)).await;
     }
