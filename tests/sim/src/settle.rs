@@ -162,6 +162,10 @@ async fn debt_ends(world: &Arc<World>) {
             sleep(LOOK).await;
             waited += LOOK;
         }
+        // Counted meanwhile: that is waited for.
+        if !is_told_zero(world) {
+            continue;
+        }
         let Some(found) = audit(world).await else { return };
         if is_told_zero(world) && found.absent > 0 {
             let what = format_args!("debt is told to be zero, {} stripes have some", found.absent);
