@@ -158,7 +158,7 @@ impl AccessKeyBackend for Admin {
             return Err(AdminError::Conflict {
                 what: format!(
                     "The key is of the user {user} of account {}, which deletes it by IAM (DeleteAccessKey). To shut \
-                     it out at once, bound it to an end.",
+                     it out meanwhile, bound it to an end a few seconds from now.",
                     account_of(record)
                 ),
             });

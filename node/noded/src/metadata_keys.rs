@@ -16,7 +16,8 @@ use holdfast_keyservice::Client;
 use holdfast_model::TenantId;
 use parking_lot::{Mutex, RwLock};
 
-/// Version of every tenant's key: keys are not exchanged yet.
+/// Version of every tenant's metadata key: it is derived from the first version of the tenant's key, and stays when
+/// later ones come.
 pub const KEY_VERSION: KeyVersion = 1;
 
 /// What seals a tenant's metadata.
