@@ -146,7 +146,7 @@ pub async fn run(target: &Target, keys: u64) -> Result<()> {
         }
     }
     ensure!(slow.is_empty(), "pages that take longer than {PAGE_TIME_MAX:?}: {slow:?}");
-    println!("\n  every kind of page below {PAGE_TIME_MAX:?}");
+    println!("\n  the median of every kind of page is below {PAGE_TIME_MAX:?}");
     Ok(())
 }
 
