@@ -92,8 +92,8 @@ pub(crate) async fn run(
                         && !heard.backs_another(me, back_for)
                         && !aside.holds() =>
             {
-                let wait = timing.lease / 2;
-                if alone || would_be_elected(&context, &log, &heard, &voters, wait).await && !aside.holds() {
+                let lease = timing.lease;
+                if alone || would_be_elected(&context, &log, &heard, &voters, lease).await && !aside.holds() {
                     tracing::info!(
                         group = %context.group, silence = ?heard.ago(), ?patience, failed_attempts,
                         "standing for election"
@@ -101,10 +101,11 @@ pub(crate) async fn run(
                     heard.back(me);
                     let _ = context.raft.trigger().elect().await;
                     // Votes are asked for once this node's own is on its disk.
-                    let _ = vote(&context).await;
-                    heard.back(me);
-                    votes_until = Instant::now() + timing.lease;
-                    next_attempt = Instant::now() + turn + pause(failed_attempts, timing.lease);
+                    if vote(&context).await.is_some_and(|vote| vote.leader_id.node_id == me) {
+                        heard.back(me);
+                    }
+                    votes_until = Instant::now() + lease;
+                    next_attempt = Instant::now() + turn + pause(failed_attempts, lease);
                     failed_attempts += 1;
                 } else {
                     next_attempt = Instant::now() + turn + timing.heartbeat;
@@ -115,20 +116,21 @@ pub(crate) async fn run(
     }
 }
 
-/// Whether this node would be elected if it stood now.
+/// Whether this node would be elected if it stood now. Asks for half a lease at most.
 async fn would_be_elected(
     context: &Context,
     log: &GroupLog,
     heard: &Heard,
     voters: &[BTreeSet<u64>],
-    wait: Duration,
+    lease: Duration,
 ) -> bool {
     let spoke = heard.at();
     let Some(mine) = vote(context).await else { return false };
-    quorum_would_vote(context, log, voters, mine.leader_id.term, wait).await
+    quorum_would_vote(context, log, voters, mine.leader_id.term, lease / 2).await
         // Another may have been elected while this node asked: it would be deposed.
         && vote(context).await == Some(mine)
         && heard.at() == spoke
+        && !heard.backs_another(context.node.get(), lease)
 }
 
 /// This node's vote, after everything that the Raft instance was asked before; `None` when it has stopped.
