@@ -16,6 +16,9 @@ use super::{
 };
 use crate::Role;
 
+/// Seeds of each scenario, unless `HOLDFAST_SCENARIO_SEEDS` says otherwise.
+const SEEDS: u64 = 20;
+
 /// How long machines that stand still are watched.
 const WATCHED: Duration = Duration::from_secs(120);
 
@@ -39,7 +42,8 @@ const REPLACED: Duration = Duration::from_secs(5);
 
 /// Runs `scenario` under some seeds.
 fn under_seeds<F: Future<Output = ()> + Send + 'static>(scenario: fn(Cluster) -> F) {
-    for seed in 0..20 {
+    let asked = std::env::var("HOLDFAST_SCENARIO_SEEDS").ok().and_then(|value| value.parse().ok());
+    for seed in 0..asked.unwrap_or(SEEDS) {
         let outcome = run_with(seed, None, move |cluster, _| scenario(cluster));
         if let Some(violation) = outcome.violation {
             println!("{}", outcome.trace);
