@@ -224,6 +224,7 @@ fn who_is_handed_the_lead_waits_for_the_votes_it_asked_for() {
     under_seeds(|mut cluster| async move {
         cluster.form(FIRST_VOTERS).await;
         cluster.is_slow();
+        let mut done = 0;
         for _ in 0..CHANGES {
             cluster.serve_again().await.unwrap();
             let (leader, before) = (cluster.leader(), cluster.observer.candidatures().len());
@@ -231,11 +232,15 @@ fn who_is_handed_the_lead_waits_for_the_votes_it_asked_for() {
             let Running { run, consensus, .. } = cluster.running(leader).unwrap();
             let handing = cluster.executor.spawn_on(run, async move { consensus.hand_over(GROUP, to).await });
             let handed = handing.await.unwrap();
+            done += usize::from(handed.is_ok());
             let stood = cluster.observer.candidatures().len() - before;
             cluster.observer.note(format_args!("{handed:?} after {stood} candidatures"));
             if stood > CANDIDATURES_MAX {
                 return cluster.observer.violation(format!("a hand-over took {stood} candidatures"));
             }
+        }
+        if done * 2 < CHANGES {
+            cluster.observer.violation(format!("{done} of {CHANGES} hand-overs were done"));
         }
         cluster.candidates_wait_for_their_votes();
     });
