@@ -367,9 +367,9 @@ pub(super) fn a_drive_tells_of_no_room_that_a_put_does_not_get() {
     // A repair opens one of the segments that are kept for repairs: most of it stays empty.
     let repair = rig.put(shard(count - 1), 2, &bytes(1, LENGTH));
     rig.wait(repair).unwrap();
-    let put = rig.put(shard(count), 1, &bytes(2, LENGTH));
+    let put = rig.put(shard(count), 1, &bytes(2, LENGTH / 5));
     match rig.wait(put) {
-        Err(PutError::Full { free, .. }) => assert_eq!(free.get(), 0),
+        Err(PutError::Full { free, .. }) => assert_eq!(free.get(), 0, "for a put of {} bytes", LENGTH / 5),
         other => panic!("{other:?}"),
     }
     rig.turn(1000);
