@@ -11,6 +11,11 @@
 //! the leader there is was silent of late and yet alive ([`crate::heard`]). An election that ends without a leader makes its
 //! candidate wait twice as long before the next: on nodes too busy to vote in time, candidates must not be what
 //! keeps them busy.
+//!
+//! A candidature outdates all votes that were asked for before it. So one at a time is given the time that votes are
+//! waited for, a lease: who stands does not stand again before it is over, not even when it is handed the lead; who gave its
+//! vote to another neither stands nor lets a third stand; and who asked whether it would be elected stands only if it has
+//! heard of nobody else since.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -28,7 +33,7 @@ use crate::{
     host::Host,
     log::store::GroupLog,
     options::Timing,
-    types::LogId,
+    types::{LogId, Vote},
     wire::{AnswerV1, CallV1},
 };
 
@@ -45,6 +50,8 @@ pub(crate) async fn run(
 ) {
     let mut next_attempt = Instant::now();
     let mut failed_attempts = 0;
+    // Votes that this node asked for may come in until then.
+    let mut votes_until = Instant::now();
     let mut next_append = Instant::now();
     loop {
         context.pulse.next().await;
@@ -61,13 +68,15 @@ pub(crate) async fn run(
             failed_attempts = 0;
         }
         let turn = turn(&context.host, &voters, me, context.group.get(), timing.spread);
-        let patience = if campaign.holds() { timing.lease } else { heard.patience() + turn };
+        let (patience, back_for) = if campaign.holds() {
+            (timing.lease, timing.lease)
+        } else {
+            (heard.patience() + turn, timing.lease + turn)
+        };
         // Not at the next pulse: nodes whose pulses coincide would stand together.
         tokio::time::sleep(due_soon(state, patience.saturating_sub(heard.ago()), timing)).await;
         let now = Instant::now();
-        if campaign.holds() {
-            next_attempt = now;
-        }
+        let due = if campaign.holds() { now >= votes_until } else { now >= next_attempt };
         let alone = voters.iter().all(|config| config.len() == 1 && config.contains(&me));
         match state {
             ServerState::Leader if now >= next_append && !context.silent.holds() => {
@@ -77,15 +86,26 @@ pub(crate) async fn run(
                 let _ = context.raft.trigger().heartbeat().await;
             }
             ServerState::Follower | ServerState::Candidate
-                if alone || heard.ago() >= patience && now >= next_attempt && !aside.holds() =>
+                if alone
+                    || due
+                        && heard.ago() >= patience
+                        && !heard.backs_another(me, back_for)
+                        && !aside.holds() =>
             {
-                if alone || quorum_would_vote(&context, &log, &voters, timing.lease / 2).await {
+                let lease = timing.lease;
+                if alone || would_be_elected(&context, &log, &heard, &voters, lease).await && !aside.holds() {
                     tracing::info!(
                         group = %context.group, silence = ?heard.ago(), ?patience, failed_attempts,
                         "standing for election"
                     );
+                    heard.back(me);
                     let _ = context.raft.trigger().elect().await;
-                    next_attempt = Instant::now() + turn + pause(failed_attempts, timing.lease);
+                    // Votes are asked for once this node's own is on its disk.
+                    if vote(&context).await.is_some_and(|vote| vote.leader_id.node_id == me) {
+                        heard.back(me);
+                    }
+                    votes_until = Instant::now() + lease;
+                    next_attempt = Instant::now() + turn + pause(failed_attempts, lease);
                     failed_attempts += 1;
                 } else {
                     next_attempt = Instant::now() + turn + timing.heartbeat;
@@ -96,15 +116,37 @@ pub(crate) async fn run(
     }
 }
 
-/// Asks the other voters whether they would vote for this node now.
+/// Whether this node would be elected if it stood now. Asks for half a lease at most.
+async fn would_be_elected(
+    context: &Context,
+    log: &GroupLog,
+    heard: &Heard,
+    voters: &[BTreeSet<u64>],
+    lease: Duration,
+) -> bool {
+    let spoke = heard.at();
+    let Some(mine) = vote(context).await else { return false };
+    quorum_would_vote(context, log, voters, mine.leader_id.term, lease / 2).await
+        // Another may have been elected while this node asked: it would be deposed.
+        && vote(context).await == Some(mine)
+        && heard.at() == spoke
+        && !heard.backs_another(context.node.get(), lease)
+}
+
+/// This node's vote, after everything that the Raft instance was asked before; `None` when it has stopped.
+async fn vote(context: &Context) -> Option<Vote> {
+    context.raft.with_raft_state(|state| *state.vote_ref()).await.ok()
+}
+
+/// Asks the other voters whether they would vote for this node now, in the term after `term`.
 async fn quorum_would_vote(
     context: &Context,
     log: &GroupLog,
     voters: &[BTreeSet<u64>],
+    term: u64,
     wait: Duration,
 ) -> bool {
     let me = context.node.get();
-    let term = context.raft.metrics().borrow().current_term;
     let last = log.inspect(|index| index.last_log_id());
     let deadline = Instant::now() + wait;
     let others: BTreeSet<u64> = voters.iter().flatten().copied().filter(|node| *node != me).collect();
@@ -125,7 +167,8 @@ async fn quorum_would_vote(
             None => return false,
         }
     }
-    true
+    // A node that stood still meanwhile has answers that are older than what it has yet to hear.
+    Instant::now() <= deadline
 }
 
 /// A majority of each set of voters; there are two sets while membership changes.
@@ -133,13 +176,13 @@ pub(crate) fn is_quorum(voters: &[BTreeSet<u64>], granted: &BTreeSet<u64>) -> bo
     !voters.is_empty() && voters.iter().all(|config| config.intersection(granted).count() * 2 > config.len())
 }
 
-/// Whether this node would vote for a candidate whose log ends with `last`, after a silence of `patience`.
+/// Whether this node would vote for `candidate`, whose log ends with `last`, after a silence of `patience`.
 pub(crate) fn would_vote(
     context: &Context,
     log: &GroupLog,
     heard: &Heard,
     (lease, patience): (Duration, Duration),
-    last: Option<LogId>,
+    (candidate, last): (u64, Option<LogId>),
 ) -> bool {
     let leads = {
         let metrics = context.raft.metrics();
@@ -150,7 +193,10 @@ pub(crate) fn would_vote(
         let fresh = [appends, beats].into_iter().flatten().any(|ago| ago < lease);
         metrics.state == ServerState::Leader && fresh
     };
-    !leads && heard.ago() >= patience && last >= log.inspect(|index| index.last_log_id())
+    !leads
+        && heard.ago() >= patience
+        && !heard.backs_another(candidate, lease)
+        && last >= log.inspect(|index| index.last_log_id())
 }
 
 /// How long after the lease it is this node's turn to stand: by its rank among the voters, which differs between

@@ -324,11 +324,12 @@ impl Group {
                 self.append(request).await
             }
             CallV1::Vote { vote, last } => self.vote(vote.into(), last.map(LogId::from)).await,
-            CallV1::PreVote { vote: _, last } => {
-                let last = last.map(LogId::from);
+            CallV1::PreVote { vote, last } => {
+                let standing = (vote.node, last.map(LogId::from));
                 // Who stands aside was asked to: it votes as soon as it may.
                 let patience = if self.aside.holds() { self.lease } else { self.heard.patience() };
-                let granted = would_vote(&self.context, &self.log, &self.heard, (self.lease, patience), last);
+                let times = (self.lease, patience);
+                let granted = would_vote(&self.context, &self.log, &self.heard, times, standing);
                 Ok(AnswerV1::PreVote { granted })
             }
             CallV1::Campaign { chosen } => {
@@ -424,6 +425,9 @@ impl Group {
     async fn vote(&self, vote: Vote, last: Option<LogId>) -> Result<AnswerV1, FailureV1> {
         let answer = self.context.raft.vote(VoteRequest::new(vote, last)).await;
         let answer = answer.map_err(|error| FailureV1::Stopped(error.to_string()))?;
+        if answer.vote_granted {
+            self.heard.back(vote.leader_id.node_id);
+        }
         Ok(AnswerV1::Vote {
             vote: answer.vote.into(),
             granted: answer.vote_granted,

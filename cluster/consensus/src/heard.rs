@@ -1,4 +1,5 @@
-//! When this node last heard from a leader of a group, and how long leaders are silent without being gone.
+//! When this node last heard from a leader of a group, how long leaders are silent without being gone, and whom this
+//! node helps to become the next.
 //!
 //! A lease is a guess about machines: that one which runs speaks before it is over. On a machine that is starved of its
 //! processor, or emulated, the guess is wrong, and a leader is deposed that was only late; the election, and the next
@@ -38,6 +39,8 @@ struct Hearing {
     last: Instant,
     /// Whose word that was.
     leader: Option<Vote>,
+    /// Who got this node's vote since then, itself perhaps, and when.
+    backed: Option<(u64, Instant)>,
     /// The longest silence of this stretch of time and of the one before it.
     longest: [Duration; 2],
     since: Instant,
@@ -47,7 +50,14 @@ impl Heard {
     /// As if just heard: a node that starts gives the leader there may be time to speak.
     pub(crate) fn now(lease: Duration) -> Self {
         let now = Instant::now();
-        let hearing = Hearing { lease, last: now, leader: None, longest: [Duration::ZERO; 2], since: now };
+        let hearing = Hearing {
+            lease,
+            last: now,
+            leader: None,
+            backed: None,
+            longest: [Duration::ZERO; 2],
+            since: now,
+        };
         Self(Arc::new(Mutex::new(hearing)))
     }
 
@@ -60,6 +70,7 @@ impl Heard {
         }
         hearing.leader = Some(leader);
         hearing.last = now;
+        hearing.backed = None;
     }
 
     /// A leader spoke that this node does not follow any more: if it is the one heard last, it was late, not gone.
@@ -73,7 +84,24 @@ impl Heard {
     }
 
     pub(crate) fn ago(&self) -> Duration {
-        self.0.lock().last.elapsed()
+        self.at().elapsed()
+    }
+
+    /// When that was.
+    pub(crate) fn at(&self) -> Instant {
+        self.0.lock().last
+    }
+
+    /// `candidate` got this node's vote now.
+    pub(crate) fn back(&self, candidate: u64) {
+        self.0.lock().backed = Some((candidate, Instant::now()));
+    }
+
+    /// Whether somebody else than `candidate` got this node's vote less than `within` ago and has not led since: it
+    /// may yet be elected.
+    pub(crate) fn backs_another(&self, candidate: u64, within: Duration) -> bool {
+        let backed = self.0.lock().backed;
+        backed.is_some_and(|(other, at)| other != candidate && at.elapsed() < within)
     }
 
     /// How long a leader may be silent before another is elected.
@@ -146,6 +174,19 @@ mod tests {
         advance(Duration::from_millis(1000)).await;
         heard.note_late(vote(1));
         assert_eq!(heard.patience(), Duration::from_millis(2250), "counted once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_got_the_vote_of_this_node_is_given_time_and_none_beyond_its_first_word() {
+        let heard = Heard::now(LEASE);
+        assert!(!heard.backs_another(1, LEASE));
+        heard.back(2);
+        assert!(heard.backs_another(1, LEASE) && !heard.backs_another(2, LEASE));
+        advance(LEASE).await;
+        assert!(!heard.backs_another(1, LEASE), "its votes are not waited for any more");
+        heard.back(2);
+        heard.note(Vote::new_committed(3, 2));
+        assert!(!heard.backs_another(1, LEASE), "it leads");
     }
 
     #[tokio::test(start_paused = true)]

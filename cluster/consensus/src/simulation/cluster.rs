@@ -46,7 +46,7 @@ pub(crate) struct Node {
     pub(crate) id: NodeId,
     disk: LiarDisk,
     saved: Arc<Mutex<Saved>>,
-    timing: Timing,
+    pub(crate) timing: Timing,
     /// Its present run, if the power is on.
     pub(crate) on: Option<SimulatedHost>,
     /// The power went off in the middle of something.

@@ -44,6 +44,8 @@ struct Seen {
     /// Highest vote each node answered, and in which run.
     votes: BTreeMap<NodeId, Vec<(Owner, LeaderId)>>,
     leaders: BTreeSet<LeaderId>,
+    /// When each candidate asked for its first vote.
+    candidatures: BTreeMap<LeaderId, Instant>,
     history: History,
 }
 
@@ -70,6 +72,7 @@ impl Observer {
             applied: BTreeMap::new(),
             votes: BTreeMap::new(),
             leaders: BTreeSet::new(),
+            candidatures: BTreeMap::new(),
             history: History::default(),
         })))
     }
@@ -124,6 +127,9 @@ impl Observer {
             | CallV1::DemoteOthers { .. } => "change",
         };
         seen.note(format_args!("{from}>{to} {kind} {hash:016x}"));
+        if let CallV1::Vote { vote, .. } = call {
+            seen.candidatures.entry(leader_of(vote)).or_insert_with(Instant::now);
+        }
         let CallV1::Append { vote, previous, committed, entries } = call else { return None };
         let mut before = previous.as_ref().map(id_of);
         for entry in entries {
@@ -136,6 +142,16 @@ impl Observer {
         let newest = seen.leaders.last() < Some(&leader_of(vote));
         seen.leaders.insert(leader_of(vote));
         newest.then(|| leader_of(vote))
+    }
+
+    /// Who has led, by term.
+    pub(crate) fn leaders(&self) -> BTreeSet<LeaderId> {
+        self.0.lock().leaders.clone()
+    }
+
+    /// Who stood for election, by term, and when it asked for its first vote.
+    pub(crate) fn candidatures(&self) -> BTreeMap<LeaderId, Instant> {
+        self.0.lock().candidatures.clone()
     }
 
     /// `by` answered, in its run `run`. Returns the vote that must be durable now.

@@ -10,10 +10,14 @@ use super::{
     cluster::{Cluster, Running},
     faults::Keep,
     machine::{command, number},
+    network::Weather,
     run_with,
     runtime::WORLD,
 };
 use crate::Role;
+
+/// Seeds of each scenario, unless `HOLDFAST_SCENARIO_SEEDS` says otherwise.
+const SEEDS: u64 = 20;
 
 /// How long machines that stand still are watched.
 const WATCHED: Duration = Duration::from_secs(120);
@@ -21,11 +25,30 @@ const WATCHED: Duration = Duration::from_secs(120);
 /// Elections in that time at most: each node finds out once or twice how slow the leader is.
 const ELECTIONS_MAX: u64 = 12;
 
+/// Longest flush where machines are slow.
+const SLOW_FLUSH_MILLIS_MAX: u64 = 120;
+
+/// Longest way of most messages there.
+const SLOW_WAY_MILLIS_MAX: u64 = 60;
+
+/// Hand-overs and losses of leaders in one run.
+const CHANGES: usize = 6;
+
+/// Candidatures that such a change may take on slow machines. Two that stand in the same moment are no fault of either.
+const CANDIDATURES_MAX: usize = 2;
+
+/// Longer than it takes to replace a leader there.
+const REPLACED: Duration = Duration::from_secs(5);
+
 /// Runs `scenario` under some seeds.
 fn under_seeds<F: Future<Output = ()> + Send + 'static>(scenario: fn(Cluster) -> F) {
-    for seed in 0..20 {
+    let asked = std::env::var("HOLDFAST_SCENARIO_SEEDS").ok().and_then(|value| value.parse().ok());
+    for seed in 0..asked.unwrap_or(SEEDS) {
         let outcome = run_with(seed, None, move |cluster, _| scenario(cluster));
-        assert_eq!(outcome.violation, None, "seed {seed}");
+        if let Some(violation) = outcome.violation {
+            println!("{}", outcome.trace);
+            panic!("seed {seed}: {violation}");
+        }
     }
 }
 
@@ -47,6 +70,32 @@ impl Cluster {
         let board = self.board.lock();
         let statuses = board.values().filter_map(|running| running.consensus.status(GROUP));
         statuses.map(|status| status.term).max().unwrap_or(0)
+    }
+
+    /// A vote takes longer than it is between the turns of two voters.
+    fn is_slow(&self) {
+        for node in &self.nodes {
+            node.on.iter().for_each(|host| host.set_flush_millis_max(SLOW_FLUSH_MILLIS_MAX));
+        }
+        self.network.set_weather(Weather { millis_max: SLOW_WAY_MILLIS_MAX, ..Weather::CALM });
+    }
+
+    /// Checks that nobody outdated votes that it had asked for and that might still have come.
+    fn candidates_wait_for_their_votes(&self) {
+        let all = self.observer.candidatures();
+        for node in &self.nodes {
+            let own: Vec<_> = all.iter().filter(|((_, by), _)| *by == node.id.get()).collect();
+            for pair in own.windows(2) {
+                let [((earlier, _), asked), ((later, _), again)] = pair else { continue };
+                let waited = **again - **asked;
+                if waited < node.timing.lease {
+                    self.observer.violation(format!(
+                        "node {} stood in term {earlier} and again in {later}, {waited:?} later",
+                        node.id
+                    ));
+                }
+            }
+        }
     }
 
     async fn write(&self, at: usize) {
@@ -165,5 +214,66 @@ fn machines_that_are_slow_keep_their_leader() {
         cluster.observer.note(format_args!("{elections} elections"));
         println!("{elections} elections");
         assert!(elections <= ELECTIONS_MAX, "{elections} elections in {WATCHED:?}");
+    });
+}
+
+/// On slow machines: who was chosen stood again at every pulse, before the votes for it were in, and outdated them. And
+/// who had handed over, gave its vote, and had heard of nobody for as long as it led, stood at once and deposed it.
+#[test]
+fn who_is_handed_the_lead_waits_for_the_votes_it_asked_for() {
+    under_seeds(|mut cluster| async move {
+        cluster.form(FIRST_VOTERS).await;
+        cluster.is_slow();
+        let mut done = 0;
+        for _ in 0..CHANGES {
+            cluster.serve_again().await.unwrap();
+            let (leader, before) = (cluster.leader(), cluster.observer.candidatures().len());
+            let to = cluster.nodes[(leader + 1) % FIRST_VOTERS].id;
+            let Running { run, consensus, .. } = cluster.running(leader).unwrap();
+            let handing = cluster.executor.spawn_on(run, async move { consensus.hand_over(GROUP, to).await });
+            let handed = handing.await.unwrap();
+            done += usize::from(handed.is_ok());
+            let stood = cluster.observer.candidatures().len() - before;
+            cluster.observer.note(format_args!("{handed:?} after {stood} candidatures"));
+            if stood > CANDIDATURES_MAX {
+                return cluster.observer.violation(format!("a hand-over took {stood} candidatures"));
+            }
+        }
+        if done * 2 < CHANGES {
+            cluster.observer.violation(format!("{done} of {CHANGES} hand-overs were done"));
+        }
+        cluster.candidates_wait_for_their_votes();
+    });
+}
+
+/// On slow machines: who had asked whether it would be elected stood when it was told so, though it had given its own
+/// vote to another since, and deposed that one.
+#[test]
+fn a_leader_that_is_lost_is_replaced_once() {
+    under_seeds(|mut cluster| async move {
+        cluster.form(FIRST_VOTERS).await;
+        cluster.is_slow();
+        for _ in 0..CHANGES {
+            cluster.serve_again().await.unwrap();
+            let lost = cluster.leader();
+            let (stood, led) = (cluster.observer.candidatures().len(), cluster.observer.leaders().len());
+            cluster.power_cut(lost, Keep::Everything);
+            sleep(REPLACED).await;
+            let stood = cluster.observer.candidatures().len() - stood;
+            let led = cluster.observer.leaders().len() - led;
+            cluster.observer.note(format_args!("{led} leaders after {stood} candidatures"));
+            if led != 1 {
+                return cluster.observer.violation(format!("{led} leaders instead of one that was lost"));
+            }
+            if stood > CANDIDATURES_MAX {
+                return cluster.observer.violation(format!("a new leader took {stood} candidatures"));
+            }
+            cluster.boot(lost);
+            while cluster.running(lost).is_none() {
+                sleep(Duration::from_millis(1)).await;
+            }
+            cluster.is_slow();
+        }
+        cluster.candidates_wait_for_their_votes();
     });
 }

@@ -531,9 +531,12 @@ impl<D: BlockDevice> Engine<D> {
             return 0;
         }
         let usable = u64::from(self.layout.segment_sectors()) * 63 / 64;
-        let segments = self.segments.free_count().saturating_sub(PUT_RESERVE) as u64;
+        let Some(segments) = self.segments.free_count().checked_sub(PUT_RESERVE) else {
+            // What is left of the open segment is reclaiming's: a put would wait for it.
+            return 0;
+        };
         let open = self.open.as_ref().map_or(0, |open| u64::from(open.room(self.layout.segment_sectors())));
-        (segments * usable + open) * SECTOR_SIZE as u64
+        (segments as u64 * usable + open) * SECTOR_SIZE as u64
     }
 
     fn publish(&mut self, now: Instant) {

@@ -1,5 +1,7 @@
 //! Single faults: what the engine must do about each.
 
+use std::collections::BTreeSet;
+
 use holdfast_fault::{Cut, Fault, Manners};
 use holdfast_model::limits::SECTOR_SIZE;
 
@@ -336,6 +338,42 @@ pub(super) fn a_full_drive_repairs_shards_in_place() {
     let delete = rig.delete(shard(0), 2);
     assert_eq!(rig.wait(delete), Ok(true));
     rig.close();
+}
+
+/// Placement goes by what drives tell. Whoever chose one for room that a put does not get waited there for reclaiming.
+#[test]
+pub(super) fn a_drive_tells_of_no_room_that_a_put_does_not_get() {
+    const LENGTH: usize = 100_000;
+    let pools = Pools::new();
+    let mut rig = rig(&pools);
+    let mut count = 0;
+    loop {
+        let put = rig.put(shard(count), 1, &bytes(u64::from(count), LENGTH));
+        match rig.wait(put) {
+            Ok(_) => count += 1,
+            Err(PutError::Full { .. }) => break,
+            Err(other) => panic!("{other}"),
+        }
+    }
+    // No segment can be emptied: one record of each does not read back.
+    let mut segments = BTreeSet::new();
+    for entry in rig.index() {
+        if segments.insert(entry.location.segment) {
+            let at = ((u64::from(entry.location.segment) + 1) << 20)
+                + u64::from(entry.location.sector + 1) * SECTOR_SIZE as u64;
+            rig.disk.rot(at, 1);
+        }
+    }
+    // A repair opens one of the segments that are kept for repairs: most of it stays empty.
+    let repair = rig.put(shard(count - 1), 2, &bytes(1, LENGTH));
+    rig.wait(repair).unwrap();
+    let put = rig.put(shard(count), 1, &bytes(2, LENGTH / 5));
+    match rig.wait(put) {
+        Err(PutError::Full { free, .. }) => assert_eq!(free.get(), 0, "for a put of {} bytes", LENGTH / 5),
+        other => panic!("{other:?}"),
+    }
+    rig.turn(1000);
+    assert_eq!(rig.shared.gauges.lock().free, 0);
 }
 
 #[cfg_attr(test, test)]

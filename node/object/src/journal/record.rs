@@ -179,7 +179,7 @@ impl RecordWriter {
         self.shards.put(place, write).await
     }
 
-    /// Drives with room, nodes taking turns, in an order of chance.
+    /// Drives with room, nodes taking turns, in an order of chance; those with little room come last of their turn.
     fn ordered(&self, room: u64) -> Vec<Candidate> {
         let mut candidates: Vec<(u64, Candidate)> = self
             .health
@@ -189,8 +189,18 @@ impl RecordWriter {
             .map(|candidate| (u64::from_le_bytes(random_array()), candidate))
             .collect();
         candidates.sort_by_key(|(chance, _)| *chance);
-        in_turns(candidates.into_iter().map(|(_, candidate)| candidate).collect())
+        roomy_first(candidates.into_iter().map(|(_, candidate)| candidate).collect())
     }
+}
+
+/// A drive with less room than this may be full by now: others write there as well, and told when it was last asked.
+const ROOMY: u64 = 16 * 1024 * 1024;
+
+/// In turns, and in each turn those drives first that surely have room. A record on a drive that is full waits there for
+/// reclaiming, and the answer to a client waits for the record.
+fn roomy_first(mut candidates: Vec<Candidate>) -> Vec<Candidate> {
+    candidates.sort_by_key(|candidate| candidate.free_bytes < ROOMY);
+    in_turns(candidates)
 }
 
 fn own_first(mut candidates: Vec<Candidate>, node: NodeId) -> Vec<Candidate> {
@@ -244,5 +254,23 @@ mod tests {
         ]);
         let nodes: Vec<u64> = order.iter().map(|candidate| candidate.node.get()).collect();
         assert_eq!(nodes, [1, 2, 3, 1, 2]);
+    }
+
+    #[test]
+    fn drives_that_are_nearly_full_are_asked_last_of_their_turn() {
+        let candidate = |node: u64, drive: u8, free_bytes: u64| Candidate {
+            drive: DriveId::from_bytes([drive; 16]),
+            node: NodeId::new(node),
+            free_bytes,
+        };
+        let order = roomy_first(vec![
+            candidate(1, 1, ROOMY - 1),
+            candidate(2, 2, ROOMY - 1),
+            candidate(2, 3, ROOMY),
+            candidate(3, 4, ROOMY),
+        ]);
+        let drives: Vec<_> = order.iter().map(|candidate| candidate.drive).collect();
+        // Copies on different nodes come before room.
+        assert_eq!(drives, [3, 4, 1, 2].map(|drive| DriveId::from_bytes([drive; 16])));
     }
 }
