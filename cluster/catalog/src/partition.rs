@@ -14,7 +14,9 @@ use std::{
 };
 
 use holdfast_crypt::FileKey;
-use holdfast_model::{BucketId, DatabaseId, DriveId, PartitionId, TenantId, UnixMillis};
+use holdfast_model::{
+    BucketId, DatabaseId, DriveId, PartitionId, TenantId, UnixMillis, limits::PART_SIZE_MIN,
+};
 use holdfast_sealed_sqlite::SealedFile;
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 
@@ -70,6 +72,8 @@ pub(crate) struct Partition {
     open: Option<Open>,
     /// A split is decided and not done.
     splitting: bool,
+    /// Bytes that every part of an upload but its last has at least.
+    part_size_min: u64,
 }
 
 /// How far the rows that a split left behind are cleared away: columns of `meta`.
@@ -134,6 +138,8 @@ pub(crate) struct Writer<'a> {
     pub(crate) now: UnixMillis,
     /// The request that the command comes from; empty when it does not say.
     pub(crate) origin: Origin,
+    /// Bytes that every part of an upload but its last has at least.
+    pub(crate) part_size_min: u64,
 }
 
 /// Name of a partition's file.
@@ -174,6 +180,7 @@ impl Partition {
             dirty: true,
             open: None,
             splitting: false,
+            part_size_min: PART_SIZE_MIN,
         })
     }
 
@@ -206,6 +213,7 @@ impl Partition {
             dirty: true,
             open: None,
             splitting,
+            part_size_min: PART_SIZE_MIN,
         }))
     }
 
@@ -232,6 +240,11 @@ impl Partition {
         Ok(())
     }
 
+    /// See [`crate::CatalogMachine::admit_small_parts_for_simulation`].
+    pub(crate) fn admit_small_parts_for_simulation(&mut self, part_size_min: u64) {
+        self.part_size_min = part_size_min;
+    }
+
     /// A file that a split has made, already named as it will be.
     pub(crate) fn adopt(
         dir: &Path,
@@ -243,8 +256,21 @@ impl Partition {
         let form = Form::Sealed(SealedFile::new(Arc::clone(&key)));
         let connection = sqlite::open_writer(&path, &form, MIGRATIONS, Durability::AtCheckpoint)?;
         let identity = key_file.identity;
-        let (open, splitting) = (None, false);
-        Ok(Self { identity, connection, path, form, key_file, key, next_index, dirty: true, open, splitting })
+        let (open, splitting, part_size_min) = (None, false, PART_SIZE_MIN);
+        let dirty = true;
+        Ok(Self {
+            identity,
+            connection,
+            path,
+            form,
+            key_file,
+            key,
+            next_index,
+            dirty,
+            open,
+            splitting,
+            part_size_min,
+        })
     }
 
     /// A split is decided and not done.
@@ -338,7 +364,8 @@ impl Partition {
         open.clock = open.clock.max(at.get().cast_signed());
         let now = UnixMillis::new(open.clock.cast_unsigned());
         let (partition, origin) = (self.identity.partition, Origin::default());
-        Ok(Writer { partition, db: &self.connection, open, index, now, origin })
+        let part_size_min = self.part_size_min;
+        Ok(Writer { partition, db: &self.connection, open, index, now, origin, part_size_min })
     }
 
     /// Commits the open transaction, if any.

@@ -30,5 +30,7 @@ pub mod run;
 pub mod settle;
 pub mod shrink;
 pub mod trace;
+pub mod uploads;
+pub mod versions;
 pub mod watch;
 pub mod world;

@@ -14,6 +14,8 @@ use holdfast_ring::BufferPool;
 use parking_lot::Mutex;
 use tempfile::TempDir;
 
+use crate::plan::PART_SIZE_MIN;
+
 /// Nodes of the largest cluster.
 pub const NODES_MAX: usize = 5;
 
@@ -93,6 +95,7 @@ impl Rig {
             let keys = Arc::new(Keys(Arc::clone(&key)));
             let mut machine = CatalogMachine::open(&dir.path().join(node.to_string()), keys)?;
             machine.apply(&[Applied { index: 1, commands: &[founding(UnixMillis::new(0))] }])?;
+            machine.admit_small_parts_for_simulation(PART_SIZE_MIN as u64);
             machines.push(Arc::new(Mutex::new(machine)));
         }
         let (pools, metas, formatted) = Default::default();

@@ -9,7 +9,11 @@ use std::{
 };
 
 use futures::future::join_all;
-use holdfast_object::{api::ObjectGateway, host};
+use holdfast_object::{
+    api::{ObjectError, ObjectGateway},
+    host,
+    versioned::{BucketChange, VersionedObjects, Versioning},
+};
 use tokio::time::sleep;
 
 use crate::{
@@ -20,6 +24,7 @@ use crate::{
     plan::Plan,
     rig::{Rig, TENANT, founding},
     settle::{settle, settle_beyond},
+    versions::VERSIONED,
     watch::watch,
     world::{SimHost, World, stream},
 };
@@ -92,6 +97,15 @@ fn run_once(rig: &mut Option<Rig>, plan: &Plan, print: bool) -> io::Result<Outco
     Ok(outcome)
 }
 
+async fn make_buckets(tenant: &dyn VersionedObjects, keeps_versions: bool) -> Result<(), ObjectError> {
+    tenant.create_bucket_with(BUCKET, false, Vec::new()).await?;
+    if keeps_versions {
+        tenant.create_bucket_with(VERSIONED, false, Vec::new()).await?;
+        tenant.set_bucket(VERSIONED, BucketChange::Versioning(Versioning::Enabled)).await?;
+    }
+    Ok(())
+}
+
 async fn play(world: &Arc<World>, site: &Arc<Site>) -> Outcome {
     world.log.append(founding(world.now()));
     for node in 0..world.plan.nodes {
@@ -101,8 +115,9 @@ async fn play(world: &Arc<World>, site: &Arc<Site>) -> Outcome {
     sleep(WARM).await;
     let ledger = Arc::new(Ledger::default());
     if let Some(first) = world.node(0) {
-        let created = first.objects.open(TENANT).create_bucket_with(BUCKET, false, Vec::new()).await;
-        if let Err(error) = created {
+        if let Err(error) =
+            make_buckets(first.objects.open(TENANT).as_ref(), world.plan.keeps_versions()).await
+        {
             world.trace.violation("bucket", format_args!("{error}"));
         }
     }

@@ -4,17 +4,22 @@ use std::{sync::Arc, time::Duration};
 
 use holdfast_blackbox::linear::{self, Verdict};
 use holdfast_model::ByteCount;
-use holdfast_object::workers::Kind;
+use holdfast_object::{
+    api::ObjectGateway,
+    versioned::{ListedVersion, Usage, VersionListQuery},
+    workers::Kind,
+};
 use holdfast_store::READ_TIMEOUT;
 use tokio::time::sleep;
 
 use crate::{
     audit::{Audit, audit, catalog, index_by_drive},
     bodies::CANARY,
-    clients::{Client, Ledger, name},
+    clients::{BUCKET, Client, Ledger, name},
     faults::Site,
-    plan::{Ask, Fault, KEYS},
-    rig::PARTITION,
+    plan::{Ask, Fault, KEYS, VERSIONED_KEYS, Versioned},
+    rig::{PARTITION, TENANT},
+    versions::VERSIONED,
     world::World,
 };
 
@@ -51,6 +56,9 @@ const GARBAGE: Duration = Duration::from_secs(120);
 /// Findings shown.
 const SHOWN: usize = 3;
 
+/// Versions listed at once.
+const LISTED_MAX: usize = 1000;
+
 /// Bytes of a disk searched at once.
 const PIECE: ByteCount = ByteCount::kib(4);
 
@@ -72,6 +80,8 @@ pub async fn settle(world: &Arc<World>, site: &Arc<Site>, ledger: &Arc<Ledger>) 
     }
     read_all(world, ledger).await;
     write_anew(world, ledger).await;
+    abort_uploads(world, ledger).await;
+    count_usage(world).await;
     judge_histories(world, ledger);
     compare_replicas(world);
     let wrong = index_by_drive(world, site);
@@ -235,6 +245,71 @@ async fn read_all(world: &Arc<World>, ledger: &Arc<Ledger>) {
             }
         }
     }
+    read_versions(world, ledger).await;
+}
+
+/// Every version that somebody was told of, each through some node, and all listings.
+async fn read_versions(world: &Arc<World>, ledger: &Arc<Ledger>) {
+    if !world.plan.keeps_versions() {
+        return;
+    }
+    let mut all = vec![Versioned::List; world.plan.nodes];
+    for key in 0..VERSIONED_KEYS {
+        all.extend([Versioned::Current { key }, Versioned::GetNull { key }]);
+        let known = ledger.known.lock().iter().filter(|known| known.key == key).count();
+        all.extend((0..known).map(|nth| Versioned::Get { key, nth }));
+    }
+    for (at, what) in all.into_iter().enumerate() {
+        let home = at % world.plan.nodes;
+        let client = Client { world: Arc::clone(world), ledger: Arc::clone(ledger), number: 8, home };
+        let answered = client.ask(&Ask::Versioned(what), u64::MAX).await;
+        if !answered && !world.plan.beyond {
+            world.trace.violation("readable", format_args!("{what:?} through n{}", home + 1));
+        }
+    }
+}
+
+/// What clients have left of uploads is aborted.
+async fn abort_uploads(world: &Arc<World>, ledger: &Arc<Ledger>) {
+    let home = world.plan.nodes - 1;
+    let client = Client { world: Arc::clone(world), ledger: Arc::clone(ledger), number: 8, home };
+    if let Some(node) = world.node(home) {
+        client.abort_what_is_left(node.objects.open(TENANT).as_ref()).await;
+    }
+}
+
+/// What buckets are told to hold is what is listed in them.
+async fn count_usage(world: &World) {
+    let Some(node) = world.node(0) else { return };
+    let tenant = node.objects.open(TENANT);
+    let buckets = [BUCKET, VERSIONED];
+    for bucket in &buckets[..1 + usize::from(world.plan.keeps_versions())] {
+        let query = VersionListQuery { limit: LISTED_MAX, ..VersionListQuery::default() };
+        let told = tenant.bucket(bucket).await.map(|bucket| bucket.usage);
+        let listed = tenant.list_versions(bucket, query).await.map(|page| sum(&page.versions));
+        match (told, listed) {
+            (Ok(told), Ok(listed)) if told == listed => {}
+            (told, listed) => {
+                let what = format_args!("bucket {bucket} is told to hold {told:?}, listed are {listed:?}");
+                world.trace.violation("usage", what);
+            }
+        }
+    }
+}
+
+/// What versions count for.
+fn sum(versions: &[ListedVersion]) -> Usage {
+    let mut sum = Usage::default();
+    for version in versions {
+        if version.latest && !version.marker {
+            sum.objects += 1;
+            sum.bytes += version.size;
+        } else {
+            sum.old_versions += 1;
+            sum.old_bytes += version.size;
+        }
+    }
+    sum
 }
 
 /// New writes succeed, through every node.
@@ -255,6 +330,10 @@ fn judge_histories(world: &World, ledger: &Ledger) {
             let text = verdict.to_string().replace('\n', " | ");
             world.trace.violation("linearizability", format_args!("key {key}: {text}"));
         }
+    }
+    if let Err(verdict @ Verdict::Violation { .. }) = linear::check(&ledger.versions.lock()) {
+        let text = verdict.to_string().replace('\n', " | ");
+        world.trace.violation("versions", format_args!("{text}"));
     }
 }
 
