@@ -20,6 +20,12 @@ pub const VERSIONED_KEYS: u64 = 2;
 /// Time in which clients work and things go wrong, in milliseconds.
 const SAFETY_MILLIS: u64 = 12_000;
 
+/// Of the plans within what the level survives, those in which drives and nodes come and go.
+const MEMBERSHIP_PERCENT: u64 = 20;
+
+/// How late nodes hear of drives and members at most, in milliseconds.
+const NEWS_LATE_MAX_MILLIS: u64 = 5_000;
+
 /// How late what a node says is at most because of a fault, in milliseconds.
 const DELAY_MAX_MILLIS: u64 = 8_000;
 
@@ -40,7 +46,7 @@ const PART_SIZES: [usize; 3] = [PART_SIZE_MIN, 20_000, 70_000];
 pub struct Plan {
     /// Decides everything that the lists below do not.
     pub seed: u64,
-    /// Nodes.
+    /// Nodes, those that join later among them.
     pub nodes: usize,
     /// Drives of each.
     pub drives: usize,
@@ -51,6 +57,12 @@ pub struct Plan {
     /// Nothing in it keeps a node from giving back what it does not need: nothing may be left over two minutes later.
     #[serde(default)]
     pub tidy: bool,
+    /// So many of the nodes, the last ones, are no members at first.
+    #[serde(default)]
+    pub joining: usize,
+    /// How late nodes hear at most of what was decided about drives and members, in milliseconds.
+    #[serde(default)]
+    pub news_late_max: u64,
     /// What each client asks, one after the other.
     pub clients: Vec<Vec<Ask>>,
     /// What goes wrong, in the order of time.
@@ -351,9 +363,54 @@ pub enum Fault {
         /// Which drive.
         drive: usize,
     },
+    /// A drive is emptied and leaves for good.
+    Retire {
+        /// Which drive.
+        drive: usize,
+    },
+    /// A drive leaves at once, with all that is on it.
+    WriteOff {
+        /// Which drive.
+        drive: usize,
+    },
+    /// A drive is put into a further bay.
+    Add {
+        /// Of which node.
+        node: usize,
+    },
+    /// A node becomes a member, with its drives.
+    Join {
+        /// Which node.
+        node: usize,
+    },
+    /// A node's drives are emptied, and it leaves for good.
+    Leave {
+        /// Which node.
+        node: usize,
+    },
 }
 
 impl Fault {
+    /// The drive that may lose something by it.
+    #[must_use]
+    pub fn drive_hurt(&self) -> Option<usize> {
+        match *self {
+            Self::Rot { drive, .. }
+            | Self::WritesFail { drive }
+            | Self::FlushFails { drive }
+            | Self::ReadsFail { drive }
+            | Self::Vanish { drive }
+            | Self::Hang { drive }
+            | Self::LoseWrite { drive, .. }
+            | Self::MisdirectWrite { drive, .. }
+            | Self::Stale { drive }
+            | Self::Blank { drive }
+            | Self::WriteOff { drive }
+            | Self::Alter { drive } => Some(drive),
+            _ => None,
+        }
+    }
+
     /// Whether whoever meets it can clean up after itself at once.
     #[must_use]
     pub fn leaves_nothing(&self) -> bool {
@@ -364,6 +421,11 @@ impl Fault {
                 | Self::Rot { .. }
                 | Self::WritesFail { .. }
                 | Self::Drain { .. }
+                | Self::Retire { .. }
+                | Self::WriteOff { .. }
+                | Self::Add { .. }
+                | Self::Join { .. }
+                | Self::Leave { .. }
                 | Self::Stall { .. }
         )
     }
@@ -373,7 +435,13 @@ impl Plan {
     /// The level of what is written.
     #[must_use]
     pub fn level(&self) -> Level {
-        Level::suggested(self.nodes)
+        Level::suggested(self.founders())
+    }
+
+    /// Nodes that are members from the start.
+    #[must_use]
+    pub fn founders(&self) -> usize {
+        self.nodes - self.joining
     }
 
     /// The plan of a seed: of one in [`BEYOND_INTERVAL`] more is broken than the level survives.
@@ -390,14 +458,26 @@ impl Plan {
         let drives = if nodes == 3 { 4 } else { 3 };
         let style = [Style::Plain, Style::Plain, Style::Joined, Style::Versions][random.below(4) as usize];
         let clients = (0..2 + random.below(2)).map(|_| asks(&mut random, style)).collect();
-        let mut plan =
-            Self { seed, nodes, drives, beyond, day_later: false, tidy: false, clients, faults: Vec::new() };
+        let mut plan = Self {
+            seed,
+            nodes,
+            drives,
+            beyond,
+            day_later: false,
+            tidy: false,
+            joining: 0,
+            news_late_max: 0,
+            clients,
+            faults: Vec::new(),
+        };
         plan.day_later = !beyond && random.chance(2);
         plan.break_things(&mut random);
         // What a move left of which nobody learned whether it was decided is looked for as late as orphans.
         plan.day_later |= !beyond && plan.has_unknown_outcomes() && random.chance(8);
         if beyond {
             plan.break_too_much(&mut random);
+        } else if random.chance(MEMBERSHIP_PERCENT) {
+            plan.change_members(&mut random);
         }
         plan.faults.sort_by_key(|(at, _)| *at);
         plan.tidy = !beyond && !plan.day_later && plan.faults.iter().all(|(_, fault)| fault.leaves_nothing());
@@ -434,6 +514,36 @@ impl Plan {
                 let (at, fault) = (random.below(SAFETY_MILLIS), hurting(random, drive));
                 self.faults.push((at, fault));
             }
+        }
+    }
+
+    /// Drives and nodes come and go. Whatever else is emptied stays: each node keeps enough drives.
+    fn change_members(&mut self, random: &mut Random) {
+        self.faults.retain(|(_, fault)| !matches!(fault, Fault::Drain { .. }));
+        self.news_late_max = if random.chance(50) { 0 } else { NEWS_LATE_MAX_MILLIS };
+        let drive = random.below((self.nodes * self.drives) as u64) as usize;
+        let node = random.below(self.nodes as u64) as usize;
+        let at = random.below(SAFETY_MILLIS);
+        let hurt = |fault: &Fault| matches!(fault, Fault::LoseNode { .. }) || fault.drive_hurt().is_some();
+        match random.below(10) {
+            0..3 => self.faults.push((at, Fault::Retire { drive })),
+            3..5 => {
+                self.faults.push((random.below(SAFETY_MILLIS), Fault::Add { node }));
+                self.faults.push((at, Fault::Retire { drive }));
+            }
+            5 if !self.faults.iter().any(|(_, fault)| hurt(fault)) => {
+                self.faults.push((at, Fault::WriteOff { drive }));
+            }
+            _ if self.nodes == 3 => {
+                self.nodes += 1;
+                self.joining = 1;
+                let at = random.below(SAFETY_MILLIS / 2);
+                self.faults.push((at, Fault::Join { node: self.nodes - 1 }));
+                if random.chance(60) {
+                    self.faults.push((at + random.below(SAFETY_MILLIS), Fault::Leave { node }));
+                }
+            }
+            _ => self.faults.push((at, Fault::Retire { drive })),
         }
     }
 

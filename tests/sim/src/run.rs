@@ -78,7 +78,7 @@ fn run_once(rig: &mut Option<Rig>, plan: &Plan, print: bool) -> io::Result<Outco
     let last = taken.index;
     let site = Arc::new(Site::new(plan, taken)?);
     let (outcome, last) = runtime.block_on(async {
-        let log = SimLog::new(machines, plan.nodes, last, stream(plan.seed, "log", 0));
+        let log = SimLog::new(machines, (plan.nodes, plan.founders()), last, stream(plan.seed, "log", 0));
         let world = World::new(plan.clone(), log, print);
         host::simulate(Some(Rc::new(SimHost(Arc::clone(&world)))));
         let outcome = play(&world, &site).await;
@@ -108,7 +108,7 @@ async fn make_buckets(tenant: &dyn VersionedObjects, keeps_versions: bool) -> Re
 
 async fn play(world: &Arc<World>, site: &Arc<Site>) -> Outcome {
     world.log.append(founding(world.now()));
-    for node in 0..world.plan.nodes {
+    for node in 0..world.plan.founders() {
         world.log.catch_up(world, node, 1);
         site.start(world, node);
     }
@@ -126,7 +126,7 @@ async fn play(world: &Arc<World>, site: &Arc<Site>) -> Outcome {
     let breaking = tokio::spawn(Arc::clone(site).break_things(Arc::clone(world)));
     let clients = world.plan.clients.iter().enumerate().map(|(number, asks)| {
         let (world, ledger) = (Arc::clone(world), Arc::clone(&ledger));
-        let home = number % world.plan.nodes;
+        let home = number % world.plan.founders();
         let client = Client { world, ledger, number: number as u64, home };
         tokio::spawn(client.run(asks.clone()))
     });

@@ -13,7 +13,7 @@ use holdfast_store::READ_TIMEOUT;
 use tokio::time::sleep;
 
 use crate::{
-    audit::{Audit, audit, catalog, index_by_drive},
+    audit::{Audit, audit, catalog, index_by_drive, live},
     bodies::CANARY,
     clients::{BUCKET, Client, Ledger, name},
     faults::Site,
@@ -68,6 +68,9 @@ const _: () = assert!(CALM.as_secs() > READ_TIMEOUT.as_secs());
 pub async fn settle(world: &Arc<World>, site: &Arc<Site>, ledger: &Arc<Ledger>) {
     sleep(CALM).await;
     debt_ends(world).await;
+    if site.finish_leaving(world, DEBT_MAX).await {
+        debt_ends(world).await;
+    }
     let Some(found) = scrub(world).await else { return };
     let shown = |all: &[String]| all.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("; ");
     if !found.bad.is_empty() {
@@ -80,6 +83,7 @@ pub async fn settle(world: &Arc<World>, site: &Arc<Site>, ledger: &Arc<Ledger>) 
     }
     read_all(world, ledger).await;
     write_anew(world, ledger).await;
+    nothing_lies_on_what_left(world, site);
     abort_uploads(world, ledger).await;
     count_usage(world).await;
     judge_histories(world, ledger);
@@ -236,7 +240,7 @@ async fn scrub(world: &Arc<World>) -> Option<Audit> {
 
 /// Every key through every node.
 async fn read_all(world: &Arc<World>, ledger: &Arc<Ledger>) {
-    for home in 0..world.plan.nodes {
+    for home in world.serving() {
         let client = Client { world: Arc::clone(world), ledger: Arc::clone(ledger), number: 8, home };
         for key in 0..KEYS {
             let answered = client.ask(&Ask::Get { key }, u64::MAX).await;
@@ -253,14 +257,15 @@ async fn read_versions(world: &Arc<World>, ledger: &Arc<Ledger>) {
     if !world.plan.keeps_versions() {
         return;
     }
-    let mut all = vec![Versioned::List; world.plan.nodes];
+    let serving = world.serving();
+    let mut all = vec![Versioned::List; serving.len()];
     for key in 0..VERSIONED_KEYS {
         all.extend([Versioned::Current { key }, Versioned::GetNull { key }]);
         let known = ledger.known.lock().iter().filter(|known| known.key == key).count();
         all.extend((0..known).map(|nth| Versioned::Get { key, nth }));
     }
     for (at, what) in all.into_iter().enumerate() {
-        let home = at % world.plan.nodes;
+        let home = serving[at % serving.len()];
         let client = Client { world: Arc::clone(world), ledger: Arc::clone(ledger), number: 8, home };
         let answered = client.ask(&Ask::Versioned(what), u64::MAX).await;
         if !answered && !world.plan.beyond {
@@ -271,7 +276,7 @@ async fn read_versions(world: &Arc<World>, ledger: &Arc<Ledger>) {
 
 /// What clients have left of uploads is aborted.
 async fn abort_uploads(world: &Arc<World>, ledger: &Arc<Ledger>) {
-    let home = world.plan.nodes - 1;
+    let Some(home) = world.serving().pop() else { return };
     let client = Client { world: Arc::clone(world), ledger: Arc::clone(ledger), number: 8, home };
     if let Some(node) = world.node(home) {
         client.abort_what_is_left(node.objects.open(TENANT).as_ref()).await;
@@ -280,7 +285,7 @@ async fn abort_uploads(world: &Arc<World>, ledger: &Arc<Ledger>) {
 
 /// What buckets are told to hold is what is listed in them.
 async fn count_usage(world: &World) {
-    let Some(node) = world.node(0) else { return };
+    let Some(node) = world.serving().first().and_then(|first| world.node(*first)) else { return };
     let tenant = node.objects.open(TENANT);
     let buckets = [BUCKET, VERSIONED];
     for bucket in &buckets[..1 + usize::from(world.plan.keeps_versions())] {
@@ -314,13 +319,25 @@ fn sum(versions: &[ListedVersion]) -> Usage {
 
 /// New writes succeed, through every node.
 async fn write_anew(world: &Arc<World>, ledger: &Arc<Ledger>) {
-    for home in 0..world.plan.nodes {
+    for home in world.serving() {
         let client = Client { world: Arc::clone(world), ledger: Arc::clone(ledger), number: 9, home };
         let put = Ask::Put { key: home as u64, size: 30_000 };
         if !client.ask(&put, 9000 + home as u64).await {
             world.trace.violation("writable", format_args!("not through n{}", home + 1));
         }
         client.ask(&Ask::Get { key: home as u64 }, u64::MAX).await;
+    }
+}
+
+/// No shard of a live stripe is placed on a drive that has left.
+fn nothing_lies_on_what_left(world: &World, site: &Site) {
+    let left = site.left();
+    let Some(catalog) = catalog(world).filter(|_| !left.is_empty()) else { return };
+    for (key, stripe) in live(&catalog).values() {
+        if let Some(place) = stripe.places.iter().find(|place| left.contains(&place.drive)) {
+            let what = format_args!("a shard of {key} is placed on a drive of {} that has left", place.node);
+            return world.trace.violation("left", what);
+        }
     }
 }
 

@@ -32,6 +32,8 @@ pub struct World {
     pub log: SimLog,
     /// Nodes, while they are on.
     pub nodes: Mutex<Vec<Option<Arc<Running>>>>,
+    /// Which nodes are members, as each node has heard.
+    members: Mutex<Vec<Vec<usize>>>,
     /// How often each node was started; a node's tasks of before do nothing any more.
     lives: Vec<AtomicU64>,
     /// Added to the time of day.
@@ -56,6 +58,7 @@ impl World {
             net: Net::new(nodes, stream(plan.seed, "net", 0)),
             log,
             nodes: Mutex::new((0..nodes).map(|_| None).collect()),
+            members: Mutex::new(vec![(0..plan.founders()).collect(); nodes]),
             lives: (0..nodes).map(|_| AtomicU64::new(0)).collect(),
             skipped_millis: AtomicU64::new(0),
             begun: Instant::now(),
@@ -68,6 +71,24 @@ impl World {
     #[must_use]
     pub fn node(&self, node: usize) -> Option<Arc<Running>> {
         self.nodes.lock()[node].clone()
+    }
+
+    /// The nodes that a node takes for members.
+    #[must_use]
+    pub fn members_known_to(&self, node: usize) -> Vec<usize> {
+        self.members.lock()[node].clone()
+    }
+
+    /// A node hears which nodes are members.
+    pub fn hear_of_members(&self, node: usize, members: &[usize]) {
+        self.members.lock()[node] = members.to_vec();
+    }
+
+    /// Nodes that are on.
+    #[must_use]
+    pub fn serving(&self) -> Vec<usize> {
+        let nodes = self.nodes.lock();
+        (0..nodes.len()).filter(|node| nodes[*node].is_some()).collect()
     }
 
     /// The life a node is in.
