@@ -74,6 +74,8 @@ pub(crate) struct Partition {
     splitting: bool,
     /// Bytes that every part of an upload but its last has at least.
     part_size_min: u64,
+    /// The entry with which a simulation emptied it last.
+    emptied_at: Option<u64>,
 }
 
 /// How far the rows that a split left behind are cleared away: columns of `meta`.
@@ -181,6 +183,7 @@ impl Partition {
             open: None,
             splitting: false,
             part_size_min: PART_SIZE_MIN,
+            emptied_at: None,
         })
     }
 
@@ -214,12 +217,17 @@ impl Partition {
             open: None,
             splitting,
             part_size_min: PART_SIZE_MIN,
+            emptied_at: None,
         }))
     }
 
-    /// Empties the file, as if a command of entry `index` had just created it. Connections and their statements stay.
+    /// Empties the file, as if a command of entry `index` had just created it, unless nothing was applied since it was emptied.
+    /// Connections and their statements stay.
     pub(crate) fn empty_for_simulation(&mut self, index: u64) -> io::Result<()> {
         self.roll_back();
+        if self.emptied_at == Some(self.next_index) {
+            return Ok(());
+        }
         let (identity, path) = (self.identity, &self.path);
         let mut empty = || -> rusqlite::Result<()> {
             let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -237,6 +245,7 @@ impl Partition {
         };
         empty().map_err(|e| io_error("emptying", path, &e))?;
         (self.next_index, self.dirty, self.splitting) = (index, true, false);
+        self.emptied_at = Some(index);
         Ok(())
     }
 
@@ -270,6 +279,7 @@ impl Partition {
             open,
             splitting,
             part_size_min,
+            emptied_at: None,
         })
     }
 

@@ -20,8 +20,9 @@ use tokio::time::sleep;
 
 use crate::{
     bodies::Content,
+    keys::KeyState,
     plan::{Ask, KEYS},
-    rig::TENANT,
+    rig::{GUEST, TENANT},
     versions::{self, KnownVersion},
     world::World,
 };
@@ -110,9 +111,23 @@ pub struct Client {
     pub number: u64,
     /// The node it asks first.
     pub home: usize,
+    /// It is the second tenant's.
+    pub guest: bool,
 }
 
 impl Client {
+    /// A client of the first tenant.
+    #[must_use]
+    pub fn new(world: &Arc<World>, ledger: &Arc<Ledger>, number: u64, home: usize) -> Self {
+        Self { world: Arc::clone(world), ledger: Arc::clone(ledger), number, home, guest: false }
+    }
+
+    /// A client of the second tenant.
+    #[must_use]
+    pub fn guest(world: &Arc<World>, ledger: &Arc<Ledger>, number: u64, home: usize) -> Self {
+        Self { guest: true, ..Self::new(world, ledger, number, home) }
+    }
+
     /// Asks everything, one after the other, through any node that is on.
     pub async fn run(mut self, asks: Vec<Ask>) {
         for (at, ask) in asks.into_iter().enumerate() {
@@ -135,6 +150,7 @@ impl Client {
         let Some(node) = world.node(self.home) else { return false };
         let pending = Pending::default();
         let patience = PATIENCE * ask.requests();
+        let key_before = world.gates[self.home].state();
         let answer = tokio::select! {
             biased;
             () = node.off.cancelled() => Answer::Refused,
@@ -150,7 +166,11 @@ impl Client {
             Answer::Answered => Some(None),
             Answer::Refused => None,
         };
-        world.trace.note(format_args!("c{} n{} {ask:?} #{write}: {done:?}", self.number, self.home + 1));
+        let who = if self.guest { "guest" } else { "c" };
+        world.trace.note(format_args!("{who}{} n{} {ask:?} #{write}: {done:?}", self.number, self.home + 1));
+        if self.guest && key_before == world.gates[self.home].state() {
+            self.must_be_shut_out(key_before.0, ask, done.as_ref());
+        }
         {
             let mut figures = self.ledger.figures.lock();
             match &done {
@@ -170,6 +190,17 @@ impl Client {
             }
         }
         answered
+    }
+
+    /// While the key stands so that nobody is served, nobody is: all that may be said is that there is no such key.
+    fn must_be_shut_out(&self, state: KeyState, ask: &Ask, done: Option<&Option<Deeds>>) {
+        let Some(told) = done else { return };
+        let nothing = matches!(told, Some(Deeds::Key(_, Did::Found(None))));
+        let named = matches!(state, KeyState::Suspended | KeyState::Waits);
+        if !state.serves(ask) && !(nothing && named) {
+            let what = format_args!("{ask:?} is answered with {told:?} while the key is {state:?}");
+            self.world.trace.violation("keys", what);
+        }
     }
 
     /// The time, for histories.
@@ -194,7 +225,7 @@ impl Client {
         write: u64,
         pending: &Pending,
     ) -> Answer {
-        let tenant = objects.open(TENANT);
+        let tenant = objects.open(if self.guest { GUEST } else { TENANT });
         let tenant = tenant.as_ref();
         match ask {
             Ask::Put { key, size } => {

@@ -23,10 +23,11 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::{
     audit::{catalog, live},
+    keys::{Gate, KeyState},
     log::GROUP,
     node::{self, Bay, drive_id, open_drive},
     plan::{Fault, Kept, Plan},
-    rig::{PARTITION, Rig, TENANT},
+    rig::{GUEST, GUEST_PARTITION, PARTITION, Rig, TENANT},
     world::{World, node_id, stream},
 };
 
@@ -38,6 +39,9 @@ const NEWS_TRIED_EVERY: Duration = Duration::from_millis(500);
 
 /// A drive that is to leave is emptied for so long at least.
 const EMPTIED_AT_LEAST: Duration = Duration::from_secs(20);
+
+/// A key is destroyed so long after all nodes have heard that it is to be.
+const DESTROYED_AFTER: Duration = Duration::from_secs(10);
 
 /// How often it is asked whether it is empty.
 const EMPTY_ASKED_EVERY: Duration = Duration::from_secs(5);
@@ -177,7 +181,8 @@ impl Site {
 
     /// What a node knows of tenants and drives.
     #[must_use]
-    pub fn snapshot(&self, plan: &Plan, node: usize) -> DirectorySnapshot {
+    pub fn snapshot(&self, world: &World, node: usize) -> DirectorySnapshot {
+        let plan = &world.plan;
         let key = Arc::clone(&self.rig.lock().key);
         let entry = TenantEntry {
             id: TENANT,
@@ -194,7 +199,37 @@ impl Site {
         snapshot.tenants.insert(TENANT, Arc::new(entry));
         snapshot.seals.insert(TENANT, Arc::new(MetadataSeal::new(1, key.metadata_key())));
         snapshot.metadata.insert(TENANT, Arc::new(key.metadata()));
+        if !world.plan.guests.is_empty() {
+            self.know_the_guest(&world.gates[node], plan, &mut snapshot);
+        }
         snapshot
+    }
+
+    /// What a node knows of the second tenant, as `noded` puts it.
+    fn know_the_guest(&self, gate: &Arc<Gate>, plan: &Plan, snapshot: &mut DirectorySnapshot) {
+        let key = Arc::clone(&self.rig.lock().guest_key);
+        let state = gate.state().0;
+        if state == KeyState::Destroyed {
+            snapshot.destroyed.insert(GUEST);
+            return;
+        }
+        snapshot.seals.insert(GUEST, Arc::new(MetadataSeal::new(1, key.metadata_key())));
+        snapshot.metadata.insert(GUEST, Arc::new(key.metadata()));
+        if state == KeyState::Shredding {
+            return;
+        }
+        let waits = state == KeyState::Waits;
+        let entry = TenantEntry {
+            id: GUEST,
+            name: "guest".to_owned(),
+            level: plan.level(),
+            key: (!waits).then(|| Arc::clone(gate) as _),
+            waits_for: waits.then(|| "its external key service does not answer".to_owned()),
+            named_keys: Default::default(),
+            webhooks: Default::default(),
+            partitions: vec![(GUEST_PARTITION, GROUP)],
+        };
+        snapshot.tenants.insert(GUEST, Arc::new(entry));
     }
 
     /// Starts a node, unless it is on, lost, or no member.
@@ -217,7 +252,7 @@ impl Site {
             let Ok(pool) = rig.pool(node) else { return };
             (pool, rig.machines[node].lock().reader(), bays)
         };
-        let running = node::start(world, node, pool, bays, catalog, self.snapshot(&world.plan, node));
+        let running = node::start(world, node, pool, bays, catalog, self.snapshot(world, node));
         self.drain(node, &running);
         self.tell_one(world, node);
         self.look_at_drives(world, node, &running);
@@ -303,10 +338,11 @@ impl Site {
     /// A node knows what was decided until now.
     fn hear(&self, world: &World, node: usize) {
         self.heard.lock()[node].clone_from(&self.known.lock());
+        world.gates[node].set(world.key_state());
         let members = self.members.lock().clone();
         world.hear_of_members(node, &members);
         if let Some(running) = world.node(node) {
-            running.directory.update(self.snapshot(&world.plan, node));
+            running.directory.update(self.snapshot(world, node));
             running.health.set_members(members.len());
             for other in (0..world.plan.nodes).filter(|other| !members.contains(other)) {
                 running.health.forget(node_id(other));
@@ -451,6 +487,7 @@ impl Site {
                 self.has_left(world, id, true);
                 self.tell(world);
             }
+            Fault::Key(state) => self.key_becomes(world, state),
             Fault::Add { node } => self.add(world, node),
             Fault::Join { node } => self.join(world, node),
             Fault::Leave { node } => {
@@ -475,6 +512,36 @@ impl Site {
         if let Some(running) = world.node(node).filter(|_| pulled) {
             drop(running.shards.remove(drive));
         }
+    }
+
+    /// The second tenant's key stands otherwise. One that is to be destroyed is, some time after all nodes have heard of it.
+    fn key_becomes(self: &Arc<Self>, world: &Arc<World>, state: KeyState) {
+        world.decide_key_state(state);
+        self.tell(world);
+        if state != KeyState::Shredding {
+            return;
+        }
+        self.leaving.fetch_add(1, Ordering::Relaxed);
+        let (site, world) = (Arc::clone(self), Arc::clone(world));
+        tokio::spawn(async move {
+            let all_know = |state| {
+                let nodes = 0..world.plan.nodes;
+                nodes
+                    .into_iter()
+                    .all(|node| world.node(node).is_some() && world.gates[node].state().0 == state)
+            };
+            while !all_know(KeyState::Shredding) {
+                sleep(EMPTY_ASKED_EVERY).await;
+            }
+            sleep(DESTROYED_AFTER).await;
+            world.decide_key_state(KeyState::Destroyed);
+            site.tell(&world);
+            while !all_know(KeyState::Destroyed) {
+                sleep(EMPTY_ASKED_EVERY).await;
+            }
+            world.trace.note(format_args!("the second tenant's key is destroyed"));
+            site.leaving.fetch_sub(1, Ordering::Relaxed);
+        });
     }
 
     /// A drive in a bay that was empty.
@@ -682,6 +749,11 @@ impl Site {
         world.trace.note(format_args!("faults end"));
         world.net.heal();
         world.log.heal();
+        if world.key_state() != KeyState::Active {
+            // Does nothing when it is to be destroyed.
+            world.decide_key_state(KeyState::Active);
+            self.tell(world);
+        }
         let lost = std::mem::take(&mut *self.lost_nodes.lock());
         let broken: Vec<usize> = {
             let slots = self.slots.lock();

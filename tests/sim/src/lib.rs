@@ -18,6 +18,7 @@ pub mod clients;
 pub mod drive;
 pub mod faults;
 pub mod hunt;
+pub mod keys;
 pub mod ledger;
 pub mod log;
 pub mod net;

@@ -11,6 +11,8 @@ use holdfast_fault::Random;
 use holdfast_model::Level;
 use serde::{Deserialize, Serialize};
 
+use crate::keys::KeyState;
+
 /// Keys that clients write.
 pub const KEYS: u64 = 6;
 
@@ -22,6 +24,9 @@ const SAFETY_MILLIS: u64 = 12_000;
 
 /// Of the plans within what the level survives, those in which drives and nodes come and go.
 const MEMBERSHIP_PERCENT: u64 = 20;
+
+/// Of the others, those with a second tenant.
+const GUESTS_PERCENT: u64 = 20;
 
 /// How late nodes hear of drives and members at most, in milliseconds.
 const NEWS_LATE_MAX_MILLIS: u64 = 5_000;
@@ -65,6 +70,9 @@ pub struct Plan {
     pub news_late_max: u64,
     /// What each client asks, one after the other.
     pub clients: Vec<Vec<Ask>>,
+    /// What clients of the second tenant ask; none: there is one tenant.
+    #[serde(default)]
+    pub guests: Vec<Vec<Ask>>,
     /// What goes wrong, in the order of time.
     pub faults: Vec<(u64, Fault)>,
 }
@@ -383,6 +391,8 @@ pub enum Fault {
         /// Which node.
         node: usize,
     },
+    /// The key of the second tenant stands otherwise. When it is to be destroyed it is, once all nodes have heard of it.
+    Key(KeyState),
     /// A node's drives are emptied, and it leaves for good.
     Leave {
         /// Which node.
@@ -426,6 +436,7 @@ impl Fault {
                 | Self::Add { .. }
                 | Self::Join { .. }
                 | Self::Leave { .. }
+                | Self::Key(_)
                 | Self::Stall { .. }
         )
     }
@@ -468,6 +479,7 @@ impl Plan {
             joining: 0,
             news_late_max: 0,
             clients,
+            guests: Vec::new(),
             faults: Vec::new(),
         };
         plan.day_later = !beyond && random.chance(2);
@@ -478,6 +490,8 @@ impl Plan {
             plan.break_too_much(&mut random);
         } else if random.chance(MEMBERSHIP_PERCENT) {
             plan.change_members(&mut random);
+        } else if random.chance(GUESTS_PERCENT) {
+            plan.have_guests(&mut random);
         }
         plan.faults.sort_by_key(|(at, _)| *at);
         plan.tidy = !beyond && !plan.day_later && plan.faults.iter().all(|(_, fault)| fault.leaves_nothing());
@@ -515,6 +529,22 @@ impl Plan {
                 self.faults.push((at, fault));
             }
         }
+    }
+
+    /// There is a second tenant, whose key does not stay as it is.
+    fn have_guests(&mut self, random: &mut Random) {
+        self.guests = (0..1 + random.below(2)).map(|_| asks(random, Style::Plain)).collect();
+        self.news_late_max = if random.chance(50) { 0 } else { NEWS_LATE_MAX_MILLIS };
+        let first = random.below(SAFETY_MILLIS);
+        let second = first + random.below(SAFETY_MILLIS / 2);
+        let (early, late) = match random.below(5) {
+            0 => (KeyState::Suspended, KeyState::Active),
+            1 => (KeyState::Waits, KeyState::Active),
+            2 => (KeyState::Suspended, KeyState::Shredding),
+            _ => (KeyState::Active, KeyState::Shredding),
+        };
+        self.faults.push((first, Fault::Key(early)));
+        self.faults.push((second, Fault::Key(late)));
     }
 
     /// Drives and nodes come and go. Whatever else is emptied stays: each node keeps enough drives.

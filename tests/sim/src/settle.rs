@@ -17,8 +17,9 @@ use crate::{
     bodies::CANARY,
     clients::{BUCKET, Client, Ledger, name},
     faults::Site,
+    keys::KeyState,
     plan::{Ask, Fault, KEYS, VERSIONED_KEYS, Versioned},
-    rig::{PARTITION, TENANT},
+    rig::TENANT,
     versions::VERSIONED,
     world::World,
 };
@@ -65,7 +66,7 @@ const PIECE: ByteCount = ByteCount::kib(4);
 const _: () = assert!(CALM.as_secs() > READ_TIMEOUT.as_secs());
 
 /// Judges a run whose cluster must be whole again.
-pub async fn settle(world: &Arc<World>, site: &Arc<Site>, ledger: &Arc<Ledger>) {
+pub async fn settle(world: &Arc<World>, site: &Arc<Site>, ledger: &Arc<Ledger>, guests: &Arc<Ledger>) {
     sleep(CALM).await;
     debt_ends(world).await;
     if site.finish_leaving(world, DEBT_MAX).await {
@@ -86,7 +87,9 @@ pub async fn settle(world: &Arc<World>, site: &Arc<Site>, ledger: &Arc<Ledger>) 
     nothing_lies_on_what_left(world, site);
     abort_uploads(world, ledger).await;
     count_usage(world).await;
+    ask_as_guest(world, guests).await;
     judge_histories(world, ledger);
+    judge_histories(world, guests);
     compare_replicas(world);
     let wrong = index_by_drive(world, site);
     if !wrong.is_empty() {
@@ -204,8 +207,8 @@ async fn told_zero(world: &World, waited: &mut Duration) -> bool {
 
 fn is_told_zero(world: &World) -> bool {
     let leader = world.node(world.log.leader());
-    let debt = leader.as_ref().and_then(|leader| leader.objects.workers().debt().into_values().next());
-    debt.is_some_and(|debt| debt.total() == 0 && debt.draining == 0)
+    let debts = leader.map(|leader| leader.objects.workers().debt()).unwrap_or_default();
+    !debts.is_empty() && debts.into_values().all(|debt| debt.total() == 0 && debt.draining == 0)
 }
 
 /// Scrubs until nothing is left to repair, or often enough.
@@ -241,7 +244,7 @@ async fn scrub(world: &Arc<World>) -> Option<Audit> {
 /// Every key through every node.
 async fn read_all(world: &Arc<World>, ledger: &Arc<Ledger>) {
     for home in world.serving() {
-        let client = Client { world: Arc::clone(world), ledger: Arc::clone(ledger), number: 8, home };
+        let client = Client::new(world, ledger, 8, home);
         for key in 0..KEYS {
             let answered = client.ask(&Ask::Get { key }, u64::MAX).await;
             if !answered && !world.plan.beyond {
@@ -266,7 +269,7 @@ async fn read_versions(world: &Arc<World>, ledger: &Arc<Ledger>) {
     }
     for (at, what) in all.into_iter().enumerate() {
         let home = serving[at % serving.len()];
-        let client = Client { world: Arc::clone(world), ledger: Arc::clone(ledger), number: 8, home };
+        let client = Client::new(world, ledger, 8, home);
         let answered = client.ask(&Ask::Versioned(what), u64::MAX).await;
         if !answered && !world.plan.beyond {
             world.trace.violation("readable", format_args!("{what:?} through n{}", home + 1));
@@ -274,10 +277,32 @@ async fn read_versions(world: &Arc<World>, ledger: &Arc<Ledger>) {
     }
 }
 
+/// The second tenant finds all it had, or nobody is served: asking judges that.
+async fn ask_as_guest(world: &Arc<World>, guests: &Arc<Ledger>) {
+    if world.plan.guests.is_empty() {
+        return;
+    }
+    for home in world.serving() {
+        let client = Client::guest(world, guests, 7, home);
+        for key in 0..KEYS {
+            let answered = client.ask(&Ask::Get { key }, u64::MAX).await;
+            if !answered && world.key_state() == KeyState::Active {
+                world
+                    .trace
+                    .violation("readable", format_args!("{} of the guest through n{}", name(key), home + 1));
+            }
+        }
+        let (put, delete) = (Ask::Put { key: 0, size: 20_000 }, Ask::Delete { key: 1 });
+        client.ask(&put, 7000 + home as u64).await;
+        client.ask(&delete, u64::MAX).await;
+        client.ask(&Ask::List, u64::MAX).await;
+    }
+}
+
 /// What clients have left of uploads is aborted.
 async fn abort_uploads(world: &Arc<World>, ledger: &Arc<Ledger>) {
     let Some(home) = world.serving().pop() else { return };
-    let client = Client { world: Arc::clone(world), ledger: Arc::clone(ledger), number: 8, home };
+    let client = Client::new(world, ledger, 8, home);
     if let Some(node) = world.node(home) {
         client.abort_what_is_left(node.objects.open(TENANT).as_ref()).await;
     }
@@ -320,7 +345,7 @@ fn sum(versions: &[ListedVersion]) -> Usage {
 /// New writes succeed, through every node.
 async fn write_anew(world: &Arc<World>, ledger: &Arc<Ledger>) {
     for home in world.serving() {
-        let client = Client { world: Arc::clone(world), ledger: Arc::clone(ledger), number: 9, home };
+        let client = Client::new(world, ledger, 9, home);
         let put = Ask::Put { key: home as u64, size: 30_000 };
         if !client.ask(&put, 9000 + home as u64).await {
             world.trace.violation("writable", format_args!("not through n{}", home + 1));
@@ -359,8 +384,10 @@ fn compare_replicas(world: &World) {
     let mut digests = Vec::new();
     for node in (0..world.plan.nodes).filter(|node| world.node(*node).is_some()) {
         world.log.catch_up(world, node, count);
-        let reader = world.log.reader(node).partition(PARTITION);
-        digests.push(reader.and_then(|reader| reader.digest()).map_err(|error| error.to_string()));
+        let reader = world.log.reader(node);
+        let digest = |partition| reader.partition(partition).and_then(|reader| reader.digest());
+        let all: Result<Vec<_>, _> = world.partitions().into_iter().map(digest).collect();
+        digests.push(all.map_err(|error| error.to_string()));
     }
     if digests.windows(2).any(|pair| pair[0] != pair[1]) || digests.iter().any(Result::is_err) {
         world.trace.violation("replicas", format_args!("digests differ after {count} entries"));
@@ -387,6 +414,10 @@ async fn nothing_is_left(world: &Arc<World>, after: &str) {
             found.strays.len()
         );
         world.trace.violation("strays", what);
+    }
+    if found.remains > 0 {
+        let what = format_args!("{after} later {} shards of a destroyed tenant are left", found.remains);
+        world.trace.violation("space", what);
     }
     if !found.orphans.is_empty() || found.garbage > 0 {
         world.trace.violation(
