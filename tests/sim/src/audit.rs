@@ -55,6 +55,7 @@ pub async fn audit(world: &World) -> Option<Audit> {
         .filter_map(|node| world.node(node))
         .flat_map(|node| node.shards.local())
         .map(|drive| (drive.id(), drive))
+        .filter(|(drive, _)| !world.has_left(*drive))
         .collect();
     let catalogs = catalogs(world)?;
     let mut audit = Audit::default();

@@ -1,15 +1,10 @@
 //! Clients: ask nodes as a gateway would, keep a ledger of what was acknowledged, and judge what they are given.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use holdfast_blackbox::linear::{Deed, Did, Operation};
-use holdfast_model::UploadId;
 use holdfast_object::{
     ObjectService,
     api::{Attributes, Body, ListQuery, ObjectError, ObjectGateway, ObjectInfo, PutOptions, RangeChoice},
@@ -53,8 +48,6 @@ pub struct Ledger {
     pub known: Mutex<Vec<KnownVersion>>,
     /// What each write writes.
     pub contents: Mutex<BTreeMap<u64, Content>>,
-    /// Uploads that were begun.
-    pub uploads: Mutex<BTreeSet<UploadId>>,
     /// Figures.
     pub figures: Mutex<Figures>,
 }

@@ -502,6 +502,7 @@ impl Site {
 
     /// A drive is not opened again; with `pulled` it is taken out of its bay.
     fn has_left(&self, world: &World, drive: DriveId, pulled: bool) {
+        world.drive_left(drive);
         let node = {
             let mut slots = self.slots.lock();
             let is_it = |number: &usize| drive_id(*number, slots[*number].round) == drive;
@@ -660,20 +661,16 @@ impl Site {
         node::stop(world, node);
     }
 
-    /// What is to leave has left; whether anything was to. It must have, `patience` after faults have ended.
-    pub async fn finish_leaving(&self, world: &World, patience: Duration) -> bool {
+    /// Waits until what is to leave has left. It must have, `patience` after faults have ended.
+    pub async fn finish_leaving(&self, world: &World, patience: Duration) {
         let begun = Instant::now();
-        let was_leaving = self.leaving.load(Ordering::Relaxed) > 0;
         while self.leaving.load(Ordering::Relaxed) > 0 {
             if begun.elapsed() > patience {
-                world
-                    .trace
-                    .violation("left", format_args!("a drive or a node has not left after {patience:?}"));
-                break;
+                let what = format_args!("a drive, a node or a key has not left after {patience:?}");
+                return world.trace.violation("left", what);
             }
             sleep(EMPTY_ASKED_EVERY).await;
         }
-        was_leaving
     }
 
     fn hurt(&self, number: usize) {
@@ -780,7 +777,7 @@ impl Site {
     }
 
     /// An operator sees which drives do not open: those of which every label has rotted, say.
-    fn replace_what_does_not_open(&self, world: &Arc<World>) {
+    fn replace_what_does_not_open(self: &Arc<Self>, world: &Arc<World>) {
         let hurt: Vec<(usize, DriveId)> = {
             let slots = self.slots.lock();
             let of = |(number, slot): (usize, &Slot)| {

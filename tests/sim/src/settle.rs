@@ -68,10 +68,8 @@ const _: () = assert!(CALM.as_secs() > READ_TIMEOUT.as_secs());
 /// Judges a run whose cluster must be whole again.
 pub async fn settle(world: &Arc<World>, site: &Arc<Site>, ledger: &Arc<Ledger>, guests: &Arc<Ledger>) {
     sleep(CALM).await;
+    site.finish_leaving(world, DEBT_MAX).await;
     debt_ends(world).await;
-    if site.finish_leaving(world, DEBT_MAX).await {
-        debt_ends(world).await;
-    }
     let Some(found) = scrub(world).await else { return };
     let shown = |all: &[String]| all.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("; ");
     if !found.bad.is_empty() {

@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 use crate::{
     bodies::{Content, Piece, body},
-    clients::{AFTER_REFUSAL, Answer, BUCKET, Client, Deeds, Pending, body_of, name, numbered},
+    clients::{AFTER_REFUSAL, Answer, BUCKET, Client, Deeds, Pending, body_of, name, number_of, numbered},
     plan::{End, PART_SIZE_MIN, Part, Upload},
 };
 
@@ -149,7 +149,6 @@ impl Client {
             Ok((id, _)) => id,
             Err(error) => return self.refused("create upload", &error),
         };
-        self.ledger.uploads.lock().insert(id);
         let mut under = Under { tenant, key, id, parts: BTreeMap::new(), unsure: false };
         let own =
             |at: usize, size: usize| vec![Piece { number: PIECES + write * PIECES_MAX + at as u64, size }];
@@ -364,6 +363,11 @@ impl Client {
                 return;
             }
             for upload in left {
+                if number_of(&upload.attributes).is_none() {
+                    self.world
+                        .trace
+                        .violation("parts", format_args!("an upload of nobody, of {}", upload.key));
+                }
                 if let Err(error) = tenant.abort_upload(BUCKET, &upload.key, upload.upload).await {
                     self.world.trace.note(format_args!("an upload is not aborted: {error}"));
                 }

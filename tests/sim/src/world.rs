@@ -11,7 +11,7 @@ use std::{
 
 use holdfast_crypt::TenantKey;
 use holdfast_fault::Random;
-use holdfast_model::{NodeId, PartitionId, UnixMillis};
+use holdfast_model::{DriveId, NodeId, PartitionId, UnixMillis};
 use holdfast_object::host::Host;
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -45,6 +45,8 @@ pub struct World {
     pub gates: Vec<Arc<Gate>>,
     /// How that key stands, as was decided.
     key_state: Mutex<KeyState>,
+    /// Drives that have left.
+    left: Mutex<Vec<DriveId>>,
     /// Which nodes are members, as each node has heard.
     members: Mutex<Vec<Vec<usize>>>,
     /// How often each node was started; a node's tasks of before do nothing any more.
@@ -73,6 +75,7 @@ impl World {
             nodes: Mutex::new((0..nodes).map(|_| None).collect()),
             gates: (0..nodes).map(|_| Gate::new(Arc::clone(guest_key))).collect(),
             key_state: Mutex::default(),
+            left: Mutex::default(),
             members: Mutex::new(vec![(0..plan.founders()).collect(); nodes]),
             lives: (0..nodes).map(|_| AtomicU64::new(0)).collect(),
             skipped_millis: AtomicU64::new(0),
@@ -108,6 +111,17 @@ impl World {
     pub fn partitions(&self) -> Vec<PartitionId> {
         let with_guest = !self.plan.guests.is_empty() && self.key_state() != KeyState::Destroyed;
         [PARTITION, GUEST_PARTITION][..1 + usize::from(with_guest)].to_vec()
+    }
+
+    /// A drive has left for good, whether it is in its bay or not.
+    pub fn drive_left(&self, drive: DriveId) {
+        self.left.lock().push(drive);
+    }
+
+    /// Whether a drive has left.
+    #[must_use]
+    pub fn has_left(&self, drive: DriveId) -> bool {
+        self.left.lock().contains(&drive)
     }
 
     /// The nodes that a node takes for members.
