@@ -490,9 +490,11 @@ impl Site {
             Fault::Key(state) => self.key_becomes(world, state),
             Fault::Add { node } => self.add(world, node),
             Fault::Join { node } => self.join(world, node),
-            Fault::Leave { node } => {
+            // Those that stay must be enough for the level.
+            Fault::Leave { node } if self.members.lock().len() > world.plan.founders() => {
                 self.leaves(world, move |known| known.node == node_id(node), Some(node));
             }
+            Fault::Leave { .. } => {}
         }
     }
 
@@ -662,8 +664,12 @@ impl Site {
     }
 
     /// Waits until what is to leave has left. It must have, `patience` after faults have ended.
-    pub async fn finish_leaving(&self, world: &World, patience: Duration) {
+    pub async fn finish_leaving(self: &Arc<Self>, world: &Arc<World>, patience: Duration) {
         let begun = Instant::now();
+        if self.leaving.load(Ordering::Relaxed) > 0 {
+            // Garbage of a stripe waits for the drives that are gone, and those of its other shards with it.
+            self.write_off(world);
+        }
         while self.leaving.load(Ordering::Relaxed) > 0 {
             if begun.elapsed() > patience {
                 let what = format_args!("a drive, a node or a key has not left after {patience:?}");
