@@ -56,6 +56,11 @@ pub const BUGS: &[Planted] = &[
     ("RemainsOfAll", "workers: shards of other tenants go with those of a destroyed one", Seeds),
     ("WritesWhileShutOut", "object: a suspended tenant's clients write", Seeds),
     ("ReadsWhileShutOut", "object: a suspended tenant's clients read", Seeds),
+    (
+        "GarbageKeepsGone",
+        "workers: garbage on a drive that is gone keeps it, and others, from leaving",
+        Seeds,
+    ),
     ("OldContentLives", "catalog: content that was replaced is not garbage", Seeds),
     ("RequestsAreForgotten", "catalog: a repeated request is done twice", Seeds),
     ("OlderWins", "catalog: a write is dropped when a larger one is there", Seeds),

@@ -381,6 +381,10 @@ impl Site {
             }
         }
         self.tell(world);
+        if world.plan.changes_members() {
+            // What is away and not needed leaves by itself: garbage on it keeps nothing else from leaving.
+            self.leaves(world, move |known| known.drive == old, None);
+        }
     }
 
     /// An operator says of drives that are in no bay any more that they have left for good.
@@ -664,12 +668,8 @@ impl Site {
     }
 
     /// Waits until what is to leave has left. It must have, `patience` after faults have ended.
-    pub async fn finish_leaving(self: &Arc<Self>, world: &Arc<World>, patience: Duration) {
+    pub async fn finish_leaving(&self, world: &World, patience: Duration) {
         let begun = Instant::now();
-        if self.leaving.load(Ordering::Relaxed) > 0 {
-            // Garbage of a stripe waits for the drives that are gone, and those of its other shards with it.
-            self.write_off(world);
-        }
         while self.leaving.load(Ordering::Relaxed) > 0 {
             if begun.elapsed() > patience {
                 let what = format_args!("a drive, a node or a key has not left after {patience:?}");

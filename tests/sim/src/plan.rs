@@ -504,6 +504,13 @@ impl Plan {
         self.clients.iter().flatten().any(|ask| matches!(ask, Ask::Versioned(_)))
     }
 
+    /// Whether drives or nodes leave.
+    #[must_use]
+    pub fn changes_members(&self) -> bool {
+        let leaves = |fault: &Fault| matches!(fault, Fault::Retire { .. } | Fault::Leave { .. });
+        self.faults.iter().any(|(_, fault)| leaves(fault))
+    }
+
     fn has_unknown_outcomes(&self) -> bool {
         self.faults.iter().any(|(_, fault)| matches!(fault, Fault::Unknown { .. }))
     }
