@@ -87,6 +87,13 @@ impl CatalogMachine {
         self.open_partitions().try_for_each(|partition| partition.empty_for_simulation(index))
     }
 
+    /// Lets parts of uploads be smaller than S3 has them, in partitions that are open. For simulations, whose drives are
+    /// small; nothing that serves objects calls it.
+    #[doc(hidden)]
+    pub fn admit_small_parts_for_simulation(&mut self, part_size_min: u64) {
+        self.open_partitions().for_each(|open| open.admit_small_parts_for_simulation(part_size_min));
+    }
+
     fn apply_one(&mut self, index: u64, encoded: &[u8]) -> io::Result<Outcome> {
         let command = match Sealed::parse(encoded) {
             Some(Ok(sealed)) => {

@@ -14,7 +14,9 @@ use std::{
 };
 
 use holdfast_crypt::FileKey;
-use holdfast_model::{BucketId, DatabaseId, DriveId, PartitionId, TenantId, UnixMillis};
+use holdfast_model::{
+    BucketId, DatabaseId, DriveId, PartitionId, TenantId, UnixMillis, limits::PART_SIZE_MIN,
+};
 use holdfast_sealed_sqlite::SealedFile;
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 
@@ -70,6 +72,10 @@ pub(crate) struct Partition {
     open: Option<Open>,
     /// A split is decided and not done.
     splitting: bool,
+    /// Bytes that every part of an upload but its last has at least.
+    part_size_min: u64,
+    /// The entry with which a simulation emptied it last.
+    emptied_at: Option<u64>,
 }
 
 /// How far the rows that a split left behind are cleared away: columns of `meta`.
@@ -134,6 +140,8 @@ pub(crate) struct Writer<'a> {
     pub(crate) now: UnixMillis,
     /// The request that the command comes from; empty when it does not say.
     pub(crate) origin: Origin,
+    /// Bytes that every part of an upload but its last has at least.
+    pub(crate) part_size_min: u64,
 }
 
 /// Name of a partition's file.
@@ -174,6 +182,8 @@ impl Partition {
             dirty: true,
             open: None,
             splitting: false,
+            part_size_min: PART_SIZE_MIN,
+            emptied_at: None,
         })
     }
 
@@ -206,12 +216,18 @@ impl Partition {
             dirty: true,
             open: None,
             splitting,
+            part_size_min: PART_SIZE_MIN,
+            emptied_at: None,
         }))
     }
 
-    /// Empties the file, as if a command of entry `index` had just created it. Connections and their statements stay.
+    /// Empties the file, as if a command of entry `index` had just created it, unless nothing was applied since it was emptied.
+    /// Connections and their statements stay.
     pub(crate) fn empty_for_simulation(&mut self, index: u64) -> io::Result<()> {
         self.roll_back();
+        if self.emptied_at == Some(self.next_index) {
+            return Ok(());
+        }
         let (identity, path) = (self.identity, &self.path);
         let mut empty = || -> rusqlite::Result<()> {
             let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -229,7 +245,13 @@ impl Partition {
         };
         empty().map_err(|e| io_error("emptying", path, &e))?;
         (self.next_index, self.dirty, self.splitting) = (index, true, false);
+        self.emptied_at = Some(index);
         Ok(())
+    }
+
+    /// See [`crate::CatalogMachine::admit_small_parts_for_simulation`].
+    pub(crate) fn admit_small_parts_for_simulation(&mut self, part_size_min: u64) {
+        self.part_size_min = part_size_min;
     }
 
     /// A file that a split has made, already named as it will be.
@@ -243,8 +265,22 @@ impl Partition {
         let form = Form::Sealed(SealedFile::new(Arc::clone(&key)));
         let connection = sqlite::open_writer(&path, &form, MIGRATIONS, Durability::AtCheckpoint)?;
         let identity = key_file.identity;
-        let (open, splitting) = (None, false);
-        Ok(Self { identity, connection, path, form, key_file, key, next_index, dirty: true, open, splitting })
+        let (open, splitting, part_size_min) = (None, false, PART_SIZE_MIN);
+        let dirty = true;
+        Ok(Self {
+            identity,
+            connection,
+            path,
+            form,
+            key_file,
+            key,
+            next_index,
+            dirty,
+            open,
+            splitting,
+            part_size_min,
+            emptied_at: None,
+        })
     }
 
     /// A split is decided and not done.
@@ -338,7 +374,8 @@ impl Partition {
         open.clock = open.clock.max(at.get().cast_signed());
         let now = UnixMillis::new(open.clock.cast_unsigned());
         let (partition, origin) = (self.identity.partition, Origin::default());
-        Ok(Writer { partition, db: &self.connection, open, index, now, origin })
+        let part_size_min = self.part_size_min;
+        Ok(Writer { partition, db: &self.connection, open, index, now, origin, part_size_min })
     }
 
     /// Commits the open transaction, if any.

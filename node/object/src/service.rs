@@ -350,7 +350,10 @@ impl Backing for ObjectService {
                 content: VersionId::new(now(), chance()),
             },
             tenant_key: Arc::clone(entry.key()?),
-            wanted: BodyUse::Write,
+            wanted: match holdfast_planted::is("WritesWhileShutOut") {
+                true => BodyUse::Background,
+                false => BodyUse::Write,
+            },
             name: name.key.to_owned(),
             level: name.level.unwrap_or(entry.level),
         };
@@ -377,7 +380,10 @@ impl Backing for ObjectService {
             cluster: self.directory.cluster(),
             tenant: name.tenant,
             tenant_key: Arc::clone(self.tenant(name.tenant)?.key()?),
-            wanted: BodyUse::Read,
+            wanted: match holdfast_planted::is("ReadsWhileShutOut") {
+                true => BodyUse::Background,
+                false => BodyUse::Read,
+            },
             bucket: name.bucket,
             name: name.key.to_owned(),
             outer: name.outer.map(|outer| (outer.key.clone(), outer.context.to_vec())),

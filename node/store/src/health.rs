@@ -216,7 +216,10 @@ impl Health {
                     .report
                     .drives
                     .iter()
-                    .filter(|drive| drive.state.writable() && !closed.contains(&drive.id))
+                    .filter(|drive| {
+                        let open = !closed.contains(&drive.id) || holdfast_planted::is("ClosedTakesNew");
+                        drive.state.writable() && open
+                    })
                     .map(move |drive| Candidate { drive: drive.id, node, free_bytes: drive.free_bytes })
             })
             .collect()

@@ -6,10 +6,13 @@
 //! every order that their times allow, and a set of operations with the value it led to is never tried twice.
 //!
 //! An operation without an end may take effect at any time after its start, or never.
+//!
+//! Other things than registers are judged in the same way: see [`Deed`].
 
 use std::{
     collections::{BTreeMap, HashSet},
     fmt,
+    hash::Hash,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -19,7 +22,19 @@ use parking_lot::Mutex;
 /// Sets of operations remembered for one key at most; a history that needs more is not judged.
 pub const STATES_MAX: usize = 4_000_000;
 
-/// What an operation did.
+/// What operations do to the thing that a history is of.
+pub trait Deed: Clone + PartialEq + fmt::Debug {
+    /// What the thing holds; at first the default.
+    type State: Clone + Eq + Hash + Default;
+
+    /// Whether it may change what is held.
+    fn changes(&self) -> bool;
+
+    /// What is held after it. `None`: it cannot have been done, or seen what it saw, then.
+    fn after(&self, held: &Self::State) -> Option<Self::State>;
+}
+
+/// What an operation did to a register.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Did {
     /// Wrote this value.
@@ -28,22 +43,49 @@ pub enum Did {
     Removed,
     /// Found this value, or nothing.
     Found(Option<u64>),
+    /// Wrote a value, because it found another one, or nothing.
+    Swapped {
+        /// What it found.
+        from: Option<u64>,
+        /// What it wrote.
+        to: u64,
+    },
+    /// Found another value than this one, or than nothing.
+    Missed(Option<u64>),
+}
+
+impl Deed for Did {
+    type State = Option<u64>;
+
+    fn changes(&self) -> bool {
+        !matches!(self, Self::Found(_) | Self::Missed(_))
+    }
+
+    fn after(&self, held: &Option<u64>) -> Option<Option<u64>> {
+        match *self {
+            Self::Wrote(value) => Some(Some(value)),
+            Self::Removed => Some(None),
+            Self::Found(found) => (found == *held).then_some(found),
+            Self::Swapped { from, to } => (from == *held).then_some(Some(to)),
+            Self::Missed(wanted) => (held.is_some() && wanted != *held).then_some(*held),
+        }
+    }
 }
 
 /// One operation, with times on one clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Operation {
+pub struct Operation<D = Did> {
     /// When it was sent.
     pub start: Duration,
     /// When its answer was there; `None` when there was none.
     pub end: Option<Duration>,
     /// What it did.
-    pub did: Did,
+    pub did: D,
 }
 
 /// Why a history was not accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Verdict<D = Did> {
     /// No order of the operations explains what was seen.
     Violation {
         /// Operations that could be ordered, at most.
@@ -51,13 +93,13 @@ pub enum Verdict {
         /// Of so many.
         of: usize,
         /// The operations around the first that could not.
-        around: Vec<Operation>,
+        around: Vec<Operation<D>>,
     },
     /// More than [`STATES_MAX`] sets of operations.
     TooLong,
 }
 
-impl fmt::Display for Verdict {
+impl<D: fmt::Debug> fmt::Display for Verdict<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Violation { explained, of, around } => {
@@ -78,11 +120,11 @@ impl fmt::Display for Verdict {
 /// Operations shown on each side of the one that could not be explained.
 const SHOWN: usize = 6;
 
-/// Judges the operations on one key, in any order. The key holds nothing at first.
+/// Judges the operations on one thing, in any order. It holds nothing at first.
 ///
 /// # Errors
 /// [`Verdict`].
-pub fn check(operations: &[Operation]) -> Result<(), Verdict> {
+pub fn check<D: Deed>(operations: &[Operation<D>]) -> Result<(), Verdict<D>> {
     Search::new(operations).run()
 }
 
@@ -95,26 +137,23 @@ struct Event {
     pair: usize,
 }
 
-fn changes(did: Did) -> bool {
-    !matches!(did, Did::Found(_))
-}
-
-struct Search {
-    operations: Vec<Operation>,
+struct Search<D: Deed> {
+    operations: Vec<Operation<D>>,
     events: Vec<Event>,
     /// Linked list over `events`; its head is the last index of each.
     next: Vec<usize>,
     previous: Vec<usize>,
     /// One bit for each operation that has its place in the order.
     done: Vec<u64>,
+    /// Operations that had an answer and have no place in the order yet.
+    answered: usize,
 }
 
-impl Search {
-    fn new(operations: &[Operation]) -> Self {
+impl<D: Deed> Search<D> {
+    fn new(operations: &[Operation<D>]) -> Self {
         // A read without an answer saw nothing and changed nothing.
-        let known =
-            |operation: &&Operation| operation.end.is_some() || !matches!(operation.did, Did::Found(_));
-        let operations: Vec<Operation> = operations.iter().filter(known).copied().collect();
+        let known = |operation: &&Operation<D>| operation.end.is_some() || operation.did.changes();
+        let operations: Vec<Operation<D>> = operations.iter().filter(known).cloned().collect();
         let mut times: Vec<(Duration, bool, usize)> = Vec::with_capacity(operations.len() * 2);
         for (at, operation) in operations.iter().enumerate() {
             times.push((operation.start, false, at));
@@ -139,41 +178,47 @@ impl Search {
         let next = (0..=count).map(|at| if at == count { 0 } else { at + 1 }).collect();
         let previous = (0..=count).map(|at| if at == 0 { count } else { at - 1 }).collect();
         let done = vec![0; operations.len().div_ceil(64)];
-        Self { operations, events, next, previous, done }
+        let answered = operations.iter().filter(|operation| operation.end.is_some()).count();
+        Self { operations, events, next, previous, done, answered }
     }
 
-    fn run(mut self) -> Result<(), Verdict> {
+    fn run(mut self) -> Result<(), Verdict<D>> {
         let head = self.events.len();
-        let mut seen: HashSet<(Vec<u64>, Option<u64>)> = HashSet::new();
-        // The order so far, and for each write in it: what the key held before, and where it stands.
+        let mut seen: HashSet<(Vec<u64>, D::State)> = HashSet::new();
+        // The order so far, and for each write in it: what was held before, and where it stands.
         let mut order: Vec<usize> = Vec::new();
-        let mut writes: Vec<(usize, Option<u64>, usize)> = Vec::new();
-        let mut value = None;
+        let mut writes: Vec<(usize, D::State, usize)> = Vec::new();
+        let mut held = D::State::default();
         let (mut explained, mut stuck_at) = (0, 0);
         let mut at = self.next[head];
         loop {
             // A read that fits now may as well be the next: it changes nothing for the others.
-            while let Some(read) = self.first_call(self.next[head], |did| did == Did::Found(value)) {
+            let fits = |did: &D| !did.changes() && did.after(&held).is_some();
+            while let Some(read) = self.first_call(self.next[head], fits) {
                 self.take(read);
                 order.push(read);
                 at = self.next[head];
             }
-            if self.next[head] == head {
+            // What is left had no answer, and need not have been done.
+            if self.answered == 0 {
                 return Ok(());
             }
-            let mut candidate = self.first_call(at, changes);
-            while let Some(write) = candidate {
-                if self.is_new(write, &mut seen) {
+            let mut candidate = None;
+            let mut from = at;
+            while let Some(write) = self.first_call(from, D::changes) {
+                if let Some(after) = self.did(write).after(&held)
+                    && self.is_new(write, &after, &mut seen)
+                {
+                    candidate = Some((write, after));
                     break;
                 }
-                candidate = self.first_call(self.next[write], changes);
+                from = self.next[write];
             }
             if seen.len() > STATES_MAX {
                 return Err(Verdict::TooLong);
             }
-            if let Some(write) = candidate {
-                writes.push((write, value, order.len()));
-                value = self.written(write);
+            if let Some((write, after)) = candidate {
+                writes.push((write, std::mem::replace(&mut held, after), order.len()));
                 self.take(write);
                 order.push(write);
                 at = self.next[head];
@@ -190,16 +235,16 @@ impl Search {
                 let call = order.pop().expect("it is longer than that");
                 self.put_back(call);
             }
-            value = before;
+            held = before;
             at = self.next[write];
         }
     }
 
     /// The first call from `at` on that does what is wanted and starts before anything that is left ends.
-    fn first_call(&self, mut at: usize, wanted: impl Fn(Did) -> bool) -> Option<usize> {
+    fn first_call(&self, mut at: usize, wanted: impl Fn(&D) -> bool) -> Option<usize> {
         let head = self.events.len();
         while at != head && !self.events[at].is_return {
-            if wanted(self.operations[self.events[at].operation].did) {
+            if wanted(self.did(at)) {
                 return Some(at);
             }
             at = self.next[at];
@@ -207,27 +252,23 @@ impl Search {
         None
     }
 
-    /// What the key holds after this call.
-    fn written(&self, call: usize) -> Option<u64> {
-        match self.operations[self.events[call].operation].did {
-            Did::Wrote(written) => Some(written),
-            Did::Removed => None,
-            Did::Found(_) => unreachable!("only what changes is chosen"),
-        }
+    fn did(&self, call: usize) -> &D {
+        &self.operations[self.events[call].operation].did
     }
 
     /// Whether this write after those operations was not tried yet; notes it.
-    fn is_new(&self, write: usize, seen: &mut HashSet<(Vec<u64>, Option<u64>)>) -> bool {
+    fn is_new(&self, write: usize, after: &D::State, seen: &mut HashSet<(Vec<u64>, D::State)>) -> bool {
         let operation = self.events[write].operation;
         let mut done = self.done.clone();
         done[operation / 64] |= 1 << (operation % 64);
-        seen.insert((done, self.written(write)))
+        seen.insert((done, after.clone()))
     }
 
     /// Takes a call and its return out of the list.
     fn take(&mut self, call: usize) {
         let Event { operation, pair, .. } = self.events[call];
         self.done[operation / 64] |= 1 << (operation % 64);
+        self.answered -= usize::from(self.operations[operation].end.is_some());
         for at in [call, pair] {
             let (previous, next) = (self.previous[at], self.next[at]);
             self.next[previous] = next;
@@ -239,6 +280,7 @@ impl Search {
     fn put_back(&mut self, call: usize) {
         let Event { operation, pair, .. } = self.events[call];
         self.done[operation / 64] &= !(1 << (operation % 64));
+        self.answered += usize::from(self.operations[operation].end.is_some());
         for at in [pair, call] {
             let (previous, next) = (self.previous[at], self.next[at]);
             self.next[previous] = at;
@@ -246,11 +288,11 @@ impl Search {
         }
     }
 
-    fn violation(&self, explained: usize, stuck_at: usize) -> Verdict {
+    fn violation(&self, explained: usize, stuck_at: usize) -> Verdict<D> {
         let mut by_start = self.operations.clone();
         by_start.sort_by_key(|operation| operation.start);
-        let stuck = self.operations[stuck_at];
-        let at = by_start.iter().position(|operation| *operation == stuck).unwrap_or_default();
+        let stuck = &self.operations[stuck_at];
+        let at = by_start.iter().position(|operation| operation == stuck).unwrap_or_default();
         let around = by_start[at.saturating_sub(SHOWN)..by_start.len().min(at + SHOWN)].to_vec();
         Verdict::Violation { explained, of: self.operations.len(), around }
     }
@@ -303,7 +345,24 @@ mod tests {
         Operation { start: Duration::from_secs(start), end: end.into().map(Duration::from_secs), did }
     }
 
-    use Did::{Found, Removed, Wrote};
+    use Did::{Found, Missed, Removed, Swapped, Wrote};
+
+    #[test]
+    fn of_two_that_want_nothing_to_be_there_one_wins() {
+        let first = |to| Swapped { from: None, to };
+        assert_eq!(check(&[op(0, 5, first(1)), op(0, 5, Missed(None)), op(6, 7, Found(Some(1)))]), Ok(()));
+        assert!(check(&[op(0, 5, first(1)), op(0, 5, first(2))]).is_err(), "both won");
+        assert!(check(&[op(0, 1, Missed(None))]).is_err(), "nothing was there");
+        assert!(check(&[op(0, 1, Wrote(1)), op(2, 3, Missed(Some(1)))]).is_err(), "it was as wanted");
+    }
+
+    #[test]
+    fn a_conditional_write_without_an_answer_may_never_have_been_possible() {
+        let swap = op(2, None, Swapped { from: Some(1), to: 2 });
+        assert_eq!(check(&[op(0, 1, Wrote(3)), swap, op(4, 5, Found(Some(3)))]), Ok(()));
+        assert_eq!(check(&[op(0, 1, Wrote(1)), swap, op(4, 5, Found(Some(2)))]), Ok(()));
+        assert!(check(&[op(0, 1, Wrote(3)), swap, op(4, 5, Found(Some(2)))]).is_err());
+    }
 
     #[test]
     fn what_was_removed_is_gone_and_may_come_again() {
@@ -374,12 +433,7 @@ mod tests {
             for at in 0..left.len() {
                 let first = left[at];
                 let blocked = left.iter().any(|other| other.end.is_some_and(|end| end < first.start));
-                let after = match first.did {
-                    Wrote(written) => Some(written),
-                    Removed => None,
-                    Found(found) if found == value => value,
-                    Found(_) => continue,
-                };
+                let Some(after) = first.did.after(&value) else { continue };
                 if blocked {
                     continue;
                 }
@@ -411,9 +465,11 @@ mod tests {
                 .map(|number| {
                     let start = draw(12);
                     let end = (draw(6) > 0).then(|| start + 1 + draw(6));
-                    let did = match draw(5) {
-                        0 | 1 => Wrote(number),
-                        2 => Removed,
+                    let did = match draw(8) {
+                        0..3 => Wrote(number),
+                        3 => Removed,
+                        4 => Swapped { from: draw(8).checked_sub(1), to: number },
+                        5 => Missed(draw(8).checked_sub(1)),
                         _ => Found(draw(8).checked_sub(1)),
                     };
                     op(start, end, did)

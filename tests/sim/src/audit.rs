@@ -10,7 +10,12 @@ use holdfast_drive::{Drive, GetError, ShardInfo};
 use holdfast_erasure::Code;
 use holdfast_model::{DriveId, Level, NodeId, ShardId, StripeId};
 
-use crate::{faults::Site, rig::PARTITION, world::World};
+use crate::{
+    faults::Site,
+    keys::KeyState,
+    rig::{GUEST, PARTITION},
+    world::World,
+};
 
 /// How long one shard may take to be read.
 const READ_TIMEOUT: Duration = Duration::from_secs(20);
@@ -38,6 +43,8 @@ pub struct Audit {
     pub orphans: Vec<ShardId>,
     /// Shards of live stripes on drives where the catalog does not place them, in words.
     pub strays: Vec<String>,
+    /// Shards on drives of a tenant whose key is destroyed.
+    pub remains: usize,
     /// Entries of the garbage.
     pub garbage: usize,
 }
@@ -48,22 +55,30 @@ pub async fn audit(world: &World) -> Option<Audit> {
         .filter_map(|node| world.node(node))
         .flat_map(|node| node.shards.local())
         .map(|drive| (drive.id(), drive))
+        .filter(|(drive, _)| !world.has_left(*drive))
         .collect();
-    let catalog = catalog(world)?;
+    let catalogs = catalogs(world)?;
     let mut audit = Audit::default();
-    let live = live(&catalog);
+    let live: BTreeMap<_, _> = catalogs.iter().flat_map(live).collect();
+    let destroyed = world.key_state() == KeyState::Destroyed;
     audit.stripes = live.len();
     for (key, stripe) in live.values() {
         look_at(&mut audit, world, &drives, (key, stripe)).await;
     }
-    audit.garbage = catalog.garbage(None, LIST_PAGE).map_or(0, |(rows, _)| rows.len());
+    let garbage =
+        |catalog: &PartitionReader| catalog.garbage(None, LIST_PAGE).map_or(0, |(rows, _)| rows.len());
+    audit.garbage = catalogs.iter().map(garbage).sum();
     for (id, drive) in &drives {
         let mut after = None;
         loop {
             let page = drive.list(after, LIST_PAGE);
             let Some(last) = page.last() else { break };
             after = Some(last.id);
-            for ShardInfo { id: shard, generation, .. } in page {
+            for ShardInfo { id: shard, generation, tenant, .. } in page {
+                if destroyed && tenant == GUEST {
+                    audit.remains += 1;
+                    continue;
+                }
                 let Some((key, stripe)) = live.get(&shard.stripe) else {
                     audit.orphans.push(shard);
                     continue;
@@ -85,6 +100,13 @@ pub fn catalog(world: &World) -> Option<PartitionReader> {
     let node = (0..world.plan.nodes).find(|node| world.node(*node).is_some())?;
     world.log.catch_up(world, node, world.log.len());
     world.log.reader(node).partition(PARTITION).ok()
+}
+
+/// All partitions of a node that is on, up to date.
+fn catalogs(world: &World) -> Option<Vec<PartitionReader>> {
+    catalog(world)?;
+    let reader = world.log.reader((0..world.plan.nodes).find(|node| world.node(*node).is_some())?);
+    world.partitions().into_iter().map(|partition| reader.partition(partition).ok()).collect()
 }
 
 /// Stripes that objects are made of, each with the key of its object.

@@ -8,6 +8,44 @@ pub const CANARY: &[u8; 24] = b"plaintext-canary-7f3a9c1";
 /// How often it comes, in bytes.
 const CANARY_INTERVAL: usize = 4096;
 
+/// Bytes that were made at once: the body of a put, or of a part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Piece {
+    /// What they follow from.
+    pub number: u64,
+    /// How many.
+    pub size: usize,
+}
+
+/// What is stored as one object: pieces one after the other.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Content {
+    /// The pieces.
+    pub pieces: Vec<Piece>,
+    /// All of it was copied: another object has the same ETag.
+    pub copied: bool,
+}
+
+impl Content {
+    /// The content of a put.
+    #[must_use]
+    pub fn put(number: u64, size: usize) -> Self {
+        Self { pieces: vec![Piece { number, size }], copied: false }
+    }
+
+    /// Bytes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.pieces.iter().map(|piece| piece.size).sum()
+    }
+
+    /// The bytes themselves.
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
+        self.pieces.iter().flat_map(|piece| body(piece.number, piece.size)).collect()
+    }
+}
+
 /// The body of write `number`, `size` bytes long.
 #[must_use]
 pub fn body(number: u64, size: usize) -> Vec<u8> {

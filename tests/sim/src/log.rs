@@ -58,6 +58,8 @@ struct State {
     applied: Vec<usize>,
     answers: BTreeMap<u64, Bytes>,
     leader: usize,
+    /// Whose word counts.
+    voters: Vec<usize>,
     /// Until when outcomes may be unknown, and of how many commands, in percent.
     unknown: Option<(Instant, u64)>,
     /// When a command was decided last whose caller had been told before.
@@ -88,9 +90,9 @@ impl State {
 }
 
 impl SimLog {
-    /// A log whose next entry has the index after `last`.
+    /// A log whose next entry has the index after `last`, of so many nodes, of which the first few vote.
     #[must_use]
-    pub fn new(machines: Machines, nodes: usize, last: u64, seed: u64) -> Self {
+    pub fn new(machines: Machines, (nodes, voters): (usize, usize), last: u64, seed: u64) -> Self {
         let state = State {
             random: Random::new(seed),
             entries: Vec::new(),
@@ -98,6 +100,7 @@ impl SimLog {
             applied: vec![0; nodes],
             answers: BTreeMap::new(),
             leader: 0,
+            voters: (0..voters).collect(),
             unknown: None,
             late: None,
         };
@@ -158,6 +161,17 @@ impl SimLog {
     #[must_use]
     pub fn leader(&self) -> usize {
         self.state.lock().leader
+    }
+
+    /// Who votes, from now on.
+    pub fn set_voters(&self, voters: Vec<usize>) {
+        self.state.lock().voters = voters;
+    }
+
+    /// Who votes.
+    #[must_use]
+    pub fn voters(&self) -> Vec<usize> {
+        self.state.lock().voters.clone()
     }
 
     /// Another node leads, if one can.
@@ -335,11 +349,12 @@ impl SimLog {
 }
 
 fn has_majority(world: &World, node: usize) -> bool {
-    if world.node(node).is_none() {
+    let voters = world.log.voters();
+    if world.node(node).is_none() || !voters.contains(&node) {
         return false;
     }
-    let reached = |other: &usize| world.node(*other).is_some() && world.net.connects(node, *other);
-    (0..world.plan.nodes).filter(reached).count() * 2 > world.plan.nodes
+    let reached = |other: &&usize| world.node(**other).is_some() && world.net.connects(node, **other);
+    voters.iter().filter(reached).count() * 2 > voters.len()
 }
 
 /// Looks after the leader of a run until it ends.

@@ -180,7 +180,7 @@ pub fn start(
     world.log.replay(world, node);
     let weak: Weak<World> = Arc::downgrade(world);
     let health = Arc::new(Health::default());
-    health.set_members(world.plan.nodes);
+    health.set_members(world.members_known_to(node).len());
     // No space is set aside: drives are tiny.
     health.set_spare(Some(0));
     let peers = SimPeers { world: weak.clone(), from: node, life, pool: pool.clone() };
@@ -227,7 +227,7 @@ pub fn start(
 /// A node hears how the others are, and itself.
 async fn hear(world: Arc<World>, node: usize, life: u64) {
     loop {
-        for other in 0..world.plan.nodes {
+        for other in world.members_known_to(node) {
             let (Some(own), Some(there)) = (world.node(node), world.node(other)) else { continue };
             if world.is_on(node, life) && world.net.connects(node, other) {
                 own.health.heard(there.report(other), Instant::now().into_std());

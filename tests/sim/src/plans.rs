@@ -12,6 +12,7 @@ macro_rules! kept {
 
 /// All of them.
 pub const PLANS: &[(&str, &str)] = kept![
+    "regressions" / "garbage-on-a-drive-that-is-gone",
     "regressions" / "labels-all-rotten",
     "regressions" / "orphans-of-a-crash",
     "regressions" / "writes-behind-a-read-that-hangs",

@@ -14,6 +14,8 @@ use holdfast_ring::BufferPool;
 use parking_lot::Mutex;
 use tempfile::TempDir;
 
+use crate::plan::PART_SIZE_MIN;
+
 /// Nodes of the largest cluster.
 pub const NODES_MAX: usize = 5;
 
@@ -38,7 +40,16 @@ pub const TENANT: TenantId = TenantId::from_bytes([8; 16]);
 /// The partition.
 pub const PARTITION: PartitionId = PartitionId::new(1);
 
+/// A second tenant, of some plans.
+pub const GUEST: TenantId = TenantId::from_bytes([6; 16]);
+
+/// Its partition.
+pub const GUEST_PARTITION: PartitionId = PartitionId::new(2);
+
 /// Its database.
+const GUEST_DATABASE: DatabaseId = DatabaseId::from_bytes([6; 16]);
+
+/// The first tenant's database.
 const DATABASE: DatabaseId = DatabaseId::from_bytes([8; 16]);
 
 /// See the module.
@@ -49,6 +60,8 @@ pub struct Rig {
     pub machines: Vec<Arc<Mutex<CatalogMachine>>>,
     /// The tenant's key.
     pub key: Arc<TenantKey>,
+    /// The second tenant's.
+    pub guest_key: Arc<TenantKey>,
     /// The last entry of the log.
     pub index: u64,
     pools: BTreeMap<usize, BufferPool>,
@@ -63,11 +76,15 @@ pub fn founding(at: UnixMillis) -> Bytes {
     Command { partition: PARTITION, at, request: None, op }.encode()
 }
 
-struct Keys(Arc<TenantKey>);
+struct Keys {
+    key: Arc<TenantKey>,
+    guest_key: Arc<TenantKey>,
+}
 
 impl MetadataKeys for Keys {
-    fn current(&self, _: TenantId) -> Held {
-        Held::Here(Arc::new(MetadataSeal::new(1, self.0.metadata_key())))
+    fn current(&self, tenant: TenantId) -> Held {
+        let key = if tenant == GUEST { &self.guest_key } else { &self.key };
+        Held::Here(Arc::new(MetadataSeal::new(1, key.metadata_key())))
     }
 
     fn version(&self, tenant: TenantId, _: KeyVersion) -> Held {
@@ -87,16 +104,20 @@ impl Rig {
     pub fn new() -> io::Result<Self> {
         let memory = Path::new(MEMORY_DIR);
         let dir = if memory.is_dir() { tempfile::tempdir_in(memory)? } else { tempfile::tempdir()? };
-        let key = Arc::new(TenantKey::generate());
+        let (key, guest_key) = (Arc::new(TenantKey::generate()), Arc::new(TenantKey::generate()));
         let mut machines = Vec::new();
         for node in 0..NODES_MAX {
-            let keys = Arc::new(Keys(Arc::clone(&key)));
+            let keys = Arc::new(Keys { key: Arc::clone(&key), guest_key: Arc::clone(&guest_key) });
             let mut machine = CatalogMachine::open(&dir.path().join(node.to_string()), keys)?;
-            machine.apply(&[Applied { index: 1, commands: &[founding(UnixMillis::new(0))] }])?;
+            let of_guest = Op::CreatePartition { tenant: GUEST, database_id: GUEST_DATABASE };
+            let at = UnixMillis::new(0);
+            let of_guest = Command { partition: GUEST_PARTITION, at, request: None, op: of_guest }.encode();
+            machine.apply(&[Applied { index: 1, commands: &[founding(at), of_guest] }])?;
+            machine.admit_small_parts_for_simulation(PART_SIZE_MIN as u64);
             machines.push(Arc::new(Mutex::new(machine)));
         }
         let (pools, metas, formatted) = Default::default();
-        Ok(Self { dir, machines, key, index: 1, pools, metas, formatted })
+        Ok(Self { dir, machines, key, guest_key, index: 1, pools, metas, formatted })
     }
 
     /// Where the replicas are.

@@ -9,7 +9,11 @@ use std::{
 };
 
 use futures::future::join_all;
-use holdfast_object::{api::ObjectGateway, host};
+use holdfast_object::{
+    api::{ObjectError, ObjectGateway},
+    host,
+    versioned::{BucketChange, VersionedObjects, Versioning},
+};
 use tokio::time::sleep;
 
 use crate::{
@@ -18,8 +22,9 @@ use crate::{
     log::{SimLog, lead},
     panics,
     plan::Plan,
-    rig::{Rig, TENANT, founding},
+    rig::{GUEST, Rig, TENANT, founding},
     settle::{settle, settle_beyond},
+    versions::VERSIONED,
     watch::watch,
     world::{SimHost, World, stream},
 };
@@ -70,11 +75,12 @@ fn run_once(rig: &mut Option<Rig>, plan: &Plan, print: bool) -> io::Result<Outco
         taken.begin(plan.nodes)?;
     }
     let machines = taken.machines.clone();
+    let guest_key = Arc::clone(&taken.guest_key);
     let last = taken.index;
     let site = Arc::new(Site::new(plan, taken)?);
     let (outcome, last) = runtime.block_on(async {
-        let log = SimLog::new(machines, plan.nodes, last, stream(plan.seed, "log", 0));
-        let world = World::new(plan.clone(), log, print);
+        let log = SimLog::new(machines, (plan.nodes, plan.founders()), last, stream(plan.seed, "log", 0));
+        let world = World::new(plan.clone(), log, &guest_key, print);
         host::simulate(Some(Rc::new(SimHost(Arc::clone(&world)))));
         let outcome = play(&world, &site).await;
         host::simulate(None);
@@ -92,30 +98,48 @@ fn run_once(rig: &mut Option<Rig>, plan: &Plan, print: bool) -> io::Result<Outco
     Ok(outcome)
 }
 
+async fn make_buckets(tenant: &dyn VersionedObjects, keeps_versions: bool) -> Result<(), ObjectError> {
+    tenant.create_bucket_with(BUCKET, false, Vec::new()).await?;
+    if keeps_versions {
+        tenant.create_bucket_with(VERSIONED, false, Vec::new()).await?;
+        tenant.set_bucket(VERSIONED, BucketChange::Versioning(Versioning::Enabled)).await?;
+    }
+    Ok(())
+}
+
 async fn play(world: &Arc<World>, site: &Arc<Site>) -> Outcome {
     world.log.append(founding(world.now()));
-    for node in 0..world.plan.nodes {
+    for node in 0..world.plan.founders() {
         world.log.catch_up(world, node, 1);
         site.start(world, node);
     }
     sleep(WARM).await;
-    let ledger = Arc::new(Ledger::default());
+    let (ledger, guests) = (Arc::new(Ledger::default()), Arc::new(Ledger::default()));
     if let Some(first) = world.node(0) {
-        let created = first.objects.open(TENANT).create_bucket_with(BUCKET, false, Vec::new()).await;
-        if let Err(error) = created {
+        if let Err(error) =
+            make_buckets(first.objects.open(TENANT).as_ref(), world.plan.keeps_versions()).await
+        {
             world.trace.violation("bucket", format_args!("{error}"));
+        }
+        if !world.plan.guests.is_empty()
+            && let Err(error) = make_buckets(first.objects.open(GUEST).as_ref(), false).await
+        {
+            world.trace.violation("bucket", format_args!("of the second tenant: {error}"));
         }
     }
     let leading = tokio::spawn(lead(Arc::clone(world)));
     let watching = tokio::spawn(watch(Arc::clone(world), Arc::clone(site)));
     let breaking = tokio::spawn(Arc::clone(site).break_things(Arc::clone(world)));
+    let founders = world.plan.founders();
     let clients = world.plan.clients.iter().enumerate().map(|(number, asks)| {
-        let (world, ledger) = (Arc::clone(world), Arc::clone(&ledger));
-        let home = number % world.plan.nodes;
-        let client = Client { world, ledger, number: number as u64, home };
+        let client = Client::new(world, &ledger, number as u64, number % founders);
         tokio::spawn(client.run(asks.clone()))
     });
-    for client in join_all(clients.collect::<Vec<_>>()).await {
+    let others = world.plan.guests.iter().enumerate().map(|(number, asks)| {
+        let client = Client::guest(world, &guests, number as u64, (number + 1) % founders);
+        tokio::spawn(client.run(asks.clone()))
+    });
+    for client in join_all(clients.chain(others).collect::<Vec<_>>()).await {
         if let Err(error) = client {
             world.trace.violation("panic", format_args!("a client: {error}"));
         }
@@ -127,7 +151,7 @@ async fn play(world: &Arc<World>, site: &Arc<Site>) -> Outcome {
     if world.plan.beyond {
         settle_beyond(world, site, &ledger).await;
     } else {
-        settle(world, site, &ledger).await;
+        settle(world, site, &ledger, &guests).await;
     }
     leading.abort();
     watching.abort();

@@ -4,17 +4,23 @@ use std::{sync::Arc, time::Duration};
 
 use holdfast_blackbox::linear::{self, Verdict};
 use holdfast_model::ByteCount;
-use holdfast_object::workers::Kind;
+use holdfast_object::{
+    api::ObjectGateway,
+    versioned::{ListedVersion, Usage, VersionListQuery},
+    workers::Kind,
+};
 use holdfast_store::READ_TIMEOUT;
 use tokio::time::sleep;
 
 use crate::{
-    audit::{Audit, audit, catalog, index_by_drive},
+    audit::{Audit, audit, catalog, index_by_drive, live},
     bodies::CANARY,
-    clients::{Client, Ledger, name},
+    clients::{BUCKET, Client, Ledger, name},
     faults::Site,
-    plan::{Ask, Fault, KEYS},
-    rig::PARTITION,
+    keys::KeyState,
+    plan::{Ask, Fault, KEYS, VERSIONED_KEYS, Versioned},
+    rig::TENANT,
+    versions::VERSIONED,
     world::World,
 };
 
@@ -51,14 +57,18 @@ const GARBAGE: Duration = Duration::from_secs(120);
 /// Findings shown.
 const SHOWN: usize = 3;
 
+/// Versions listed at once.
+const LISTED_MAX: usize = 1000;
+
 /// Bytes of a disk searched at once.
 const PIECE: ByteCount = ByteCount::kib(4);
 
 const _: () = assert!(CALM.as_secs() > READ_TIMEOUT.as_secs());
 
 /// Judges a run whose cluster must be whole again.
-pub async fn settle(world: &Arc<World>, site: &Arc<Site>, ledger: &Arc<Ledger>) {
+pub async fn settle(world: &Arc<World>, site: &Arc<Site>, ledger: &Arc<Ledger>, guests: &Arc<Ledger>) {
     sleep(CALM).await;
+    site.finish_leaving(world, DEBT_MAX).await;
     debt_ends(world).await;
     let Some(found) = scrub(world).await else { return };
     let shown = |all: &[String]| all.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("; ");
@@ -72,7 +82,12 @@ pub async fn settle(world: &Arc<World>, site: &Arc<Site>, ledger: &Arc<Ledger>) 
     }
     read_all(world, ledger).await;
     write_anew(world, ledger).await;
+    nothing_lies_on_what_left(world, site);
+    abort_uploads(world, ledger).await;
+    count_usage(world).await;
+    ask_as_guest(world, guests).await;
     judge_histories(world, ledger);
+    judge_histories(world, guests);
     compare_replicas(world);
     let wrong = index_by_drive(world, site);
     if !wrong.is_empty() {
@@ -190,8 +205,8 @@ async fn told_zero(world: &World, waited: &mut Duration) -> bool {
 
 fn is_told_zero(world: &World) -> bool {
     let leader = world.node(world.log.leader());
-    let debt = leader.as_ref().and_then(|leader| leader.objects.workers().debt().into_values().next());
-    debt.is_some_and(|debt| debt.total() == 0 && debt.draining == 0)
+    let debts = leader.map(|leader| leader.objects.workers().debt()).unwrap_or_default();
+    !debts.is_empty() && debts.into_values().all(|debt| debt.total() == 0 && debt.draining == 0)
 }
 
 /// Scrubs until nothing is left to repair, or often enough.
@@ -226,8 +241,8 @@ async fn scrub(world: &Arc<World>) -> Option<Audit> {
 
 /// Every key through every node.
 async fn read_all(world: &Arc<World>, ledger: &Arc<Ledger>) {
-    for home in 0..world.plan.nodes {
-        let client = Client { world: Arc::clone(world), ledger: Arc::clone(ledger), number: 8, home };
+    for home in world.serving() {
+        let client = Client::new(world, ledger, 8, home);
         for key in 0..KEYS {
             let answered = client.ask(&Ask::Get { key }, u64::MAX).await;
             if !answered && !world.plan.beyond {
@@ -235,17 +250,117 @@ async fn read_all(world: &Arc<World>, ledger: &Arc<Ledger>) {
             }
         }
     }
+    read_versions(world, ledger).await;
+}
+
+/// Every version that somebody was told of, each through some node, and all listings.
+async fn read_versions(world: &Arc<World>, ledger: &Arc<Ledger>) {
+    if !world.plan.keeps_versions() {
+        return;
+    }
+    let serving = world.serving();
+    let mut all = vec![Versioned::List; serving.len()];
+    for key in 0..VERSIONED_KEYS {
+        all.extend([Versioned::Current { key }, Versioned::GetNull { key }]);
+        let known = ledger.known.lock().iter().filter(|known| known.key == key).count();
+        all.extend((0..known).map(|nth| Versioned::Get { key, nth }));
+    }
+    for (at, what) in all.into_iter().enumerate() {
+        let home = serving[at % serving.len()];
+        let client = Client::new(world, ledger, 8, home);
+        let answered = client.ask(&Ask::Versioned(what), u64::MAX).await;
+        if !answered && !world.plan.beyond {
+            world.trace.violation("readable", format_args!("{what:?} through n{}", home + 1));
+        }
+    }
+}
+
+/// The second tenant finds all it had, or nobody is served: asking judges that.
+async fn ask_as_guest(world: &Arc<World>, guests: &Arc<Ledger>) {
+    if world.plan.guests.is_empty() {
+        return;
+    }
+    for home in world.serving() {
+        let client = Client::guest(world, guests, 7, home);
+        for key in 0..KEYS {
+            let answered = client.ask(&Ask::Get { key }, u64::MAX).await;
+            if !answered && world.key_state() == KeyState::Active {
+                world
+                    .trace
+                    .violation("readable", format_args!("{} of the guest through n{}", name(key), home + 1));
+            }
+        }
+        let (put, delete) = (Ask::Put { key: 0, size: 20_000 }, Ask::Delete { key: 1 });
+        client.ask(&put, 7000 + home as u64).await;
+        client.ask(&delete, u64::MAX).await;
+        client.ask(&Ask::List, u64::MAX).await;
+    }
+}
+
+/// What clients have left of uploads is aborted.
+async fn abort_uploads(world: &Arc<World>, ledger: &Arc<Ledger>) {
+    let Some(home) = world.serving().pop() else { return };
+    let client = Client::new(world, ledger, 8, home);
+    if let Some(node) = world.node(home) {
+        client.abort_what_is_left(node.objects.open(TENANT).as_ref()).await;
+    }
+}
+
+/// What buckets are told to hold is what is listed in them.
+async fn count_usage(world: &World) {
+    let Some(node) = world.serving().first().and_then(|first| world.node(*first)) else { return };
+    let tenant = node.objects.open(TENANT);
+    let buckets = [BUCKET, VERSIONED];
+    for bucket in &buckets[..1 + usize::from(world.plan.keeps_versions())] {
+        let query = VersionListQuery { limit: LISTED_MAX, ..VersionListQuery::default() };
+        let told = tenant.bucket(bucket).await.map(|bucket| bucket.usage);
+        let listed = tenant.list_versions(bucket, query).await.map(|page| sum(&page.versions));
+        match (told, listed) {
+            (Ok(told), Ok(listed)) if told == listed => {}
+            (told, listed) => {
+                let what = format_args!("bucket {bucket} is told to hold {told:?}, listed are {listed:?}");
+                world.trace.violation("usage", what);
+            }
+        }
+    }
+}
+
+/// What versions count for.
+fn sum(versions: &[ListedVersion]) -> Usage {
+    let mut sum = Usage::default();
+    for version in versions {
+        if version.latest && !version.marker {
+            sum.objects += 1;
+            sum.bytes += version.size;
+        } else {
+            sum.old_versions += 1;
+            sum.old_bytes += version.size;
+        }
+    }
+    sum
 }
 
 /// New writes succeed, through every node.
 async fn write_anew(world: &Arc<World>, ledger: &Arc<Ledger>) {
-    for home in 0..world.plan.nodes {
-        let client = Client { world: Arc::clone(world), ledger: Arc::clone(ledger), number: 9, home };
+    for home in world.serving() {
+        let client = Client::new(world, ledger, 9, home);
         let put = Ask::Put { key: home as u64, size: 30_000 };
         if !client.ask(&put, 9000 + home as u64).await {
             world.trace.violation("writable", format_args!("not through n{}", home + 1));
         }
         client.ask(&Ask::Get { key: home as u64 }, u64::MAX).await;
+    }
+}
+
+/// No shard of a live stripe is placed on a drive that has left.
+fn nothing_lies_on_what_left(world: &World, site: &Site) {
+    let left = site.left();
+    let Some(catalog) = catalog(world).filter(|_| !left.is_empty()) else { return };
+    for (key, stripe) in live(&catalog).values() {
+        if let Some(place) = stripe.places.iter().find(|place| left.contains(&place.drive)) {
+            let what = format_args!("a shard of {key} is placed on a drive of {} that has left", place.node);
+            return world.trace.violation("left", what);
+        }
     }
 }
 
@@ -256,6 +371,10 @@ fn judge_histories(world: &World, ledger: &Ledger) {
             world.trace.violation("linearizability", format_args!("key {key}: {text}"));
         }
     }
+    if let Err(verdict @ Verdict::Violation { .. }) = linear::check(&ledger.versions.lock()) {
+        let text = verdict.to_string().replace('\n', " | ");
+        world.trace.violation("versions", format_args!("{text}"));
+    }
 }
 
 fn compare_replicas(world: &World) {
@@ -263,8 +382,10 @@ fn compare_replicas(world: &World) {
     let mut digests = Vec::new();
     for node in (0..world.plan.nodes).filter(|node| world.node(*node).is_some()) {
         world.log.catch_up(world, node, count);
-        let reader = world.log.reader(node).partition(PARTITION);
-        digests.push(reader.and_then(|reader| reader.digest()).map_err(|error| error.to_string()));
+        let reader = world.log.reader(node);
+        let digest = |partition| reader.partition(partition).and_then(|reader| reader.digest());
+        let all: Result<Vec<_>, _> = world.partitions().into_iter().map(digest).collect();
+        digests.push(all.map_err(|error| error.to_string()));
     }
     if digests.windows(2).any(|pair| pair[0] != pair[1]) || digests.iter().any(Result::is_err) {
         world.trace.violation("replicas", format_args!("digests differ after {count} entries"));
@@ -291,6 +412,10 @@ async fn nothing_is_left(world: &Arc<World>, after: &str) {
             found.strays.len()
         );
         world.trace.violation("strays", what);
+    }
+    if found.remains > 0 {
+        let what = format_args!("{after} later {} shards of a destroyed tenant are left", found.remains);
+        world.trace.violation("space", what);
     }
     if !found.orphans.is_empty() || found.garbage > 0 {
         world.trace.violation(

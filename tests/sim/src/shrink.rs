@@ -63,6 +63,16 @@ fn candidates(plan: &Plan) -> Vec<Plan> {
             all.push(less);
         }
     }
+    for guest in 0..plan.guests.len() {
+        let mut less = plan.clone();
+        less.guests.remove(guest);
+        all.push(less);
+        for (from, to) in pieces(plan.guests[guest].len()) {
+            let mut less = plan.clone();
+            less.guests[guest].drain(from..to);
+            all.push(less);
+        }
+    }
     if plan.day_later {
         all.push(Plan { day_later: false, ..plan.clone() });
     }

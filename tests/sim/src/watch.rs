@@ -4,12 +4,13 @@
 //!   it not to be, only what makes drives forget is;
 //! - no shard lies where garbage of its stripe waits to be swept.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use holdfast_catalog::PartitionReader;
 use holdfast_model::ShardId;
 use tokio::time::sleep;
 
-use crate::{audit::live, faults::Site, rig::PARTITION, world::World};
+use crate::{audit::live, faults::Site, world::World};
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(500);
@@ -26,11 +27,11 @@ pub async fn watch(world: Arc<World>, site: Arc<Site>) {
         if count == seen {
             continue;
         }
-        let Some(catalog) = world.log.complete().and_then(|log| log.partition(PARTITION).ok()) else {
-            continue;
-        };
+        let Some(log) = world.log.complete() else { continue };
         seen = count;
-        let live = live(&catalog);
+        let catalogs: Vec<_> =
+            world.partitions().into_iter().filter_map(|partition| log.partition(partition).ok()).collect();
+        let live: BTreeMap<_, _> = catalogs.iter().flat_map(live).collect();
         for (key, stripe) in live.values() {
             for (index, place) in stripe.shards() {
                 let id = ShardId { stripe: stripe.id, index };
@@ -43,8 +44,10 @@ pub async fn watch(world: Arc<World>, site: Arc<Site>) {
                 }
             }
         }
-        let garbage = catalog.garbage(None, GARBAGE_MAX).map_or(Vec::new(), |(rows, _)| rows);
-        for row in &garbage {
+        let garbage = |catalog: &PartitionReader| {
+            catalog.garbage(None, GARBAGE_MAX).map_or(Vec::new(), |(rows, _)| rows)
+        };
+        for row in catalogs.iter().flat_map(garbage) {
             let Some((key, stripe)) = live.get(&row.stripe) else { continue };
             let waits = |drive| row.shards.iter().any(|(_, place)| place.drive == drive);
             if stripe.places.iter().any(|place| waits(place.drive)) {

@@ -9,13 +9,22 @@ use std::{
     time::Duration,
 };
 
+use holdfast_crypt::TenantKey;
 use holdfast_fault::Random;
-use holdfast_model::{NodeId, UnixMillis};
+use holdfast_model::{DriveId, NodeId, PartitionId, UnixMillis};
 use holdfast_object::host::Host;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::{log::SimLog, net::Net, node::Running, plan::Plan, trace::Trace};
+use crate::{
+    keys::{Gate, KeyState},
+    log::SimLog,
+    net::Net,
+    node::Running,
+    plan::Plan,
+    rig::{GUEST_PARTITION, PARTITION},
+    trace::Trace,
+};
 
 /// When every run begins.
 const BEGINNING_MILLIS: u64 = 1_800_000_000_000;
@@ -32,6 +41,14 @@ pub struct World {
     pub log: SimLog,
     /// Nodes, while they are on.
     pub nodes: Mutex<Vec<Option<Arc<Running>>>>,
+    /// The second tenant's key on each node.
+    pub gates: Vec<Arc<Gate>>,
+    /// How that key stands, as was decided.
+    key_state: Mutex<KeyState>,
+    /// Drives that have left.
+    left: Mutex<Vec<DriveId>>,
+    /// Which nodes are members, as each node has heard.
+    members: Mutex<Vec<Vec<usize>>>,
     /// How often each node was started; a node's tasks of before do nothing any more.
     lives: Vec<AtomicU64>,
     /// Added to the time of day.
@@ -49,13 +66,17 @@ impl fmt::Debug for World {
 impl World {
     /// The world of a plan. Needs a runtime.
     #[must_use]
-    pub fn new(plan: Plan, log: SimLog, print: bool) -> Arc<Self> {
+    pub fn new(plan: Plan, log: SimLog, guest_key: &Arc<TenantKey>, print: bool) -> Arc<Self> {
         let nodes = plan.nodes;
         Arc::new(Self {
             trace: Trace::new(print),
             net: Net::new(nodes, stream(plan.seed, "net", 0)),
             log,
             nodes: Mutex::new((0..nodes).map(|_| None).collect()),
+            gates: (0..nodes).map(|_| Gate::new(Arc::clone(guest_key))).collect(),
+            key_state: Mutex::default(),
+            left: Mutex::default(),
+            members: Mutex::new(vec![(0..plan.founders()).collect(); nodes]),
             lives: (0..nodes).map(|_| AtomicU64::new(0)).collect(),
             skipped_millis: AtomicU64::new(0),
             begun: Instant::now(),
@@ -68,6 +89,57 @@ impl World {
     #[must_use]
     pub fn node(&self, node: usize) -> Option<Arc<Running>> {
         self.nodes.lock()[node].clone()
+    }
+
+    /// How the second tenant's key stands.
+    #[must_use]
+    pub fn key_state(&self) -> KeyState {
+        *self.key_state.lock()
+    }
+
+    /// How it stands is decided. What is to be destroyed does not come back.
+    pub fn decide_key_state(&self, state: KeyState) {
+        let mut held = self.key_state.lock();
+        let destroyed = matches!(*held, KeyState::Shredding | KeyState::Destroyed);
+        if !destroyed || state == KeyState::Destroyed {
+            *held = state;
+        }
+    }
+
+    /// Partitions of tenants whose keys are not destroyed.
+    #[must_use]
+    pub fn partitions(&self) -> Vec<PartitionId> {
+        let with_guest = !self.plan.guests.is_empty() && self.key_state() != KeyState::Destroyed;
+        [PARTITION, GUEST_PARTITION][..1 + usize::from(with_guest)].to_vec()
+    }
+
+    /// A drive has left for good, whether it is in its bay or not.
+    pub fn drive_left(&self, drive: DriveId) {
+        self.left.lock().push(drive);
+    }
+
+    /// Whether a drive has left.
+    #[must_use]
+    pub fn has_left(&self, drive: DriveId) -> bool {
+        self.left.lock().contains(&drive)
+    }
+
+    /// The nodes that a node takes for members.
+    #[must_use]
+    pub fn members_known_to(&self, node: usize) -> Vec<usize> {
+        self.members.lock()[node].clone()
+    }
+
+    /// A node hears which nodes are members.
+    pub fn hear_of_members(&self, node: usize, members: &[usize]) {
+        self.members.lock()[node] = members.to_vec();
+    }
+
+    /// Nodes that are on.
+    #[must_use]
+    pub fn serving(&self) -> Vec<usize> {
+        let nodes = self.nodes.lock();
+        (0..nodes.len()).filter(|node| nodes[*node].is_some()).collect()
     }
 
     /// The life a node is in.

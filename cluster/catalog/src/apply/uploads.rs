@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use holdfast_model::{
     BucketId, UploadId,
-    limits::{OBJECT_SIZE_MAX, PART_NUMBER_MAX, PART_SIZE_MIN, PUT_SIZE_MAX},
+    limits::{OBJECT_SIZE_MAX, PART_NUMBER_MAX, PUT_SIZE_MAX},
 };
 use rusqlite::{OptionalExtension, params};
 
@@ -180,7 +180,9 @@ pub(super) fn put_part(writer: &mut Writer<'_>, put: &PutPart) -> rusqlite::Resu
             put.etag,
             put.checksums.as_ref()
         ])?;
-    if let Some((_, content)) = replaced {
+    if let Some((_, content)) = replaced
+        && !holdfast_planted::is("ReplacedPartsStay")
+    {
         writer.release_content(content)?;
     }
     Ok(Ok(Response::PartPut))
@@ -203,7 +205,7 @@ pub(super) fn complete(writer: &mut Writer<'_>, complete: &CompleteUpload) -> ru
         });
     };
     let there = writer.part_list(complete.upload)?;
-    let size = match check_parts(&complete.parts, &there) {
+    let size = match check_parts(&complete.parts, &there, writer.part_size_min) {
         Ok(size) => size,
         Err(refusal) => return Ok(Err(refusal)),
     };
@@ -223,7 +225,10 @@ pub(super) fn complete(writer: &mut Writer<'_>, complete: &CompleteUpload) -> ru
 
     let mut parts = step!(writer.take_upload(complete.bucket, &complete.key, complete.upload));
     let mut start = 0;
-    for (number, _) in &complete.parts {
+    let count = complete.parts.len();
+    for at in 0..count {
+        let (number, _) =
+            &complete.parts[if holdfast_planted::is("PartsInReverse") { count - 1 - at } else { at }];
         let part = parts.remove(number).expect("every part named was found by check_parts above");
         writer
             .db
@@ -241,7 +246,7 @@ pub(super) fn complete(writer: &mut Writer<'_>, complete: &CompleteUpload) -> ru
             ])?;
         start += part.size;
     }
-    for unnamed in parts.values() {
+    for unnamed in parts.values().filter(|_| !holdfast_planted::is("UnnamedPartsStay")) {
         writer.release_content(unnamed.content)?;
     }
     let object = NewObject {
@@ -266,7 +271,11 @@ pub(super) fn complete(writer: &mut Writer<'_>, complete: &CompleteUpload) -> ru
 }
 
 /// The rules of CompleteMultipartUpload (Amazon S3 API reference). Returns the object's size in bytes.
-fn check_parts(named: &[(u32, String)], there: &BTreeMap<u32, (u64, String)>) -> Result<u64, Refusal> {
+fn check_parts(
+    named: &[(u32, String)],
+    there: &BTreeMap<u32, (u64, String)>,
+    min: u64,
+) -> Result<u64, Refusal> {
     if named.is_empty() || named.windows(2).any(|pair| pair[0].0 >= pair[1].0) {
         return Err(Refusal::InvalidPartOrder);
     }
@@ -278,8 +287,8 @@ fn check_parts(named: &[(u32, String)], there: &BTreeMap<u32, (u64, String)>) ->
         }
     }
     let (_, but_last) = sizes.split_last().expect("there is at least one part, checked above");
-    if let Some((number, size)) = but_last.iter().find(|(_, size)| *size < PART_SIZE_MIN) {
-        return Err(Refusal::PartTooSmall { number: *number, size: *size, min: PART_SIZE_MIN });
+    if let Some((number, size)) = but_last.iter().find(|(_, size)| *size < min) {
+        return Err(Refusal::PartTooSmall { number: *number, size: *size, min });
     }
     let size = sizes.iter().map(|(_, size)| size).sum();
     if size > OBJECT_SIZE_MAX { Err(Refusal::TooLarge { size }) } else { Ok(size) }
@@ -298,7 +307,9 @@ pub(super) fn abort(
     let upload_bytes = -writer.part_list(upload)?.values().map(|(size, _)| bytes(*size)).sum::<i64>();
     step!(writer.charge(bucket, Used { uploads: -1, upload_bytes, ..Used::default() }));
     for part in step!(writer.take_upload(bucket, key, upload)).values() {
-        writer.release_content(part.content)?;
+        if !holdfast_planted::is("AbortKeepsParts") {
+            writer.release_content(part.content)?;
+        }
     }
     Ok(Ok(Response::UploadAborted))
 }

@@ -236,6 +236,9 @@ impl Writer<'_> {
             Some(newest) if newest.id >= proposed => behind(newest.id, proposed),
             _ => proposed,
         };
+        if bucket.versioning == Versioning::Enabled && holdfast_planted::is("VersionsAreReplaced") {
+            return Ok(Plan { version, null: false, demoted: None, replaced: current.cloned() });
+        }
         if bucket.versioning == Versioning::Enabled {
             return Ok(Plan { version, null: false, demoted: current.cloned(), replaced: None });
         }
@@ -247,7 +250,7 @@ impl Writer<'_> {
                 version,
                 null: true,
                 demoted: current.cloned(),
-                replaced: self.old_null(bucket.no, key)?,
+                replaced: self.old_null(bucket.no, key)?.filter(|_| !holdfast_planted::is("NullsGather")),
             },
         })
     }
@@ -363,7 +366,10 @@ impl Writer<'_> {
         self.delete_row(no, key, version)?;
         self.release_version(version)?;
         // There is a current version unless it was removed just now, or a delete marker stood before it.
-        if versioning == Versioning::Off || self.current(no, key)?.is_some() {
+        if versioning == Versioning::Off
+            || self.current(no, key)?.is_some()
+            || holdfast_planted::is("NoneIsPromoted")
+        {
             return Ok(Ok(()));
         }
         let Some(next) = self.newest_old(no, key)?.filter(|next| !next.is_marker()) else {

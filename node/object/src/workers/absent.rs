@@ -91,6 +91,7 @@ impl Absences {
             }
             let since = *self.0.entry(drive.drive).or_insert(now);
             let grace = match drive.standing {
+                Standing::Removed if holdfast_planted::is("RemovedIsWaitedFor") => NODE_GRACE,
                 Standing::Removed => Duration::ZERO,
                 Standing::Active | Standing::Draining if reported.nodes.contains(&drive.node) => DRIVE_GRACE,
                 Standing::Active | Standing::Draining => NODE_GRACE,
