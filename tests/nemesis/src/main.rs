@@ -1,7 +1,7 @@
 //! `cargo xtask nemesis`: hurts a cluster of processes or virtual machines while clients work, then judges what they saw.
 //!
 //! - [`deck`]: what is done, in an order that the seed decides; [`hand`]: what does it, to [`processes`], with [`links`]
-//!   between them, or to [`machines`].
+//!   between them and [`clocks`] of their own, or to [`machines`].
 //! - [`workload`]: the clients; [`bodies`]: what they write.
 //! - [`oracles`]: what must hold in the end; [`report`]: what was found.
 //!
@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod bodies;
+mod clocks;
 mod deck;
 mod hand;
 mod links;
@@ -30,11 +31,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use tokio::{task::JoinSet, time::sleep};
 
-use deck::{Deck, Kind};
+use deck::{Deck, Event, Kind};
 use hand::{FILLER_BUCKET, Hand, Shape};
 use machines::Machines;
 use processes::Processes;
@@ -47,12 +48,21 @@ const KEYS: u64 = 150;
 /// Time the clients have before the first fault.
 const BEFORE: Duration = Duration::from_secs(3);
 
+/// Size of a drive in MiB. Machines', which are emulated and write slowly, must be full within minutes.
+const DRIVE_MIB: u64 = 256;
+const DRIVE_OF_MACHINES_MIB: u64 = 64;
+
+/// How long all nodes run the other program when it is tried: a feature level that all can is raised by then.
+const TRIED_FOR: Duration = Duration::from_secs(5);
+
 /// Names of faults on the command line.
-const NAMES: [(&str, Kind); 15] = [
+const NAMES: [(&str, Kind); 17] = [
     ("kill", Kind::Kill),
     ("pause", Kind::Pause),
     ("kill-all", Kind::KillAll),
     ("rolling-restart", Kind::RollingRestart),
+    ("two-versions", Kind::TwoVersions),
+    ("memory-limit", Kind::MemoryLimit),
     ("isolate", Kind::Isolate),
     ("cut-between", Kind::CutBetween),
     ("mute", Kind::Mute),
@@ -93,12 +103,15 @@ struct Arguments {
     /// Drives on each
     #[arg(long, default_value_t = 4)]
     drives: u16,
-    /// Size of each drive in MiB
-    #[arg(long, default_value_t = 256)]
-    drive_mib: u64,
+    /// Size of each drive in MiB [default: 256, of emulated machines 64]
+    #[arg(long)]
+    drive_mib: Option<u64>,
     /// Clients at work [default: 12, of emulated machines 4]
     #[arg(long)]
     clients: Option<usize>,
+    /// Another version of the node program, of the same feature level: for the fault two-versions
+    #[arg(long)]
+    other: Option<PathBuf>,
     /// Only these faults, by name
     #[arg(long, value_delimiter = ',', value_parser = kind)]
     only: Vec<Kind>,
@@ -116,14 +129,21 @@ async fn main() -> Result<ExitCode> {
         dir: arguments.dir.clone(),
         nodes: usize::from(arguments.nodes),
         drives: arguments.drives,
-        drive_mib: arguments.drive_mib,
+        drive_mib: arguments.drive_mib.unwrap_or(if arguments.qemu {
+            DRIVE_OF_MACHINES_MIB
+        } else {
+            DRIVE_MIB
+        }),
         seed: arguments.seed,
+        other: arguments.other.as_ref().map(fs::canonicalize).transpose().context("--other")?,
     };
     let report = if arguments.qemu {
-        run(&arguments, Machines::start(&shape, &arguments.xtask, &arguments.noded)?).await?
+        let kinds = dealt(&arguments, Machines::kinds())?;
+        run(&arguments, &kinds, Machines::start(&shape, &arguments.xtask, &arguments.noded)?).await?
     } else {
-        run(&arguments, Processes::start(&shape, arguments.noded.clone(), arguments.dir.clone()).await?)
-            .await?
+        let kinds = dealt(&arguments, Processes::kinds())?;
+        let hand = Processes::start(&shape, arguments.noded.clone(), arguments.dir.clone()).await?;
+        run(&arguments, &kinds, hand).await?
     };
     fs::write(arguments.dir.join("report.md"), report.to_string())?;
     println!("\n{report}");
@@ -135,8 +155,43 @@ async fn main() -> Result<ExitCode> {
     Ok(ExitCode::FAILURE)
 }
 
-async fn run<H: Hand>(arguments: &Arguments, mut hand: H) -> Result<Report> {
+/// What is dealt: everything that can be, or what was asked for.
+fn dealt(arguments: &Arguments, can: &[Kind]) -> Result<Vec<Kind>> {
+    let has_other = arguments.other.is_some();
+    if arguments.only.is_empty() {
+        return Ok(can.iter().copied().filter(|kind| has_other || *kind != Kind::TwoVersions).collect());
+    }
+    if let Some(kind) = arguments.only.iter().find(|kind| !can.contains(kind)) {
+        anyhow::bail!("{kind} cannot be done to this cluster");
+    }
+    ensure!(has_other || !arguments.only.contains(&Kind::TwoVersions), "which version? --other PROGRAM");
+    Ok(arguments.only.clone())
+}
+
+/// A program that is too old for the cluster, or one that makes the cluster too new for the first, is found before anything
+/// is judged: each node in turn runs it, and then its own again.
+async fn try_the_other<H: Hand>(hand: &mut H) -> Result<()> {
+    println!("trying the other program on every node");
+    let trial = Event {
+        kind: Kind::TwoVersions,
+        node: 0,
+        other: 1,
+        drive: 1,
+        lasts: TRIED_FOR,
+        pause: Duration::ZERO,
+        seed: 0,
+    };
+    hand.carry_out(&trial)
+        .await
+        .map(drop)
+        .context("the two programs cannot take turns: they must be of one feature level")
+}
+
+async fn run<H: Hand>(arguments: &Arguments, kinds: &[Kind], mut hand: H) -> Result<Report> {
     let nodes = usize::from(arguments.nodes);
+    if kinds.contains(&Kind::TwoVersions) {
+        try_the_other(&mut hand).await?;
+    }
     for bucket in [BUCKET, FILLER_BUCKET] {
         hand.file().s3(0)?.create_bucket(bucket).await?;
     }
@@ -150,7 +205,7 @@ async fn run<H: Hand>(arguments: &Arguments, mut hand: H) -> Result<Report> {
     let mut report = Report { seed: arguments.seed, shape: (nodes, arguments.drives), ..Report::default() };
     let mut hurt = BTreeSet::new();
     let begun = Instant::now();
-    if let Err(error) = faults(arguments, &mut hand, &mut report, &mut hurt).await {
+    if let Err(error) = faults(arguments, kinds, &mut hand, &mut report, &mut hurt).await {
         report.violations.push(format!("{error:#}"));
     }
     report.lasted = begun.elapsed();
@@ -175,15 +230,12 @@ async fn run<H: Hand>(arguments: &Arguments, mut hand: H) -> Result<Report> {
 /// One fault after the other, until the time is over.
 async fn faults<H: Hand>(
     arguments: &Arguments,
+    kinds: &[Kind],
     hand: &mut H,
     report: &mut Report,
     hurt: &mut BTreeSet<(usize, u16)>,
 ) -> Result<()> {
-    if let Some(kind) = arguments.only.iter().find(|kind| !H::kinds().contains(kind)) {
-        anyhow::bail!("{kind} cannot be done to this cluster");
-    }
-    let kinds = if arguments.only.is_empty() { H::kinds().to_vec() } else { arguments.only.clone() };
-    let mut deck = Deck::new(arguments.seed, usize::from(arguments.nodes), arguments.drives, &kinds);
+    let mut deck = Deck::new(arguments.seed, usize::from(arguments.nodes), arguments.drives, kinds);
     let begun = Instant::now();
     let until = Duration::from_secs_f64(arguments.minutes * 60.0);
     sleep(BEFORE).await;
