@@ -51,18 +51,19 @@ struct Vdso {
     to: u64,
 }
 
-/// Steps the clock of a node's process, and of those that it has started, by so many seconds.
+/// Steps the clock of a node's process, and of those that it has started, by so many seconds. Each is added to `stepped` once it
+/// is done.
 ///
 /// # Errors
 /// When it does not run, or this kernel has no such function.
-pub fn step(process: Identity, seconds: i64) -> Result<Vec<Stepped>> {
-    let mut stepped = vec![step_one(process, seconds)?];
+pub fn step(process: Identity, seconds: i64, stepped: &mut Vec<Stepped>) -> Result<()> {
+    stepped.push(step_one(process, seconds)?);
     for child in children(process.pid)? {
         // What has ended since needs no clock.
         let Ok(child) = Identity::of(child) else { continue };
         stepped.push(step_one(child, seconds)?);
     }
-    Ok(stepped)
+    Ok(())
 }
 
 fn step_one(process: Identity, seconds: i64) -> Result<Stepped> {
@@ -172,31 +173,36 @@ fn children(pid: i32) -> Result<Vec<i32>> {
 
 /// Where [`FUNCTION`] is in an ELF image as it lies in memory, and how many bytes it has.
 fn function(image: &[u8]) -> Option<(usize, usize)> {
-    const HEADER_SIZE: usize = 56;
-    const DYNAMIC: u32 = 2;
-    let (first, count) = (word(image, 32)? as usize, usize::from(half(image, 56)?));
-    let headers = (0..count).map(|number| first + number * HEADER_SIZE);
-    let dynamic =
-        headers.filter(|at| int(image, *at) == Some(DYNAMIC)).find_map(|at| word(image, at + 16))?;
-    let tagged = |tag: u64| {
-        let entries = (0..).map(|number| dynamic as usize + number * 16);
-        let mut entries = entries.map_while(|at| Some((word(image, at)?, word(image, at + 8)?)));
-        entries
-            .by_ref()
-            .take_while(|(found, _)| *found != 0)
-            .find(|(found, _)| *found == tag)
-            .map(|(_, value)| value as usize)
+    const DYNAMIC_SEGMENT: u32 = 2;
+    const HASH: u64 = 4;
+    const NAMES: u64 = 5;
+    const SYMBOLS: u64 = 6;
+    let headers = table(word(image, 32)? as usize, 56).take(usize::from(half(image, 56)?));
+    let mut dynamic = headers.filter(|at| int(image, *at) == Some(DYNAMIC_SEGMENT));
+    let dynamic = word(image, dynamic.next()?.checked_add(16)?)? as usize;
+    let tagged = |tag| {
+        let entries =
+            table(dynamic, 16).map_while(|at| Some((word(image, at)?, word(image, at.checked_add(8)?)?)));
+        let mut entries = entries.take_while(|(found, _)| *found != 0);
+        entries.find(|(found, _)| *found == tag).map(|(_, value)| value as usize)
     };
-    let (hash, names, symbols) = (tagged(4)?, tagged(5)?, tagged(6)?);
-    let symbols = (0..int(image, hash + 4)? as usize).map(|number| symbols + number * 24);
+    // The table of hashes says how many symbols there are.
+    let count = int(image, tagged(HASH)?.checked_add(4)?)? as usize;
+    let names = tagged(NAMES)?;
     let named = |at: &usize| {
-        let name = int(image, *at).map(|offset| names + offset as usize);
-        name.and_then(|at| image.get(at..at + FUNCTION.len() + 1))
-            .is_some_and(|name| name.split_last() == Some((&0, FUNCTION)))
+        let name = int(image, *at).and_then(|offset| names.checked_add(offset as usize));
+        let name = name.and_then(|at| image.get(at..)?.split(|byte| *byte == 0).next());
+        name == Some(FUNCTION)
     };
-    let symbol = symbols.into_iter().find(named)?;
-    let (at, size) = (word(image, symbol + 8)? as usize, word(image, symbol + 16)? as usize);
+    let symbol = table(tagged(SYMBOLS)?, 24).take(count).find(named)?;
+    let (at, size) =
+        (word(image, symbol.checked_add(8)?)? as usize, word(image, symbol.checked_add(16)?)? as usize);
     image.get(at..at.checked_add(size)?).map(|_| (at, size))
+}
+
+/// Where the entries of a table are.
+fn table(from: usize, entry_size: usize) -> impl Iterator<Item = usize> {
+    std::iter::successors(Some(from), move |at| at.checked_add(entry_size))
 }
 
 fn word(image: &[u8], at: usize) -> Option<u64> {
@@ -265,7 +271,8 @@ mod tests {
         assert!(wait_for(0));
         let process = Identity::of(i32::try_from(other.id()).unwrap()).unwrap();
         for seconds in [3 * 86_400, -1200] {
-            let stepped = step(process, seconds).unwrap();
+            let mut stepped = Vec::new();
+            step(process, seconds, &mut stepped).unwrap();
             assert!(wait_for(seconds), "{seconds}");
             stepped.into_iter().try_for_each(Stepped::back).unwrap();
             assert!(wait_for(0), "and back from {seconds}");

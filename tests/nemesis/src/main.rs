@@ -151,7 +151,12 @@ async fn main() -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let qemu = if arguments.qemu { " --qemu" } else { "" };
-    println!("again: cargo xtask nemesis{qemu} --minutes {} --seed {}", arguments.minutes, arguments.seed);
+    let other =
+        arguments.other.as_ref().map(|other| format!(" --other {}", other.display())).unwrap_or_default();
+    println!(
+        "again: cargo xtask nemesis{qemu}{other} --minutes {} --seed {}",
+        arguments.minutes, arguments.seed
+    );
     Ok(ExitCode::FAILURE)
 }
 

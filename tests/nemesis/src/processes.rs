@@ -175,7 +175,7 @@ impl Hand for Processes {
             Kind::ClockStep => {
                 let seconds = clock_step(event);
                 let process = self.cluster.process(&node).context("it runs")?;
-                self.stepped = clocks::step(process, seconds)?;
+                clocks::step(process, seconds, &mut self.stepped)?;
                 let lasts = ODD_MIN + event.lasts;
                 sleep(lasts).await;
                 self.clocks_right()?;
