@@ -295,3 +295,22 @@ async fn judge<H: Hand>(
     ));
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kinds(more: &[&str]) -> Result<Vec<Kind>> {
+        let usual = ["nemesis", "--dir", "d", "--noded", "n", "--xtask", "x"];
+        dealt(&Arguments::parse_from(usual.iter().chain(more)), &Kind::OF_PROCESSES)
+    }
+
+    #[test]
+    fn two_versions_are_dealt_when_there_are_two() {
+        assert!(!kinds(&[]).unwrap().contains(&Kind::TwoVersions));
+        assert_eq!(kinds(&["--other", "before"]).unwrap(), Kind::OF_PROCESSES);
+        assert_eq!(kinds(&["--only", "kill,full"]).unwrap(), [Kind::Kill, Kind::Full]);
+        assert!(kinds(&["--only", "two-versions"]).is_err(), "which?");
+        assert!(kinds(&["--only", "unplug"]).is_err(), "of a process");
+    }
+}
