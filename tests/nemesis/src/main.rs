@@ -1,7 +1,7 @@
 //! `cargo xtask nemesis`: hurts a cluster of processes or virtual machines while clients work, then judges what they saw.
 //!
 //! - [`deck`]: what is done, in an order that the seed decides; [`hand`]: what does it, to [`processes`], with [`links`]
-//!   between them and [`clocks`] of their own, or to [`machines`].
+//!   between them, or to [`machines`].
 //! - [`workload`]: the clients; [`bodies`]: what they write.
 //! - [`oracles`]: what must hold in the end; [`report`]: what was found.
 //!
@@ -12,7 +12,6 @@
 #![forbid(unsafe_code)]
 
 mod bodies;
-mod clocks;
 mod deck;
 mod hand;
 mod links;

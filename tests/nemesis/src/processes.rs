@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use holdfast_blackbox::{
+    clocks::{self, Stepped},
     cluster_file::ClusterFile,
     dev::{DevCluster, DevSpec, stop_leftovers},
     process::Identity,
@@ -20,7 +21,6 @@ use nix::sys::signal::Signal;
 use tokio::time::sleep;
 
 use crate::{
-    clocks::{self, Stepped},
     deck::{Event, Kind},
     hand::{Hand, MIXED, Shape, clock_step, drive_file, fill, in_turn, late, name},
     links::{Links, Rule},

@@ -14,8 +14,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use holdfast_blackbox::process::Identity;
 use nix::sys::signal::Signal;
+
+use crate::process::Identity;
 
 /// How long it may take until a process stands still with no thread in the vDSO.
 const STILL_WITHIN: Duration = Duration::from_secs(10);
