@@ -150,18 +150,26 @@ pub async fn fill(client: &Client, patience: u32) -> Result<String> {
         Some(answer) => format!("{written} x {} MiB, then {answer}", FILLER_SIZE >> 20),
         None => format!("{written} x {} MiB in {limit:?} and never full", FILLER_SIZE >> 20),
     };
-    let mut left = Vec::new();
-    for (key, size) in client.list_all(FILLER_BUCKET, "").await? {
-        if left.is_empty() {
-            let body = client.get(FILLER_BUCKET, &key).await.context("reading while full")?;
-            ensure!(body.len() as u64 == size, "{key} read while full: {} of {size} bytes", body.len());
-        }
-        left.push(key);
+    let left = patiently(limit, || client.list_all(FILLER_BUCKET, "")).await.context("listing while full")?;
+    if let Some((key, size)) = left.first() {
+        let body = patiently(limit, || client.get(FILLER_BUCKET, key)).await.context("reading while full")?;
+        ensure!(body.len() as u64 == *size, "{key} read while full: {} of {size} bytes", body.len());
     }
-    for key in left {
-        client.delete(FILLER_BUCKET, &key).await.context("deleting while full")?;
+    for (key, _) in left {
+        patiently(limit, || client.delete(FILLER_BUCKET, &key)).await.context("deleting while full")?;
     }
     Ok(outcome)
+}
+
+/// Asks again for as long as `limit` when something fails: a busy node may be late, or end a connection that was idle.
+async fn patiently<T>(limit: Duration, mut ask: impl AsyncFnMut() -> Result<T>) -> Result<T> {
+    let begun = Instant::now();
+    loop {
+        match ask().await {
+            Err(_) if begun.elapsed() < limit => sleep(Duration::from_millis(200)).await,
+            outcome => return outcome,
+        }
+    }
 }
 
 /// `None` when it was accepted, or what it was refused with.

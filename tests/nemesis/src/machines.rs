@@ -35,7 +35,7 @@ const LOST_PER_MILLE_MAX: u64 = 150;
 const ODD: Duration = Duration::from_secs(60);
 
 /// Memory of a machine that has little of it, in MiB.
-const LITTLE_MEMORY_MIB: u32 = 320;
+const LITTLE_MEMORY_MIB: u32 = 256;
 
 const CUT: LinkFault = LinkFault { cut: true, loss_per_mille: 0, delay_ms: 0 };
 

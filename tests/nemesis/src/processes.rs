@@ -41,8 +41,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(20);
 /// How long a node has little memory, or a wrong clock, at least.
 const ODD_MIN: Duration = Duration::from_secs(5);
 
-/// Powers of two of MiB that a node gets beyond what it uses when its memory is limited.
-const SPARE_POWERS: u64 = 6;
+/// MiB that a node gets beyond what it has when its memory is limited.
+const SPARE_MIB: [u64; 6] = [0, 1, 2, 4, 8, 16];
 
 /// A cluster of processes.
 pub struct Processes {
@@ -237,7 +237,7 @@ impl Processes {
         let node = name(event.node);
         let process = self.cluster.process(&node).context("it runs")?;
         let used = memory_used(process)?;
-        let spare = ByteCount::mib(1 << Random::new(event.seed).below(SPARE_POWERS));
+        let spare = ByteCount::mib(SPARE_MIB[Random::new(event.seed).below(SPARE_MIB.len() as u64) as usize]);
         set_memory_limit(process, Some(used.get() + spare.get()))?;
         let lasts = ODD_MIN + event.lasts;
         sleep(lasts).await;
