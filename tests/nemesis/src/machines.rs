@@ -5,7 +5,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command as Program,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -15,6 +15,7 @@ use holdfast_blackbox::{
 };
 use holdfast_fault::Random;
 use holdfast_qemu::{ClusterSpec, Command, GuestState, Image, LinkFault, MEMORY_MIB, Reply, send};
+use serde_json::json;
 use tokio::time::sleep;
 
 use crate::{
@@ -33,6 +34,9 @@ const LOST_PER_MILLE_MAX: u64 = 150;
 
 /// How long a node with a wrong clock, or with little memory, has to come up and to do what it can.
 const ODD: Duration = Duration::from_secs(60);
+
+/// Between two attempts to have a drive adopted.
+const ADOPT_POLL: Duration = Duration::from_secs(1);
 
 /// Memory of a machine that has little of it, in MiB.
 const LITTLE_MEMORY_MIB: u32 = 256;
@@ -101,6 +105,22 @@ impl Machines {
             sleep(MIXED).await;
         }
         Ok(())
+    }
+
+    /// Approves of a blank drive, as an operator does who has swapped one: a machine asks for that.
+    async fn adopt(&self, node: usize, serial: &str) -> Result<()> {
+        let begun = Instant::now();
+        let what = json!({ "node": name(node), "device": serial });
+        loop {
+            // It is looked for every two seconds, and the node may be busy.
+            match async { self.file.admin(node).await?.post("/api/v1/drives/adopt", &what).await }.await {
+                Ok(_) => return Ok(()),
+                Err(error) if begun.elapsed() >= READY_LIMIT => {
+                    return Err(error.context("adopting a blank drive"));
+                }
+                Err(_) => sleep(ADOPT_POLL).await,
+            }
+        }
     }
 
     /// A node starts as `odd` makes it after a power cut, for a while, and then as `usual` does. Whether it served as it was odd.
@@ -254,6 +274,7 @@ impl Hand for Machines {
                 self.kill(at)?;
                 self.tell(&Command::PutBack { node: node.clone(), drive: drive.clone() })?;
                 self.start_again(at).await?;
+                self.adopt(at, &format!("{node}{drive}")).await?;
                 Ok(format!("{drive} of {node}"))
             }
             Kind::Unplug => {

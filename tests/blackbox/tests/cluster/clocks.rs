@@ -6,7 +6,6 @@ use anyhow::{Context, Result, ensure};
 use holdfast_blackbox::{
     clocks::{self, Stepped},
     dev::DevCluster,
-    metrics::Samples,
     s3::{Call, Moment},
     tree::noise,
 };
@@ -19,7 +18,7 @@ const NODES: usize = 3;
 /// How far ahead the clock was: days, in seconds.
 const AHEAD_SECONDS: u64 = 3 * 86_400;
 /// An object of several stripes.
-const LARGE: usize = 24 << 20;
+const LARGE: u64 = 24 << 20;
 /// How long its shards may stay after it is deleted: 30 s for readers, then sweeps.
 const SWEPT_WITHIN: Duration = Duration::from_secs(120);
 
@@ -44,13 +43,13 @@ async fn a_clock_that_was_ahead_stops_no_writes_and_keeps_no_garbage() -> Result
         }
     }
 
-    let before = used(&cluster).await?;
+    let before = live(&cluster).await?;
     let client = cluster.s3(1)?;
-    client.put(BUCKET, "large", noise(1, LARGE)).await?;
-    ensure!(used(&cluster).await? > before + LARGE as f64, "shards are on drives");
+    client.put(BUCKET, "large", noise(1, usize::try_from(LARGE)?)).await?;
+    ensure!(live(&cluster).await? > before + LARGE, "shards are on drives");
     client.delete(BUCKET, "large").await?;
     let begun = Instant::now();
-    while used(&cluster).await? > before + LARGE as f64 / 4.0 {
+    while live(&cluster).await? > before + LARGE / 4 {
         ensure!(begun.elapsed() < SWEPT_WITHIN, "still there after {SWEPT_WITHIN:?}");
         sleep(Duration::from_millis(500)).await;
     }
@@ -58,13 +57,9 @@ async fn a_clock_that_was_ahead_stops_no_writes_and_keeps_no_garbage() -> Result
     Ok(())
 }
 
-/// What all drives hold, in bytes.
-async fn used(cluster: &DevCluster) -> Result<f64> {
-    let mut sum = 0.0;
-    for node in 0..NODES {
-        let file = cluster.file();
-        let samples = Samples::fetch(&file.node_at(node)?.metrics, file.trust()?).await?;
-        sum += samples.sum("holdfast_drive_used_bytes").context("holdfast_drive_used_bytes")?;
-    }
-    Ok(sum)
+/// What live records take on all drives, in bytes.
+async fn live(cluster: &DevCluster) -> Result<u64> {
+    let list = cluster.file().admin(0).await?.get("/api/v1/drives").await?;
+    let drives = list["drives"].as_array().context("drives")?;
+    Ok(drives.iter().filter_map(|row| row["drive"]["usage"]["live_bytes"].as_u64()).sum())
 }
