@@ -14,6 +14,7 @@ use crate::{
     cluster::ClusterStatus,
     disks::CorruptedDrive,
     error::{HarnessError, io_error},
+    spec::Image,
     supervisor::running_supervisor,
     switch::LinkFault,
 };
@@ -104,6 +105,21 @@ pub enum Command {
         node: String,
         /// Seconds; negative when it is behind.
         ahead_seconds: i64,
+    },
+    /// Set how much memory a machine has when it is next started.
+    SetMemory {
+        /// Machine.
+        node: String,
+        /// Memory.
+        memory_mib: u32,
+    },
+    /// Set what a machine boots when it is next started. Its disks stay; one that boots from its disk through
+    /// firmware is refused.
+    SetImage {
+        /// Machine.
+        node: String,
+        /// Kernel and initramfs; the disk image is not looked at.
+        image: Image,
     },
     /// Cut a machine off.
     Partition {

@@ -20,7 +20,7 @@ use crate::{
     error::{HarnessError, io_error},
     qmp::{Qmp, QmpError},
     spawn::{self, Program},
-    spec::{ClusterSpec, NodeSpec},
+    spec::{Boot, ClusterSpec, Image, NodeSpec},
     tpm::{self, Emulator},
 };
 
@@ -299,6 +299,24 @@ impl Guest {
     /// How far its clock is ahead of the host's, from its next start on.
     pub fn set_clock(&mut self, ahead_seconds: i64) {
         self.clock_ahead_seconds = ahead_seconds;
+    }
+
+    /// How much memory it has, from its next start on.
+    pub fn set_memory(&mut self, memory_mib: u32) {
+        self.node.memory_mib = memory_mib;
+    }
+
+    /// What it boots, from its next start on: another kernel and initramfs, over the disks that it has.
+    ///
+    /// # Errors
+    /// `BadSpec` when it boots from its disk.
+    pub fn set_image(&mut self, image: Image) -> Result<(), HarnessError> {
+        if self.cluster.boot != Boot::Pvh {
+            let problem = "it boots what is on its disk";
+            return Err(HarnessError::BadSpec { node: self.node.name.clone(), problem });
+        }
+        self.cluster.image = image;
+        Ok(())
     }
 
     /// Presses the power button and waits for the machine to switch itself off.

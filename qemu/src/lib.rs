@@ -44,7 +44,7 @@ pub use error::HarnessError;
 pub use guest::{Guest, GuestState};
 pub use ports::free_ports;
 pub use qmp::{Qmp, QmpError};
-pub use spec::{Accelerator, Boot, ClusterSpec, Forward, Image, NodeSpec};
+pub use spec::{Accelerator, Boot, ClusterSpec, Forward, Image, MEMORY_MIB, NodeSpec};
 pub use supervisor::{SUPERVISOR_FILE, SupervisorInfo, running_supervisor, supervise};
 pub use switch::LinkFault;
 

@@ -98,6 +98,9 @@ pub struct NodeSpec {
     pub tpm: bool,
 }
 
+/// Memory of a machine unless something else is asked for, in MiB.
+pub const MEMORY_MIB: u32 = 1024;
+
 /// Most data drives of a machine: what fits the slots of its PCIe bus beside everything else.
 pub const DRIVES_MAX: u8 = 20;
 
@@ -122,7 +125,7 @@ impl NodeSpec {
             seed,
             drives,
             drive_size_mib: 4096,
-            memory_mib: 1024,
+            memory_mib: MEMORY_MIB,
             cpus: 2,
             forwards: Vec::new(),
             autostart: true,

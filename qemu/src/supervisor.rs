@@ -153,6 +153,8 @@ fn carry_out(cluster: &mut Cluster, command: &Command) -> Result<Reply, HarnessE
         Command::PutBack { node, drive } => cluster.guest(node)?.put_back(drive)?,
         Command::Dump { node, drive, file } => cluster.guest(node)?.dump(drive, file)?,
         Command::SetClock { node, ahead_seconds } => cluster.guest(node)?.set_clock(*ahead_seconds),
+        Command::SetMemory { node, memory_mib } => cluster.guest(node)?.set_memory(*memory_mib),
+        Command::SetImage { node, image } => cluster.guest(node)?.set_image(image.clone())?,
         Command::Partition { node } => cluster.partition(node)?,
         Command::Heal { node } => cluster.heal(node)?,
         Command::Link { from, to, fault } => cluster.set_link_fault(from, to, *fault)?,

@@ -47,6 +47,8 @@ pub fn output_dir() -> PathBuf {
 pub fn build(output: PathBuf) -> Result<ImageArtifacts> {
     let noded = binaries::noded()?;
     say("building the image");
-    holdfast_image::build(&ImageSpec::new(noded, output))
-        .context("building the image; is `cargo xtask setup` done?")
+    let mut spec = ImageSpec::new(noded, output);
+    // One kernel for all images, wherever they go.
+    spec.cache_dir = output_dir().join("cache");
+    holdfast_image::build(&spec).context("building the image; is `cargo xtask setup` done?")
 }

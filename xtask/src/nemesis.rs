@@ -12,7 +12,7 @@ use crate::{binaries, run::run};
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true)]
 pub struct Nemesis {
-    /// --qemu --minutes M --seed S --nodes N --drives N --drive-mib N --clients N --only KIND,KIND --help
+    /// --qemu --minutes M --seed S --nodes N --drives N --drive-mib N --clients N --other PROGRAM --only KIND,KIND --help
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<OsString>,
 }

@@ -4,11 +4,18 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use holdfast_catalog::{MetadataSeal, Orphan, SWEEP_MAX, StripeRef};
+use holdfast_catalog::{Command, MetadataSeal, Op, Orphan, SWEEP_MAX, StripeRef};
 use holdfast_model::StripeId;
 use parking_lot::Mutex;
 
-use crate::{api::ObjectError, backing::Route, decides::Decides, family, service::propose};
+use crate::{
+    api::ObjectError,
+    backing::Route,
+    decides::Decides,
+    family,
+    service::{fresh_request, propose},
+    stamps::Stamps,
+};
 
 /// How long after the end of a write its stripes are condemned: longer than a shard may be under way.
 const CONDEMN_AFTER: Duration = Duration::from_secs(25);
@@ -35,6 +42,7 @@ pub struct Draft {
 struct Attempted {
     consensus: Arc<dyn Decides>,
     seal: Arc<MetadataSeal>,
+    stamps: Arc<Stamps>,
     route: Route,
     attempts: Attempts,
 }
@@ -47,11 +55,11 @@ impl Draft {
     }
 
     pub(crate) fn new(
-        (consensus, seal): (Arc<dyn Decides>, Arc<MetadataSeal>),
+        (consensus, seal, stamps): (Arc<dyn Decides>, Arc<MetadataSeal>, Arc<Stamps>),
         route: Route,
         attempts: Attempts,
     ) -> Self {
-        Self { attempted: Some(Attempted { consensus, seal, route, attempts }), kept: HashSet::new() }
+        Self { attempted: Some(Attempted { consensus, seal, stamps, route, attempts }), kept: HashSet::new() }
     }
 
     /// The catalog refers to these from now on.
@@ -62,7 +70,9 @@ impl Draft {
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        let Some(Attempted { consensus, seal, route, attempts }) = self.attempted.take() else { return };
+        let Some(Attempted { consensus, seal, stamps, route, attempts }) = self.attempted.take() else {
+            return;
+        };
         let kept = std::mem::take(&mut self.kept);
         if holdfast_planted::is("DraftsAreForgotten") {
             return;
@@ -78,7 +88,7 @@ impl Drop for Draft {
             let left: Vec<StripeRef> =
                 attempts.0.lock().drain(..).filter(|stripe| !kept.contains(&stripe.id)).collect();
             for part in left.chunks(SWEEP_MAX) {
-                if let Err(error) = condemn(consensus.as_ref(), &seal, route, part).await {
+                if let Err(error) = condemn(consensus.as_ref(), &seal, &stamps, route, part).await {
                     tracing::debug!(%error, stripes = part.len(), "stripes of a write that failed are left for the orphan sweep");
                 }
             }
@@ -89,7 +99,8 @@ impl Drop for Draft {
 async fn condemn(
     consensus: &dyn Decides,
     seal: &MetadataSeal,
-    route: Route,
+    stamps: &Stamps,
+    (partition, group): Route,
     stripes: &[StripeRef],
 ) -> Result<(), ObjectError> {
     let orphan = |stripe: &StripeRef| Orphan {
@@ -98,7 +109,11 @@ async fn condemn(
         shards: stripe.shards().collect(),
     };
     let stripes = stripes.iter().map(orphan).collect();
-    let condemned = family::condemn(|op| propose(consensus, seal, route, op), stripes).await?;
+    let decided = |op: Op| async move {
+        let command = Command { partition, at: stamps.next(partition), request: fresh_request(), op };
+        Ok(propose(consensus, seal, group, &command).await?.0)
+    };
+    let condemned = family::condemn(decided, stripes).await?;
     tracing::debug!(condemned, "stripes of a write that failed are condemned");
     Ok(())
 }

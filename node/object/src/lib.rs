@@ -23,6 +23,7 @@ pub mod ownership;
 mod quota_shares;
 pub mod sealing;
 mod service;
+mod stamps;
 mod stripes;
 mod tenant;
 pub mod versioned;

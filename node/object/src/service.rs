@@ -32,6 +32,7 @@ use crate::{
     host::{chance, now},
     quota_shares::sum_of_quotas,
     sealing::KeyRefusal,
+    stamps::Stamps,
     stripes::StripeIo,
     tenant::TenantHandle,
     versioned::VersionedObjects,
@@ -55,6 +56,7 @@ pub struct ObjectService {
     pub(crate) consensus: Arc<dyn Decides>,
     pub(crate) catalogs: HashMap<GroupId, CatalogReader>,
     pub(crate) stripes: StripeIo,
+    pub(crate) stamps: Arc<Stamps>,
     pub(crate) workers: Board,
     pub(crate) scrub_asked: Notify,
     pub(crate) event_sender: Option<Arc<dyn EventSender>>,
@@ -78,6 +80,7 @@ impl ObjectService {
             consensus,
             catalogs,
             stripes,
+            stamps: Arc::default(),
             scrub_asked: Notify::new(),
             event_sender: None,
             day: DAY,
@@ -128,7 +131,17 @@ impl ObjectService {
             ObjectError::Unavailable(ReadError::NoSuchPartition(partition).to_string())
         })?;
         let seal = self.directory.seal(owner.tenant)?;
-        propose(self.consensus.as_ref(), &seal, (partition, group), op).await
+        let (consensus, at) = (self.consensus.as_ref(), self.stamps.next(partition));
+        let mut command = Command { partition, at, request: fresh_request(), op };
+        let (outcome, repeated) = propose(consensus, &seal, group, &command).await?;
+        if repeated || !matches!(outcome, Err(Refusal::TooOld)) {
+            return Ok(outcome);
+        }
+        // It was not done, and is no repetition: the partition's clock is ahead of this node's.
+        let clock = self.read((partition, group), ("", ""), PartitionReader::clock).await?;
+        self.stamps.learn(partition, clock);
+        command.at = self.stamps.next(partition);
+        Ok(propose(consensus, &seal, group, &command).await?.0)
     }
 
     /// Runs a read on this node's replica, once it has applied all that was committed before now.
@@ -217,16 +230,20 @@ impl ObjectService {
     }
 }
 
-/// See [`ObjectService::propose`].
+/// For a command that is to be done once.
+pub(crate) fn fresh_request() -> Option<RequestId> {
+    Some(RequestId::from_bytes(chance()))
+}
+
+/// See [`ObjectService::propose`]. Also whether it was proposed more than once.
 pub(crate) async fn propose(
     consensus: &dyn Decides,
     seal: &MetadataSeal,
-    (partition, group): Route,
-    op: Op,
-) -> Result<Outcome, ObjectError> {
-    let request = Some(RequestId::from_bytes(chance()));
+    group: GroupId,
+    command: &Command,
+) -> Result<(Outcome, bool), ObjectError> {
     // Sealed once: a repetition is the same bytes.
-    let command = Command { partition, at: now(), request, op }.seal(seal);
+    let command = command.seal(seal);
     let mut retries = UNKNOWN_RETRIES;
     let answer = loop {
         if holdfast_planted::is("UnknownIsDone") && retries < UNKNOWN_RETRIES {
@@ -239,7 +256,8 @@ pub(crate) async fn propose(
             other => break other.map_err(|error| propose_error(&error))?,
         }
     };
-    decode_outcome(&answer).map_err(|e| ObjectError::Internal(e.to_string()))
+    let outcome = decode_outcome(&answer).map_err(|e| ObjectError::Internal(e.to_string()))?;
+    Ok((outcome, retries < UNKNOWN_RETRIES))
 }
 
 fn propose_error(error: &ProposeError) -> ObjectError {
@@ -359,7 +377,7 @@ impl Backing for ObjectService {
         };
         let mut writer = BodyWriter::begin(&self.stripes, target, options.length, name.outer)?;
         let draft = Draft::new(
-            (Arc::clone(&self.consensus), self.directory.seal(name.tenant)?),
+            (Arc::clone(&self.consensus), self.directory.seal(name.tenant)?, Arc::clone(&self.stamps)),
             entry.partition()?,
             writer.attempts(),
         );

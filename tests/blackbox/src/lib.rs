@@ -8,6 +8,7 @@
 
 pub mod admin;
 pub mod clients;
+pub mod clocks;
 pub mod cluster_file;
 pub mod dev;
 pub mod http_client;

@@ -16,6 +16,10 @@ pub enum Kind {
     KillAll,
     /// Every node in turn is asked to stop, and starts again.
     RollingRestart,
+    /// Every node in turn is stopped and started with another version of the program, and later with its own again.
+    TwoVersions,
+    /// One node has hardly more memory than it uses.
+    MemoryLimit,
     /// One node and all others do not hear each other.
     Isolate,
     /// Two nodes do not hear each other; both hear the others.
@@ -34,19 +38,22 @@ pub enum Kind {
     BlankDrive,
     /// A drive is pulled out while its node runs, and put back later.
     Unplug,
-    /// A node's clock shows another time, from a start to its next.
+    /// A node's clock shows another time and later the right one again: a process's while it runs, a machine's from a
+    /// start to its next.
     ClockStep,
     /// Drives are filled until writes are refused, then emptied.
     Full,
 }
 
 impl Kind {
-    /// What can be done to virtual machines. Their drives are in memory: they are not filled.
-    pub const OF_MACHINES: [Self; 14] = [
+    /// What can be done to virtual machines.
+    pub const OF_MACHINES: [Self; 17] = [
         Self::Kill,
         Self::Pause,
         Self::KillAll,
         Self::RollingRestart,
+        Self::TwoVersions,
+        Self::MemoryLimit,
         Self::Isolate,
         Self::CutBetween,
         Self::Mute,
@@ -57,14 +64,17 @@ impl Kind {
         Self::BlankDrive,
         Self::Unplug,
         Self::ClockStep,
+        Self::Full,
     ];
 
     /// What can be done to processes.
-    pub const OF_PROCESSES: [Self; 13] = [
+    pub const OF_PROCESSES: [Self; 16] = [
         Self::Kill,
         Self::Pause,
         Self::KillAll,
         Self::RollingRestart,
+        Self::TwoVersions,
+        Self::MemoryLimit,
         Self::Isolate,
         Self::CutBetween,
         Self::Mute,
@@ -73,6 +83,7 @@ impl Kind {
         Self::Rot,
         Self::StaleDrive,
         Self::BlankDrive,
+        Self::ClockStep,
         Self::Full,
     ];
 
@@ -84,6 +95,8 @@ impl Kind {
             Self::Pause => "node paused",
             Self::KillAll => "all nodes killed at once",
             Self::RollingRestart => "rolling restart",
+            Self::TwoVersions => "rolling restart to another version and back",
+            Self::MemoryLimit => "node with hardly any memory left",
             Self::Isolate => "node cut off, both ways",
             Self::CutBetween => "two nodes cut off from each other",
             Self::Mute => "node heard no more, one way",
@@ -93,7 +106,7 @@ impl Kind {
             Self::StaleDrive => "drive put back to an older image",
             Self::BlankDrive => "drive replaced by a blank one",
             Self::Unplug => "drive pulled out, and put back later",
-            Self::ClockStep => "clock stepped over a restart",
+            Self::ClockStep => "clock of a node stepped, and back",
             Self::Full => "drives filled until writes are refused",
         }
     }

@@ -29,6 +29,15 @@ const FILLERS: usize = 4;
 /// How long filling may take.
 const FILL_LIMIT: Duration = Duration::from_secs(90);
 
+/// How long one object that fills may take.
+const FILLER_LIMIT: Duration = Duration::from_secs(30);
+
+/// How far clocks step, in seconds: beyond what signatures allow, beyond certificates and sweeps.
+const STEPS: [i64; 4] = [20 * 60, 3 * 86_400, -20 * 60, -3 * 86_400];
+
+/// Between two nodes that change to the other version: clients meet both.
+pub const MIXED: Duration = Duration::from_secs(3);
+
 /// How late what is said on slow links comes at most, in milliseconds.
 const LATE_MAX_MILLIS: u64 = 120;
 
@@ -45,6 +54,8 @@ pub struct Shape {
     pub drive_mib: u64,
     /// Decides what faults leave to chance.
     pub seed: u64,
+    /// Another version of the node program.
+    pub other: Option<PathBuf>,
 }
 
 /// A hand on one cluster.
@@ -96,21 +107,35 @@ pub fn late(event: &Event) -> Duration {
     Duration::from_millis(1 + Random::new(event.seed).below(LATE_MAX_MILLIS))
 }
 
+/// How far a clock steps, in seconds.
+#[must_use]
+pub fn clock_step(event: &Event) -> i64 {
+    STEPS[Random::new(event.seed).below(STEPS.len() as u64) as usize]
+}
+
+/// All nodes, the event's first.
+pub fn in_turn(event: &Event, nodes: usize) -> impl Iterator<Item = usize> + use<> {
+    let first = event.node;
+    (0..nodes).map(move |number| (first + number) % nodes)
+}
+
 /// The file of a drive: node from 0, drive from 1.
 #[must_use]
 pub fn drive_file(dir: &Path, node: usize, drive: u16) -> PathBuf {
     dir.join(name(node)).join("drives").join(format!("d{drive}"))
 }
 
-/// Writes until it is refused for want of room; then reading and deleting must still work.
-pub async fn fill(client: &Client) -> Result<String> {
+/// Writes until it is refused for want of room; then reading and deleting must still work. All may take `patience` times as
+/// long as processes take.
+pub async fn fill(client: &Client, patience: u32) -> Result<String> {
     let begun = Instant::now();
+    let limit = FILL_LIMIT * patience;
     let mut written = 0;
     let mut refused = None;
-    while refused.is_none() && begun.elapsed() < FILL_LIMIT {
+    while refused.is_none() && begun.elapsed() < limit {
         let writes = (0..FILLERS).map(|n| {
             let client = client.clone();
-            tokio::spawn(async move { fill_one(&client, written + n).await })
+            tokio::spawn(async move { fill_one(&client, written + n, FILLER_LIMIT * patience).await })
         });
         for write in writes.collect::<Vec<_>>() {
             match write.await? {
@@ -123,27 +148,35 @@ pub async fn fill(client: &Client) -> Result<String> {
     }
     let outcome = match &refused {
         Some(answer) => format!("{written} x {} MiB, then {answer}", FILLER_SIZE >> 20),
-        None => format!("{written} x {} MiB in {FILL_LIMIT:?} and never full", FILLER_SIZE >> 20),
+        None => format!("{written} x {} MiB in {limit:?} and never full", FILLER_SIZE >> 20),
     };
-    let mut left = Vec::new();
-    for (key, size) in client.list_all(FILLER_BUCKET, "").await? {
-        if left.is_empty() {
-            let body = client.get(FILLER_BUCKET, &key).await.context("reading while full")?;
-            ensure!(body.len() as u64 == size, "{key} read while full: {} of {size} bytes", body.len());
-        }
-        left.push(key);
+    let left = patiently(limit, || client.list_all(FILLER_BUCKET, "")).await.context("listing while full")?;
+    if let Some((key, size)) = left.first() {
+        let body = patiently(limit, || client.get(FILLER_BUCKET, key)).await.context("reading while full")?;
+        ensure!(body.len() as u64 == *size, "{key} read while full: {} of {size} bytes", body.len());
     }
-    for key in left {
-        client.delete(FILLER_BUCKET, &key).await.context("deleting while full")?;
+    for (key, _) in left {
+        patiently(limit, || client.delete(FILLER_BUCKET, &key)).await.context("deleting while full")?;
     }
     Ok(outcome)
 }
 
+/// Asks again for as long as `limit` when something fails: a busy node may be late, or end a connection that was idle.
+async fn patiently<T>(limit: Duration, mut ask: impl AsyncFnMut() -> Result<T>) -> Result<T> {
+    let begun = Instant::now();
+    loop {
+        match ask().await {
+            Err(_) if begun.elapsed() < limit => sleep(Duration::from_millis(200)).await,
+            outcome => return outcome,
+        }
+    }
+}
+
 /// `None` when it was accepted, or what it was refused with.
-async fn fill_one(client: &Client, number: usize) -> Result<Option<String>> {
+async fn fill_one(client: &Client, number: usize, limit: Duration) -> Result<Option<String>> {
     let call = Call::new(Method::PUT, FILLER_BUCKET, &format!("filler-{number}"));
     let body = noise(number as u64, FILLER_SIZE);
-    let answer = timeout(Duration::from_secs(30), client.send(call, body)).await??;
+    let answer = timeout(limit, client.send(call, body)).await??;
     match answer.status {
         status if status.is_success() => Ok(None),
         StatusCode::SERVICE_UNAVAILABLE | StatusCode::INSUFFICIENT_STORAGE => {

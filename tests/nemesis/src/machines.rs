@@ -5,18 +5,22 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command as Program,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
-use holdfast_blackbox::cluster_file::{ClusterFile, ProcessesFile};
+use holdfast_blackbox::{
+    admin,
+    cluster_file::{ClusterFile, ProcessesFile},
+};
 use holdfast_fault::Random;
-use holdfast_qemu::{Command, GuestState, LinkFault, Reply, send};
+use holdfast_qemu::{ClusterSpec, Command, GuestState, Image, LinkFault, MEMORY_MIB, Reply, send};
+use serde_json::json;
 use tokio::time::sleep;
 
 use crate::{
     deck::{Event, Kind},
-    hand::{Hand, Shape, drive_file, late, name},
+    hand::{Hand, MIXED, Shape, clock_step, drive_file, fill, in_turn, late, name},
 };
 
 /// How long an emulated machine may take to boot and serve, on a busy host.
@@ -28,11 +32,14 @@ const ROT_BLOCKS: u64 = 400;
 /// Of a thousand frames on lossy links, how many are lost at most.
 const LOST_PER_MILLE_MAX: u64 = 150;
 
-/// How far clocks step, in seconds: beyond what signatures allow, beyond certificates and sweeps.
-const STEPS: [i64; 4] = [20 * 60, 3 * 86_400, -20 * 60, -3 * 86_400];
+/// How long a node with a wrong clock, or with little memory, has to come up and to do what it can.
+const ODD: Duration = Duration::from_secs(60);
 
-/// How long a node with a wrong clock has to come up and to do what it can.
-const STEPPED: Duration = Duration::from_secs(60);
+/// Between two attempts to have a drive adopted.
+const ADOPT_POLL: Duration = Duration::from_secs(1);
+
+/// Memory of a machine that has little of it, in MiB.
+const LITTLE_MEMORY_MIB: u32 = 256;
 
 const CUT: LinkFault = LinkFault { cut: true, loss_per_mille: 0, delay_ms: 0 };
 
@@ -44,10 +51,13 @@ pub struct Machines {
     socket: PathBuf,
     nodes: usize,
     drives: u16,
+    /// What all boot, and the same with another version of the program.
+    image: Image,
+    other: Option<Image>,
 }
 
 impl Machines {
-    /// Builds the image, boots machines and forms a cluster of them, by `xtask up`.
+    /// Builds the images, boots machines and forms a cluster of them, by `xtask up`.
     ///
     /// # Errors
     /// When that fails.
@@ -63,7 +73,68 @@ impl Machines {
         let socket = processes.supervisor.context("a supervisor")?.socket;
         let (dir, xtask) = (shape.dir.clone(), xtask.to_owned());
         let file = ClusterFile::load(&dir)?;
-        Ok(Self { file, dir, xtask, socket, nodes: shape.nodes, drives: shape.drives })
+        let spec = fs::read_to_string(dir.join("machines.json")).context("what the machines are made of")?;
+        let image = serde_json::from_str::<ClusterSpec>(&spec)?.image;
+        let mut machines =
+            Self { file, dir, xtask, socket, nodes: shape.nodes, drives: shape.drives, image, other: None };
+        machines.other = shape.other.as_deref().map(|other| machines.image_of(other)).transpose()?;
+        Ok(machines)
+    }
+
+    /// Builds an image of another program.
+    fn image_of(&self, program: &Path) -> Result<Image> {
+        let output = self.dir.join("other-image");
+        let mut build = Program::new(&self.xtask);
+        build.arg("image").arg("--output").arg(&output).env("HOLDFAST_NODED", program);
+        let status = build.status().with_context(|| format!("starting {}", self.xtask.display()))?;
+        ensure!(status.success(), "xtask image: {status}");
+        Ok(Image {
+            vmlinux: output.join("vmlinux"),
+            initrd: output.join("initrd.zst"),
+            disk: output.join("disk.img"),
+        })
+    }
+
+    /// Every node in turn is switched off and boots `image`, while clients go on.
+    async fn change_to(&self, event: &Event, image: &Image) -> Result<()> {
+        for node in in_turn(event, self.nodes) {
+            self.tell(&Command::Stop { node: name(node) })?;
+            self.tell(&Command::SetImage { node: name(node), image: image.clone() })?;
+            self.start_again(node).await?;
+            self.wait_whole().await?;
+            sleep(MIXED).await;
+        }
+        Ok(())
+    }
+
+    /// Approves of a blank drive, as an operator does who has swapped one: a machine asks for that.
+    async fn adopt(&self, node: usize, serial: &str) -> Result<()> {
+        let begun = Instant::now();
+        let what = json!({ "node": name(node), "device": serial });
+        loop {
+            // It is looked for every two seconds, and the node may be busy.
+            match async { self.file.admin(node).await?.post("/api/v1/drives/adopt", &what).await }.await {
+                Ok(_) => return Ok(()),
+                Err(error) if begun.elapsed() >= READY_LIMIT => {
+                    return Err(error.context("adopting a blank drive"));
+                }
+                Err(_) => sleep(ADOPT_POLL).await,
+            }
+        }
+    }
+
+    /// A node starts as `odd` makes it after a power cut, for a while, and then as `usual` does. Whether it served as it was odd.
+    async fn oddly(&self, node: usize, odd: Command, usual: Command) -> Result<bool> {
+        self.kill(node)?;
+        self.tell(&odd)?;
+        self.boot(node)?;
+        // What it does then is its own business; the others must go on.
+        sleep(ODD).await;
+        let served = admin::is_ready(&self.file.node_at(node)?.admin, self.file.trust()?).await;
+        self.kill(node)?;
+        self.tell(&usual)?;
+        self.start_again(node).await?;
+        Ok(served)
     }
 
     fn tell(&self, command: &Command) -> Result<Reply> {
@@ -203,6 +274,7 @@ impl Hand for Machines {
                 self.kill(at)?;
                 self.tell(&Command::PutBack { node: node.clone(), drive: drive.clone() })?;
                 self.start_again(at).await?;
+                self.adopt(at, &format!("{node}{drive}")).await?;
                 Ok(format!("{drive} of {node}"))
             }
             Kind::Unplug => {
@@ -212,18 +284,24 @@ impl Hand for Machines {
                 Ok(format!("{drive} of {node} out for {:?}", event.lasts))
             }
             Kind::ClockStep => {
-                let step = STEPS[Random::new(event.seed).below(STEPS.len() as u64) as usize];
-                self.kill(at)?;
-                self.tell(&Command::SetClock { node: node.clone(), ahead_seconds: step })?;
-                self.boot(at)?;
-                // What it does with such a clock is its own business; the others must go on.
-                sleep(STEPPED).await;
-                self.kill(at)?;
-                self.tell(&Command::SetClock { node: node.clone(), ahead_seconds: 0 })?;
-                self.start_again(at).await?;
-                Ok(format!("{node} by {step} s"))
+                let step = clock_step(event);
+                let set = |ahead_seconds| Command::SetClock { node: node.clone(), ahead_seconds };
+                let served = self.oddly(at, set(step), set(0)).await?;
+                Ok(format!("{node} by {step} s over a restart; {}", outcome(served)))
             }
-            Kind::Full => anyhow::bail!("{} is for processes", event.kind),
+            Kind::MemoryLimit => {
+                let set = |memory_mib| Command::SetMemory { node: node.clone(), memory_mib };
+                let served = self.oddly(at, set(LITTLE_MEMORY_MIB), set(MEMORY_MIB)).await?;
+                Ok(format!("{node} with {LITTLE_MEMORY_MIB} MiB; {}", outcome(served)))
+            }
+            Kind::TwoVersions => {
+                let other = self.other.as_ref().context("--other")?;
+                self.change_to(event, other).await?;
+                sleep(event.lasts).await;
+                self.change_to(event, &self.image).await?;
+                Ok(format!("there and back, {node} first"))
+            }
+            Kind::Full => fill(&self.file.s3(at)?, Self::PATIENCE).await,
         }
     }
 
@@ -233,6 +311,8 @@ impl Hand for Machines {
             match state {
                 GuestState::Off => {
                     self.tell(&Command::SetClock { node: name(node), ahead_seconds: 0 })?;
+                    self.tell(&Command::SetMemory { node: name(node), memory_mib: MEMORY_MIB })?;
+                    self.tell(&Command::SetImage { node: name(node), image: self.image.clone() })?;
                     self.start_again(node).await?;
                 }
                 GuestState::Paused => drop(self.tell(&Command::Resume { node: name(node) })?),
@@ -255,6 +335,11 @@ impl Hand for Machines {
         }
         Ok(())
     }
+}
+
+/// What became of a node that was odd.
+fn outcome(served: bool) -> &'static str {
+    if served { "it served" } else { "it did not serve" }
 }
 
 impl Drop for Machines {

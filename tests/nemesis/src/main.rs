@@ -30,11 +30,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use tokio::{task::JoinSet, time::sleep};
 
-use deck::{Deck, Kind};
+use deck::{Deck, Event, Kind};
 use hand::{FILLER_BUCKET, Hand, Shape};
 use machines::Machines;
 use processes::Processes;
@@ -47,12 +47,21 @@ const KEYS: u64 = 150;
 /// Time the clients have before the first fault.
 const BEFORE: Duration = Duration::from_secs(3);
 
+/// Size of a drive in MiB. Machines', which are emulated and write slowly, must be full within minutes.
+const DRIVE_MIB: u64 = 256;
+const DRIVE_OF_MACHINES_MIB: u64 = 64;
+
+/// How long all nodes run the other program when it is tried: a feature level that all can is raised by then.
+const TRIED_FOR: Duration = Duration::from_secs(5);
+
 /// Names of faults on the command line.
-const NAMES: [(&str, Kind); 15] = [
+const NAMES: [(&str, Kind); 17] = [
     ("kill", Kind::Kill),
     ("pause", Kind::Pause),
     ("kill-all", Kind::KillAll),
     ("rolling-restart", Kind::RollingRestart),
+    ("two-versions", Kind::TwoVersions),
+    ("memory-limit", Kind::MemoryLimit),
     ("isolate", Kind::Isolate),
     ("cut-between", Kind::CutBetween),
     ("mute", Kind::Mute),
@@ -93,12 +102,15 @@ struct Arguments {
     /// Drives on each
     #[arg(long, default_value_t = 4)]
     drives: u16,
-    /// Size of each drive in MiB
-    #[arg(long, default_value_t = 256)]
-    drive_mib: u64,
+    /// Size of each drive in MiB [default: 256, of emulated machines 64]
+    #[arg(long)]
+    drive_mib: Option<u64>,
     /// Clients at work [default: 12, of emulated machines 4]
     #[arg(long)]
     clients: Option<usize>,
+    /// Another version of the node program, of the same feature level: for the fault two-versions
+    #[arg(long)]
+    other: Option<PathBuf>,
     /// Only these faults, by name
     #[arg(long, value_delimiter = ',', value_parser = kind)]
     only: Vec<Kind>,
@@ -116,14 +128,21 @@ async fn main() -> Result<ExitCode> {
         dir: arguments.dir.clone(),
         nodes: usize::from(arguments.nodes),
         drives: arguments.drives,
-        drive_mib: arguments.drive_mib,
+        drive_mib: arguments.drive_mib.unwrap_or(if arguments.qemu {
+            DRIVE_OF_MACHINES_MIB
+        } else {
+            DRIVE_MIB
+        }),
         seed: arguments.seed,
+        other: arguments.other.as_ref().map(fs::canonicalize).transpose().context("--other")?,
     };
     let report = if arguments.qemu {
-        run(&arguments, Machines::start(&shape, &arguments.xtask, &arguments.noded)?).await?
+        let kinds = dealt(&arguments, Machines::kinds())?;
+        run(&arguments, &kinds, Machines::start(&shape, &arguments.xtask, &arguments.noded)?).await?
     } else {
-        run(&arguments, Processes::start(&shape, arguments.noded.clone(), arguments.dir.clone()).await?)
-            .await?
+        let kinds = dealt(&arguments, Processes::kinds())?;
+        let hand = Processes::start(&shape, arguments.noded.clone(), arguments.dir.clone()).await?;
+        run(&arguments, &kinds, hand).await?
     };
     fs::write(arguments.dir.join("report.md"), report.to_string())?;
     println!("\n{report}");
@@ -131,12 +150,52 @@ async fn main() -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let qemu = if arguments.qemu { " --qemu" } else { "" };
-    println!("again: cargo xtask nemesis{qemu} --minutes {} --seed {}", arguments.minutes, arguments.seed);
+    let other =
+        arguments.other.as_ref().map(|other| format!(" --other {}", other.display())).unwrap_or_default();
+    println!(
+        "again: cargo xtask nemesis{qemu}{other} --minutes {} --seed {}",
+        arguments.minutes, arguments.seed
+    );
     Ok(ExitCode::FAILURE)
 }
 
-async fn run<H: Hand>(arguments: &Arguments, mut hand: H) -> Result<Report> {
+/// What is dealt: everything that can be, or what was asked for.
+fn dealt(arguments: &Arguments, can: &[Kind]) -> Result<Vec<Kind>> {
+    let has_other = arguments.other.is_some();
+    if arguments.only.is_empty() {
+        return Ok(can.iter().copied().filter(|kind| has_other || *kind != Kind::TwoVersions).collect());
+    }
+    if let Some(kind) = arguments.only.iter().find(|kind| !can.contains(kind)) {
+        anyhow::bail!("{kind} cannot be done to this cluster");
+    }
+    ensure!(has_other || !arguments.only.contains(&Kind::TwoVersions), "which version? --other PROGRAM");
+    Ok(arguments.only.clone())
+}
+
+/// A program that is too old for the cluster, or one that makes the cluster too new for the first, is found before anything
+/// is judged: each node in turn runs it, and then its own again.
+async fn try_the_other<H: Hand>(hand: &mut H) -> Result<()> {
+    println!("trying the other program on every node");
+    let trial = Event {
+        kind: Kind::TwoVersions,
+        node: 0,
+        other: 1,
+        drive: 1,
+        lasts: TRIED_FOR,
+        pause: Duration::ZERO,
+        seed: 0,
+    };
+    hand.carry_out(&trial)
+        .await
+        .map(drop)
+        .context("the two programs cannot take turns: they must be of one feature level")
+}
+
+async fn run<H: Hand>(arguments: &Arguments, kinds: &[Kind], mut hand: H) -> Result<Report> {
     let nodes = usize::from(arguments.nodes);
+    if kinds.contains(&Kind::TwoVersions) {
+        try_the_other(&mut hand).await?;
+    }
     for bucket in [BUCKET, FILLER_BUCKET] {
         hand.file().s3(0)?.create_bucket(bucket).await?;
     }
@@ -150,7 +209,7 @@ async fn run<H: Hand>(arguments: &Arguments, mut hand: H) -> Result<Report> {
     let mut report = Report { seed: arguments.seed, shape: (nodes, arguments.drives), ..Report::default() };
     let mut hurt = BTreeSet::new();
     let begun = Instant::now();
-    if let Err(error) = faults(arguments, &mut hand, &mut report, &mut hurt).await {
+    if let Err(error) = faults(arguments, kinds, &mut hand, &mut report, &mut hurt).await {
         report.violations.push(format!("{error:#}"));
     }
     report.lasted = begun.elapsed();
@@ -175,15 +234,12 @@ async fn run<H: Hand>(arguments: &Arguments, mut hand: H) -> Result<Report> {
 /// One fault after the other, until the time is over.
 async fn faults<H: Hand>(
     arguments: &Arguments,
+    kinds: &[Kind],
     hand: &mut H,
     report: &mut Report,
     hurt: &mut BTreeSet<(usize, u16)>,
 ) -> Result<()> {
-    if let Some(kind) = arguments.only.iter().find(|kind| !H::kinds().contains(kind)) {
-        anyhow::bail!("{kind} cannot be done to this cluster");
-    }
-    let kinds = if arguments.only.is_empty() { H::kinds().to_vec() } else { arguments.only.clone() };
-    let mut deck = Deck::new(arguments.seed, usize::from(arguments.nodes), arguments.drives, &kinds);
+    let mut deck = Deck::new(arguments.seed, usize::from(arguments.nodes), arguments.drives, kinds);
     let begun = Instant::now();
     let until = Duration::from_secs_f64(arguments.minutes * 60.0);
     sleep(BEFORE).await;
@@ -237,4 +293,23 @@ async fn judge<H: Hand>(
         hurt.len()
     ));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kinds(more: &[&str]) -> Result<Vec<Kind>> {
+        let usual = ["nemesis", "--dir", "d", "--noded", "n", "--xtask", "x"];
+        dealt(&Arguments::parse_from(usual.iter().chain(more)), &Kind::OF_PROCESSES)
+    }
+
+    #[test]
+    fn two_versions_are_dealt_when_there_are_two() {
+        assert!(!kinds(&[]).unwrap().contains(&Kind::TwoVersions));
+        assert_eq!(kinds(&["--other", "before"]).unwrap(), Kind::OF_PROCESSES);
+        assert_eq!(kinds(&["--only", "kill,full"]).unwrap(), [Kind::Kill, Kind::Full]);
+        assert!(kinds(&["--only", "two-versions"]).is_err(), "which?");
+        assert!(kinds(&["--only", "unplug"]).is_err(), "of a process");
+    }
 }

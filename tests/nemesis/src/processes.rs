@@ -4,13 +4,16 @@ use std::{
     fs::{self, File},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
+    process::Command,
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail, ensure};
 use holdfast_blackbox::{
+    clocks::{self, Stepped},
     cluster_file::ClusterFile,
     dev::{DevCluster, DevSpec, stop_leftovers},
+    process::Identity,
 };
 use holdfast_fault::Random;
 use holdfast_model::ByteCount;
@@ -19,7 +22,7 @@ use tokio::time::sleep;
 
 use crate::{
     deck::{Event, Kind},
-    hand::{Hand, Shape, drive_file, fill, late, name},
+    hand::{Hand, MIXED, Shape, clock_step, drive_file, fill, in_turn, late, name},
     links::{Links, Rule},
 };
 
@@ -35,6 +38,12 @@ const ROT_SECTORS: u64 = 400;
 /// How long a node may take to stop when it is asked to.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 
+/// How long a node has little memory, or a wrong clock, at least.
+const ODD_MIN: Duration = Duration::from_secs(5);
+
+/// MiB that a node gets beyond what it has when its memory is limited.
+const SPARE_MIB: [u64; 6] = [0, 1, 2, 4, 8, 16];
+
 /// A cluster of processes.
 pub struct Processes {
     cluster: DevCluster,
@@ -43,6 +52,10 @@ pub struct Processes {
     /// Copies of drives, taken a while ago.
     images: PathBuf,
     nodes: usize,
+    /// Another version of the program.
+    other: Option<PathBuf>,
+    /// Processes whose clocks are wrong.
+    stepped: Vec<Stepped>,
 }
 
 impl Processes {
@@ -71,7 +84,8 @@ impl Processes {
             known_ports: false,
         };
         let cluster = DevCluster::create(&spec, &|what| println!("{what}")).await?;
-        Ok(Self { cluster, links, images, nodes: shape.nodes })
+        let (nodes, other) = (shape.nodes, shape.other.clone());
+        Ok(Self { cluster, links, images, nodes, other, stepped: Vec::new() })
     }
 }
 
@@ -150,14 +164,34 @@ impl Hand for Processes {
                 self.cluster.start(&node).await?;
                 Ok(format!("d{} of {node}", event.drive))
             }
-            Kind::Full => fill(&self.cluster.s3(event.node)?).await,
-            Kind::Unplug | Kind::ClockStep => bail!("{} is for machines", event.kind),
+            Kind::TwoVersions => {
+                let other = self.other.clone().context("--other")?;
+                self.change_to(event, Some(&other)).await?;
+                sleep(event.lasts).await;
+                self.change_to(event, None).await?;
+                Ok(format!("there and back, {node} first"))
+            }
+            Kind::MemoryLimit => self.limit_memory(event).await,
+            Kind::ClockStep => {
+                let seconds = clock_step(event);
+                let process = self.cluster.process(&node).context("it runs")?;
+                clocks::step(process, seconds, &mut self.stepped)?;
+                let lasts = ODD_MIN + event.lasts;
+                sleep(lasts).await;
+                self.clocks_right()?;
+                self.cluster.wait_whole(event.node).await?;
+                Ok(format!("{node} by {seconds} s for {lasts:?}, while it ran"))
+            }
+            Kind::Full => fill(&self.cluster.s3(event.node)?, Self::PATIENCE).await,
+            Kind::Unplug => bail!("{} is for machines", event.kind),
         }
     }
 
     async fn heal(&mut self) -> Result<()> {
         self.links.heal();
+        self.clocks_right()?;
         for at in 0..self.nodes {
+            self.cluster.runs_with(&name(at), None);
             match self.cluster.process(&name(at)) {
                 Some(process) => drop(process.signal(Signal::SIGCONT)?),
                 None => self.cluster.start(&name(at)).await?,
@@ -180,6 +214,47 @@ impl Processes {
         let process = self.cluster.process(node).with_context(|| format!("{node} runs"))?;
         ensure!(process.stop(STOP_LIMIT)?, "{node} did not stop within {STOP_LIMIT:?} and was killed");
         Ok(())
+    }
+
+    /// Every node in turn is stopped and started with `program`, or its own, while clients go on.
+    async fn change_to(&mut self, event: &Event, program: Option<&Path>) -> Result<()> {
+        for at in in_turn(event, self.nodes) {
+            self.stop(&name(at))?;
+            self.cluster.runs_with(&name(at), program.map(Path::to_owned));
+            self.cluster.start(&name(at)).await?;
+            self.cluster.wait_whole(at).await?;
+            sleep(MIXED).await;
+        }
+        Ok(())
+    }
+
+    fn clocks_right(&mut self) -> Result<()> {
+        self.stepped.drain(..).try_for_each(Stepped::back)
+    }
+
+    /// For a while a node gets hardly more memory than it has. It may refuse, and it may end: then it starts again.
+    async fn limit_memory(&mut self, event: &Event) -> Result<String> {
+        let node = name(event.node);
+        let process = self.cluster.process(&node).context("it runs")?;
+        let used = memory_used(process)?;
+        let spare = ByteCount::mib(SPARE_MIB[Random::new(event.seed).below(SPARE_MIB.len() as u64) as usize]);
+        set_memory_limit(process, Some(used.get() + spare.get()))?;
+        let lasts = ODD_MIN + event.lasts;
+        sleep(lasts).await;
+        let ended = !process.is_running() || {
+            let lifted = set_memory_limit(process, None);
+            let ended = !process.is_running();
+            if !ended {
+                lifted?;
+            }
+            ended
+        };
+        if ended {
+            self.cluster.start(&node).await?;
+        }
+        self.cluster.wait_whole(event.node).await?;
+        let outcome = if ended { "it ended" } else { "it went on" };
+        Ok(format!("{node} with {spare} beyond the {used} it had, for {lasts:?}; {outcome}"))
     }
 
     fn all_down(&mut self, mut down: impl FnMut(&mut DevCluster, &str) -> Result<()>) -> Result<()> {
@@ -230,6 +305,24 @@ impl Processes {
             }
         }
     }
+}
+
+/// Memory of a process that its limit counts: what it may write to and shares with nobody.
+fn memory_used(process: Identity) -> Result<ByteCount> {
+    let status = fs::read_to_string(format!("/proc/{}/status", process.pid))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmData:")).context("VmData")?;
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse().context("VmData")?;
+    Ok(ByteCount::new(kib << 10))
+}
+
+/// Sets how much such memory a process may have, by a program of util-linux; `None`: all there is. What it has it keeps.
+fn set_memory_limit(process: Identity, limit: Option<u64>) -> Result<()> {
+    let soft = limit.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string());
+    let mut prlimit = Command::new("prlimit");
+    prlimit.arg("--pid").arg(process.pid.to_string()).arg(format!("--data={soft}:"));
+    let status = prlimit.status().context("starting prlimit; is util-linux installed?")?;
+    ensure!(status.success(), "prlimit: {status}");
+    Ok(())
 }
 
 /// Turns a bit in each of many sectors that hold something; how many.

@@ -172,7 +172,7 @@ async fn write(
     let io = StripeIo { uses_spare: true, ..service.stripes.clone() };
     let mut writer = BodyWriter::begin(&io, target, Some(size), layer(owner))?;
     let draft = Draft::new(
-        (Arc::clone(&service.consensus), service.directory.seal(owner.tenant)?),
+        (Arc::clone(&service.consensus), service.directory.seal(owner.tenant)?, Arc::clone(&service.stamps)),
         route,
         writer.attempts(),
     );

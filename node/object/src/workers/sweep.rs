@@ -12,11 +12,14 @@
 //! - **strays**: shards on this node's drives of stripes that live, elsewhere than the catalog places them. They are met
 //!   where orphans are looked for, and deleted by [`super::strays`].
 //!
+//! Garbage is as old as the clocks of nodes say, or as this node has known it: one node's clock that was ahead for a moment
+//! dates what dies days ahead of all others' ([`crate::stamps`]).
+//!
 //! The leader of a group sweeps the garbage of its partitions; every node looks for orphans on its own
 //! drives.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -25,7 +28,7 @@ use futures::{StreamExt, stream};
 use holdfast_catalog::{GarbageRow, Op, Orphan, PartitionReader, ReadError};
 use holdfast_model::{DriveId, Generation, NodeId, ShardId, StripeId, TenantId, placement::Place};
 use holdfast_store::ShardError;
-use tokio::time::Interval;
+use tokio::time::{Instant, Interval};
 
 use super::{
     Route,
@@ -68,6 +71,20 @@ pub(super) struct Sweep {
     orphans_due: bool,
     /// Destroyed tenants whose remains were looked for since the last look for orphans.
     cleared: BTreeSet<TenantId>,
+    known: HashMap<Route, Known>,
+}
+
+/// Garbage of a partition that is known since a moment: what entries up to one made.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    since: Instant,
+    up_to: u64,
+}
+
+impl Known {
+    fn is_old(self) -> bool {
+        self.since.elapsed() >= GARBAGE_GRACE
+    }
 }
 
 impl Sweep {
@@ -78,7 +95,15 @@ impl Sweep {
             timer
         };
         let (garbage, orphans) = (every(SWEEP_INTERVAL), every(ORPHAN_INTERVAL));
-        Self { service, node, garbage, orphans, orphans_due: false, cleared: BTreeSet::new() }
+        Self {
+            service,
+            node,
+            garbage,
+            orphans,
+            orphans_due: false,
+            cleared: BTreeSet::new(),
+            known: HashMap::new(),
+        }
     }
 }
 
@@ -108,15 +133,18 @@ impl Worker for Sweep {
             self.cleared.clear();
             sweep_orphans(&self.service, self.node).await;
         } else {
-            sweep_garbage(&self.service, self.node).await;
+            sweep_garbage(&self.service, self.node, &mut self.known).await;
         }
     }
 }
 
-async fn sweep_garbage(service: &Arc<ObjectService>, node: NodeId) {
+async fn sweep_garbage(service: &Arc<ObjectService>, node: NodeId, known: &mut HashMap<Route, Known>) {
     let mut run = Run { service, begun: false };
-    for (tenant, route) in led_with_leftovers(service, node) {
-        if let Err(error) = sweep_partition(&mut run, route).await {
+    let led = led_with_leftovers(service, node);
+    // Whoever leads again begins anew.
+    known.retain(|route, _| led.iter().any(|(_, led)| led == route));
+    for (tenant, route) in led {
+        if let Err(error) = sweep_partition(&mut run, route, known).await {
             tracing::warn!(tenant = tenant.name, partition = %route.0, %error, "garbage not swept; will be tried again");
         }
     }
@@ -145,9 +173,19 @@ impl Run<'_> {
     }
 }
 
-async fn sweep_partition(run: &mut Run<'_>, route: Route) -> Result<(), ObjectError> {
+async fn sweep_partition(
+    run: &mut Run<'_>,
+    route: Route,
+    known: &mut HashMap<Route, Known>,
+) -> Result<(), ObjectError> {
     let service = run.service;
-    let until = now().get().saturating_sub(millis(GARBAGE_GRACE));
+    let (now, begun, mut newest) = (now().get(), Instant::now(), 0);
+    let until = now.saturating_sub(millis(GARBAGE_GRACE));
+    let old = known.get(&route).filter(|known| known.is_old()).map(|known| known.up_to);
+    let is_due = |row: &GarbageRow| match row.since.get() {
+        since if since > now => old.is_some_and(|up_to| row.since_index <= up_to),
+        since => since <= until,
+    };
     let drives = service.directory.snapshot().drives.clone();
     let removed: BTreeSet<DriveId> =
         drives.iter().filter(|drive| drive.standing == Standing::Removed).map(|drive| drive.drive).collect();
@@ -156,7 +194,8 @@ async fn sweep_partition(run: &mut Run<'_>, route: Route) -> Result<(), ObjectEr
     loop {
         let (rows, next) =
             service.read(route, ("", ""), move |catalog| catalog.garbage(after, BATCH)).await?;
-        let due: Vec<GarbageRow> = rows.into_iter().filter(|row| row.since.get() <= until).collect();
+        newest = rows.iter().map(|row| row.since_index).fold(newest, u64::max);
+        let due: Vec<GarbageRow> = rows.into_iter().filter(&is_due).collect();
         let found = due.len();
         let swept: Vec<_> = stream::iter(due)
             .map(|row| async move { delete_shards(service, removed, &row).await.then_some(row.id) })
@@ -176,9 +215,13 @@ async fn sweep_partition(run: &mut Run<'_>, route: Route) -> Result<(), ObjectEr
         }
         after = next;
         if after.is_none() {
-            return Ok(());
+            break;
         }
     }
+    if known.get(&route).is_none_or(|known| known.is_old()) {
+        known.insert(route, Known { since: begun, up_to: newest });
+    }
+    Ok(())
 }
 
 /// Whether every shard of it is gone from its drive.

@@ -8,6 +8,7 @@ mod layout;
 mod ports;
 
 use std::{
+    collections::BTreeMap,
     env, fs,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -114,6 +115,8 @@ pub struct DevCluster {
     /// Its directory.
     dir: PathBuf,
     noded: PathBuf,
+    /// Nodes that are started with another program, by name.
+    programs: BTreeMap<String, PathBuf>,
     /// The contract as last written.
     file: ClusterFile,
     processes: ProcessesFile,
@@ -145,6 +148,7 @@ impl DevCluster {
         let mut cluster = Self {
             dir: spec.dir.clone(),
             noded: spec.noded.clone(),
+            programs: BTreeMap::new(),
             file: ClusterFile {
                 kind: Kind::Dev,
                 ca: relative(&spec.dir.join("ca.pem")),
@@ -180,6 +184,7 @@ impl DevCluster {
         Ok(Self {
             dir: dir.to_path_buf(),
             noded: paths::noded(),
+            programs: BTreeMap::new(),
             file: ClusterFile::load(dir)?,
             processes,
             children: Vec::new(),
@@ -237,6 +242,14 @@ impl DevCluster {
         self.note(name, None)
     }
 
+    /// From its next start on a node runs `program`; `None`: the one it was made with.
+    pub fn runs_with(&mut self, name: &str, program: Option<PathBuf>) {
+        match program {
+            Some(program) => drop(self.programs.insert(name.to_owned(), program)),
+            None => drop(self.programs.remove(name)),
+        }
+    }
+
     /// Starts a node that does not run and waits until it serves.
     ///
     /// # Errors
@@ -254,7 +267,7 @@ impl DevCluster {
         let log = paths::workspace().join(&self.file.node(name)?.log);
         ensure!(self.process(name).is_none(), "{name} runs already");
         let config = self.dir.join(name).join("config.json");
-        let mut command = Command::new(&self.noded);
+        let mut command = Command::new(self.programs.get(name).unwrap_or(&self.noded));
         command.arg("node").arg("--config").arg(config).current_dir(self.dir.join(name));
         let (child, identity) = process::spawn(&mut command, &log)?;
         self.children.push(child);
