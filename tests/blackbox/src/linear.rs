@@ -377,7 +377,7 @@ mod tests {
 
     #[test]
     fn what_one_client_does_in_turn_must_agree() {
-        assert_eq!(check(&[]), Ok(()));
+        assert_eq!(check::<Did>(&[]), Ok(()));
         assert_eq!(check(&[op(0, 1, Found(None))]), Ok(()));
         let right =
             [op(0, 1, Wrote(1)), op(2, 3, Found(Some(1))), op(4, 5, Wrote(2)), op(6, 7, Found(Some(2)))];

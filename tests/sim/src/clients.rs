@@ -190,7 +190,7 @@ impl Client {
         let Some(told) = done else { return };
         let nothing = matches!(told, Some(Deeds::Key(_, Did::Found(None))));
         let named = matches!(state, KeyState::Suspended | KeyState::Waits);
-        if !state.serves(ask) && !(nothing && named) {
+        if !(state.serves(ask) || nothing && named) {
             let what = format_args!("{ask:?} is answered with {told:?} while the key is {state:?}");
             self.world.trace.violation("keys", what);
         }

@@ -387,7 +387,7 @@ mod tests {
     #[test]
     fn there_is_one_null_version_at_most() {
         let put = |number| Did::Put(0, What::Write(number));
-        let begun = vec![put(1), Did::Suspended(true), put(2), put(3)];
+        let begun = [put(1), Did::Suspended(true), put(2), put(3)];
         let with = |last| in_turn(begun.iter().cloned().chain([last]).collect());
         assert_eq!(check(&with(listed(&[(3, true), (1, false)]))), Ok(()));
         assert!(check(&with(listed(&[(3, true), (2, true), (1, false)]))).is_err());
