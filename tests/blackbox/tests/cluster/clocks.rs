@@ -19,6 +19,8 @@ const NODES: usize = 3;
 const AHEAD_SECONDS: u64 = 3 * 86_400;
 /// An object of several stripes.
 const LARGE: u64 = 24 << 20;
+/// How long it may take until what is on drives is told: nodes are asked every few seconds.
+const SHOWN_WITHIN: Duration = Duration::from_secs(30);
 /// How long its shards may stay after it is deleted: 30 s for readers, then sweeps.
 const SWEPT_WITHIN: Duration = Duration::from_secs(120);
 
@@ -46,15 +48,24 @@ async fn a_clock_that_was_ahead_stops_no_writes_and_keeps_no_garbage() -> Result
     let before = live(&cluster).await?;
     let client = cluster.s3(1)?;
     client.put(BUCKET, "large", noise(1, usize::try_from(LARGE)?)).await?;
-    ensure!(live(&cluster).await? > before + LARGE, "shards are on drives");
+    wait_until(&cluster, SHOWN_WITHIN, |live| live > before + LARGE).await.context("shards are on drives")?;
     client.delete(BUCKET, "large").await?;
+    let took = wait_until(&cluster, SWEPT_WITHIN, |live| live < before + LARGE / 4).await.context("swept")?;
+    println!("swept {:.0} s after the delete", took.as_secs_f64());
+    Ok(())
+}
+
+/// Waits until what live records take is as it should be.
+async fn wait_until(cluster: &DevCluster, limit: Duration, right: impl Fn(u64) -> bool) -> Result<Duration> {
     let begun = Instant::now();
-    while live(&cluster).await? > before + LARGE / 4 {
-        ensure!(begun.elapsed() < SWEPT_WITHIN, "still there after {SWEPT_WITHIN:?}");
+    loop {
+        let live = live(cluster).await?;
+        if right(live) {
+            return Ok(begun.elapsed());
+        }
+        ensure!(begun.elapsed() < limit, "{live} bytes are live after {limit:?}");
         sleep(Duration::from_millis(500)).await;
     }
-    println!("swept {:.0} s after the delete", begun.elapsed().as_secs_f64());
-    Ok(())
 }
 
 /// What live records take on all drives, in bytes.
