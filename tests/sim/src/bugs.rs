@@ -51,7 +51,11 @@ pub const BUGS: &[Planted] = &[
     ("DrainsNothing", "workers: drives that are to be emptied are not", Seeds),
     ("ClosedTakesNew", "store: drives that have left take new shards", Seeds),
     ("RemovedIsWaitedFor", "workers: what is on a drive that has left is not rebuilt at once", Seeds),
-    ("FullCountsAsEmpty", "workers: a drive may leave with shards on it", Seeds),
+    (
+        "FullCountsAsEmpty",
+        "workers: a drive may leave with shards on it",
+        Plan("leaves-while-its-node-is-off"),
+    ),
     ("RemainsStay", "workers: shards of a destroyed tenant are not deleted", Seeds),
     ("RemainsOfAll", "workers: shards of other tenants go with those of a destroyed one", Seeds),
     ("WritesWhileShutOut", "object: a suspended tenant's clients write", Seeds),

@@ -21,6 +21,7 @@ pub const PLANS: &[(&str, &str)] = kept![
     "scenarios" / "condemned-although-it-was-decided",
     "scenarios" / "deleted-while-away",
     "scenarios" / "garbled-on-the-way",
+    "scenarios" / "leaves-while-its-node-is-off",
     "scenarios" / "many-find-the-same",
     "scenarios" / "moved-back-too-early",
     "scenarios" / "moved-onto-a-drive-that-fails",

@@ -164,7 +164,7 @@ impl Client {
         {
             return Answer::Refused;
         }
-        if upload.unnamed && !self.put_part(&mut under, 2, own(PIECES_MAX as usize - 2, 15_000), None).await {
+        if upload.unnamed && !self.put_part(&mut under, 2, own(PIECES_MAX as usize - 2, 30_000), None).await {
             return Answer::Refused;
         }
         for (number, part) in &order {
