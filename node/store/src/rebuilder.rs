@@ -10,7 +10,11 @@
 
 use std::sync::Arc;
 
-use futures::{StreamExt, future::try_join_all, stream::FuturesUnordered};
+use futures::{
+    StreamExt,
+    future::{join_all, try_join_all},
+    stream::FuturesUnordered,
+};
 use holdfast_drive::ShardWrite;
 use holdfast_erasure::Code;
 use holdfast_model::{Generation, ShardId, ShardIndex, TenantId, placement::Place};
@@ -152,7 +156,7 @@ impl StripeRebuilder {
         Ok(moved)
     }
 
-    /// Whole shards: those that only move, or any `data` of those that stay.
+    /// Whole shards: those that only move, and where one of them cannot be had, any others up to `data` in all.
     async fn gather(
         &self,
         stripe: &StoredStripe,
@@ -164,14 +168,18 @@ impl StripeRebuilder {
             read_bytes: 0,
         };
         let wanted: Vec<usize> = relocations.iter().map(|r| usize::from(r.index.get())).collect();
-        if relocations.iter().all(|relocation| relocation.readable) {
-            let copies = wanted.iter().map(|&index| self.fetch(stripe, index));
-            if let Ok(found) = try_join_all(copies).await {
-                for (index, (buffer, manifest)) in wanted.iter().zip(found) {
-                    gathered.take(*index, buffer, manifest);
-                }
-                return Ok(gathered);
+        let read = |index: usize| async move { (index, self.fetch(stripe, index).await) };
+        let mut cause = "none failed".to_owned();
+        // What can be read where it is needs only to be copied, and helps to make what cannot.
+        let copies = relocations.iter().filter(|relocation| relocation.readable);
+        for (index, copy) in join_all(copies.map(|r| read(usize::from(r.index.get())))).await {
+            match copy {
+                Ok((buffer, manifest)) => gathered.take(index, buffer, manifest),
+                Err(error) => cause = error.to_string(),
             }
+        }
+        if wanted.iter().all(|index| gathered.shards[*index].is_some()) {
+            return Ok(gathered);
         }
         let needed = usize::from(stripe.data);
         let mut waiting: Vec<usize> = (0..stripe.places.len()).filter(|i| !wanted.contains(i)).collect();
@@ -180,12 +188,12 @@ impl StripeRebuilder {
             let place = stripe.places[*i];
             (self.health.is_up(place.node), self.shards.is_here(place), std::cmp::Reverse(*i))
         });
-        let (mut readable, mut cause) = (0, "none failed".to_owned());
+        let mut readable = gathered.shards.iter().flatten().count();
         let mut running = FuturesUnordered::new();
         loop {
             while readable + running.len() < needed {
                 let Some(index) = waiting.pop() else { break };
-                running.push(async move { (index, self.fetch(stripe, index).await) });
+                running.push(read(index));
             }
             match running.next().await {
                 Some((index, Ok((buffer, manifest)))) => {

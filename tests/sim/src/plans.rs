@@ -16,6 +16,7 @@ pub const PLANS: &[(&str, &str)] = kept![
     "regressions" / "labels-all-rotten",
     "regressions" / "orphans-of-a-crash",
     "regressions" / "writes-behind-a-read-that-hangs",
+    "regressions" / "what-leaves-is-read-for-the-rest",
     "scenarios" / "a-delete-that-comes-late",
     "scenarios" / "altered-by-hand",
     "scenarios" / "condemned-although-it-was-decided",

@@ -68,12 +68,6 @@ const _: () = assert!(CALM.as_secs() > READ_TIMEOUT.as_secs());
 /// Judges a run whose cluster must be whole again.
 pub async fn settle(world: &Arc<World>, site: &Arc<Site>, ledger: &Arc<Ledger>, guests: &Arc<Ledger>) {
     sleep(CALM).await;
-    if world.plan.changes_members() {
-        // A stripe of which two shards leave, one of them rotten, is moved when a scrub has found what else of it is.
-        for node in world.serving().into_iter().filter_map(|node| world.node(node)) {
-            node.objects.scrub_now();
-        }
-    }
     site.finish_leaving(world, DEBT_MAX).await;
     debt_ends(world).await;
     let Some(found) = scrub(world).await else { return };

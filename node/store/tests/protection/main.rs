@@ -4,5 +4,6 @@
 
 mod cluster;
 mod flips;
+mod moves;
 mod patterns;
 mod slow;
