@@ -185,10 +185,9 @@ async fn try_the_other<H: Hand>(hand: &mut H) -> Result<()> {
         pause: Duration::ZERO,
         seed: 0,
     };
-    hand.carry_out(&trial)
-        .await
-        .map(drop)
-        .context("the two programs cannot take turns: they must be of one feature level")
+    hand.carry_out(&trial).await.map(drop).context(
+        "the two programs cannot take turns: each must know the files and the feature level of the other",
+    )
 }
 
 async fn run<H: Hand>(arguments: &Arguments, kinds: &[Kind], mut hand: H) -> Result<Report> {
