@@ -70,7 +70,11 @@ pub const BUGS: &[Planted] = &[
     ("OlderWins", "catalog: a write is dropped when a larger one is there", Seeds),
     ("DeletesAreLost", "catalog: a delete is acknowledged and not done", Seeds),
     ("AnythingIsAbsent", "catalog: `If-None-Match: *` is not looked at", Seeds),
-    ("AnyTagMatches", "catalog: `If-Match` is content with any object", Seeds),
+    (
+        "AnyTagMatches",
+        "catalog: `If-Match` is content with any object",
+        Plan("many-write-on-top-of-the-same"),
+    ),
     ("PartsInReverse", "catalog: an object has its parts in the wrong order", Seeds),
     ("ReplacedPartsStay", "catalog: a part that was sent again is not garbage", Seeds),
     ("UnnamedPartsStay", "catalog: parts that an object is not made of are not garbage", Seeds),

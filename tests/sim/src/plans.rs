@@ -24,6 +24,7 @@ pub const PLANS: &[(&str, &str)] = kept![
     "scenarios" / "garbled-on-the-way",
     "scenarios" / "leaves-while-its-node-is-off",
     "scenarios" / "many-find-the-same",
+    "scenarios" / "many-write-on-top-of-the-same",
     "scenarios" / "moved-back-too-early",
     "scenarios" / "moved-onto-a-drive-that-fails",
     "scenarios" / "moves-whose-end-nobody-learns",
