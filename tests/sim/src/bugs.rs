@@ -101,6 +101,11 @@ pub const BUGS: &[Planted] = &[
         "store: a stripe counts as written when one shard is not",
         Plan("writes-fail-and-are-cleaned-up"),
     ),
+    (
+        "LeavingIsNotRead",
+        "store: a shard that leaves is not read for the others of its stripe",
+        Plan("what-leaves-is-read-for-the-rest"),
+    ),
     ("SkipReadBack", "store: what a moved shard reads back as is not compared", Plan("garbled-on-the-way")),
     (
         "MoveIgnoresWrite",
