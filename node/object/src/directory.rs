@@ -44,7 +44,7 @@ pub struct TenantEntry {
 #[derive(Debug, Clone, Default)]
 pub struct DirectorySnapshot {
     /// Tenants that are there, suspended ones among them: background work on theirs goes on.
-    pub tenants: HashMap<TenantId, Arc<TenantEntry>>,
+    pub tenants: BTreeMap<TenantId, Arc<TenantEntry>>,
     /// All drives of the cluster.
     pub drives: Vec<KnownDrive>,
     /// What operators ask of workers.
