@@ -140,6 +140,11 @@ pub enum Command {
         /// Fault.
         fault: LinkFault,
     },
+    /// Say what is in the registers of a machine's processors: where one is that gets nowhere.
+    Registers {
+        /// Machine.
+        node: String,
+    },
     /// Say what there is.
     Status,
     /// Switch everything off and end.
@@ -156,6 +161,11 @@ pub enum Reply {
     Status(ClusterStatus),
     /// What was rotten.
     Corrupted(CorruptedDrive),
+    /// Registers, as QEMU prints them.
+    Registers {
+        /// For people.
+        text: String,
+    },
     /// Everything is off; these machines had to be killed.
     Stopped {
         /// Their names.

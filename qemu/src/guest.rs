@@ -436,6 +436,21 @@ impl Guest {
         Ok(())
     }
 
+    /// What is in the registers of its processors, as QEMU prints them.
+    ///
+    /// # Errors
+    /// `WrongState`, `Qmp`.
+    pub fn registers(&mut self) -> Result<String, HarnessError> {
+        let node = self.node.name.clone();
+        let ask = json!({ "command-line": "info registers -a" });
+        let said = self
+            .process()?
+            .qmp
+            .execute("human-monitor-command", ask)
+            .map_err(|source| HarnessError::Qmp { node, source })?;
+        Ok(said.as_str().unwrap_or_default().to_owned())
+    }
+
     fn process(&mut self) -> Result<&mut Process, HarnessError> {
         let node = self.node.name.clone();
         self.process.as_mut().ok_or(HarnessError::WrongState { node, state: "off", needed: "it must be on" })

@@ -158,6 +158,9 @@ fn carry_out(cluster: &mut Cluster, command: &Command) -> Result<Reply, HarnessE
         Command::Partition { node } => cluster.partition(node)?,
         Command::Heal { node } => cluster.heal(node)?,
         Command::Link { from, to, fault } => cluster.set_link_fault(from, to, *fault)?,
+        Command::Registers { node } => {
+            return Ok(Reply::Registers { text: cluster.guest(node)?.registers()? });
+        }
         Command::Status => return Ok(Reply::Status(cluster.status())),
         Command::Shutdown => unreachable!("the caller serves it"),
     }

@@ -88,6 +88,11 @@ pub trait Hand {
     /// When a node does not come back.
     async fn heal(&mut self) -> Result<()>;
 
+    /// What happened on the way that is nobody's promise, and yet is to be told.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Stops every node, gently. Afterwards what each drive holds is where [`drive_file`] says.
     ///
     /// # Errors

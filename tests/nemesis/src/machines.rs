@@ -2,6 +2,7 @@
 //! not flushed when the power goes: of that, chance keeps what it likes.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     process::Command as Program,
@@ -15,6 +16,7 @@ use holdfast_blackbox::{
 };
 use holdfast_fault::Random;
 use holdfast_qemu::{ClusterSpec, Command, GuestState, Image, LinkFault, MEMORY_MIB, Reply, send};
+use parking_lot::Mutex;
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -25,6 +27,12 @@ use crate::{
 
 /// How long an emulated machine may take to boot and serve, on a busy host.
 const READY_LIMIT: Duration = Duration::from_secs(300);
+
+/// How long a machine that was switched on may say nothing on its console: it takes 3 s on an idle host, 12 s on a busy one.
+const FIRST_WORD_LIMIT: Duration = Duration::from_secs(120);
+
+/// Between two looks at a console.
+const CONSOLE_POLL: Duration = Duration::from_millis(500);
 
 /// Blocks of 4 KiB that turn at once.
 const ROT_BLOCKS: u64 = 400;
@@ -54,6 +62,10 @@ pub struct Machines {
     /// What all boot, and the same with another version of the program.
     image: Image,
     other: Option<Image>,
+    /// Length of each machine's console when it was last switched on.
+    said: Mutex<BTreeMap<usize, u64>>,
+    /// What is to be told of machines that did not boot.
+    notes: Mutex<Vec<String>>,
 }
 
 impl Machines {
@@ -71,12 +83,13 @@ impl Machines {
         ensure!(status.success(), "xtask up: {status}");
         let processes = ProcessesFile::load(&shape.dir)?.context("processes.json")?;
         let socket = processes.supervisor.context("a supervisor")?.socket;
-        let (dir, xtask) = (shape.dir.clone(), xtask.to_owned());
+        let dir = shape.dir.clone();
         let file = ClusterFile::load(&dir)?;
         let spec = fs::read_to_string(dir.join("machines.json")).context("what the machines are made of")?;
         let image = serde_json::from_str::<ClusterSpec>(&spec)?.image;
-        let mut machines =
-            Self { file, dir, xtask, socket, nodes: shape.nodes, drives: shape.drives, image, other: None };
+        let (said, notes) = (Mutex::default(), Mutex::default());
+        let (nodes, drives, xtask) = (shape.nodes, shape.drives, xtask.to_owned());
+        let mut machines = Self { file, dir, xtask, socket, nodes, drives, image, other: None, said, notes };
         machines.other = shape.other.as_deref().map(|other| machines.image_of(other)).transpose()?;
         Ok(machines)
     }
@@ -146,10 +159,46 @@ impl Machines {
     }
 
     fn boot(&self, node: usize) -> Result<()> {
+        self.said.lock().insert(node, self.console_length(node));
         self.tell(&Command::Start { node: name(node) }).map(drop)
     }
 
+    fn console_length(&self, node: usize) -> u64 {
+        fs::metadata(self.dir.join(name(node)).join("console.log")).map_or(0, |file| file.len())
+    }
+
+    /// Whether a machine has said a word since it was switched on. Waits for it.
+    async fn speaks(&self, node: usize) -> bool {
+        let Some(before) = self.said.lock().get(&node).copied() else { return true };
+        let begun = Instant::now();
+        while self.console_length(node) <= before {
+            if begun.elapsed() >= FIRST_WORD_LIMIT {
+                return false;
+            }
+            sleep(CONSOLE_POLL).await;
+        }
+        true
+    }
+
+    /// Waits until a node serves. Now and then an emulated processor spins before the kernel's first word, when no program of
+    /// ours runs yet. Such a machine is switched off and on, once, where its processors are is kept, and the report says so.
     async fn wait_ready(&self, node: usize) -> Result<()> {
+        if !self.speaks(node).await {
+            let kept = self.dir.join(name(node)).join("registers.txt");
+            if let Reply::Registers { text } = self.tell(&Command::Registers { node: name(node) })? {
+                fs::write(&kept, text).with_context(|| format!("writing {}", kept.display()))?;
+            }
+            let what = format!(
+                "{} said nothing for {FIRST_WORD_LIMIT:?} after it was switched on, and was switched off and on again; its \
+                 registers are in {}",
+                name(node),
+                kept.display()
+            );
+            println!("         {what}");
+            self.notes.lock().push(what);
+            self.kill(node)?;
+            self.boot(node)?;
+        }
         let node = self.file.node_at(node)?;
         self.file.wait_ready(node, READY_LIMIT, &mut || Ok(())).await
     }
@@ -205,6 +254,10 @@ impl Hand for Machines {
 
     fn file(&self) -> &ClusterFile {
         &self.file
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.notes.lock().clone()
     }
 
     async fn wait_whole(&self) -> Result<()> {

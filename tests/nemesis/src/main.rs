@@ -284,6 +284,7 @@ async fn judge<H: Hand>(
     oracles::everything_is_read(hand.file(), shared, nodes, KEYS).await?;
     report.checked.push(format!("{KEYS} keys read through {nodes} nodes, listings equal to what is there"));
     hand.file().s3(0)?.put(BUCKET, "after", "still accepts").await.context("a write after the faults")?;
+    report.checked.extend(hand.notes());
     hand.stop_all().await?;
     let sound = oracles::drives_are_sound(&arguments.dir, nodes, arguments.drives, hurt)?;
     report.checked.push(format!(
