@@ -17,7 +17,7 @@ use holdfast_model::{
 };
 use nix::fcntl::{FallocateFlags, fallocate};
 
-use super::{DevSpec, ports::Ports};
+use super::{DevSpec, ports};
 use crate::cluster_file::{NodeEntry, Operator, relative};
 
 /// Memory of a password hash in KiB and its passes: what the nodes themselves use, so that a login takes
@@ -49,11 +49,11 @@ impl NodeLayout {
     ///
     /// # Errors
     /// When there is no port or no space.
-    pub fn create(spec: &DevSpec, number: u16, ports: &mut Ports) -> Result<Self> {
+    pub fn create(spec: &DevSpec, number: u16) -> Result<Self> {
         let name = format!("n{number}");
         let dir = spec.dir.join(&name);
-        let mut port =
-            |first: u16| if spec.known_ports { ports.prefer(first + number - 1) } else { ports.any() };
+        let port =
+            |first: u16| if spec.known_ports { ports::prefer(first + number - 1) } else { ports::any() };
         let listen = Listen { s3: port(9443)?, admin: port(8443)?, metrics: port(9100)?, peer: port(7443)? };
         let advertise = spec.advertise.get(usize::from(number) - 1).copied();
         let layout = Self { smtp: port(2525)?, name, dir, listen, advertise };

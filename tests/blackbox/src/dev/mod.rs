@@ -24,7 +24,6 @@ use holdfast_model::{
 use tokio::time::sleep;
 
 pub use layout::{NodeLayout, S3_DOMAIN, bootstrap, operator, service_names};
-pub use ports::Ports;
 
 use crate::{
     cluster_file::{ClusterFile, Kind, NodeEntry, NodeProcess, ProcessesFile, relative},
@@ -140,11 +139,9 @@ impl DevCluster {
             fs::remove_dir_all(&spec.dir).with_context(|| format!("emptying {}", spec.dir.display()))?;
         }
         fs::create_dir_all(&spec.dir)?;
-        let mut ports = Ports::default();
         say(&format!("preparing {} x {} drives of {}", spec.nodes, spec.drives, spec.drive_size));
-        let layouts = (1..=spec.nodes)
-            .map(|number| NodeLayout::create(spec, number, &mut ports))
-            .collect::<Result<Vec<_>>>()?;
+        let layouts =
+            (1..=spec.nodes).map(|number| NodeLayout::create(spec, number)).collect::<Result<Vec<_>>>()?;
         let mut cluster = Self {
             dir: spec.dir.clone(),
             noded: spec.noded.clone(),
@@ -319,7 +316,7 @@ impl DevCluster {
             feature_level_max: None,
             known_ports,
         };
-        let layout = NodeLayout::create(&spec, number, &mut Ports::default())?;
+        let layout = NodeLayout::create(&spec, number)?;
         let token = self.file.admin(through).await?.join_token().await?;
         let peers = self.peer_addresses()?;
         layout.write_config(&spec, None, Some(Join { peers, token }))?;

@@ -2,46 +2,45 @@
 //! which the kernel takes ports for outgoing connections, so that a restarted node finds its own free.
 
 use std::{
-    collections::HashSet,
+    collections::BTreeSet,
     net::{Ipv4Addr, SocketAddr, TcpListener},
 };
 
 use anyhow::{Result, bail};
+use parking_lot::Mutex;
 
 const FIRST: u16 = 20_000;
 const COUNT: u16 = 10_000;
 const TRIES_MAX: usize = 500;
 
-/// Hands out ports, none twice.
-#[derive(Debug, Default)]
-pub struct Ports(HashSet<u16>);
+/// What was handed out in this process. A port stays its node's while that is down: clusters run side by side, and another
+/// that took it would keep the node from coming back.
+static HANDED_OUT: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
 
-impl Ports {
-    /// `wanted` when it is free, else any free one.
-    ///
-    /// # Errors
-    /// When none is found.
-    pub fn prefer(&mut self, wanted: u16) -> Result<SocketAddr> {
-        if self.take(wanted) { Ok(loopback(wanted)) } else { self.any() }
-    }
+/// `wanted` when it is free and was not handed out, else any such.
+///
+/// # Errors
+/// When none is found.
+pub fn prefer(wanted: u16) -> Result<SocketAddr> {
+    if take(wanted) { Ok(loopback(wanted)) } else { any() }
+}
 
-    /// Any free port.
-    ///
-    /// # Errors
-    /// When none is found in 500 tries.
-    pub fn any(&mut self) -> Result<SocketAddr> {
-        for _ in 0..TRIES_MAX {
-            let port = FIRST + u16::try_from(getrandom::u32()? % u32::from(COUNT))?;
-            if self.take(port) {
-                return Ok(loopback(port));
-            }
+/// Any free port that was not handed out.
+///
+/// # Errors
+/// When none is found in 500 tries.
+pub fn any() -> Result<SocketAddr> {
+    for _ in 0..TRIES_MAX {
+        let port = FIRST + u16::try_from(getrandom::u32()? % u32::from(COUNT))?;
+        if take(port) {
+            return Ok(loopback(port));
         }
-        bail!("no free loopback port found between {FIRST} and {}", FIRST + COUNT)
     }
+    bail!("no free loopback port found between {FIRST} and {}", FIRST + COUNT)
+}
 
-    fn take(&mut self, port: u16) -> bool {
-        !self.0.contains(&port) && TcpListener::bind(loopback(port)).is_ok() && self.0.insert(port)
-    }
+fn take(port: u16) -> bool {
+    TcpListener::bind(loopback(port)).is_ok() && HANDED_OUT.lock().insert(port)
 }
 
 fn loopback(port: u16) -> SocketAddr {
@@ -53,12 +52,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_port_in_use_is_not_handed_out() {
-        let mut ports = Ports::default();
-        let first = ports.any().unwrap();
+    fn a_port_in_use_or_handed_out_before_is_not_handed_out() {
+        let first = any().unwrap();
         let busy = TcpListener::bind(first).unwrap();
-        assert_ne!(Ports::default().prefer(first.port()).unwrap(), first);
+        assert_ne!(prefer(first.port()).unwrap(), first);
         drop(busy);
-        assert_ne!(ports.prefer(first.port()).unwrap(), first, "handed out already");
+        assert_ne!(prefer(first.port()).unwrap(), first, "its node may be down, and come back");
     }
 }
