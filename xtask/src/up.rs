@@ -16,7 +16,7 @@ use clap::Args;
 use holdfast_blackbox::{
     admin,
     cluster_file::{ClusterFile, Kind, NodeEntry, ProcessesFile, Supervisor, relative},
-    dev::{self, Ports},
+    dev::{self, ports},
     paths,
     process::{self, Identity},
 };
@@ -142,7 +142,6 @@ impl Up {
     }
 
     fn machines(&self, dir: &Path) -> Result<Vec<NodeSpec>> {
-        let mut ports = Ports::default();
         (1..=self.nodes)
             .map(|number| {
                 let home = dir.join(format!("n{number}"));
@@ -157,7 +156,7 @@ impl Up {
                 for (service, guest_port) in SERVICES {
                     // People find the ports they know; tests, which run beside them, take any.
                     let known = guest_port + u16::from(number) - 1;
-                    let host = if self.dir.is_none() { ports.prefer(known)? } else { ports.any()? };
+                    let host = if self.dir.is_none() { ports::prefer(known)? } else { ports::any()? };
                     machine.forwards.push(Forward {
                         service: service.into(),
                         host_port: host.port(),

@@ -5,7 +5,7 @@
 //! so that another command can take over.
 
 mod layout;
-mod ports;
+pub mod ports;
 
 use std::{
     collections::BTreeMap,
