@@ -42,7 +42,10 @@ impl Content {
     /// The bytes themselves.
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {
-        self.pieces.iter().flat_map(|piece| body(piece.number, piece.size)).collect()
+        // One after the other as a whole: byte by byte took a tenth of all time.
+        let mut bytes = Vec::with_capacity(self.size());
+        self.pieces.iter().for_each(|piece| bytes.extend_from_slice(&body(piece.number, piece.size)));
+        bytes
     }
 }
 

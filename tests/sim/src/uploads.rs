@@ -11,7 +11,7 @@ use holdfast_object::{
 use tokio::time::sleep;
 
 use crate::{
-    bodies::{Content, Piece, body},
+    bodies::{Content, Piece},
     clients::{AFTER_REFUSAL, Answer, BUCKET, Client, Deeds, Pending, body_of, name, number_of, numbered},
     plan::{End, PART_SIZE_MIN, Part, Upload},
 };
@@ -205,7 +205,7 @@ impl Client {
                 sleep(AFTER_REFUSAL).await;
             }
             let body = copied.take().unwrap_or_else(|| {
-                body_of(pieces.iter().flat_map(|piece| body(piece.number, piece.size)).collect())
+                body_of(Content { pieces: pieces.clone(), copied: false }.bytes())
             });
             let options = PutOptions { length: Some(size), ..PutOptions::default() };
             let name = name(under.key);
