@@ -37,6 +37,12 @@ test('a drive that tells no serial is named by its path', () => {
   expect(titles({ nodes })).toEqual(['warning: Drive /dev/vdb on n1 is slow'])
 })
 
+test('a clock that is wrong is told of, with by how much and which way', () => {
+  const clocks = [null, 3 * 86_400_000, -1_200_500]
+  const nodes = clocks.map((clock_ahead_ms, at) => node(at + 1, { clock_ahead_ms }))
+  expect(titles({ nodes })).toEqual(['warning: The clock of n2 is 3 d ahead', 'warning: The clock of n3 is 20 min behind'])
+})
+
 test('a node that is down is one finding, not one for each of its drives', () => {
   const drives = [drive('/dev/vdb', { state: { kind: 'unknown' }, usage: null })]
   const nodes = [node(1), node(2, { state: { kind: 'down', last_heard_unix_ms: 40_000 }, drives })]

@@ -1,6 +1,6 @@
 // What an operator should look at, most serious first. Pure: a cluster in, findings out.
 import type { ClusterStatus, DeviceStatus, DriveStatus, GroupStatus, NodeStatus } from './api/types.ts'
-import { describeDrive, describeNode, survives } from './state.ts'
+import { clockOff, describeDrive, describeNode, survives } from './state.ts'
 import { bytes, percent, percentNumber, plural } from './units.ts'
 
 export type Severity = 'bad' | 'warning' | 'busy'
@@ -74,6 +74,17 @@ function ofNode(node: NodeStatus, now: number): Finding[] {
   }
   if (node.state.kind === 'joining') {
     findings.push({ key: `node-${node.id}`, severity: 'busy', title: `${node.name} is joining`, detail: state.detail, node: node.name })
+  }
+  if (node.clock_ahead_ms !== null) {
+    findings.push({
+      key: `clock-${node.id}`,
+      severity: 'warning',
+      title: `The clock of ${node.name} is ${clockOff(node.clock_ahead_ms)}`,
+      detail:
+        'Compared with what most nodes have. The cluster goes by those; but clients whose clocks are right are refused by ' +
+        'this node when it is more than 15 minutes. Set it, and look at why it was wrong.',
+      node: node.name,
+    })
   }
   // Of a node that is down the drives are unknown, which its own finding says already.
   return [

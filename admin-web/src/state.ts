@@ -8,6 +8,12 @@ export type Tone = 'good' | 'busy' | 'warning' | 'bad' | 'unknown'
 
 export type Described = { tone: Tone; label: string; detail: string }
 
+/** By how much a clock is wrong, in words. */
+export function clockOff(aheadMilliseconds: number): string {
+  const off = duration(Math.abs(aheadMilliseconds) / 1000)
+  return aheadMilliseconds < 0 ? `${off} behind` : `${off} ahead`
+}
+
 export function describeNode(state: NodeState, now: number): Described {
   switch (state.kind) {
     case 'up':

@@ -76,6 +76,7 @@ const nodeStatus = z.object({
   services: z.object({ s3: z.string(), admin: z.string(), metrics: z.string() }).nullable(),
   version: z.string().nullable(),
   uptime_seconds: count.nullable(),
+  clock_ahead_ms: z.number().int().nullable(),
   drives: z.array(driveStatus),
   devices: z.array(deviceStatus),
 }) satisfies z.ZodType<api.NodeStatus>

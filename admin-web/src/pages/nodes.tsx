@@ -12,7 +12,7 @@ import { Panel } from '../components/panel.tsx'
 import { StateMark } from '../components/state-mark.tsx'
 import { UsageBar } from '../components/usage-bar.tsx'
 import { useNow } from '../live.ts'
-import { describeDrive, describeNode } from '../state.ts'
+import { clockOff, describeDrive, describeNode } from '../state.ts'
 import { bytes, duration, integer, moment, percent, plural } from '../units.ts'
 import { NodeTable } from './overview.tsx'
 
@@ -80,6 +80,7 @@ export function NodePage(props: Props & { name: string }) {
           items={[
             ['State', state.detail],
             ['Running for', node.uptime_seconds === null ? 'unknown' : duration(node.uptime_seconds)],
+            ...(node.clock_ahead_ms === null ? [] : [['Clock', clockOff(node.clock_ahead_ms)] as [string, string]]),
             ['Version', node.version ?? 'unknown'],
             ['Number', integer(node.id)],
             ['Peer address', <code key="peer">{node.peer_address}</code>],

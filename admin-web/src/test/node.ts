@@ -28,6 +28,7 @@ export function node(id: number, change: Partial<NodeStatus> = {}): NodeStatus {
     services: { s3: `https://10.0.0.${id}:9443`, admin: `https://10.0.0.${id}:8443`, metrics: `https://10.0.0.${id}:9100/metrics` },
     version: '0.1.0',
     uptime_seconds: 3700,
+    clock_ahead_ms: null,
     drives: [drive('/dev/vdb'), drive('/dev/vdc')],
     devices: [],
     ...change,

@@ -26,11 +26,13 @@ pub enum Method {
     ShardGetWhole = 9,
     /// Give shards of a stripe new places on the node that is asked.
     ShardRelocate = 10,
+    /// What a node's clock shows.
+    Clock = 11,
 }
 
 impl Method {
     /// All methods.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Raft,
         Self::ShardPut,
         Self::ShardGet,
@@ -41,6 +43,7 @@ impl Method {
         Self::Join,
         Self::ShardGetWhole,
         Self::ShardRelocate,
+        Self::Clock,
     ];
 
     /// The number on the wire.
@@ -58,7 +61,7 @@ impl Method {
     /// Which connection carries it: small requests that others wait for never queue behind shards.
     pub(crate) const fn lane(self) -> Lane {
         match self {
-            Self::Raft | Self::NodeStatus | Self::Join => Lane::Urgent,
+            Self::Raft | Self::NodeStatus | Self::Clock | Self::Join => Lane::Urgent,
             Self::ShardPut
             | Self::ShardGet
             | Self::ShardGetWhole
@@ -104,6 +107,7 @@ impl Role {
                 | Method::ShardDelete
                 | Method::ShardList
                 | Method::NodeStatus
+                | Method::Clock
                 | Method::Control,
             ) => true,
             // A joiner shows its token; what that is worth is for the authority to say.

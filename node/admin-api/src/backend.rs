@@ -245,6 +245,10 @@ pub struct NodeStatus {
     /// Time since its program started; null when it does not answer.
     #[schema(required = true)]
     pub uptime_seconds: Option<u64>,
+    /// By how many milliseconds its clock is ahead of what most nodes' clocks show, negative when it is behind; null
+    /// when that is no more than ten seconds, or it does not answer. Such a clock is not gone by.
+    #[schema(required = true)]
+    pub clock_ahead_ms: Option<i64>,
     /// Its drives.
     pub drives: Vec<DriveStatus>,
     /// Devices in it that are no drives of the cluster, or not yet.

@@ -1,9 +1,6 @@
 //! What all handlers of one node share.
 
-use std::{
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::sync::Arc;
 
 use holdfast_model::UnixMillis;
 use parking_lot::Mutex;
@@ -29,8 +26,7 @@ impl AppState {
     }
 }
 
-/// The clock of this node. A clock before 1970 reads as 1970: sessions then do not verify.
+/// The time of day, as the cluster has it. A clock before 1970 reads as 1970: sessions then do not verify.
 pub(crate) fn now() -> UnixMillis {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    UnixMillis::new(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    holdfast_clock::now()
 }

@@ -72,8 +72,9 @@ async fn status(client: &Client, json: bool) -> Result<()> {
 }
 
 fn node_table(nodes: &[Value]) -> Table {
-    let mut table =
-        Table::new(&["NODE", "STATE", "VERSION", "UPTIME", "DRIVES", "NOT WELL", "DEVICES", "ADMIN"]);
+    let mut table = Table::new(&[
+        "NODE", "STATE", "VERSION", "UPTIME", "CLOCK", "DRIVES", "NOT WELL", "DEVICES", "ADMIN",
+    ]);
     for node in nodes {
         let drives = node["drives"].as_array().map_or(&[][..], Vec::as_slice);
         let unwell = drives.iter().filter(|drive| drive["state"]["kind"] != "healthy").count();
@@ -82,6 +83,7 @@ fn node_table(nodes: &[Value]) -> Table {
             word(&node["state"]["kind"]),
             word(&node["version"]),
             node["uptime_seconds"].as_u64().map(duration).unwrap_or_default(),
+            clock(node),
             drives.len().to_string(),
             unwell.to_string(),
             node["devices"].as_array().map_or(0, Vec::len).to_string(),
@@ -89,6 +91,13 @@ fn node_table(nodes: &[Value]) -> Table {
         ]);
     }
     table
+}
+
+/// By how much a node's clock is wrong, or nothing.
+fn clock(node: &Value) -> String {
+    let way = |ahead: i64| if ahead < 0 { "behind" } else { "ahead" };
+    let off = |ahead: i64| format!("{} {}", duration(ahead.unsigned_abs() / 1000), way(ahead));
+    node["clock_ahead_ms"].as_i64().map(off).unwrap_or_default()
 }
 
 fn duration(seconds: u64) -> String {

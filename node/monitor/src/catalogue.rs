@@ -45,6 +45,7 @@ pub fn catalogue() -> Vec<Metric> {
         reading::EventReading::METRICS,
         reading::DeviceReading::METRICS,
         reading::SpareReading::METRICS,
+        reading::ClockReading::METRICS,
         reading::RaftGroupReading::METRICS,
         reading::RaftLogReading::METRICS,
         reading::PeerReading::METRICS,

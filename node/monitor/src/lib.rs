@@ -27,9 +27,9 @@ use prometheus::{Registry, TextEncoder, proto::MetricFamily};
 
 pub use catalogue::{Kind, Metric, catalogue};
 pub use reading::{
-    BufferReading, CatalogCopyReading, DebtReading, DeviceReading, DriveErrors, DriveLabels, DriveReading,
-    DriveState, EventQueueReading, EventReading, ExternalKeyReading, KeyReading, KeyUseReading, PeerReading,
-    RaftGroupReading, RaftLogReading, SpareReading, StripeReading,
+    BufferReading, CatalogCopyReading, ClockReading, DebtReading, DeviceReading, DriveErrors, DriveLabels,
+    DriveReading, DriveState, EventQueueReading, EventReading, ExternalKeyReading, KeyReading, KeyUseReading,
+    PeerReading, RaftGroupReading, RaftLogReading, SpareReading, StripeReading,
 };
 pub use s3::{S3Metrics, S3Request};
 pub use sample::Sample;
@@ -140,6 +140,7 @@ mod tests {
             sample.stripes(&StripeReading { written: 9, ..StripeReading::default() });
             sample.devices(&DeviceReading::default());
             sample.spare(&SpareReading::default());
+            sample.clock(&ClockReading { agreed: true, ..ClockReading::default() });
             sample.debt(holdfast_model::PartitionId::new(1), &DebtReading::default());
             sample.event_queue(holdfast_model::PartitionId::new(1), &EventQueueReading::default());
             sample.events(&EventReading::default());

@@ -172,6 +172,15 @@ reading! {
 }
 
 reading! {
+    /// Clocks, as this node sees them.
+    ClockReading, labels &[], {
+        ahead_seconds: f64 = Gauge "holdfast_clock_ahead_seconds", "By how much this node's clock is ahead of what most nodes' clocks show; negative when it is behind. Beyond 10 s either way it is not gone by: set it.";
+        agreed: bool = Gauge "holdfast_clock_agreed", "1 while more than half of the nodes' clocks that this node hears agree within 10 s. At 0 there is no time to trust.";
+        heard: u64 = Gauge "holdfast_clock_heard", "Other nodes whose clocks this node hears.";
+    }
+}
+
+reading! {
     /// Stripes this node coordinated.
     StripeReading, labels &[], {
         written: u64 = Counter "holdfast_stripes_written_total", "Stripes written with all their shards durable.";

@@ -9,10 +9,10 @@ use crate::{
     BuildInfo,
     catalogue::{Kind, Metric},
     reading::{
-        BufferReading, CatalogCopyReading, DRIVE_STATE_AND_ERRORS, DebtReading, DeviceReading, DriveErrors,
-        DriveLabels, DriveReading, DriveState, EventQueueReading, EventReading, ExternalKeyReading, Figure,
-        KeyReading, KeyUseReading, PeerReading, RaftGroupReading, RaftLogReading, SpareReading,
-        StripeReading,
+        BufferReading, CatalogCopyReading, ClockReading, DRIVE_STATE_AND_ERRORS, DebtReading, DeviceReading,
+        DriveErrors, DriveLabels, DriveReading, DriveState, EventQueueReading, EventReading,
+        ExternalKeyReading, Figure, KeyReading, KeyUseReading, PeerReading, RaftGroupReading, RaftLogReading,
+        SpareReading, StripeReading,
     },
 };
 
@@ -72,6 +72,11 @@ impl Sample {
     /// Space set aside for rebuilding. Call once.
     pub fn spare(&mut self, reading: &SpareReading) {
         self.add_all(SpareReading::METRICS, &[], &reading.figures());
+    }
+
+    /// Clocks. Call once.
+    pub fn clock(&mut self, reading: &ClockReading) {
+        self.add_all(ClockReading::METRICS, &[], &reading.figures());
     }
 
     /// The stripes this node coordinated. Call once.

@@ -176,6 +176,7 @@ impl AdminBackend for Admin {
         };
         let reports = self.health.snapshot();
         let spare = self.health.spare();
+        let clocks = holdfast_clock::judgement();
         let mut capacity = (0, 0, 0);
         let nodes: Vec<NodeStatus> = view
             .nodes
@@ -220,6 +221,10 @@ impl AdminBackend for Admin {
                     services: urls(&node.services),
                     version: report.filter(|_| up).map(|report| report.version.clone()),
                     uptime_seconds: report.filter(|_| up).map(|report| report.uptime_seconds),
+                    clock_ahead_ms: clocks.as_ref().and_then(|clocks| match node.node == self.own {
+                        true => clocks.own_wrong(),
+                        false => clocks.wrong(node.node),
+                    }),
                     drives,
                     devices: report
                         .filter(|_| up)

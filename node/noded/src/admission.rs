@@ -1,7 +1,7 @@
 //! Lets nodes in: judges a join request by its token, gives it a number and a certificate. The root it then
 //! unlocks as every member does, from the members' shares.
 
-use std::{sync::Arc, time::SystemTime};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use holdfast_control::{Command, NodeState, RegisterNode, Response, ServiceAddresses};
@@ -86,7 +86,7 @@ impl Admission {
         };
         let certificate = self
             .ca
-            .issue_peer(&request.certificate_request, node, SystemTime::now())
+            .issue_peer(&request.certificate_request, node, holdfast_clock::system_time())
             .context("signing its certificate")?;
         let view = self.control.view().await?;
         let catalog_groups = view.cluster.as_ref().map(|c| c.catalog_groups).context("no cluster yet")?;

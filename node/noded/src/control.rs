@@ -59,9 +59,8 @@ impl Control {
     }
 }
 
-/// The node's clock.
+/// The time of day, as the cluster has it.
 #[must_use]
 pub fn now() -> UnixMillis {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    UnixMillis::new(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    holdfast_clock::now()
 }

@@ -286,6 +286,11 @@ impl Service for NodeService {
                     .map_err(|e| Refusal { code: STARTING, message: format!("report: {e}") })?;
                 Ok(Reply::with_body(Bytes::from(report)))
             }
+            Method::Clock => {
+                let shown = postcard::to_stdvec(&holdfast_clock::machine())
+                    .map_err(|e| Refusal { code: STARTING, message: format!("clock: {e}") })?;
+                Ok(Reply::with_body(Bytes::from(shown)))
+            }
             Method::Control => Ok(Reply::with_body(self.orders.carry_out(peer.node, &body).await?)),
             method => {
                 let rebuilder = self.rebuilder.get().ok_or_else(starting)?;

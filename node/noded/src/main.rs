@@ -6,6 +6,7 @@
 mod access_keys;
 mod admin;
 mod admission;
+mod clock;
 mod comparison;
 mod control;
 mod drains;

@@ -10,9 +10,10 @@ use holdfast_drive::DriveState;
 use holdfast_gateway_s3::{InventoryFate, Limit, LogFate, Observer, RequestRecord};
 use holdfast_model::{NodeId, TenantId};
 use holdfast_monitor::{
-    BufferReading, BuildInfo, CatalogCopyReading, DebtReading, DeviceReading, DriveErrors, DriveLabels,
-    DriveReading, EventQueueReading, EventReading, ExternalKeyReading, KeyReading, KeyUseReading, Monitor,
-    PeerReading, RaftGroupReading, RaftLogReading, Sample, SpareReading, StripeReading,
+    BufferReading, BuildInfo, CatalogCopyReading, ClockReading, DebtReading, DeviceReading, DriveErrors,
+    DriveLabels, DriveReading, EventQueueReading, EventReading, ExternalKeyReading, KeyReading,
+    KeyUseReading, Monitor, PeerReading, RaftGroupReading, RaftLogReading, Sample, SpareReading,
+    StripeReading,
 };
 use holdfast_object::{ObjectService, journal::Journal};
 use holdfast_peer::PeerClient;
@@ -75,6 +76,7 @@ pub fn monitor(parts: Parts) -> Arc<Monitor> {
         drives(&parts, sample);
         devices(&parts, sample);
         spare(&parts, sample);
+        clock(sample);
         groups(&parts, sample);
         peers(&parts, sample);
         stripes(&parts, sample);
@@ -144,6 +146,16 @@ fn spare(parts: &Parts, sample: &mut Sample) {
         drives: spare.drives.into(),
         reserved_bytes: spare.reserved_bytes,
         free_bytes: spare.free_bytes,
+    });
+}
+
+fn clock(sample: &mut Sample) {
+    let Some(found) = holdfast_clock::judgement() else { return };
+    sample.clock(&ClockReading {
+        ahead_seconds: Duration::from_millis(found.own_ahead.unsigned_abs()).as_secs_f64()
+            * if found.own_ahead < 0 { -1.0 } else { 1.0 },
+        agreed: found.agreed,
+        heard: found.ahead.len() as u64,
     });
 }
 

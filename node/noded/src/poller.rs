@@ -1,4 +1,4 @@
-//! Asks every node for its word, each in its own task, and keeps [`Health`] and [`Ward`] current. Nodes that
+//! Asks every node for its word and what its clock shows, each in its own task, and keeps [`Health`] and [`Ward`] current. Nodes that
 //! were removed are cut off: their links closed, their knocking refused.
 
 use std::{
@@ -20,6 +20,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    clock::{self, ClockKeeper},
     comparison::Comparison,
     groups::Ward,
     keys::KeyWatch,
@@ -49,6 +50,8 @@ pub struct Poller {
     pub keys: KeyWatch,
     /// This node's own word.
     pub service: Arc<NodeService>,
+    /// Whether the machine's clock is this program's to set.
+    pub sets_clock: bool,
 }
 
 impl Poller {
@@ -67,6 +70,7 @@ impl Poller {
         let mut own_tick = interval(INTERVAL);
         own_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut draining = BTreeSet::new();
+        let mut clock = ClockKeeper::new(self.sets_clock);
         let mut changes = control.changes();
         changes.mark_changed();
         loop {
@@ -76,6 +80,7 @@ impl Poller {
                     // Each time: a drive may have come up after the cluster said so.
                     self.service.drain(&draining);
                     self.service.compare_drives();
+                    clock.look();
                     self.hear(self.service.word(), own_leaves);
                 }
                 changed = changes.changed() => {
@@ -135,6 +140,7 @@ impl Poller {
                     self.ward.forget(*node);
                     self.comparison.forget(*node);
                     self.keys.forget(*node);
+                    holdfast_clock::forget(*node);
                     if record.state == NodeState::Removed {
                         self.peers.remove(*node);
                     } else {
@@ -154,7 +160,10 @@ impl Poller {
                 _ = tick.tick() => {}
             }
             match ask(&self.peers, node).await {
-                Ok(word) if word.report.node == node => self.hear(word, false),
+                Ok(word) if word.report.node == node => {
+                    self.hear(word, false);
+                    clock::ask(&self.peers, node, TIMEOUT).await;
+                }
                 Ok(word) => {
                     tracing::error!(asked = %node, answered = %word.report.node, "a node answers as another");
                 }

@@ -88,8 +88,9 @@ pub async fn keep_fresh(
 
 fn fresh(ca: &Ca, names: &[String]) -> Result<(Certificate, NodeKey)> {
     let key = NodeKey::generate().context("making a service key")?;
-    let certificate =
-        ca.issue_service(key.request(), names, SystemTime::now()).context("issuing a service certificate")?;
+    let certificate = ca
+        .issue_service(key.request(), names, holdfast_clock::system_time())
+        .context("issuing a service certificate")?;
     Ok((certificate, key))
 }
 
@@ -127,7 +128,7 @@ impl PeerCertificate {
 
     fn renew_if_due(&mut self) -> Result<()> {
         let Credentials { identity, ca, certificate, key } = &self.credentials;
-        let now = SystemTime::now();
+        let now = holdfast_clock::system_time();
         let current = PeerIdentity::new(ca.clone(), certificate.clone(), key.clone())?;
         if !is_due(now, current.expires()) {
             return Ok(());

@@ -26,13 +26,12 @@ pub fn simulate(host: Option<Rc<dyn Host>>) {
     HOST.set(host);
 }
 
-/// The node's clock.
+/// The time of day, as the cluster has it.
 pub(crate) fn now() -> UnixMillis {
     if let Some(host) = HOST.with_borrow(Clone::clone) {
         return host.now();
     }
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    UnixMillis::new(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    holdfast_clock::now()
 }
 
 /// Bytes for ids and for the choice of places.

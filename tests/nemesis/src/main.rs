@@ -220,6 +220,7 @@ async fn run<H: Hand>(arguments: &Arguments, kinds: &[Kind], mut hand: H) -> Res
         report.violations.push(format!("{error:#}"));
     }
     report.ends = shared.ends();
+    report.reasons = shared.reasons();
     report.longest_without_writes = shared.longest_without_writes();
     report.violations.extend(shared.broken());
     for (key, verdict) in shared.history.judge() {

@@ -1,11 +1,14 @@
 //! What was done, what the clients saw, what was judged: as Markdown.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{cmp::Reverse, collections::BTreeMap, fmt, time::Duration};
 
 use crate::{
     deck::Kind,
     workload::{Asked, Ends},
 };
+
+/// Reasons that are told of, the most frequent first.
+const REASONS_MAX: usize = 20;
 
 /// One run.
 #[derive(Debug, Default)]
@@ -20,6 +23,8 @@ pub struct Report {
     pub injected: BTreeMap<Kind, u64>,
     /// Operations, by how they ended.
     pub ends: BTreeMap<Asked, Ends>,
+    /// Why operations were refused or not answered, and how often.
+    pub reasons: BTreeMap<String, u64>,
     /// Longest time without an accepted write.
     pub longest_without_writes: Duration,
     /// What was checked at the end, one line each.
@@ -44,6 +49,14 @@ impl fmt::Display for Report {
         writeln!(f, "\n| asked | done | refused or unanswered |\n|---|---:|---:|")?;
         for (asked, ends) in &self.ends {
             writeln!(f, "| {asked:?} | {} | {} |", ends.done, ends.open)?;
+        }
+        if !self.reasons.is_empty() {
+            writeln!(f, "\n| why it was refused | times |\n|---|---:|")?;
+            let mut reasons: Vec<_> = self.reasons.iter().collect();
+            reasons.sort_by_key(|(why, times)| (Reverse(**times), why.as_str()));
+            for (why, times) in reasons.into_iter().take(REASONS_MAX) {
+                writeln!(f, "| {} | {times} |", why.replace('|', "/"))?;
+            }
         }
         writeln!(
             f,

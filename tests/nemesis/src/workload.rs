@@ -36,6 +36,9 @@ const PAUSE: Duration = Duration::from_millis(15);
 /// After an operation that failed.
 const PAUSE_FAILED: Duration = Duration::from_millis(150);
 
+/// Of why an operation was refused, characters that are counted under one name.
+const REASON_MAX: usize = 120;
+
 /// The first part of an upload in parts, in bytes.
 const FIRST_PART: usize = 5 * 1024 * 1024;
 
@@ -71,6 +74,7 @@ pub struct Shared {
     /// Writes are numbered.
     next: AtomicU64,
     ends: Mutex<BTreeMap<Asked, Ends>>,
+    reasons: Mutex<BTreeMap<String, u64>>,
     /// Broken promises seen while running.
     broken: Mutex<Vec<String>>,
     /// When writes were accepted, since the history began.
@@ -90,6 +94,12 @@ impl Shared {
         self.ends.lock().clone()
     }
 
+    /// Why operations were refused or not answered, and how often.
+    #[must_use]
+    pub fn reasons(&self) -> BTreeMap<String, u64> {
+        self.reasons.lock().clone()
+    }
+
     /// Broken promises seen.
     #[must_use]
     pub fn broken(&self) -> Vec<String> {
@@ -105,13 +115,15 @@ impl Shared {
         starts.zip(&accepted).map(|(from, to)| *to - *from).max().unwrap_or_default()
     }
 
-    fn count(&self, asked: Asked, done: bool) {
+    fn count<T>(&self, asked: Asked, ended: &Result<T>) {
         let mut ends = self.ends.lock();
         let ends = ends.entry(asked).or_default();
-        if done {
-            ends.done += 1;
-        } else {
-            ends.open += 1;
+        match ended {
+            Ok(_) => ends.done += 1,
+            Err(why) => {
+                ends.open += 1;
+                *self.reasons.lock().entry(reason(why)).or_default() += 1;
+            }
         }
     }
 
@@ -130,17 +142,18 @@ impl Shared {
         // Anything but a yes leaves open whether it was written, now or later.
         let did = Did::Wrote(body.number);
         self.history.note(key, Operation { start, end: accepted.then_some(end), did });
-        self.count(asked, accepted);
+        self.count(asked, &written);
         accepted
     }
 
     async fn delete(&self, client: &Client, key: &str) -> bool {
         let start = self.history.now();
         let answer = ask(client, Call::new(Method::DELETE, BUCKET, key), Bytes::new()).await;
-        let done = answer.is_ok_and(|answer| answer.status.is_success());
+        let deleted = answer.and_then(|answer| accepted(&answer));
+        let done = deleted.is_ok();
         let end = done.then(|| self.history.now());
         self.history.note(key, Operation { start, end, did: Did::Removed });
-        self.count(Asked::Delete, done);
+        self.count(Asked::Delete, &deleted);
         done
     }
 
@@ -170,15 +183,15 @@ impl Shared {
             Ok(answer) if answer.status == StatusCode::NOT_FOUND => None,
             Ok(answer) if answer.status == StatusCode::RANGE_NOT_SATISFIABLE => {
                 // Something shorter is there; what, the answer does not say.
-                self.count(asked, true);
+                self.count(asked, &Ok(()));
                 return true;
             }
-            _ => {
-                self.count(asked, false);
+            answer => {
+                self.count(asked, &answer.and_then(|answer| accepted(&answer)));
                 return false;
             }
         };
-        self.count(asked, true);
+        self.count(asked, &Ok(()));
         self.history.note(key, Operation { start, end, did: Did::Found(found) });
         true
     }
@@ -227,9 +240,27 @@ async fn upload(client: &Client, key: &str, body: Body) -> Result<()> {
     Ok(())
 }
 
+/// An error unless the answer is a yes: its status, and what its document says.
 fn accepted(answer: &Answer) -> Result<()> {
-    anyhow::ensure!(answer.status.is_success(), "{}", answer.status);
+    let says = |tag| first(&answer.text(), tag).unwrap_or_default();
+    let status = answer.status.as_u16();
+    anyhow::ensure!(answer.status.is_success(), "{status} {}: {}", says("Code"), says("Message"));
     Ok(())
+}
+
+/// Under which name a refusal is counted: what went wrong first, without the numbers in it.
+fn reason(why: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for c in why.root_cause().to_string().chars().take(REASON_MAX) {
+        // The status is kept: it comes first.
+        let number = c.is_ascii_digit() && text.len() >= 3;
+        match (number, text.ends_with('#')) {
+            (true, true) => {}
+            (true, false) => text.push('#'),
+            (false, _) => text.push(c),
+        }
+    }
+    text
 }
 
 /// One client: one operation after the other, until told to stop.
@@ -276,6 +307,24 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(NUMBER_HEADER, number.parse().unwrap());
         Answer { status: StatusCode::OK, headers, body: body.into() }
+    }
+
+    #[test]
+    fn a_refusal_is_counted_by_what_it_says_and_not_by_its_numbers() {
+        let error = "<Error><Code>SlowDown</Code><Message>group 12 has no leader, 3 of 4</Message></Error>";
+        let refused = Answer {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            headers: HeaderMap::new(),
+            body: error.as_bytes().to_vec().into(),
+        };
+        let why = accepted(&refused).unwrap_err();
+        assert_eq!(reason(&why), "503 SlowDown: group # has no leader, # of #");
+        assert_eq!(reason(&why.context("while writing")), "503 SlowDown: group # has no leader, # of #");
+        let shared = Shared::default();
+        shared.count(Asked::Put, &accepted(&refused));
+        shared.count(Asked::Put, &Ok(()));
+        assert_eq!(shared.ends()[&Asked::Put], Ends { done: 1, open: 1 });
+        assert_eq!(shared.reasons().into_values().collect::<Vec<_>>(), [1]);
     }
 
     #[test]

@@ -204,9 +204,9 @@ impl Client {
             if attempt > 0 {
                 sleep(AFTER_REFUSAL).await;
             }
-            let body = copied.take().unwrap_or_else(|| {
-                body_of(Content { pieces: pieces.clone(), copied: false }.bytes())
-            });
+            let body = copied
+                .take()
+                .unwrap_or_else(|| body_of(Content { pieces: pieces.clone(), copied: false }.bytes()));
             let options = PutOptions { length: Some(size), ..PutOptions::default() };
             let name = name(under.key);
             match under.tenant.put_part(BUCKET, &name, under.id, number, body, options, None).await {

@@ -571,6 +571,7 @@ fn node(number: u8) -> NodeStatus {
         }),
         version: Some("0.1.0".into()),
         uptime_seconds: Some(86_400 * u64::from(number) + 4_321),
+        clock_ahead_ms: None,
         drives: (0..4).map(|i| drive(number, i, TIB + u64::from(i) * (TIB / 9))).collect(),
         devices: Vec::new(),
     }

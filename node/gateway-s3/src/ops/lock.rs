@@ -1,9 +1,7 @@
 //! Object lock: a bucket's configuration, retention and legal hold of versions.
 //!
-//! What is locked is decided by the catalog, by a clock of its own that never goes back; this node's clock
+//! What is locked is decided by the catalog, by a clock of its own that never goes back; the time of day
 //! only tells a date in the past from one in the future when a client asks for it.
-
-use std::time::SystemTime;
 
 use holdfast_model::UnixMillis;
 use holdfast_object::versioned::{
@@ -74,7 +72,7 @@ pub(super) fn mode_text(mode: RetentionMode) -> &'static str {
 /// A moment that is still to come.
 fn future(date: &Timestamp) -> Result<UnixMillis, Refusal> {
     let past = || Refusal::because("InvalidArgument", "The retain until date must be in the future!");
-    if *date <= Timestamp::from(SystemTime::now()) {
+    if *date <= Timestamp::from(holdfast_clock::system_time()) {
         return Err(past());
     }
     let millis = time::OffsetDateTime::from(date.clone()).unix_timestamp_nanos() / NANOS_PER_MILLI;

@@ -39,6 +39,7 @@ use self::{
     replicas::Replicas, storage::Storage,
 };
 use crate::{
+    clock,
     founding::{Founding, JOIN_PATIENCE, found_or_join, join_with},
     groups::LostLog,
     identity::Credentials,
@@ -141,6 +142,7 @@ impl Node {
         replicas.wait_for_keys(&mut base).await?;
         let catalogs = replicas.open_catalogs(&mut base, &links).await?;
         let cluster = Cluster::enter(&mut base, &links, &replicas).await?;
+        clock::settle(&replicas.control.view().await?).await;
         base.tasks.spawn(Arc::clone(&storage.keeper).run());
         let objects = Objects::serve(&mut base, &links, &replicas, &storage, catalogs).await;
         open_gateways(&mut base, &links, &replicas, &storage, cluster, objects).await?;

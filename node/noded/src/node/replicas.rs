@@ -114,6 +114,8 @@ impl Replicas {
             comparison: Arc::clone(&self.comparison),
             keys: self.watch.clone(),
             service: Arc::clone(&links.service),
+            // An appliance's machine has nobody else who would.
+            sets_clock: base.config.network.is_some(),
         };
         poller.cut_off_removed(&self.control.view().await?);
         base.tasks.spawn(poller.run(self.control.reader().clone(), base.stop.clone()));
