@@ -1850,6 +1850,12 @@ export interface components {
         };
         /** @description One node. */
         NodeStatus: {
+            /**
+             * Format: int64
+             * @description By how many milliseconds its clock is ahead of what most nodes' clocks show, negative when it is behind; null
+             *     when that is no more than ten seconds, or it does not answer. Such a clock is not gone by.
+             */
+            clock_ahead_ms: number | null;
             /** @description Devices in it that are no drives of the cluster, or not yet. */
             devices: components["schemas"]["DeviceStatus"][];
             /** @description Its drives. */

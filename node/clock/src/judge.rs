@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn one_that_is_alone_is_not() {
-        for wrong in [3 * DAY, -3 * DAY, AGREEMENT + 1, i64::MAX - RIGHT, -RIGHT] {
+        for wrong in [3 * DAY, -3 * DAY, AGREEMENT + 6, i64::MAX - RIGHT, -RIGHT] {
             let found = judge(&[RIGHT, RIGHT + 5]).judge(RIGHT + wrong, 0);
             assert!((found.offset - RIGHT).abs() <= 5, "{wrong}: {found:?}");
             assert_eq!(found.own_wrong(), Some(RIGHT + wrong - found.offset));
