@@ -37,7 +37,10 @@ const PAUSE: Duration = Duration::from_millis(15);
 const PAUSE_FAILED: Duration = Duration::from_millis(150);
 
 /// Of why an operation was refused, characters that are counted under one name.
-const REASON_MAX: usize = 120;
+const REASON_MAX: usize = 160;
+
+/// A word of hexadecimal digits that has more characters is an id.
+const ID_MIN: usize = 11;
 
 /// The first part of an upload in parts, in bytes.
 const FIRST_PART: usize = 5 * 1024 * 1024;
@@ -248,19 +251,27 @@ fn accepted(answer: &Answer) -> Result<()> {
     Ok(())
 }
 
-/// Under which name a refusal is counted: what went wrong first, without the numbers in it.
+/// Under which name a refusal is counted: what went wrong first, without the numbers and ids in it.
 fn reason(why: &anyhow::Error) -> String {
-    let mut text = String::new();
-    for c in why.root_cause().to_string().chars().take(REASON_MAX) {
-        // The status is kept: it comes first.
-        let number = c.is_ascii_digit() && text.len() >= 3;
-        match (number, text.ends_with('#')) {
-            (true, true) => {}
-            (true, false) => text.push('#'),
-            (false, _) => text.push(c),
+    let text: String = why.root_cause().to_string().chars().take(REASON_MAX).collect();
+    let numbered = |word: &str| word.len() > ID_MIN && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let mut words = text.split_inclusive(|c: char| !c.is_ascii_alphanumeric());
+    // The status is kept: it comes first.
+    let mut reason = words.next().unwrap_or_default().to_owned();
+    for word in words {
+        let bare = word.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
+        if numbered(bare) {
+            reason.push('#');
+            reason.push_str(&word[bare.len()..]);
+        } else {
+            let digit = |c: char| if c.is_ascii_digit() { '#' } else { c };
+            reason.extend(word.chars().map(digit));
         }
     }
-    text
+    while reason.contains("##") {
+        reason = reason.replace("##", "#");
+    }
+    reason
 }
 
 /// One client: one operation after the other, until told to stop.
@@ -320,6 +331,10 @@ mod tests {
         let why = accepted(&refused).unwrap_err();
         assert_eq!(reason(&why), "503 SlowDown: group # has no leader, # of #");
         assert_eq!(reason(&why.context("while writing")), "503 SlowDown: group # has no leader, # of #");
+        let stripe = anyhow::anyhow!(
+            "503 ServiceUnavailable: stripe 019dae2c-01fe-77a0b1c2d3e4f5061728: 5 of 6 written"
+        );
+        assert_eq!(reason(&stripe), "503 ServiceUnavailable: stripe #dae#c-#fe-#: # of # written");
         let shared = Shared::default();
         shared.count(Asked::Put, &accepted(&refused));
         shared.count(Asked::Put, &Ok(()));
