@@ -253,7 +253,10 @@ fn accepted(answer: &Answer) -> Result<()> {
 
 /// Under which name a refusal is counted: what went wrong first, without the numbers and ids in it.
 fn reason(why: &anyhow::Error) -> String {
-    let text: String = why.root_cause().to_string().chars().take(REASON_MAX).collect();
+    let text = why.root_cause().to_string();
+    // Without where it is explained.
+    let text = text.split(": https://").next().unwrap_or_default();
+    let text: String = text.chars().take(REASON_MAX).collect();
     let numbered = |word: &str| word.len() > ID_MIN && word.bytes().all(|byte| byte.is_ascii_hexdigit());
     let mut words = text.split_inclusive(|c: char| !c.is_ascii_alphanumeric());
     // The status is kept: it comes first.
