@@ -253,6 +253,10 @@ impl CatalogMachine {
         let Some(seal) = slots::wait_for(self.keys.as_ref(), identity.tenant, None)? else {
             return Ok(Err(Refusal::NoSuchPartition(identity.partition)));
         };
+        // What an attempt left that failed half-way is of another key, and would not open.
+        if !self.dropped.iter().any(|dropped| dropped.partition == identity.partition) {
+            slots::remove(&self.dir.path().join(file_name(identity.partition)))?;
+        }
         let partition = Partition::create(&self.dir.path(), identity, index, &seal)?;
         self.reader.host(&partition);
         self.partitions.insert(identity.partition, Slot::Open(Box::new(partition)));

@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::{collections::BTreeSet, io, path::Path, time::Duration};
+use std::{collections::BTreeSet, io, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::future::join_all;
@@ -11,6 +11,7 @@ use holdfast_consensus::{
     StateMachine,
 };
 use holdfast_model::{GroupId, NodeId};
+use parking_lot::Mutex;
 use support::{Cluster, GROUP, eventually, machine};
 
 fn nodes(ids: &[u64]) -> BTreeSet<NodeId> {
@@ -368,6 +369,51 @@ async fn a_machine_that_fails_stops_its_group_and_no_other() {
     let status = consensus.status(brittle).unwrap();
     assert!(status.role == Role::Stopped && status.failure.unwrap().contains("the disk is full"));
     cluster.put(1, "a", "1").await;
+}
+
+/// Fails until it is told that it need not, and keeps what it has applied.
+#[derive(Clone, Default)]
+struct Starved(Arc<Mutex<(bool, Vec<Bytes>)>>);
+
+impl StateMachine for Starved {
+    fn apply(&mut self, entries: &[Applied<'_>]) -> io::Result<Vec<Vec<Bytes>>> {
+        let mut state = self.0.lock();
+        let commands = || entries.iter().flat_map(|entry| entry.commands).cloned();
+        if !state.0 && commands().any(|command| &command[..] == b"hungry") {
+            return Err(io::Error::other("no memory"));
+        }
+        state.1.extend(commands());
+        Ok(entries.iter().map(|entry| entry.commands.to_vec()).collect())
+    }
+    fn checkpoint(&mut self, _: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+    fn position(&self) -> Option<Vec<u8>> {
+        None
+    }
+    fn snapshot(&mut self, path: &Path) -> io::Result<()> {
+        std::fs::write(path, b"")
+    }
+    fn install(&mut self, _: &Path, _: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_whose_machine_failed_starts_again_and_applies_what_it_could_not() {
+    let cluster = Cluster::formed(1).await;
+    let (group, machine) = (GroupId::new(8), Starved::default());
+    let consensus = cluster.consensus(1);
+    consensus.start_group(group, Box::new(machine.clone())).await.unwrap();
+    consensus.initialize(group, nodes(&[1])).await.unwrap();
+    let unknown = consensus.propose(group, Bytes::from_static(b"hungry")).await;
+    assert!(matches!(unknown, Err(ProposeError::Unknown { .. })), "{unknown:?}");
+    consensus.stop_group(group).await.unwrap();
+    machine.0.lock().0 = true;
+    consensus.start_group(group, Box::new(machine.clone())).await.unwrap();
+    eventually("a leader", || consensus.status(group).filter(|status| status.leader.is_some())).await;
+    assert_eq!(consensus.propose(group, Bytes::from_static(b"fed")).await.unwrap(), "fed");
+    assert_eq!(machine.0.lock().1, ["hungry", "fed"], "it was decided, and is applied once");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,6 +4,8 @@
 //! control group takes this replica out of the group ([`crate::membership`]) and then says to begin anew:
 //! the log forgets the group, and the replica is filled from the others, first without a vote.
 //!
+//! A group that stops while its log and files are whole starts again by itself, after a pause ([`crate::restarts`]).
+//!
 //! Invariants:
 //! - what a group's log promised (votes, entries) is forgotten only on the word that the group counts on
 //!   this replica no more, and only for the very ailment that was reported;
@@ -15,7 +17,7 @@ use std::{
     fmt, io,
     path::Path,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
@@ -27,6 +29,8 @@ use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
+
+use crate::restarts::Restarts;
 
 /// How often the groups are looked at.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -56,6 +60,8 @@ pub struct Groups {
     ailing: Mutex<BTreeMap<GroupId, Ailment>>,
     /// Groups whose state on this node is not what the others have: to be put aside before they begin anew.
     diverged: Mutex<BTreeSet<GroupId>>,
+    /// Groups that stopped although nothing is damaged.
+    restarts: Mutex<Restarts>,
     /// One start, stop or new beginning at a time.
     changing: tokio::sync::Mutex<()>,
 }
@@ -75,6 +81,7 @@ impl Groups {
             machines: RwLock::default(),
             ailing: Mutex::default(),
             diverged: Mutex::default(),
+            restarts: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
         }
     }
@@ -120,7 +127,7 @@ impl Groups {
         self.ailing.lock().values().cloned().collect()
     }
 
-    /// Notices groups that stop while the node runs, until cancelled.
+    /// Notices groups that stop while the node runs, and starts again what may be, until cancelled.
     pub async fn watch(self: Arc<Self>, stop: CancellationToken) {
         let mut tick = interval(INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -136,7 +143,32 @@ impl Groups {
                     self.set_aside(group, failure).await;
                 }
             }
+            let due = self.restarts.lock().due(Instant::now());
+            for group in due {
+                self.start_again(group).await;
+            }
         }
+    }
+
+    /// Starts a group that stopped although nothing is damaged.
+    async fn start_again(&self, group: GroupId) {
+        let _changing = self.changing.lock().await;
+        let Some(machine) = self.machines.read().get(&group).cloned() else { return };
+        match self.start_kept(group, machine).await {
+            Ok(()) => {
+                self.restarts.lock().started(group, Instant::now());
+                if !self.ailing.lock().contains_key(&group) {
+                    tracing::warn!(%group, "the group runs again on this node");
+                }
+            }
+            Err(error) => self.note_stopped(group, &format!("{error:#}")),
+        }
+    }
+
+    /// Notes a group that stopped although nothing is damaged, and when it starts again.
+    fn note_stopped(&self, group: GroupId, failure: &str) {
+        let pause = self.restarts.lock().stopped(group, Instant::now());
+        self.note(group, false, format!("{failure}; it starts again in {} s", pause.as_secs()));
     }
 
     /// A group has stopped: lets go of it, so that its state can be told and cured.
@@ -147,7 +179,7 @@ impl Groups {
         }
         match self.consensus.damage(group) {
             Some(damage) => self.note(group, true, damage.to_string()),
-            None => self.note(group, false, failure),
+            None => self.note_stopped(group, &failure),
         }
     }
 
@@ -163,6 +195,7 @@ impl Groups {
             tracing::warn!(%group, %error, "a group whose state differs could not be put away");
         }
         self.diverged.lock().insert(group);
+        self.restarts.lock().forget(group);
         self.note(group, true, what);
     }
 
@@ -171,6 +204,7 @@ impl Groups {
         if let Err(error) = self.consensus.stop_group(group).await {
             tracing::warn!(%group, %error, "a group whose state differs could not be put away");
         }
+        self.restarts.lock().forget(group);
         self.note(group, false, what);
     }
 

@@ -34,6 +34,7 @@ mod poller;
 mod protection;
 mod readmission;
 mod recover;
+mod restarts;
 mod second_copy;
 mod splits;
 mod tenancy;

@@ -3,7 +3,7 @@
 use std::{fs, io, path::Path};
 
 use bytes::Bytes;
-use holdfast_catalog::{CatalogMachine, ListQuery, Op, ReadError};
+use holdfast_catalog::{CatalogMachine, ListQuery, Op, ReadError, Response};
 use holdfast_consensus::{Applied, StateMachine};
 
 use crate::common::*;
@@ -25,6 +25,40 @@ fn what_a_checkpoint_covered_is_there_without_the_log() {
     let machine = CatalogMachine::open(dir.path(), keys()).unwrap();
     assert_eq!(machine.position().unwrap(), b"position");
     assert_eq!(digests(&machine.reader()), digest);
+}
+
+#[test]
+fn a_batch_that_failed_half_way_is_applied_again_as_if_it_had_not_been() {
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (mut replica, mut whole) = (Replica::with_bucket(dir.path()), Replica::with_bucket(other.path()));
+    let next = replica.index + 1;
+    let fine = [command(next, put("k", 1, 1, inline("x")))];
+    let of_a_later_release = [Bytes::from_static(&[0xfa, 1, 2, 3])];
+    let entries = [
+        Applied { index: next, commands: &fine },
+        Applied { index: next + 1, commands: &of_a_later_release },
+    ];
+    let error = replica.machine.apply(&entries).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+    assert!(replica.reader().head_object("b", "k", None).is_err(), "nothing of it is seen");
+    assert!(apply(&mut replica.machine, next, &fine)[0].is_ok());
+    whole.done(put("k", 1, 1, inline("x")));
+    assert_eq!(digests(&replica.machine.reader()), digests(&whole.machine.reader()));
+}
+
+#[test]
+fn a_partition_whose_making_failed_half_way_is_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut replica = Replica::open(dir.path());
+    // Files of a key that nobody has any more.
+    for name in ["p1.sqlite", "p1.key"] {
+        fs::write(state_file(dir.path(), name), [0x5a; 8192]).unwrap();
+    }
+    replica.expect(create_partition(PARTITION), Response::PartitionCreated);
+    replica.machine.checkpoint(b"position").unwrap();
+    drop(replica);
+    let machine = CatalogMachine::open(dir.path(), keys()).unwrap();
+    assert!(machine.reader().partition(PARTITION).is_ok());
 }
 
 #[test]
