@@ -29,6 +29,7 @@ mod metadata_keys;
 mod metrics;
 mod node;
 mod orders;
+mod panics;
 mod partitions;
 mod poller;
 mod protection;
@@ -82,6 +83,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    panics::say_where_and_why();
     if holdfast_appliance::is_pid1() {
         holdfast_appliance::run_pid1(holdfast_appliance::Role::node());
     }
