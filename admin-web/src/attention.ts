@@ -82,7 +82,7 @@ function ofNode(node: NodeStatus, now: number): Finding[] {
       title: `The clock of ${node.name} is ${clockOff(node.clock_ahead_ms)}`,
       detail:
         'Compared with what most nodes have. The cluster goes by those; but clients whose clocks are right are refused by ' +
-        'this node when it is more than 15 minutes. Set it, and look at why it was wrong.',
+        'this node when it is more than 15 minutes. An appliance sets it within seconds; otherwise set it. Look at why it was wrong.',
       node: node.name,
     })
   }

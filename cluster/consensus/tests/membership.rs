@@ -329,48 +329,6 @@ async fn a_follower_whose_machine_is_stuck_takes_a_bounded_part_of_the_log() {
     eventually("the slow machine", || (gates[stuck as usize - 1].1.load(SeqCst) == 61).then_some(())).await;
 }
 
-/// Fails when told to fail.
-struct Brittle;
-
-impl StateMachine for Brittle {
-    fn apply(&mut self, entries: &[Applied<'_>]) -> io::Result<Vec<Vec<Bytes>>> {
-        if entries.iter().flat_map(|entry| entry.commands).any(|command| &command[..] == b"break") {
-            return Err(io::Error::other("the disk is full"));
-        }
-        Ok(entries.iter().map(|entry| entry.commands.to_vec()).collect())
-    }
-    fn checkpoint(&mut self, _: &[u8]) -> io::Result<()> {
-        Ok(())
-    }
-    fn position(&self) -> Option<Vec<u8>> {
-        None
-    }
-    fn snapshot(&mut self, path: &Path) -> io::Result<()> {
-        std::fs::write(path, b"")
-    }
-    fn install(&mut self, _: &Path, _: &[u8]) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_machine_that_fails_stops_its_group_and_no_other() {
-    let cluster = Cluster::formed(1).await;
-    let brittle = GroupId::new(8);
-    let consensus = cluster.consensus(1);
-    consensus.start_group(brittle, Box::new(Brittle)).await.unwrap();
-    consensus.initialize(brittle, nodes(&[1])).await.unwrap();
-    assert_eq!(consensus.propose(brittle, Bytes::from_static(b"fine")).await.unwrap(), "fine");
-    let broken = consensus.propose(brittle, Bytes::from_static(b"break")).await;
-    assert!(matches!(broken, Err(ProposeError::Unknown { .. })), "{broken:?}");
-    let after = consensus.propose(brittle, Bytes::from_static(b"fine")).await;
-    assert!(matches!(after, Err(ProposeError::Stopped { .. })), "{after:?}");
-    assert!(consensus.read_barrier(brittle).await.is_err());
-    let status = consensus.status(brittle).unwrap();
-    assert!(status.role == Role::Stopped && status.failure.unwrap().contains("the disk is full"));
-    cluster.put(1, "a", "1").await;
-}
-
 /// Fails until it is told that it need not, and keeps what it has applied.
 #[derive(Clone, Default)]
 struct Starved(Arc<Mutex<(bool, Vec<Bytes>)>>);
@@ -397,6 +355,24 @@ impl StateMachine for Starved {
     fn install(&mut self, _: &Path, _: &[u8]) -> io::Result<()> {
         Ok(())
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machine_that_fails_stops_its_group_and_no_other() {
+    let cluster = Cluster::formed(1).await;
+    let brittle = GroupId::new(8);
+    let consensus = cluster.consensus(1);
+    consensus.start_group(brittle, Box::new(Starved::default())).await.unwrap();
+    consensus.initialize(brittle, nodes(&[1])).await.unwrap();
+    assert_eq!(consensus.propose(brittle, Bytes::from_static(b"fine")).await.unwrap(), "fine");
+    let broken = consensus.propose(brittle, Bytes::from_static(b"hungry")).await;
+    assert!(matches!(broken, Err(ProposeError::Unknown { .. })), "{broken:?}");
+    let after = consensus.propose(brittle, Bytes::from_static(b"fine")).await;
+    assert!(matches!(after, Err(ProposeError::Stopped { .. })), "{after:?}");
+    assert!(consensus.read_barrier(brittle).await.is_err());
+    let status = consensus.status(brittle).unwrap();
+    assert!(status.role == Role::Stopped && status.failure.unwrap().contains("no memory"));
+    cluster.put(1, "a", "1").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
