@@ -24,6 +24,7 @@ mod keys;
 mod lifecycle;
 mod machine;
 mod partition;
+mod placements;
 mod protect;
 mod reader;
 mod response;

@@ -308,6 +308,14 @@ impl CatalogMachine {
         self.digests.take(index, self.partitions.values().filter_map(Slot::open))
     }
 
+    /// Only after the commit: who counts anew because of it must see what was placed.
+    fn tell_placed(&mut self) {
+        let reader = self.reader.clone();
+        for placed in self.open_partitions().map(Partition::take_placed).filter(|placed| !placed.is_empty()) {
+            reader.placed(placed);
+        }
+    }
+
     fn marks(&self) -> Vec<FileMark> {
         self.partitions.values().map(Slot::mark).collect()
     }
@@ -336,6 +344,7 @@ impl StateMachine for CatalogMachine {
         if answers.is_err() {
             self.open_partitions().for_each(Partition::roll_back);
         }
+        self.tell_placed();
         answers
     }
 

@@ -26,6 +26,7 @@ use crate::{
     hash_range::HashRange,
     key_file::KeyFile,
     keys::MetadataSeal,
+    placements::Placed,
     sqlite::{self, Durability, FileMark, Form, Migration, io_error},
     used::{BucketRow, Limits, Stored},
 };
@@ -70,6 +71,8 @@ pub(crate) struct Partition {
     /// Changed since the last checkpoint.
     dirty: bool,
     open: Option<Open>,
+    /// Committed since it was asked for last.
+    placed: Placed,
     /// A split is decided and not done.
     splitting: bool,
     /// Bytes that every part of an upload but its last has at least.
@@ -112,6 +115,8 @@ pub(crate) struct Open {
     /// Buckets touched. `None`: looked for and not there.
     pub(crate) buckets: HashMap<BucketId, Option<BucketRow>>,
     pub(crate) drives: HashMap<DriveId, i64>,
+    /// Shards that it places.
+    pub(crate) placed: Placed,
     /// Which sharing of the tenant's quota `quota` is from.
     pub(crate) quota_shares: i64,
     /// A split that is decided and not carried out.
@@ -181,6 +186,7 @@ impl Partition {
             next_index: index,
             dirty: true,
             open: None,
+            placed: Placed::default(),
             splitting: false,
             part_size_min: PART_SIZE_MIN,
             emptied_at: None,
@@ -215,6 +221,7 @@ impl Partition {
             next_index,
             dirty: true,
             open: None,
+            placed: Placed::default(),
             splitting,
             part_size_min: PART_SIZE_MIN,
             emptied_at: None,
@@ -277,6 +284,7 @@ impl Partition {
             next_index,
             dirty,
             open,
+            placed: Placed::default(),
             splitting,
             part_size_min,
             emptied_at: None,
@@ -388,7 +396,15 @@ impl Partition {
         })?;
         self.next_index = open.next_index;
         self.splitting = open.split.is_some();
+        for (drive, shards) in open.placed {
+            *self.placed.entry(drive).or_default() += shards;
+        }
         Ok(())
+    }
+
+    /// The shards that were placed, and committed, since this was asked last.
+    pub(crate) fn take_placed(&mut self) -> Placed {
+        std::mem::take(&mut self.placed)
     }
 
     /// Gives up the open transaction, if any.

@@ -227,8 +227,8 @@ fn pick(world: &Shared, random: &mut Random) -> Option<Running> {
     world.running.values().nth(at as usize).cloned()
 }
 
-async fn write_and_read(world: Shared, outcome: Arc<Outcome>, seed: u64) {
-    let mut random = Random(seed);
+async fn write_and_read(world: Shared, outcome: Arc<Outcome>, seed: u64, caller: u64) {
+    let mut random = Random(seed * 100 + caller);
     while !outcome.stop.load(Ordering::Relaxed) {
         let group = GROUPS[random.below(2) as usize];
         let Some(node) = pick(&world, &mut random) else {
@@ -241,7 +241,7 @@ async fn write_and_read(world: Shared, outcome: Arc<Outcome>, seed: u64) {
             if result.is_ok() && node.alive.load(Ordering::SeqCst) {
                 let seen: HashSet<u64> = node.ledgers[&group].lock().iter().copied().collect();
                 let missing = before.iter().find(|id| !seen.contains(id));
-                assert_eq!(missing, None, "{group}: a stale read on {:?}", node.consensus);
+                assert_eq!(missing, None, "seed {seed}: {group}: a stale read on {:?}", node.consensus);
                 outcome.reads.fetch_add(1, Ordering::Relaxed);
             }
             continue;
@@ -285,7 +285,7 @@ async fn run(seed: u64, faults: u64, disks: Disks) {
     let outcome = Arc::new(Outcome::default());
     let callers: Vec<_> = (0..6)
         .map(|caller| {
-            tokio::spawn(write_and_read(Arc::clone(&world), Arc::clone(&outcome), seed * 100 + caller + 1))
+            tokio::spawn(write_and_read(Arc::clone(&world), Arc::clone(&outcome), seed, caller + 1))
         })
         .collect();
 
@@ -323,7 +323,9 @@ async fn run(seed: u64, faults: u64, disks: Disks) {
     sleep(Duration::from_millis(500)).await;
     outcome.stop.store(true, Ordering::Relaxed);
     for caller in callers {
-        caller.await.unwrap();
+        if let Err(panicked) = caller.await {
+            std::panic::resume_unwind(panicked.into_panic());
+        }
     }
     check(&world, &outcome, seed).await;
     let running: Vec<Running> = world.lock().running.values().cloned().collect();

@@ -47,6 +47,11 @@ pub const BUGS: &[Planted] = &[
     ("ScrubDoesNotTell", "workers: a scrub does not tell what is damaged", Seeds),
     ("NothingIsGivenUp", "workers: a drive that is gone is waited for for ever", Seeds),
     ("DebtIsNotCounted", "workers: debt is told to be zero", Seeds),
+    (
+        "DebtMissesLateWrites",
+        "workers: what is placed on a drive that just went is not counted soon",
+        Plan("a-put-beside-a-drive-that-goes"),
+    ),
     ("PlansOnlyTheWorst", "workers: stripes that miss one shard are not rebuilt", Seeds),
     ("DrainsNothing", "workers: drives that are to be emptied are not", Seeds),
     ("ClosedTakesNew", "store: drives that have left take new shards", Seeds),

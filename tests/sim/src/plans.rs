@@ -12,9 +12,11 @@ macro_rules! kept {
 
 /// All of them.
 pub const PLANS: &[(&str, &str)] = kept![
+    "regressions" / "a-put-beside-a-drive-that-goes",
     "regressions" / "garbage-on-a-drive-that-is-gone",
     "regressions" / "labels-all-rotten",
     "regressions" / "orphans-of-a-crash",
+    "regressions" / "versions-beside-a-drive-that-fails",
     "regressions" / "writes-behind-a-read-that-hangs",
     "regressions" / "what-leaves-is-read-for-the-rest",
     "scenarios" / "a-delete-that-comes-late",

@@ -30,8 +30,8 @@ const CALM: Duration = Duration::from_secs(14);
 /// Debt has to be zero after so long: a drive's grace, the work, and counting again.
 const DEBT_MAX: Duration = Duration::from_secs(240);
 
-/// Debt is counted again after so long at most.
-const RECOUNTED: Duration = Duration::from_secs(36);
+/// What is placed on a drive that is gone is counted after so long at most.
+const RECOUNTED: Duration = Duration::from_secs(9);
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_secs(3);

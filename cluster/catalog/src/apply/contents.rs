@@ -89,6 +89,7 @@ impl Writer<'_> {
         stripe: StripeId,
         shard: u8,
     ) -> rusqlite::Result<()> {
+        *self.open.placed.entry(drive).or_default() += 1;
         let drive = self.drive_number(drive)?;
         self.db
             .prepare_cached("INSERT INTO places (drive, stripe, shard) VALUES (?1, ?2, ?3)")?

@@ -16,13 +16,13 @@ mod uploads;
 mod versions;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use holdfast_model::{BucketId, DatabaseId, PartitionId, TenantId, UnixMillis};
+use holdfast_model::{BucketId, DatabaseId, DriveId, PartitionId, TenantId, UnixMillis};
 use parking_lot::RwLock;
 use rusqlite::{OptionalExtension, Transaction, params};
 
@@ -39,6 +39,7 @@ pub use versions::{ListedVersion, Locked, VersionMarker, VersionPage, VersionQue
 use crate::{
     digest, key_file,
     partition::{Identity, Partition, file_name, read_identity},
+    placements::{Placed, Placements},
     response::VersionRef,
     sqlite::{Pool, copy_database, io_error},
     state_digest::{StateDigest, StateDigests},
@@ -105,11 +106,12 @@ pub(crate) struct Source {
 pub struct CatalogReader {
     hosted: Arc<RwLock<Hosted>>,
     digests: StateDigests,
+    placements: Placements,
 }
 
 impl CatalogReader {
     pub(crate) fn new(hosted: Hosted, digests: StateDigests) -> Self {
-        Self { hosted: Arc::new(RwLock::new(hosted)), digests }
+        Self { hosted: Arc::new(RwLock::new(hosted)), digests, placements: Placements::default() }
     }
 
     /// The latest digests of this replica's whole state, oldest first: replicas take them after the same
@@ -138,6 +140,18 @@ impl CatalogReader {
 
     pub(crate) fn replace(&self, hosted: Hosted) {
         *self.hosted.write() = hosted;
+        self.placements.replace();
+    }
+
+    pub(crate) fn placed(&self, placed: Placed) {
+        self.placements.add(placed);
+    }
+
+    /// A number that is larger than before whenever a shard was placed on one of `drives` meanwhile: what a
+    /// read shows of them may then be new. Compares only with earlier answers for the same drives.
+    #[must_use]
+    pub fn placements_on(&self, drives: &BTreeSet<DriveId>) -> u64 {
+        self.placements.on(drives)
     }
 
     /// The partitions hosted now, locked ones included, in order.

@@ -71,6 +71,12 @@ impl Verdict {
     pub fn leaving(&self) -> BTreeSet<DriveId> {
         self.lost.union(&self.draining).copied().collect()
     }
+
+    /// Drives of which it is counted what they hold.
+    #[must_use]
+    pub fn concerned(&self) -> BTreeSet<DriveId> {
+        self.absent.union(&self.draining).copied().collect()
+    }
 }
 
 /// Since when drives have been absent.

@@ -36,6 +36,9 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// How often debt that does not change is counted again.
 const RECOUNT_INTERVAL: Duration = Duration::from_secs(30);
 
+/// While shards are placed on drives that are away, counts follow each other after so many times what one takes.
+const RECOUNT_SPACING: u32 = 10;
+
 /// How long a node that starts waits for the first word of the others before it counts their drives as absent.
 const SETTLE: Duration = Duration::from_secs(10);
 
@@ -44,8 +47,28 @@ pub(super) struct Rebuild {
     node: NodeId,
     absences: Absences,
     started: Instant,
-    /// What was counted last, and when; `None` after work, which is followed by a recount.
-    last: Option<(Verdict, BTreeSet<PartitionId>, Instant)>,
+    /// The last count; `None` after work, which is followed by a recount.
+    last: Option<Count>,
+}
+
+/// What was counted, and when.
+struct Count {
+    verdict: Verdict,
+    partitions: BTreeSet<PartitionId>,
+    /// What the catalog had placed on these drives when it began.
+    placements: u64,
+    ended: Instant,
+    took: Duration,
+}
+
+impl Count {
+    /// Whether debt has to be counted again. What is written beside a drive that goes is placed on it after the
+    /// count that its going began.
+    fn is_old(&self, verdict: &Verdict, partitions: &BTreeSet<PartitionId>, placements: u64) -> bool {
+        let placed = placements != self.placements && !holdfast_planted::is("DebtMissesLateWrites");
+        let again = if placed { self.took * RECOUNT_SPACING } else { RECOUNT_INTERVAL };
+        !same(&self.verdict, verdict) || self.partitions != *partitions || self.ended.elapsed() >= again
+    }
 }
 
 impl Rebuild {
@@ -68,14 +91,14 @@ impl Worker for Rebuild {
         let Some(verdict) = self.look() else { return };
         let led = led(&self.service, self.node);
         let partitions: BTreeSet<PartitionId> = led.iter().map(|(_, route)| route.0).collect();
-        let unchanged = self.last.as_ref().is_some_and(|(before, of, at)| {
-            same(before, &verdict) && *of == partitions && at.elapsed() < RECOUNT_INTERVAL
-        });
-        if unchanged {
+        let placements = self.service.placements_on(&verdict.concerned());
+        if self.last.as_ref().is_some_and(|last| !last.is_old(&verdict, &partitions, placements)) {
             return;
         }
+        let begun = Instant::now();
         let worked = self.pass(&verdict, &led).await;
-        self.last = (!worked).then(|| (verdict, partitions, Instant::now()));
+        let (ended, took) = (Instant::now(), begun.elapsed());
+        self.last = (!worked).then_some(Count { verdict, partitions, placements, ended, took });
     }
 }
 
@@ -313,6 +336,11 @@ fn keeps_stripe(catalog: &PartitionReader, drive: DriveId, garbage: bool) -> Res
 }
 
 impl ObjectService {
+    /// What the replicas of this node have placed on `drives`, to be compared with an earlier answer.
+    fn placements_on(&self, drives: &BTreeSet<DriveId>) -> u64 {
+        self.catalogs.values().map(|catalog| catalog.placements_on(drives)).sum()
+    }
+
     /// Whether no stripe has a place on `drive` any more: then it may leave for good. Dead stripes keep it while it is there
     /// for the sweep; of one that is gone they would wait for ever, and with them every drive that holds a shard of theirs.
     ///

@@ -46,7 +46,7 @@ pub(super) fn debt_of(tenant: &TenantEntry, survey: &Survey) -> PartitionDebt {
 /// Everything the catalog places on drives that are absent or leaving. One scan of each drive's range.
 pub(super) fn survey(catalog: &PartitionReader, verdict: &Verdict) -> Result<Survey, ReadError> {
     let leaving = verdict.leaving();
-    let concerned: BTreeSet<DriveId> = verdict.absent.union(&verdict.draining).copied().collect();
+    let concerned = verdict.concerned();
     let mut survey = Survey::default();
     for drive in &concerned {
         let mut after = None;
