@@ -39,6 +39,8 @@ pub struct Entry {
     pub acknowledged: u64,
     /// Reads that were checked.
     pub read: u64,
+    /// Requests that were refused, as may be while something is broken.
+    pub refused: u64,
 }
 
 impl Entry {
@@ -58,19 +60,24 @@ impl Entry {
 /// # Errors
 /// When the file cannot be read or is no ledger.
 pub fn next(path: &Path, commit: &str) -> io::Result<u64> {
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-        Err(error) => return Err(error),
-    };
-    let mut next = 0;
-    for line in text.lines() {
-        let entry: Entry = serde_json::from_str(line)?;
-        if entry.commit == commit {
-            next = next.max(entry.first + entry.seeds);
-        }
+    let of_commit = entries(path)?.into_iter().filter(|entry| entry.commit == commit);
+    Ok(of_commit.map(|entry| entry.first + entry.seeds).max().unwrap_or(0))
+}
+
+/// The last line of a file.
+///
+/// # Errors
+/// As [`next`].
+pub fn last(path: &Path) -> io::Result<Option<Entry>> {
+    Ok(entries(path)?.pop())
+}
+
+fn entries(path: &Path) -> io::Result<Vec<Entry>> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
     }
-    Ok(next)
 }
 
 /// Processor time of this process so far.
@@ -89,7 +96,7 @@ mod tests {
     fn a_run_goes_on_after_the_last_seed_of_its_commit() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ledger");
-        assert_eq!(next(&path, "a").unwrap(), 0);
+        assert_eq!((next(&path, "a").unwrap(), last(&path).unwrap()), (0, None));
         for (commit, first) in [("a", 1), ("a", 1001), ("b", 5001)] {
             let entry = Entry {
                 commit: commit.to_owned(),
@@ -103,10 +110,15 @@ mod tests {
                 events: 3,
                 acknowledged: 4,
                 read: 5,
+                refused: 6,
             };
             entry.append(&path).unwrap();
         }
         assert_eq!((next(&path, "a").unwrap(), next(&path, "b").unwrap()), (2001, 6001));
         assert_eq!(next(&path, "c").unwrap(), 0);
+        assert_eq!(
+            last(&path).unwrap().map(|entry| (entry.commit, entry.first)),
+            Some(("b".to_owned(), 5001))
+        );
     }
 }

@@ -2,12 +2,12 @@
 
 #![forbid(unsafe_code)]
 
+mod many;
+
 use std::{
     fs,
-    ops::Range,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, ExitCode},
-    sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
@@ -15,20 +15,14 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use holdfast_sim::{
     bugs::BUGS,
-    hunt::{hunt_all, on_threads},
-    ledger::{self, Entry},
+    hunt::hunt_all,
     plan::Plan,
     rig::Rig,
     run::{Outcome, run},
     shrink::shrink,
 };
-use parking_lot::Mutex;
 
-/// One seed in this many is run twice, and must do the same.
-const TWICE_INTERVAL: u64 = 100;
-
-/// Violations that end a run.
-const VIOLATIONS_MAX: usize = 5;
+use many::{MILLIS_PER_HOUR, run_block, run_in_blocks, run_seeds};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -52,6 +46,9 @@ struct Arguments {
     /// Writes a line for each block of seeds to this file, and goes on where it ends
     #[arg(long)]
     ledger: Option<PathBuf>,
+    /// Runs one block of a ledger, as the process that writes the ledger of this commit has it done
+    #[arg(long, hide = true, requires = "ledger")]
+    block_of: Option<String>,
     /// Tells everything that happens in a single run
     #[arg(long)]
     print: bool,
@@ -149,38 +146,14 @@ fn commit() -> String {
     told.map_or("unknown".to_owned(), |told| String::from_utf8_lossy(&told.stdout).trim().to_owned())
 }
 
-#[derive(Debug, Default)]
-struct Sum {
-    runs: u64,
-    events: u64,
-    millis: u64,
-    acknowledged: u64,
-    read: u64,
-    refused: u64,
-    twice: u64,
-    failed: Vec<(u64, String)>,
-}
-
-impl Sum {
-    fn add(&mut self, other: Self) {
-        self.runs += other.runs;
-        self.events += other.events;
-        self.millis += other.millis;
-        self.acknowledged += other.acknowledged;
-        self.read += other.read;
-        self.refused += other.refused;
-        self.twice += other.twice;
-        self.failed.extend(other.failed);
-    }
-}
-
 fn run_many(arguments: &Arguments) -> Result<bool> {
     let begun = Instant::now();
     let limit = arguments.seconds.map(Duration::from_secs);
     let seeds = arguments.seed..arguments.seed.saturating_add(arguments.count);
-    let sum = match &arguments.ledger {
-        Some(path) => run_with_ledger(arguments.threads, seeds, limit, path)?,
-        None => run_seeds(arguments.threads, seeds, limit)?,
+    let sum = match (&arguments.ledger, &arguments.block_of) {
+        (Some(path), Some(commit)) => return run_block(arguments.threads, seeds, limit, path, commit),
+        (Some(path), None) => run_in_blocks(arguments.threads, seeds, limit, path)?,
+        (None, _) => run_seeds(arguments.threads, seeds, limit)?,
     };
     let took = begun.elapsed();
     println!(
@@ -189,7 +162,7 @@ fn run_many(arguments: &Arguments) -> Result<bool> {
         sum.runs,
         took.as_secs_f64(),
         (sum.runs + sum.twice) as f64 * 60.0 / took.as_secs_f64(),
-        sum.millis / 3_600_000,
+        sum.millis / MILLIS_PER_HOUR,
         sum.events,
         sum.acknowledged,
         sum.read,
@@ -198,89 +171,4 @@ fn run_many(arguments: &Arguments) -> Result<bool> {
         sum.failed.len()
     );
     Ok(sum.failed.is_empty())
-}
-
-/// Runs seeds until one of them, the time or patience with violations ends. All before the last one that was begun are run.
-fn run_seeds(threads: usize, seeds: Range<u64>, limit: Option<Duration>) -> Result<Sum> {
-    let begun = Instant::now();
-    let next = AtomicU64::new(seeds.start);
-    let sum = Mutex::new(Sum::default());
-    let work = || -> Result<()> {
-        let mut rig = None;
-        loop {
-            let enough = sum.lock().failed.len() >= VIOLATIONS_MAX;
-            if enough || limit.is_some_and(|limit| begun.elapsed() > limit) {
-                return Ok(());
-            }
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= seeds.end {
-                return Ok(());
-            }
-            let plan = Plan::of_seed(seed);
-            let outcome = run(&mut rig, &plan, false)?;
-            if let Some(what) = &outcome.violation {
-                println!("{}", line(seed, &outcome));
-                sum.lock().failed.push((seed, what.clone()));
-                tell(&mut rig, &plan, outcome.clone(), None)?;
-            }
-            let twice = seed.is_multiple_of(TWICE_INTERVAL);
-            if twice {
-                let again = run(&mut rig, &plan, false)?;
-                if again.hash != outcome.hash {
-                    let what = format!("determinism: {:016x}, then {:016x}", outcome.hash, again.hash);
-                    println!("seed {seed}: {what}");
-                    sum.lock().failed.push((seed, what));
-                }
-            }
-            let mut sum = sum.lock();
-            sum.runs += 1;
-            sum.twice += u64::from(twice);
-            sum.events += outcome.events;
-            sum.millis += outcome.millis;
-            sum.acknowledged += outcome.figures.acknowledged;
-            sum.read += outcome.figures.read;
-            sum.refused += outcome.figures.refused;
-        }
-    };
-    on_threads(threads, work)?;
-    Ok(sum.into_inner())
-}
-
-/// Runs seeds in blocks, each of which leaves a line in the ledger: what was run is known whenever this is ended. Goes on
-/// after the last seed that the ledger has of this commit.
-fn run_with_ledger(
-    threads: usize,
-    mut seeds: Range<u64>,
-    limit: Option<Duration>,
-    path: &Path,
-) -> Result<Sum> {
-    let (begun, commit) = (Instant::now(), commit());
-    seeds.start = seeds.start.max(ledger::next(path, &commit)?);
-    let mut all = Sum::default();
-    while !seeds.is_empty() && all.failed.len() < VIOLATIONS_MAX {
-        let left = limit.map(|limit| limit.saturating_sub(begun.elapsed()));
-        if left.is_some_and(|left| left.is_zero()) {
-            break;
-        }
-        let block = seeds.start..seeds.end.min(seeds.start.saturating_add(ledger::BLOCK));
-        let (since, spent) = (Instant::now(), ledger::processor_time()?);
-        let sum = run_seeds(threads, block.clone(), left)?;
-        let entry = Entry {
-            commit: commit.clone(),
-            first: block.start,
-            seeds: sum.runs,
-            twice: sum.twice,
-            violations: sum.failed.clone(),
-            core_seconds: (ledger::processor_time()? - spent).as_secs_f64(),
-            seconds: since.elapsed().as_secs_f64(),
-            simulated_hours: sum.millis / 3_600_000,
-            events: sum.events,
-            acknowledged: sum.acknowledged,
-            read: sum.read,
-        };
-        entry.append(path)?;
-        seeds.start += sum.runs;
-        all.add(sum);
-    }
-    Ok(all)
 }
