@@ -2,6 +2,7 @@
 
 use crate::common::*;
 use holdfast_catalog::{GarbageId, MoveShards, Op, Orphan, PartitionReader, Refusal, Response, ShardMove};
+use holdfast_consensus::StateMachine;
 use holdfast_model::{Generation, ShardIndex, StripeId};
 
 fn on_drive(reader: &PartitionReader, n: u8) -> Vec<(StripeId, u8, bool)> {
@@ -53,6 +54,37 @@ fn a_drive_knows_what_it_holds() {
     assert!(reader.stripe_known(stripe_id(3)).unwrap());
     replica.done(Op::RemoveGarbage { ids: (1..7).map(|n| GarbageId::Stripe(stripe_id(n))).collect() });
     assert!(on_drive(&reader, 3).is_empty() && !reader.stripe_known(stripe_id(3)).unwrap());
+}
+
+#[test]
+fn whoever_counts_what_drives_hold_is_told_of_what_is_placed_on_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut replica = Replica::with_bucket(dir.path());
+    let reader = replica.machine.reader();
+    let placed = |drives: &[u8]| reader.placements_on(&drives.iter().map(|n| drive(*n)).collect());
+    // Stripe 1 is on drives 1, 2 and 3.
+    replica.done(put("k", 1, 10, stripes(1..2, 10)));
+    let before = [&[1_u8][..], &[7], &[1, 7], &[200]].map(placed);
+    assert_eq!(before, [1, 0, 1, 0]);
+
+    // What is deleted, moved in place or refused is placed nowhere new.
+    replica.done(put("gone", 2, 10, stripes(2..3, 10)));
+    let before = [1, 2, 3, 4, 7].map(|n| placed(&[n]));
+    replica.done(delete("gone"));
+    replica.expect(moved(1, 0, &[(0, 1, 1)]), now_at(1));
+    assert_eq!(replica.apply(moved(1, 0, &[(0, 1, 7)])), Err(Refusal::StripeChanged(Generation::new(1))));
+    assert_eq!([1, 2, 3, 4, 7].map(|n| placed(&[n])), before);
+
+    replica.expect(moved(1, 1, &[(0, 1, 7)]), now_at(2));
+    assert_eq!([1, 2, 3, 4].map(|n| placed(&[n])), before[..4]);
+    assert_eq!(placed(&[7]), before[4] + 1);
+
+    // A state that comes from elsewhere may place anything anywhere.
+    let image = dir.path().join("image");
+    replica.machine.snapshot(&image).unwrap();
+    let before = [3, 200].map(|n| placed(&[n]));
+    replica.machine.install(&image, b"there").unwrap();
+    assert!(placed(&[3]) > before[0] && placed(&[200]) > before[1]);
 }
 
 #[test]

@@ -368,3 +368,29 @@ impl ObjectService {
         Ok(true)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn debt_is_counted_again_at_once_when_a_drive_that_is_away_was_given_more() {
+        let count = |took: u64| Count {
+            verdict: Verdict::default(),
+            partitions: BTreeSet::new(),
+            placements: 5,
+            ended: Instant::now(),
+            took: Duration::from_secs(took),
+        };
+        let (verdict, partitions) = (Verdict::default(), BTreeSet::new());
+        let (short, long) = (count(0), count(2));
+        assert!(!short.is_old(&verdict, &partitions, 5) && short.is_old(&verdict, &partitions, 6));
+        // Counting takes a share of the time only.
+        assert!(!long.is_old(&verdict, &partitions, 6));
+        tokio::time::advance(Duration::from_secs(20)).await;
+        assert!(long.is_old(&verdict, &partitions, 6) && !long.is_old(&verdict, &partitions, 5));
+        tokio::time::advance(RECOUNT_INTERVAL - Duration::from_secs(20)).await;
+        assert!(long.is_old(&verdict, &partitions, 5));
+        assert!(count(0).is_old(&verdict, &BTreeSet::from([PartitionId::new(1)]), 5));
+    }
+}
