@@ -52,6 +52,11 @@ pub const BUGS: &[Planted] = &[
         "workers: what is placed on a drive that just went is not counted soon",
         Plan("a-put-beside-a-drive-that-goes"),
     ),
+    (
+        "HomelessWait",
+        "workers: stripes that are too wide for the drives that stay are cut anew an hour later",
+        Plan("cut-wide-while-a-node-leaves"),
+    ),
     ("PlansOnlyTheWorst", "workers: stripes that miss one shard are not rebuilt", Seeds),
     ("DrainsNothing", "workers: drives that are to be emptied are not", Seeds),
     ("ClosedTakesNew", "store: drives that have left take new shards", Seeds),

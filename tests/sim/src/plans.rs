@@ -13,6 +13,7 @@ macro_rules! kept {
 /// All of them.
 pub const PLANS: &[(&str, &str)] = kept![
     "regressions" / "a-put-beside-a-drive-that-goes",
+    "regressions" / "cut-wide-while-a-node-leaves",
     "regressions" / "garbage-on-a-drive-that-is-gone",
     "regressions" / "labels-all-rotten",
     "regressions" / "orphans-of-a-crash",

@@ -3,7 +3,7 @@
 //! That is what was written while drives were away, what lies in buckets or tenants whose level was changed,
 //! and what lost shards that no other drive can take. The leader of each group looks through its partitions
 //! when something changed that may make a difference: levels, drives that came or were given up, drives that
-//! are back; and once an hour. The catalog says what there is to do each time, so that a new leader goes on
+//! are back, shards that have to move and find no place; and once an hour. The catalog says what there is to do each time, so that a new leader goes on
 //! where its predecessor was.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -34,6 +34,9 @@ const AGAIN_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// After a pass that left something undone, the next one waits so long.
 const RETRY_INTERVAL: Duration = Duration::from_secs(15);
+
+/// And so many times what it takes to look through the partition.
+const RETRY_SPACING: u32 = 10;
 
 /// Contents planned at once; further ones are planned when these are done.
 const PLAN_MAX: usize = 4096;
@@ -86,7 +89,11 @@ struct Seen {
     at: Instant,
     /// Drives were away since: what was written meanwhile may be narrow.
     degraded: bool,
+    /// Shards found no place since: what was written meanwhile is as it should have been before.
+    homeless: bool,
     left: bool,
+    /// How long looking took.
+    looking: Duration,
 }
 
 pub(super) struct Levels {
@@ -101,14 +108,14 @@ impl Levels {
     }
 
     fn is_due(&mut self, partition: PartitionId, asked: &Asked, degraded: bool) -> bool {
+        let homeless = self.service.workers.take_homeless(partition) && !holdfast_planted::is("HomelessWait");
         let Some(seen) = self.seen.get_mut(&partition) else { return true };
-        if degraded {
-            seen.degraded = true;
-        }
+        seen.degraded |= degraded;
+        seen.homeless |= homeless;
+        let undone = seen.left || seen.homeless || (seen.degraded && !degraded);
+        let retry = RETRY_INTERVAL.max(seen.looking * RETRY_SPACING);
         let since = seen.at.elapsed();
-        seen.asked != *asked
-            || since > AGAIN_INTERVAL
-            || (since > RETRY_INTERVAL && (seen.left || (seen.degraded && !degraded)))
+        seen.asked != *asked || since > AGAIN_INTERVAL || (undone && since > retry)
     }
 }
 
@@ -147,8 +154,8 @@ impl Worker for Levels {
             }
             let at = Instant::now();
             match pass(&service, &tenant, route, &asked).await {
-                Ok(left) => {
-                    let seen = Seen { asked, at, degraded, left };
+                Ok(Passed { left, looking }) => {
+                    let seen = Seen { asked, at, degraded, homeless: false, left, looking };
                     self.seen.insert(route.0, seen);
                 }
                 Err(error) => {
@@ -276,13 +283,22 @@ impl Found {
     }
 }
 
-/// Looks through a partition and cuts anew what it finds. Whether something is left to do.
+/// How a look through a partition ended.
+struct Passed {
+    /// Something is left to do.
+    left: bool,
+    /// How long looking took, without the work.
+    looking: Duration,
+}
+
+/// Looks through a partition and cuts anew what it finds.
 async fn pass(
     service: &Arc<ObjectService>,
     tenant: &TenantEntry,
     route: Route,
     asked: &Asked,
-) -> Result<bool, ObjectError> {
+) -> Result<Passed, ObjectError> {
+    let begun = Instant::now();
     let standards = Arc::new(asked.standards());
     let mut found = Found::default();
     let mut after = None;
@@ -302,11 +318,12 @@ async fn pass(
             break;
         }
     }
+    let looking = begun.elapsed();
     let board = &service.workers;
     let mut levels = found.levels(asked);
     board.set_levels(route.0, Some(levels.clone()));
     if found.plan.is_empty() {
-        return Ok(false);
+        return Ok(Passed { left: false, looking });
     }
     found.plan.sort_by_key(|(fit, _, owned)| (std::cmp::Reverse(*fit), owned.content));
     board.begin(Kind::Level, found.plan.iter().map(|(_, stripes, _)| stripes).sum());
@@ -366,7 +383,7 @@ async fn pass(
     }
     board.end(Kind::Level);
     // What was cut anew is counted again: the numbers come from the catalog.
-    Ok(left || !levels.buckets.is_empty())
+    Ok(Passed { left: left || !levels.buckets.is_empty(), looking })
 }
 
 async fn one(

@@ -205,6 +205,7 @@ impl Rebuild {
                 }
                 Ok(Relocated::Overtaken) => {}
                 Ok(Relocated::NoPlace) => {
+                    board.set_homeless(planned.home.route.0);
                     board.update(kind, |progress| progress.failed += 1);
                     board.trouble(
                         kind,

@@ -166,6 +166,7 @@ pub struct Board {
     held: Mutex<BTreeSet<Kind>>,
     debt: Mutex<BTreeMap<PartitionId, PartitionDebt>>,
     levels: Mutex<BTreeMap<PartitionId, PartitionLevels>>,
+    homeless: Mutex<BTreeSet<PartitionId>>,
     verdict: Mutex<Option<Verdict>>,
     events: Mutex<BTreeMap<PartitionId, PartitionEvents>>,
     events_sent: AtomicU64,
@@ -181,6 +182,7 @@ impl Board {
             held: Mutex::default(),
             debt: Mutex::default(),
             levels: Mutex::default(),
+            homeless: Mutex::default(),
             verdict: Mutex::default(),
             events: Mutex::default(),
             events_sent: AtomicU64::new(0),
@@ -256,6 +258,16 @@ impl Board {
             Some(found) => self.levels.lock().insert(partition, found),
             None => self.levels.lock().remove(&partition),
         };
+    }
+
+    /// Shards of a partition have to move, and no drive can take them: its stripes are to be looked at.
+    pub(crate) fn set_homeless(&self, partition: PartitionId) {
+        self.homeless.lock().insert(partition);
+    }
+
+    /// Whether that was said since this was asked last.
+    pub(crate) fn take_homeless(&self, partition: PartitionId) -> bool {
+        self.homeless.lock().remove(&partition)
     }
 
     /// What this node found of the levels of buckets in the partitions whose groups it leads.
