@@ -38,5 +38,6 @@ mod shred;
 mod splitting;
 mod strangers;
 mod support;
+mod system_disk;
 mod tenancy;
 mod timing;

@@ -1,0 +1,158 @@
+//! A node whose system disk is full: it says so, the cluster goes on, and when there is space again so does the node.
+
+use std::{
+    fs::{self, File},
+    io::{ErrorKind, Write},
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use holdfast_blackbox::{dev::DevCluster, ledger::Ledger, tree::noise};
+use tokio::time::sleep;
+
+use crate::support::{BUCKET, cluster};
+
+/// Far longer than it takes: a group that stopped is tried again after 5, 10, 20 seconds and so on.
+const PATIENCE: Duration = Duration::from_secs(240);
+
+const POLL: Duration = Duration::from_millis(200);
+
+/// Holds what a small node keeps beside its drives, with room for a while.
+const DISK_MIB: u64 = 160;
+
+/// A file system of its own in memory, mounted on a node's state.
+#[derive(Default)]
+struct SmallDisk(Option<PathBuf>);
+
+impl SmallDisk {
+    /// Moves what is in `dir` onto it. `false` where nothing may be mounted.
+    fn mount(&mut self, dir: &Path) -> Result<bool> {
+        let aside = dir.with_extension("aside");
+        fs::rename(dir, &aside)?;
+        fs::create_dir(dir)?;
+        let size = format!("size={DISK_MIB}m,mode=0700");
+        if !run("mount", &["-t", "tmpfs", "-o", &size, "holdfast-test", utf8(dir)?])? {
+            return Ok(false);
+        }
+        self.0 = Some(dir.to_owned());
+        ensure!(run("cp", &["-a", utf8(&aside.join("."))?, utf8(dir)?])?, "the state was not copied");
+        Ok(true)
+    }
+
+    /// Fills it to the last byte.
+    fn fill(&self) -> Result<()> {
+        let mut file = File::create(self.ballast()?)?;
+        let piece = vec![0x5a; 4096];
+        loop {
+            match file.write_all(&piece) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::StorageFull => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn make_room(&self) -> Result<()> {
+        Ok(fs::remove_file(self.ballast()?)?)
+    }
+
+    fn ballast(&self) -> Result<PathBuf> {
+        Ok(self.0.as_ref().context("it is mounted")?.join("ballast"))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        if let Some(Ok(dir)) = self.0.take().as_deref().map(utf8) {
+            let _ = run("umount", &["--lazy", dir]);
+        }
+    }
+}
+
+fn utf8(path: &Path) -> Result<&str> {
+    path.to_str().context("a path in UTF-8")
+}
+
+fn run(program: &str, arguments: &[&str]) -> Result<bool> {
+    Ok(Command::new(program)
+        .args(arguments)
+        .status()
+        .with_context(|| format!("running {program}"))?
+        .success())
+}
+
+/// Puts small objects, which the catalog holds, until `enough`; returns how many there are then.
+async fn write_until(
+    cluster: &DevCluster,
+    ledger: &Ledger,
+    first: u64,
+    what: &str,
+    mut enough: impl AsyncFnMut(u64) -> Result<bool>,
+) -> Result<u64> {
+    let (begun, client) = (Instant::now(), cluster.s3(0)?);
+    for number in first.. {
+        ensure!(begun.elapsed() < PATIENCE, "{what}: {}", cluster.log_tail("n2"));
+        if enough(number).await? {
+            return Ok(number);
+        }
+        while !ledger.put(&client, BUCKET, &format!("object-{number}"), noise(number, 9_000)).await? {
+            ensure!(begun.elapsed() < PATIENCE, "object-{number} is still refused");
+            sleep(POLL).await;
+        }
+    }
+    Ok(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_that_stopped_because_a_system_disk_was_full_go_on_when_there_is_space() -> Result<()> {
+    let mut disk = SmallDisk::default();
+    let mut cluster = cluster("system-disk", 3, 1).await?;
+    cluster.kill("n2")?;
+    if !disk.mount(&cluster.state_dir("n2"))? {
+        println!("nothing may be mounted here: left out");
+        return Ok(());
+    }
+    cluster.start("n2").await?;
+    cluster.wait_whole(0).await?;
+    let (ledger, admin) = (Ledger::default(), cluster.file().admin(0).await?);
+    let n2 = admin.members().await?.into_iter().find(|member| member.name == "n2").context("n2")?.id;
+    let ailing = async || -> Result<Vec<String>> {
+        let groups = admin.groups().await?;
+        let of_n2 = groups.into_iter().flat_map(|group| group.ailing).filter(|ailing| ailing.node == n2);
+        Ok(of_n2.map(|ailing| ailing.what).collect())
+    };
+    let written = write_until(&cluster, &ledger, 0, "before", async |number| Ok(number >= 20)).await?;
+
+    disk.fill()?;
+    let stopped = write_until(&cluster, &ledger, written, "no group of n2 stopped", async |_| {
+        Ok(!ailing().await?.is_empty())
+    })
+    .await?;
+    println!("after {} more objects: {:?}", stopped - written, ailing().await?);
+    let more =
+        write_until(&cluster, &ledger, stopped, "without n2", async |at| Ok(at >= stopped + 50)).await?;
+
+    disk.make_room()?;
+    let begun = Instant::now();
+    while !ailing().await?.is_empty() {
+        ensure!(
+            begun.elapsed() < PATIENCE,
+            "still stopped: {:?}\n{}",
+            ailing().await?,
+            cluster.log_tail("n2")
+        );
+        sleep(POLL).await;
+    }
+    println!("with space again all groups ran after {:?}", begun.elapsed());
+
+    // It takes part again: it is one of the two that are left.
+    cluster.kill("n3")?;
+    write_until(&cluster, &ledger, more, "without n3", async |at| Ok(at >= more + 20)).await?;
+    for node in [0, 1] {
+        let verdict = ledger.verify(&cluster.s3(node)?, BUCKET).await?;
+        ensure!(verdict.broken.is_empty() && verdict.intact > 0, "through node {node}: {verdict:?}");
+    }
+    Ok(())
+}
