@@ -53,6 +53,11 @@ pub const BUGS: &[Planted] = &[
         Plan("a-put-beside-a-drive-that-goes"),
     ),
     (
+        "DeadCopiesStay",
+        "workers: a shard that was written anew when its stripe died is left over",
+        Plan("repaired-while-it-is-deleted"),
+    ),
+    (
         "HomelessWait",
         "workers: stripes that are too wide for the drives that stay are cut anew an hour later",
         Plan("cut-wide-while-a-node-leaves"),

@@ -9,7 +9,8 @@
 //!
 //! Invariants:
 //! - a shard is deleted only where the catalog, asked anew, does not place it, and only when the stripe has reached
-//!   the shard's generation;
+//!   the shard's generation; of a dead stripe also where it is placed, when it is newer than what the sweep deletes:
+//!   a shard that was written anew in its place when its stripe died;
 //! - the catalog raises the generation, by a move of a shard to where it is: nobody takes it to be raised.
 
 use holdfast_catalog::{KnownStripe, MoveShards, Op, Refusal, ShardMove, StripeRef};
@@ -56,9 +57,11 @@ pub(super) async fn delete(
         false => reached(service, route, strays.stripe, strays.generation).await?,
     };
     let mut result = Deleted { shards: 0, failed: None, known };
-    let Some(KnownStripe { stripe, .. }) = &result.known else { return Ok(result) };
+    let Some(KnownStripe { stripe, live }) = &result.known else { return Ok(result) };
+    let outlives = !live && strays.generation > stripe.generation && !holdfast_planted::is("DeadCopiesStay");
     for (index, place) in &strays.shards {
-        if is_placed(stripe, *index, *place) && !holdfast_planted::is("TakesBackWhatIsPlaced") {
+        let placed = is_placed(stripe, *index, *place) && !holdfast_planted::is("TakesBackWhatIsPlaced");
+        if placed && !outlives {
             continue;
         }
         let shard = ShardId { stripe: stripe.id, index: *index };
