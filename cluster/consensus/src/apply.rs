@@ -256,6 +256,7 @@ impl Worker {
         work(self).inspect_err(|error| {
             tracing::error!(group = %self.shared.group, %error, "the state machine failed: the group stops");
             self.failed = Some(error.to_string());
+            self.log.abandon();
         })
     }
 

@@ -218,6 +218,7 @@ impl Consensus {
             return Err(ConsensusError::AlreadyStarted(group));
         }
         let log = self.log.group(group)?;
+        log.restore();
         let machine_error = |source| ConsensusError::Machine { group, source };
         let position = machine.position().map(|bytes| Position::decode(&bytes)).transpose();
         let position = position.map_err(machine_error)?;

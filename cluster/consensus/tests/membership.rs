@@ -80,6 +80,38 @@ async fn a_fresh_learner_gets_a_snapshot_when_the_log_was_purged() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_cannot_be_installed_leaves_the_log_as_it_was() {
+    let cluster = Cluster::start_tuned(3, small).await;
+    cluster.form(3).await;
+    let leader = cluster.leader().await;
+    let behind = leader % 3 + 1;
+    cluster.put(leader, "early", "1").await;
+    eventually("it everywhere", || cluster.running(behind).state.lock().values.get("early").map(drop)).await;
+    cluster.network.isolate(behind, &[1, 2, 3]);
+    for at in 0..120 {
+        cluster.put(leader, &format!("k{at}"), &"v".repeat(100)).await;
+    }
+    // Nothing can be written there, as on a full disk.
+    let dir = cluster.nodes[behind as usize - 1].dir.join("machine");
+    std::fs::create_dir(dir.join("state.new")).unwrap();
+    cluster.network.heal();
+    let consensus = cluster.consensus(behind);
+    eventually("it to stop", || consensus.status(GROUP)?.failure).await;
+    consensus.stop_group(GROUP).await.unwrap();
+    std::fs::remove_dir(dir.join("state.new")).unwrap();
+
+    // As a restart would find it: with the entries it had, to be filled again.
+    let machine = machine::KvMachine::open(&dir).unwrap();
+    assert!(machine.position().is_none(), "it never made a checkpoint");
+    let state = machine.state();
+    consensus.start_group(GROUP, Box::new(machine)).await.unwrap();
+    eventually("all of it", || (state.lock().values.len() == 121).then_some(())).await;
+    cluster.put(behind, "late", "1").await;
+    consensus.read_barrier(GROUP).await.unwrap();
+    assert_eq!(state.lock().values["late"], "1");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn old_segments_go_and_a_restart_loses_nothing() {
     let mut cluster = Cluster::start_tuned(1, small).await;
     cluster.form(1).await;

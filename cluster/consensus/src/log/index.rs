@@ -4,7 +4,8 @@
 //! - slots are consecutive: slot `i` has the index `first_index + i`;
 //! - `purged`, when set, is the id right before the first slot;
 //! - cached entries are the newest ones without a hole, and an entry that has no place on disk yet
-//!   is always cached.
+//!   is always cached;
+//! - what a purge hides that is not written yet is kept: it is what a restart would find.
 
 use std::{
     collections::VecDeque,
@@ -49,6 +50,16 @@ struct Slot {
     cached: Option<Entry>,
 }
 
+/// A purge that is visible and not written.
+#[derive(Debug)]
+struct Deferred {
+    upto: LogId,
+    /// What was purged before.
+    purged: Option<LogId>,
+    /// What it hides, oldest first.
+    hidden: VecDeque<Slot>,
+}
+
 /// The index of one group.
 #[derive(Debug, Default)]
 pub(crate) struct GroupIndex {
@@ -58,7 +69,9 @@ pub(crate) struct GroupIndex {
     /// Up to where the machine's durable state has come.
     pub(crate) covered: Option<LogId>,
     /// A purge that waits for `covered`.
-    pub(crate) purge_deferred: Option<LogId>,
+    deferred: Option<Deferred>,
+    /// The machine has failed: what waits for it waits in vain.
+    abandoned: bool,
     slots: VecDeque<Slot>,
     bytes_total: u64,
     cached_bytes: u64,
@@ -132,7 +145,10 @@ impl GroupIndex {
             && slot.log_id == log_id
         {
             slot.place = Some(place);
+            return;
         }
+        let hidden = self.deferred.iter_mut().flat_map(|deferred| &mut deferred.hidden);
+        hidden.filter(|slot| slot.log_id == log_id).for_each(|slot| slot.place = Some(place));
     }
 
     /// Lets go of the oldest cached entries beyond `limit` bytes.
@@ -161,15 +177,73 @@ impl GroupIndex {
 
     /// Drops entries up to `upto`, inclusive.
     pub(crate) fn purge(&mut self, upto: LogId) {
-        if self.purged.is_some_and(|purged| purged.index >= upto.index) {
+        drop(self.hide(upto));
+    }
+
+    /// Drops entries up to `upto`, inclusive. Whether that may be written: the machine's durable state covers it.
+    /// Otherwise it waits for [`Self::cover`], and is taken back by [`Self::restore`].
+    pub(crate) fn purge_when_covered(&mut self, upto: LogId) -> bool {
+        let purged = self.purged;
+        let hidden = self.hide(upto);
+        if self.covered >= Some(upto) {
+            return true;
+        }
+        let deferred = self.deferred.get_or_insert(Deferred { upto, purged, hidden: VecDeque::new() });
+        deferred.upto = deferred.upto.max(upto);
+        deferred.hidden.extend(hidden);
+        false
+    }
+
+    /// The machine's durable state has come to `position`. The purge that may be written now.
+    pub(crate) fn cover(&mut self, position: LogId) -> Option<LogId> {
+        self.covered = self.covered.max(Some(position));
+        self.deferred.take_if(|deferred| deferred.upto <= position).map(|deferred| deferred.upto)
+    }
+
+    /// The machine has failed: no purge that waits will be written.
+    pub(crate) fn abandon(&mut self) {
+        self.abandoned = true;
+    }
+
+    /// Whether a purge is visible and not written, and if so, whether it is waited for in vain.
+    pub(crate) fn awaits_cover(&self) -> Option<bool> {
+        self.deferred.as_ref().map(|_| self.abandoned)
+    }
+
+    /// Is again what a restart would find: what waits to be purged is back.
+    pub(crate) fn restore(&mut self) {
+        self.abandoned = false;
+        let Some(Deferred { purged, mut hidden, upto }) = self.deferred.take() else { return };
+        let follows =
+            |slot: &Slot| hidden.back().is_none_or(|last| last.log_id.index + 1 == slot.log_id.index);
+        let whole = self.slots.front().is_none_or(follows) && hidden.iter().all(|slot| slot.place.is_some());
+        if !whole {
+            self.deferred = Some(Deferred { purged, hidden, upto });
             return;
+        }
+        // Of cached entries there are only the newest.
+        hidden.iter_mut().for_each(|slot| slot.cached = None);
+        hidden.append(&mut self.slots);
+        self.slots = hidden;
+        self.purged = purged;
+        if self.committed.is_some_and(|id| self.log_id(id.index) != Some(id)) {
+            self.committed = None;
+        }
+    }
+
+    fn hide(&mut self, upto: LogId) -> VecDeque<Slot> {
+        let mut hidden = VecDeque::new();
+        if self.purged.is_some_and(|purged| purged.index >= upto.index) {
+            return hidden;
         }
         while self.slots.front().is_some_and(|slot| slot.log_id.index <= upto.index) {
             if let Some(slot) = self.slots.pop_front() {
                 self.forget_cached(&slot);
+                hidden.push_back(slot);
             }
         }
         self.purged = Some(upto);
+        hidden
     }
 
     fn forget_cached(&mut self, slot: &Slot) {
@@ -286,6 +360,34 @@ mod tests {
         assert_eq!(index.purgeable(3, 1000), Some(6));
         assert_eq!(index.purgeable(100, 20), Some(7));
         assert_eq!(index.purgeable(100, 1000), None);
+    }
+
+    #[test]
+    fn a_purge_that_was_not_written_is_taken_back() {
+        let mut index = filled(10);
+        for at in 0..10 {
+            index.set_place(id(at), Place { segment: 1, offset: at * 64 });
+        }
+        index.cover(id(2));
+        assert!(index.purge_when_covered(id(2)));
+        index.committed = Some(id(30));
+        // One that hides some, then one that is ahead of all: as by snapshots of which none is installed.
+        assert!(!index.purge_when_covered(id(5)) && !index.purge_when_covered(id(30)));
+        assert_eq!((index.first_index(), index.last_log_id()), (31, Some(id(30))));
+        assert_eq!(index.awaits_cover(), Some(false));
+        index.abandon();
+        assert_eq!(index.awaits_cover(), Some(true));
+        index.restore();
+        assert_eq!((index.purged, index.first_index(), index.next_index()), (Some(id(2)), 3, 10));
+        assert_eq!((index.find(.., u64::MAX).len(), index.bytes_after(None)), (7, 70));
+        assert_eq!((index.awaits_cover(), index.committed), (None, None));
+
+        // One that is written is not.
+        assert!(!index.purge_when_covered(id(5)));
+        assert_eq!(index.cover(id(4)), None);
+        assert_eq!(index.cover(id(7)), Some(id(5)));
+        index.restore();
+        assert_eq!((index.purged, index.find(.., u64::MAX).len()), (Some(id(5)), 4));
     }
 
     #[test]

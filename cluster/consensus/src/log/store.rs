@@ -2,6 +2,8 @@
 //!
 //! A purge is visible at once but written only when the machine's durable state covers it: while a
 //! snapshot is being installed openraft purges first, and a crash in between must not leave a hole.
+//! Nothing is appended behind such a purge before it is written; when the snapshot cannot be installed,
+//! it is taken back before the group starts again.
 
 use std::{fmt::Debug, io, ops::RangeBounds, sync::Arc};
 
@@ -11,7 +13,7 @@ use openraft::{
     storage::{LogFlushed, RaftLogStorage},
 };
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::{
     LogIdentity, LogPoisoned, Shared,
@@ -35,6 +37,8 @@ pub(crate) struct GroupLog {
     shared: Arc<Shared>,
     requests: Requests,
     index: Arc<Mutex<GroupIndex>>,
+    /// Told when a purge that waited is written, or waits in vain.
+    settled: Arc<Notify>,
 }
 
 impl GroupLog {
@@ -44,7 +48,7 @@ impl GroupLog {
         requests: Requests,
         index: Arc<Mutex<GroupIndex>>,
     ) -> Self {
-        Self { group, shared, requests, index }
+        Self { group, shared, requests, index, settled: Arc::default() }
     }
 
     /// Identity of the log this is part of.
@@ -59,14 +63,38 @@ impl GroupLog {
 
     /// The machine's durable state has come to `position`: purges up to there may be written.
     pub(crate) fn cover(&self, position: LogId) -> Result<(), LogPoisoned> {
-        let due = {
-            let mut index = self.index.lock();
-            index.covered = index.covered.max(Some(position));
-            index.purge_deferred.take_if(|upto| *upto <= position)
-        };
-        due.map_or(Ok(()), |upto| {
-            self.write_lazily(Kind::Purge, upto.index, codec::encode(&LogIdV1::from(upto)))
-        })
+        let due = self.index.lock().cover(position);
+        let written = due.map_or(Ok(()), |upto| self.write_purge(upto));
+        self.settled.notify_waiters();
+        written
+    }
+
+    /// The machine has failed: whoever waits for it to cover something waits in vain.
+    pub(crate) fn abandon(&self) {
+        self.index.lock().abandon();
+        self.settled.notify_waiters();
+    }
+
+    /// Takes back a purge that was not written because the machine failed. Before the group starts.
+    pub(crate) fn restore(&self) {
+        self.index.lock().restore();
+    }
+
+    fn write_purge(&self, upto: LogId) -> Result<(), LogPoisoned> {
+        self.write_lazily(Kind::Purge, upto.index, codec::encode(&LogIdV1::from(upto)))
+    }
+
+    /// Returns when no purge waits to be written.
+    async fn settle(&self) -> io::Result<()> {
+        loop {
+            let settled = self.settled.notified();
+            match self.index.lock().awaits_cover() {
+                None => return Ok(()),
+                Some(true) => return Err(io::Error::other("a snapshot was not installed")),
+                Some(false) => {}
+            }
+            settled.await;
+        }
     }
 
     /// Forgets everything about this group, durably: it has left this node.
@@ -217,6 +245,7 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
         I::IntoIter: OptionalSend,
     {
         self.shared.check().map_err(|error| write_error(&error))?;
+        self.settle().await.map_err(|error| StorageIOError::write_logs(AnyError::new(&error)))?;
         let mut records = Vec::new();
         {
             let mut index = self.index.lock();
@@ -247,19 +276,7 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
     }
 
     async fn purge(&mut self, upto: LogId) -> Result<(), StorageError> {
-        let covered = {
-            let mut index = self.index.lock();
-            index.purge(upto);
-            let covered = index.covered >= Some(upto);
-            if !covered {
-                index.purge_deferred = Some(upto);
-            }
-            covered
-        };
-        if !covered {
-            return Ok(());
-        }
-        self.write_lazily(Kind::Purge, upto.index, codec::encode(&LogIdV1::from(upto)))
-            .map_err(|error| write_error(&error))
+        let written = self.index.lock().purge_when_covered(upto);
+        if written { self.write_purge(upto).map_err(|error| write_error(&error)) } else { Ok(()) }
     }
 }
