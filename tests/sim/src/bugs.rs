@@ -58,6 +58,11 @@ pub const BUGS: &[Planted] = &[
         Plan("repaired-while-it-is-deleted"),
     ),
     (
+        "PlacesGoToAny",
+        "workers: a node gets another's shard beside those that stay on it for want of places",
+        Plan("two-leave-and-one-finds-a-place"),
+    ),
+    (
         "HomelessWait",
         "workers: stripes that are too wide for the drives that stay are cut anew an hour later",
         Plan("cut-wide-while-a-node-leaves"),

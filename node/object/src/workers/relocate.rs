@@ -108,6 +108,7 @@ pub(super) async fn relocate(
         let refusal = match switch(service, home, &stripe, &relocations).await {
             Ok(Ok(_)) => {
                 let bytes = moved.read_bytes + moved.written_bytes;
+                tracing::debug!(stripe = %stripe.id, from = ?stripe.places, moves = ?relocations, "shards moved");
                 let to = relocations.iter().map(|relocation| relocation.to.drive).collect();
                 return Ok(Relocated::Done { shards: relocations.len(), bytes, to });
             }
@@ -176,16 +177,32 @@ fn choose(
         bytes,
         u64::from_le_bytes(chance()),
     );
-    let mut relocations: Vec<Relocation> = leaving
-        .iter()
-        .zip(&found)
-        .map(|(shard, to)| Relocation { index: shard.index, readable: shard.readable, to: *to })
-        .collect();
-    for shard in leaving.iter().skip(found.len()).filter(|shard| shard.in_place) {
+    let mut relocations = assign(&mut leaving, found, &stripe.places);
+    for shard in leaving.iter().filter(|shard| shard.in_place) {
         let to = stripe.places[usize::from(shard.index.get())];
         relocations.push(Relocation { index: shard.index, readable: false, to });
     }
     Ok(relocations)
+}
+
+/// Which of `leaving` goes where, when there are fewer places than shards. A place goes to a shard of the same node if one
+/// leaves: what stays behind is still on its node, and with another's shard beside it that would hold more than it may.
+fn assign(leaving: &mut Vec<Leaving>, found: Vec<Place>, places: &[Place]) -> Vec<Relocation> {
+    let mut relocations = Vec::with_capacity(found.len());
+    let mut give = |leaving: &mut Vec<Leaving>, at: usize, to: Place| {
+        let Leaving { index, readable, .. } = leaving.remove(at);
+        relocations.push(Relocation { index, readable, to });
+    };
+    let mut others = Vec::new();
+    for to in found {
+        let stays = |shard: &Leaving| places[usize::from(shard.index.get())].node == to.node;
+        match leaving.iter().position(stays).filter(|_| !holdfast_planted::is("PlacesGoToAny")) {
+            Some(at) => give(leaving, at, to),
+            None => others.push(to),
+        }
+    }
+    others.into_iter().for_each(|to| give(leaving, 0, to));
+    relocations
 }
 
 async fn switch(
@@ -228,4 +245,40 @@ async fn take_back(
     let deleted = strays::delete(service, home.route, &copies).await.inspect_err(|error| left(error)).ok()?;
     deleted.failed.iter().for_each(|error| left(error));
     deleted.known.filter(|known| known.live).map(|known| known.stripe)
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_model::NodeId;
+
+    use super::*;
+
+    fn place(node: u8, drive: u8) -> Place {
+        Place { node: NodeId::new(node.into()), drive: DriveId::from_bytes([drive; 16]) }
+    }
+
+    fn assigned(leaving: &[(u8, bool)], found: &[Place], places: &[Place]) -> (Vec<(u8, u8)>, Vec<u8>) {
+        let leaves = |(index, readable): &(u8, bool)| Leaving {
+            index: ShardIndex::new(*index),
+            readable: *readable,
+            in_place: false,
+        };
+        let mut leaving: Vec<Leaving> = leaving.iter().map(leaves).collect();
+        let relocations = assign(&mut leaving, found.to_vec(), places);
+        let moved = relocations.iter().map(|moved| (moved.index.get(), moved.to.drive.as_bytes()[0]));
+        (moved.collect(), leaving.iter().map(|shard| shard.index.get()).collect())
+    }
+
+    #[test]
+    fn a_place_goes_to_a_shard_of_its_node_if_one_leaves() {
+        // Two shards on each node.
+        let places = [place(1, 1), place(1, 2), place(2, 3), place(2, 4)];
+        // Another's beside one that stays behind would make three.
+        assert_eq!(assigned(&[(0, false), (3, true)], &[place(2, 9)], &places), (vec![(3, 9)], vec![0]));
+        // With places enough for all, all go.
+        let both = [place(2, 9), place(3, 8)];
+        assert_eq!(assigned(&[(0, false), (3, true)], &both, &places), (vec![(3, 9), (0, 8)], vec![]));
+        // Those that cannot be read come first otherwise.
+        assert_eq!(assigned(&[(0, false), (3, true)], &[place(3, 8)], &places), (vec![(0, 8)], vec![3]));
+    }
 }
