@@ -63,6 +63,11 @@ pub const BUGS: &[Planted] = &[
         Plan("two-leave-and-one-finds-a-place"),
     ),
     (
+        "RepairGivesUp",
+        "workers: of shards of a stripe that several nodes repair one is, and the others at the next scrubs",
+        Plan("four-repair-one-stripe"),
+    ),
+    (
         "HomelessWait",
         "workers: stripes that are too wide for the drives that stay are cut anew an hour later",
         Plan("cut-wide-while-a-node-leaves"),

@@ -14,6 +14,7 @@ macro_rules! kept {
 pub const PLANS: &[(&str, &str)] = kept![
     "regressions" / "a-put-beside-a-drive-that-goes",
     "regressions" / "cut-wide-while-a-node-leaves",
+    "regressions" / "four-repair-one-stripe",
     "regressions" / "garbage-on-a-drive-that-is-gone",
     "regressions" / "labels-all-rotten",
     "regressions" / "orphans-of-a-crash",

@@ -39,9 +39,6 @@ const LOOK: Duration = Duration::from_secs(3);
 /// A scrub and what it has repaired take so long at most.
 const SCRUB_MAX: Duration = Duration::from_secs(200);
 
-/// Scrubs after which nothing may be left to repair.
-const SCRUBS_MAX: usize = 3;
-
 /// What may have been left by a write that was given up is swept after so long.
 const DAY: Duration = Duration::from_secs(25 * 3600);
 
@@ -209,33 +206,29 @@ fn is_told_zero(world: &World) -> bool {
     !debts.is_empty() && debts.into_values().all(|debt| debt.total() == 0 && debt.draining == 0)
 }
 
-/// Scrubs until nothing is left to repair, or often enough.
+/// Scrubs, if there is anything to repair: once, after which nothing may be left.
 async fn scrub(world: &Arc<World>) -> Option<Audit> {
-    let mut found = audit(world).await?;
-    for _ in 0..SCRUBS_MAX {
-        if found.bad.is_empty() {
+    let found = audit(world).await?;
+    if found.bad.is_empty() {
+        return Some(found);
+    }
+    for node in (0..world.plan.nodes).filter_map(|node| world.node(node)) {
+        node.objects.scrub_now();
+    }
+    let mut waited = Duration::ZERO;
+    while waited < SCRUB_MAX {
+        sleep(LOOK).await;
+        waited += LOOK;
+        let busy = (0..world.plan.nodes).filter_map(|node| world.node(node)).any(|node| {
+            let workers = node.objects.workers().workers();
+            workers.iter().any(|w| matches!(w.kind, Kind::Scrub | Kind::Repair | Kind::Rebuild) && w.working)
+        });
+        if !busy {
             break;
         }
-        for node in (0..world.plan.nodes).filter_map(|node| world.node(node)) {
-            node.objects.scrub_now();
-        }
-        let mut waited = Duration::ZERO;
-        while waited < SCRUB_MAX {
-            sleep(LOOK).await;
-            waited += LOOK;
-            let busy = (0..world.plan.nodes).filter_map(|node| world.node(node)).any(|node| {
-                let workers = node.objects.workers().workers();
-                workers
-                    .iter()
-                    .any(|w| matches!(w.kind, Kind::Scrub | Kind::Repair | Kind::Rebuild) && w.working)
-            });
-            if !busy {
-                break;
-            }
-        }
-        found = audit(world).await?;
-        world.trace.note(format_args!("scrubbed for {waited:?}: {} bad", found.bad.len()));
     }
+    let found = audit(world).await?;
+    world.trace.note(format_args!("scrubbed for {waited:?}: {} bad", found.bad.len()));
     Some(found)
 }
 

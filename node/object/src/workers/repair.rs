@@ -1,7 +1,8 @@
 //! Repair: single shards that a read or a scrub found missing or damaged on a drive that works.
 //!
 //! The node that found it repairs it: looks the stripe up, looks at the shard again, and moves it to another
-//! drive, or writes it anew in its place when no other drive can take it.
+//! drive, or writes it anew in its place when no other drive can take it. Several nodes may do so with one stripe at a
+//! time; of their moves one is decided, and the others begin again.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -16,6 +17,9 @@ use super::{
     worker::Worker,
 };
 use crate::{api::ObjectError, service::ObjectService};
+
+/// How often a shard is tried whose stripe others move meanwhile: at each try one of them is done.
+const ATTEMPTS: usize = 16;
 
 /// Findings taken together: the same shard is often found by many reads at once.
 const BATCH: usize = 256;
@@ -92,6 +96,16 @@ fn note(service: &ObjectService, bad: BadShard, result: Result<Option<Relocated>
 
 /// `None` when there is nothing to repair after all.
 async fn repair(service: &ObjectService, bad: BadShard) -> Result<Option<Relocated>, ObjectError> {
+    for _ in 0..ATTEMPTS {
+        match attempt(service, bad).await? {
+            Some(Relocated::Overtaken) if !holdfast_planted::is("RepairGivesUp") => {}
+            outcome => return Ok(outcome),
+        }
+    }
+    Err(ObjectError::Unavailable(format!("stripe {} does not come to rest", bad.stripe)))
+}
+
+async fn attempt(service: &ObjectService, bad: BadShard) -> Result<Option<Relocated>, ObjectError> {
     let Some((home, known)) = find(service, bad).await? else { return Ok(None) };
     if !known.live || known.stripe.places.get(usize::from(bad.index.get())) != Some(&bad.place) {
         return Ok(None);
