@@ -17,6 +17,7 @@ mod abreast;
 mod absent;
 mod control;
 mod events;
+mod later;
 mod levels;
 mod lifecycle;
 mod rebalance;

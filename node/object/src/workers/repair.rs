@@ -2,15 +2,17 @@
 //!
 //! The node that found it repairs it: looks the stripe up, looks at the shard again, and moves it to another
 //! drive, or writes it anew in its place when no other drive can take it. Several nodes may do so with one stripe at a
-//! time; of their moves one is decided, and the others begin again.
+//! time; of their moves one is decided, and the others begin again. What fails is tried again ([`super::later`]).
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, future::pending, sync::Arc, time::Duration};
 
 use holdfast_catalog::KnownStripe;
 use holdfast_model::ShardId;
 use holdfast_store::{BadShard, Fault, Found, ShardError};
+use tokio::time::sleep_until;
 
 use super::{
+    later::{Later, Name, name},
     rebuild::home,
     relocate::{Home, Leaving, Relocated, Targets, relocate},
     status::Kind,
@@ -28,11 +30,12 @@ pub(super) struct Repair {
     service: Arc<ObjectService>,
     found: Found,
     batch: Vec<BadShard>,
+    later: Later,
 }
 
 impl Repair {
     pub(super) fn new(service: Arc<ObjectService>, found: Found) -> Self {
-        Self { service, found, batch: Vec::new() }
+        Self { service, found, batch: Vec::new(), later: Later::default() }
     }
 }
 
@@ -43,30 +46,54 @@ impl Worker for Repair {
     }
 
     async fn wait(&mut self) {
-        if self.found.recv_many(&mut self.batch, BATCH).await == 0 {
-            // Nobody is left who could find anything.
-            std::future::pending::<()>().await;
+        let Self { found, batch, later, .. } = self;
+        let again = async {
+            match later.next() {
+                Some(due) => sleep_until(due).await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            received = found.recv_many(batch, BATCH) => {
+                if received == 0 {
+                    // Nobody is left who could find anything.
+                    pending::<()>().await;
+                }
+            }
+            () = again => {}
         }
     }
 
     async fn work(&mut self) {
         let service = &self.service;
-        // Each once, in an order that does not depend on chance.
-        let name = |bad: &BadShard| (bad.stripe, bad.index, bad.place.drive, bad.fault == Fault::DoesNotOpen);
-        let bad: BTreeMap<_, BadShard> = self.batch.drain(..).map(|bad| (name(&bad), bad)).collect();
+        self.batch.extend(self.later.take_due());
+        let bad: BTreeMap<Name, BadShard> = self.batch.drain(..).map(|bad| (name(&bad), bad)).collect();
         service.workers.begin(Kind::Repair, bad.len() as u64);
         for shard in bad.into_values() {
             service.workers.leave(Kind::Repair).await;
             let begun = tokio::time::Instant::now();
             let result = repair(service, shard).await;
-            note(service, shard, result);
+            let again = match &result {
+                Ok(Some(Relocated::NoPlace)) | Err(_) => self.later.failed(shard),
+                Ok(_) => {
+                    self.later.done(&shard);
+                    None
+                }
+            };
+            note(service, shard, result, again);
             service.workers.rest(Kind::Repair, begun.elapsed()).await;
         }
         service.workers.end(Kind::Repair);
     }
 }
 
-fn note(service: &ObjectService, bad: BadShard, result: Result<Option<Relocated>, ObjectError>) {
+fn note(
+    service: &ObjectService,
+    bad: BadShard,
+    result: Result<Option<Relocated>, ObjectError>,
+    again: Option<Duration>,
+) {
     let board = &service.workers;
     board.update(Kind::Repair, |progress| progress.left = progress.left.saturating_sub(1));
     match result {
@@ -89,7 +116,8 @@ fn note(service: &ObjectService, bad: BadShard, result: Result<Option<Relocated>
         Err(error) => {
             board.update(Kind::Repair, |progress| progress.failed += 1);
             board.trouble(Kind::Repair, error.to_string());
-            tracing::warn!(stripe = %bad.stripe, shard = %bad.index, %error, "shard not repaired; the next read or scrub finds it again");
+            let again = again.map(|pause| pause.as_secs());
+            tracing::warn!(stripe = %bad.stripe, shard = %bad.index, %error, again_seconds = ?again, "shard not repaired; the next read or scrub finds it again, if no further try comes first");
         }
     }
 }
