@@ -66,7 +66,8 @@ impl Count {
     /// count that its going began.
     fn is_old(&self, verdict: &Verdict, partitions: &BTreeSet<PartitionId>, placements: u64) -> bool {
         let placed = placements != self.placements && !holdfast_planted::is("DebtMissesLateWrites");
-        let again = if placed { self.took * RECOUNT_SPACING } else { RECOUNT_INTERVAL };
+        let soon = (self.took * RECOUNT_SPACING).min(RECOUNT_INTERVAL);
+        let again = if placed { soon } else { RECOUNT_INTERVAL };
         !same(&self.verdict, verdict) || self.partitions != *partitions || self.ended.elapsed() >= again
     }
 }
@@ -392,6 +393,10 @@ mod tests {
         assert!(long.is_old(&verdict, &partitions, 6) && !long.is_old(&verdict, &partitions, 5));
         tokio::time::advance(RECOUNT_INTERVAL - Duration::from_secs(20)).await;
         assert!(long.is_old(&verdict, &partitions, 5));
+        // But it is never later than where nothing is new.
+        let slow = count(60);
+        tokio::time::advance(RECOUNT_INTERVAL).await;
+        assert!(slow.is_old(&verdict, &partitions, 6));
         assert!(count(0).is_old(&verdict, &BTreeSet::from([PartitionId::new(1)]), 5));
     }
 }
