@@ -3,7 +3,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt, io,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -117,7 +120,11 @@ pub struct LogRenewal(u64);
 pub struct Consensus {
     options: ConsensusOptions,
     config: Arc<openraft::Config>,
-    log: Log,
+    disk: Arc<dyn Disk>,
+    /// Another one after it failed and was read back.
+    log: RwLock<Arc<Log>>,
+    /// The newest segment that a renewal began.
+    renewed: AtomicU64,
     snapshots: SnapshotDirectory,
     proposals: Arc<ProposalCounters>,
     groups: RwLock<BTreeMap<GroupId, GroupHandle>>,
@@ -144,19 +151,19 @@ impl Consensus {
         let directory = opening.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
         let directory =
             directory.map_err(|source| LogError::Io { doing: "opening the log directory", source })?;
-        Self::open_on(options, Box::new(directory)).await
+        Self::open_on(options, Arc::new(directory)).await
     }
 
     /// As [`Consensus::open`], with the log on `disk`.
     pub(crate) async fn open_on(
         options: ConsensusOptions,
-        disk: Box<dyn Disk>,
+        disk: Arc<dyn Disk>,
     ) -> Result<Arc<Self>, ConsensusError> {
         let config = options.raft_config().map_err(ConsensusError::Timing)?;
         let (dir, node, limits) = (options.dir.join("snapshots"), options.node, options.log);
-        let host = options.host.clone();
+        let (host, same_disk) = (options.host.clone(), Arc::clone(&disk));
         let opened = options.host.blocking(move || {
-            let log = Log::open(disk, node, limits, &host)?;
+            let log = Log::open(same_disk, node, limits, &host, None)?;
             let snapshots = SnapshotDirectory::open(dir).map_err(ConsensusError::Snapshots)?;
             Ok::<_, ConsensusError>((log, snapshots))
         });
@@ -166,7 +173,9 @@ impl Consensus {
         let consensus = Arc::new(Self {
             options,
             config: Arc::new(config),
-            log,
+            disk,
+            log: RwLock::new(Arc::new(log)),
+            renewed: AtomicU64::new(0),
             snapshots,
             proposals: Arc::default(),
             groups: RwLock::default(),
@@ -181,13 +190,13 @@ impl Consensus {
     /// before has lost its log then, and must not take part under its old identity.
     #[must_use]
     pub fn log_is_fresh(&self) -> bool {
-        self.log.is_fresh()
+        self.log().is_fresh()
     }
 
     /// Names the log: another one after it was lost and created anew.
     #[must_use]
     pub fn log_identity(&self) -> LogIdentity {
-        self.log.identity()
+        self.log().identity()
     }
 
     /// The position at which a machine whose state was restored from elsewhere, up to entry `index`, takes
@@ -200,11 +209,11 @@ impl Consensus {
         voters: BTreeSet<NodeId>,
         learners: &BTreeSet<NodeId>,
     ) -> Vec<u8> {
-        Position::restored(self.log.identity(), index, voters, learners).encode()
+        Position::restored(self.log().identity(), index, voters, learners).encode()
     }
 
     /// Starts `group` on `machine`. What the log holds beyond the machine's last checkpoint and is known
-    /// to be committed is applied before this returns.
+    /// to be committed is applied before this returns. A log that failed is read back first, if no group runs.
     ///
     /// # Errors
     /// [`ConsensusError`]; other groups are not affected.
@@ -217,15 +226,16 @@ impl Consensus {
         if self.groups.read().contains_key(&group) {
             return Err(ConsensusError::AlreadyStarted(group));
         }
-        let log = self.log.group(group)?;
+        self.read_log_back().await?;
+        let log = self.log().group(group)?;
         log.restore();
         let machine_error = |source| ConsensusError::Machine { group, source };
         let position = machine.position().map(|bytes| Position::decode(&bytes)).transpose();
         let position = position.map_err(machine_error)?;
         if let Some(expected) = position.as_ref().map(|position| position.log)
-            && expected != self.log.identity()
+            && expected != self.log().identity()
         {
-            return Err(ConsensusError::LogLost { group, expected, found: self.log.identity() });
+            return Err(ConsensusError::LogLost { group, expected, found: self.log().identity() });
         }
         let (snapshots, host) = (self.snapshots.clone(), &self.options.host);
         let applier =
@@ -260,7 +270,7 @@ impl Consensus {
             log.clone(),
             applier.clone(),
             self.options.checkpoint,
-            self.log.holding(),
+            self.log().holding(),
         ));
         let heard = Heard::now(self.options.timing.lease);
         let (campaign, aside) = (Until::default(), Until::default());
@@ -282,6 +292,33 @@ impl Consensus {
             tasks: vec![maintenance, elections],
         };
         self.groups.write().insert(group, Arc::new(started));
+        Ok(())
+    }
+
+    fn log(&self) -> Arc<Log> {
+        Arc::clone(&self.log.read())
+    }
+
+    /// Replaces a log that failed by what of it is on the disk. What was in memory is not known to be there, and a group
+    /// that counted on it would break what this node promised to others.
+    async fn read_log_back(&self) -> Result<(), ConsensusError> {
+        let failed = self.log();
+        let Some(poisoned) = failed.failure() else { return Ok(()) };
+        if !self.groups.read().is_empty() {
+            return Err(LogError::from(poisoned).into());
+        }
+        // It says what it said when it failed.
+        drop(failed.close().await);
+        let (disk, node, limits) = (Arc::clone(&self.disk), self.options.node, self.options.log);
+        let (host, identity) = (self.options.host.clone(), failed.identity());
+        let opening = move || Log::open(disk, node, limits, &host, Some(identity));
+        let opened = self.options.host.blocking(opening).await;
+        let log = Arc::new(opened.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?);
+        tracing::warn!(%poisoned, "the Raft log has been read back from the disk");
+        *self.log.write() = Arc::clone(&log);
+        if log.holds_before(self.renewed.load(Ordering::Relaxed)) {
+            log.renew().await.map_err(LogError::from)?;
+        }
         Ok(())
     }
 
@@ -308,7 +345,7 @@ impl Consensus {
         if self.groups.read().contains_key(&group) {
             return Err(ConsensusError::AlreadyStarted(group));
         }
-        Ok(self.log.forget(group).await.map_err(LogError::from)?)
+        Ok(self.log().forget(group).await.map_err(LogError::from)?)
     }
 
     /// Makes `voters` (this node among them) the first members of `group`. On one node only, once in the
@@ -426,7 +463,7 @@ impl Consensus {
                 None => AnswerV1::Failed(FailureV1::NoSuchGroup),
             },
         };
-        Ok(codec::encode(&ResponseV1 { log: self.log.identity().short(), answer }).into())
+        Ok(codec::encode(&ResponseV1 { log: self.log().identity().short(), answer }).into())
     }
 
     /// Has everything that the log of this node holds now leave the disk: a new segment is begun, and all groups
@@ -435,19 +472,21 @@ impl Consensus {
     /// # Errors
     /// [`LogPoisoned`] when the log has failed.
     pub async fn renew_log(&self) -> Result<LogRenewal, LogPoisoned> {
-        self.log.renew().await.map(LogRenewal)
+        let segment = self.log().renew().await?;
+        self.renewed.fetch_max(segment, Ordering::Relaxed);
+        Ok(LogRenewal(segment))
     }
 
     /// Whether nothing is left of what the log held before a renewal of this run.
     #[must_use]
     pub fn has_renewed(&self, renewal: LogRenewal) -> bool {
-        !self.log.holds_before(renewal.0)
+        !self.log().holds_before(renewal.0)
     }
 
     /// What of `group`'s log does not read back, found at the start or since; `None` when nothing.
     #[must_use]
     pub fn damage(&self, group: GroupId) -> Option<LogError> {
-        self.log.group(group).err()
+        self.log().group(group).err()
     }
 
     /// The groups that run on this node.
@@ -462,10 +501,17 @@ impl Consensus {
         self.group(group).map(|group| group.status())
     }
 
-    /// Figures of log and proposals since [`Consensus::open`].
+    /// Why the log accepts nothing, after a write or a flush failed. All groups are to be stopped then; the first that is
+    /// started again has the log read back from the disk.
+    #[must_use]
+    pub fn log_failure(&self) -> Option<LogPoisoned> {
+        self.log().failure()
+    }
+
+    /// Figures of proposals since [`Consensus::open`], and of the log since it was read.
     #[must_use]
     pub fn counters(&self) -> LogCounters {
-        let (flushes, bytes, entries) = self.log.counters().read();
+        let (flushes, bytes, entries) = self.log().counters().read();
         LogCounters {
             flushes,
             bytes,
@@ -484,7 +530,7 @@ impl Consensus {
         let _starting = self.starting.lock().await;
         let groups: Vec<GroupHandle> = std::mem::take(&mut *self.groups.write()).into_values().collect();
         futures::future::join_all(groups.iter().map(|group| group.stop())).await;
-        self.log.close().await
+        self.log().close().await
     }
 
     /// All groups that run here.
@@ -500,7 +546,7 @@ impl Consensus {
     /// What the log holds of `group`.
     #[cfg(test)]
     pub(crate) fn part_of_log(&self, group: GroupId) -> Result<crate::log::store::GroupLog, LogError> {
-        self.log.group(group)
+        self.log().group(group)
     }
 
     fn group(&self, group: GroupId) -> Option<GroupHandle> {

@@ -159,7 +159,7 @@ impl Node {
     async fn boot(&self, dir: &Path, world: &Shared) {
         let alive = Arc::new(AtomicBool::new(true));
         let options = options(self.id, dir, world, &alive);
-        let consensus = Consensus::open_on(options, Box::new(self.disk.clone())).await.unwrap();
+        let consensus = Consensus::open_on(options, Arc::new(self.disk.clone())).await.unwrap();
         let mut ledgers = BTreeMap::new();
         for (&group, saved) in &self.machines {
             let ledger: Ledger = Arc::new(Mutex::new(saved.lock().ledger.clone()));

@@ -113,7 +113,7 @@ async fn measure(replicas: u64, callers: usize, entries_in_flight: usize, comman
         options.batch.entries_in_flight = entries_in_flight;
         options.batch.commands_per_entry = commands_per_entry;
         options.log = LogLimits { segment_bytes: 1 << 20, segments_max: 16 };
-        let consensus = Consensus::open_on(options, Box::new(SlowDisk(LiarDisk::default()))).await.unwrap();
+        let consensus = Consensus::open_on(options, Arc::new(SlowDisk(LiarDisk::default()))).await.unwrap();
         consensus.start_group(GROUP, Box::new(Echo)).await.unwrap();
         nodes.lock().insert(id, Arc::downgrade(&consensus));
         running.push(consensus);

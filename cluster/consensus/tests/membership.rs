@@ -112,6 +112,40 @@ async fn a_snapshot_that_cannot_be_installed_leaves_the_log_as_it_was() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_failed_is_read_back_before_the_group_starts_again() {
+    let cluster = Cluster::start_tuned(3, small).await;
+    cluster.form(3).await;
+    let leader = cluster.leader().await;
+    let failing = leader % 3 + 1;
+    let (consensus, dir) = (cluster.consensus(failing), &cluster.nodes[failing as usize - 1].dir);
+    let (log, away) = (dir.join("raft/log"), dir.join("raft/away"));
+    // The next segment cannot be made, as on a full disk.
+    std::fs::rename(&log, &away).unwrap();
+    let mut written = 0;
+    while consensus.log_failure().is_none() {
+        cluster.put(leader, &format!("k{written}"), &"v".repeat(500)).await;
+        written += 1;
+        assert!(written < 1000, "the log needed no segment");
+    }
+    eventually("it to stop", || consensus.status(GROUP)?.failure).await;
+    consensus.stop_group(GROUP).await.unwrap();
+    let machine = || Box::new(machine::KvMachine::open(&dir.join("machine")).unwrap());
+    let refused = consensus.start_group(GROUP, machine()).await;
+    assert!(matches!(refused, Err(ConsensusError::Log(_))), "{refused:?}");
+    assert!(consensus.log_failure().is_some());
+
+    std::fs::rename(&away, &log).unwrap();
+    let machine = machine();
+    let state = machine.state();
+    consensus.start_group(GROUP, machine).await.unwrap();
+    assert!(consensus.log_failure().is_none());
+    eventually("all of it", || (state.lock().values.len() == written).then_some(())).await;
+    cluster.put(failing, "late", "1").await;
+    consensus.read_barrier(GROUP).await.unwrap();
+    assert_eq!(state.lock().values["late"], "1");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn old_segments_go_and_a_restart_loses_nothing() {
     let mut cluster = Cluster::start_tuned(1, small).await;
     cluster.form(1).await;

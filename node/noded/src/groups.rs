@@ -137,9 +137,12 @@ impl Groups {
                 _ = tick.tick() => {}
             }
             let all: Vec<GroupId> = self.machines.read().keys().copied().collect();
+            // Also those that have not asked anything of the log since: it is read back when no group counts on what it
+            // held in memory.
+            let log_failure = self.consensus.log_failure().map(|failure| failure.to_string());
             for group in all {
-                let failure = self.consensus.status(group).and_then(|status| status.failure);
-                if let Some(failure) = failure {
+                let Some(status) = self.consensus.status(group) else { continue };
+                if let Some(failure) = status.failure.or_else(|| log_failure.clone()) {
                     self.set_aside(group, failure).await;
                 }
             }

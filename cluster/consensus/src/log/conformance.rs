@@ -1,6 +1,6 @@
 //! openraft's own storage suite, run on our log and apply thread.
 
-use std::{io, path::Path};
+use std::{io, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use holdfast_model::{GroupId, NodeId};
@@ -55,10 +55,11 @@ impl StoreBuilder<TypeConfig, GroupLog, Applier, (tempfile::TempDir, Log)> for B
         let group = GroupId::new(1);
         let dir = tempfile::tempdir().unwrap();
         let log = Log::open(
-            Box::new(LiarDisk::default()),
+            Arc::new(LiarDisk::default()),
             NodeId::new(0),
             LogLimits { segment_bytes: 65_536, segments_max: 4 },
             &Host::default(),
+            None,
         )
         .unwrap();
         let part = log.group(group).unwrap();

@@ -1,7 +1,7 @@
 //! A disk in memory that keeps only what was flushed, and fails on request. For tests.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     sync::{
         Arc,
@@ -20,6 +20,27 @@ const SECTOR: usize = 512;
 struct Content {
     durable: Vec<u8>,
     visible: Vec<u8>,
+    /// Sectors that a failed flush left in memory as if they were on disk: they read back, and no flush writes them.
+    forgotten: BTreeSet<usize>,
+}
+
+impl Content {
+    fn sectors(&self) -> impl Iterator<Item = (usize, &[u8], &[u8])> {
+        let pairs = self.durable.chunks(SECTOR).zip(self.visible.chunks(SECTOR)).enumerate();
+        pairs.map(|(at, (durable, visible))| (at, durable, visible))
+    }
+
+    fn flush(&mut self) {
+        let kept: Vec<(usize, Vec<u8>)> = self
+            .sectors()
+            .filter(|(at, ..)| self.forgotten.contains(at))
+            .map(|(at, durable, _)| (at, durable.to_vec()))
+            .collect();
+        self.durable = self.visible.clone();
+        for (at, old) in kept {
+            self.durable[at * SECTOR..][..old.len()].copy_from_slice(&old);
+        }
+    }
 }
 
 type Segments = BTreeMap<u64, Arc<LiarSegment>>;
@@ -36,6 +57,8 @@ struct Faults {
     /// Held for reading while something changes on disk, so that a power cut sees one moment.
     moment: Arc<RwLock<()>>,
     fail_flush: AtomicBool,
+    /// What a failed flush should have made durable stays in memory.
+    remembers: AtomicBool,
     fail_write: AtomicBool,
     fail_create: AtomicBool,
     lie: AtomicBool,
@@ -80,14 +103,26 @@ impl LiarDisk {
     pub(crate) fn after_power_cut(&self, mut keep: impl FnMut() -> bool) -> Self {
         let disk = Self::default();
         for (&number, segment) in &*self.segments.lock() {
-            let Content { durable, visible } = &*segment.content.lock();
-            let mut content = durable.clone();
-            for (kept, new) in content.chunks_mut(SECTOR).zip(visible.chunks(SECTOR)) {
-                if kept != new && keep() {
-                    kept.copy_from_slice(new);
+            let old = segment.content.lock();
+            let mut content = old.durable.clone();
+            for (at, durable, visible) in old.sectors() {
+                if durable != visible && !old.forgotten.contains(&at) && keep() {
+                    content[at * SECTOR..][..visible.len()].copy_from_slice(visible);
                 }
             }
             disk.put(number, content);
+        }
+        disk
+    }
+
+    /// The disk after the program that used it ended and the machine did not: what is in memory stays there.
+    pub(crate) fn after_process_end(&self) -> Self {
+        let disk = Self::default();
+        for (&number, segment) in &*self.segments.lock() {
+            let content = segment.content.lock();
+            let put = disk.put(number, content.durable.clone());
+            let mut kept = put.content.lock();
+            (kept.visible, kept.forgotten) = (content.visible.clone(), content.forgotten.clone());
         }
         disk
     }
@@ -104,7 +139,8 @@ impl LiarDisk {
     }
 
     fn put(&self, number: u64, content: Vec<u8>) -> Arc<LiarSegment> {
-        let content = Mutex::new(Content { durable: content.clone(), visible: content });
+        let forgotten = BTreeSet::new();
+        let content = Mutex::new(Content { durable: content.clone(), visible: content, forgotten });
         let segment = Arc::new(LiarSegment { content, faults: Arc::clone(&self.faults) });
         self.segments.lock().insert(number, Arc::clone(&segment));
         segment
@@ -130,6 +166,13 @@ impl LiarDisk {
 
     /// The next flush fails; what it should have made durable is lost, and later flushes say nothing.
     pub(crate) fn fail_one_flush(&self) {
+        self.faults.remembers.store(false, Ordering::SeqCst);
+        self.faults.fail_flush.store(true, Ordering::SeqCst);
+    }
+
+    /// As [`LiarDisk::fail_one_flush`], but what is lost reads back until the power is cut, as from Linux's page cache.
+    pub(crate) fn fail_one_flush_unseen(&self) {
+        self.faults.remembers.store(true, Ordering::SeqCst);
         self.faults.fail_flush.store(true, Ordering::SeqCst);
     }
 
@@ -187,6 +230,7 @@ impl Disk for LiarDisk {
         let length = usize::try_from(length).map_err(io::Error::other)?;
         content.visible.truncate(length);
         content.durable.truncate(length);
+        content.forgotten.retain(|at| at * SECTOR < length);
         Ok(())
     }
 
@@ -219,7 +263,10 @@ impl Segment for LiarSegment {
         }
         self.faults.moment_passes()?;
         let start = usize::try_from(offset).map_err(io::Error::other)?;
-        self.content.lock().visible[start..start + bytes.len()].copy_from_slice(bytes);
+        let mut content = self.content.lock();
+        content.visible[start..start + bytes.len()].copy_from_slice(bytes);
+        content.forgotten.retain(|at| at * SECTOR + SECTOR <= start || start + bytes.len() <= at * SECTOR);
+        drop(content);
         self.faults.moment_passes()
     }
 
@@ -228,11 +275,17 @@ impl Segment for LiarSegment {
         self.faults.moment_passes()?;
         let mut content = self.content.lock();
         if self.faults.fail_flush.swap(false, Ordering::SeqCst) {
-            content.visible = content.durable.clone();
+            if self.faults.remembers.load(Ordering::SeqCst) {
+                let lost: Vec<usize> =
+                    content.sectors().filter(|(_, old, new)| old != new).map(|(at, ..)| at).collect();
+                content.forgotten.extend(lost);
+            } else {
+                content.visible = content.durable.clone();
+            }
             return Err(io::Error::other("injected flush error"));
         }
         if !self.faults.lie.load(Ordering::SeqCst) {
-            content.durable = content.visible.clone();
+            content.flush();
         }
         drop(content);
         self.faults.moment_passes()

@@ -101,14 +101,20 @@ pub enum LogError {
         /// The version found.
         version: u16,
     },
+    /// The log that this node wrote is not there any more.
+    #[error("the Raft log {expected} of this node is gone; it must join again under a new identity")]
+    Gone {
+        /// The log that was there.
+        expected: LogIdentity,
+    },
     /// See [`LogPoisoned`].
     #[error(transparent)]
     Poisoned(#[from] LogPoisoned),
 }
 
-/// A write or flush of the log failed. Final until the node restarts: what the device holds is unknown.
+/// A write or flush of the log failed. Final until the log is read back: what the device holds is unknown.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("the Raft log failed and accepts nothing until the node restarts: {cause}")]
+#[error("the Raft log failed and accepts nothing until it is read back: {cause}")]
 pub struct LogPoisoned {
     /// The first error.
     pub cause: Arc<str>,
@@ -194,17 +200,22 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// Recovers the log of `node` from `disk`, or starts one, and starts the writing thread.
+    /// Recovers the log of `node` from `disk`, or starts one, and starts the writing thread. With `expected` it is that
+    /// log or none.
     ///
     /// # Errors
     /// [`LogError`], except damage of single groups: see [`Log::group`].
     pub(crate) fn open(
-        disk: Box<dyn Disk>,
+        disk: Arc<dyn Disk>,
         node: NodeId,
         limits: LogLimits,
         host: &Host,
+        expected: Option<LogIdentity>,
     ) -> Result<Self, LogError> {
         let recovered = recovery::recover(disk.as_ref(), node)?;
+        if let Some(expected) = expected.filter(|_| recovered.identity != expected) {
+            return Err(LogError::Gone { expected });
+        }
         if recovered.torn_bytes > 0 {
             tracing::info!(
                 bytes = recovered.torn_bytes,
@@ -260,6 +271,11 @@ impl Log {
 
     pub(crate) fn identity(&self) -> LogIdentity {
         self.shared.identity
+    }
+
+    /// Why nothing is accepted any more, if so.
+    pub(crate) fn failure(&self) -> Option<LogPoisoned> {
+        self.shared.check().err()
     }
 
     pub(crate) fn counters(&self) -> &Counters {

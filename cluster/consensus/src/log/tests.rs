@@ -1,6 +1,6 @@
 //! The log under power cuts, rot, failing flushes and full segments.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use holdfast_model::{GroupId, NodeId};
@@ -24,7 +24,7 @@ fn limits(segment_bytes: u64) -> LogLimits {
 }
 
 pub(super) fn open(disk: &LiarDisk) -> Result<Log, LogError> {
-    Log::open(Box::new(disk.clone()), NODE, limits(4096), &Host::default())
+    Log::open(Arc::new(disk.clone()), NODE, limits(4096), &Host::default(), None)
 }
 
 fn id(term: u64, index: u64) -> LogId {
@@ -278,6 +278,24 @@ async fn after_a_failed_flush_nothing_is_accepted_any_more() {
 }
 
 #[tokio::test]
+async fn what_a_failed_flush_left_in_memory_is_on_the_disk_once_it_was_read_back() {
+    let disk = LiarDisk::default();
+    let log = open(&disk).unwrap();
+    let mut a = log.group(A).unwrap();
+    a.blocking_append([entry(1, 0, "safe")]).await.unwrap();
+    disk.fail_one_flush_unseen();
+    a.blocking_append([entry(1, 1, "seen and not written")]).await.unwrap_err();
+    log.close().await.unwrap_err();
+    // The program starts anew, the machine does not: the page is still in memory, and clean.
+    let log = open(&disk).unwrap();
+    let found = content(log.group(A).unwrap()).await;
+    assert_eq!(found.entries.len(), 2, "it reads back");
+    // Whoever heard that from this node counts on it.
+    let recovered = open(&disk.after_power_cut(|| false)).unwrap();
+    assert_eq!(content(recovered.group(A).unwrap()).await, found);
+}
+
+#[tokio::test]
 async fn a_full_disk_stops_the_log_and_loses_nothing() {
     let disk = LiarDisk::default();
     let log = open(&disk).unwrap();
@@ -385,7 +403,7 @@ async fn what_is_sent_is_compared_with_the_log_as_it_is_now() {
 #[tokio::test]
 async fn entries_beyond_the_cache_are_read_back_and_verified() {
     let disk = LiarDisk::default();
-    let log = Log::open(Box::new(disk.clone()), NODE, limits(1 << 20), &Host::default()).unwrap();
+    let log = Log::open(Arc::new(disk.clone()), NODE, limits(1 << 20), &Host::default(), None).unwrap();
     let mut a = log.group(A).unwrap();
     let entries: Vec<Entry> = (0..40).map(|at| entry(1, at, &"x".repeat(1 << 20))).collect();
     for fresh in &entries {
@@ -421,7 +439,7 @@ async fn a_forgotten_group_starts_from_nothing_even_when_it_was_damaged() {
 #[tokio::test]
 async fn the_log_of_another_node_or_with_a_segment_missing_is_refused() {
     let (disk, _) = sample().await;
-    let other = Log::open(Box::new(disk.clone()), NodeId::new(8), limits(4096), &Host::default());
+    let other = Log::open(Arc::new(disk.clone()), NodeId::new(8), limits(4096), &Host::default(), None);
     assert!(matches!(other.err(), Some(LogError::OtherNode { found, .. }) if found == NODE));
     let log = open(&disk).unwrap();
     log.close().await.unwrap();

@@ -5,7 +5,7 @@
 //! - a batch is written only after the flush of the batch before it returned;
 //! - nothing is answered before the flush that covers it;
 //! - after the first failed write or flush nothing is written any more and everything is refused: what
-//!   the device holds is unknown, and only a restart may look (DESIGN, promise 6);
+//!   the device holds is unknown, and only who reads it back may say (DESIGN, promise 6);
 //! - a segment is removed only when no group needs it, and what made it needless has been flushed.
 
 use std::{
@@ -121,7 +121,7 @@ enum Gathering {
 
 /// State of the writer. It neither waits nor knows a thread: [`Writer::next`] says what is to be waited for.
 pub(crate) struct Writer {
-    pub(crate) disk: Box<dyn Disk>,
+    pub(crate) disk: Arc<dyn Disk>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) identity: LogIdentity,
     pub(crate) node: NodeId,
@@ -147,7 +147,7 @@ pub(crate) struct Writer {
 impl Writer {
     #[expect(clippy::too_many_arguments, reason = "one call, right after recovery")]
     pub(crate) fn new(
-        disk: Box<dyn Disk>,
+        disk: Arc<dyn Disk>,
         shared: Arc<Shared>,
         identity: LogIdentity,
         node: NodeId,

@@ -14,14 +14,15 @@ use holdfast_model::NodeId;
 use parking_lot::Mutex;
 
 use super::{
-    GROUP,
     faults::{Keep, Planted},
     host::SimulatedHost,
+    keeper::Keeper,
     machine::{Ledger, LedgerMachine, Saved},
     network::{Link, Network},
     observe::Observer,
     random::Random,
     runtime::{Executor, Owner},
+    space::Room,
 };
 use crate::{
     Consensus, ConsensusOptions,
@@ -46,11 +47,15 @@ pub(crate) struct Node {
     pub(crate) id: NodeId,
     disk: LiarDisk,
     saved: Arc<Mutex<Saved>>,
+    /// Of the disk with the machine's files.
+    pub(crate) room: Room,
     pub(crate) timing: Timing,
     /// Its present run, if the power is on.
     pub(crate) on: Option<SimulatedHost>,
     /// The power went off in the middle of something.
     dark: Arc<AtomicBool>,
+    /// Its present run is being shut down.
+    pub(crate) closing: Arc<AtomicBool>,
 }
 
 pub(crate) struct Cluster {
@@ -88,9 +93,11 @@ impl Cluster {
             id: NodeId::new(id),
             disk: LiarDisk::default(),
             saved: Arc::default(),
+            room: Room::default(),
             timing: timing(&mut random),
             on: None,
             dark: Arc::default(),
+            closing: Arc::default(),
         };
         let nodes = (1..=count).map(node).collect();
         Self { executor, network, observer, board: Board::default(), nodes, random, planted, dir, runs: 0 }
@@ -109,6 +116,7 @@ impl Cluster {
         }
         node.on = Some(host.clone());
         node.dark = Arc::default();
+        node.closing = Arc::default();
         let link = Link { from: id, run, network: self.network.clone() };
         let mut options = ConsensusOptions::new(id, self.dir.join(id.to_string()), Arc::new(link));
         options.timing = node.timing;
@@ -122,23 +130,28 @@ impl Cluster {
             node: id,
             ledger: Arc::clone(&ledger),
             saved: Arc::clone(&node.saved),
+            room: node.room.clone(),
+            held: None,
             observer: self.observer.clone(),
             planted: self.planted,
         };
         let (network, board, observer) =
             (self.network.clone(), Arc::clone(&self.board), self.observer.clone());
-        let dark = Arc::clone(&node.dark);
+        let (dark, closing) = (Arc::clone(&node.dark), Arc::clone(&node.closing));
         self.executor.spawn_on(run, async move {
             let starting = async {
-                let consensus = Consensus::open_on(options, Box::new(disk.clone())).await?;
-                consensus.start_group(GROUP, Box::new(machine)).await?;
-                Ok::<_, crate::ConsensusError>(consensus)
+                let consensus = Consensus::open_on(options, Arc::new(disk.clone())).await?;
+                let keeper = Keeper { node: id, consensus, machine, observer: observer.clone(), closing };
+                let runs = keeper.start().await?;
+                Ok::<_, crate::ConsensusError>((keeper, runs))
             };
             match starting.await {
-                Ok(consensus) => {
-                    observer.note(format_args!("{id} has started"));
+                Ok((keeper, runs)) => {
+                    observer.note(format_args!("{id} has started, and the group: {runs}"));
+                    let consensus = Arc::clone(&keeper.consensus);
                     network.attach(id, run, &consensus, disk);
                     board.lock().insert(id, Running { run, consensus, ledger });
+                    keeper.run(runs).await;
                 }
                 Err(_) if dark.load(Ordering::SeqCst) => {}
                 Err(error) => observer.violation(format!("{id} does not start: {error}")),
@@ -146,15 +159,31 @@ impl Cluster {
         });
     }
 
-    /// Cuts the power of a node that is on: of what was not flushed `keep` says what is kept.
-    pub(crate) fn power_cut(&mut self, at: usize, keep: Keep) {
+    /// Nothing of a node goes on. False when it was off.
+    fn ends(&mut self, at: usize, how: std::fmt::Arguments<'_>) -> bool {
         let node = &mut self.nodes[at];
-        let Some(host) = node.on.take() else { return };
-        self.observer.note(format_args!("{} loses power, keeps {keep:?}", node.id));
+        let Some(host) = node.on.take() else { return false };
+        self.observer.note(format_args!("{} {how}", node.id));
         self.network.kill(node.id, host.owner);
         let running = self.board.lock().remove(&node.id);
         self.executor.kill(host.owner);
         drop(running);
+        true
+    }
+
+    /// The program of a node ends where it is; its machine, and what that has in memory of its disk, do not.
+    pub(crate) fn kill(&mut self, at: usize) {
+        if self.ends(at, format_args!("is killed")) {
+            self.nodes[at].disk = self.nodes[at].disk.after_process_end();
+        }
+    }
+
+    /// Cuts the power of a node that is on: of what was not flushed `keep` says what is kept.
+    pub(crate) fn power_cut(&mut self, at: usize, keep: Keep) {
+        if !self.ends(at, format_args!("loses power, keeps {keep:?}")) {
+            return;
+        }
+        let node = &mut self.nodes[at];
         let mut sectors = 0;
         let random = &mut self.random;
         node.disk = node.disk.after_power_cut(|| {
@@ -198,8 +227,10 @@ impl Cluster {
         move || dark.load(Ordering::SeqCst)
     }
 
-    pub(crate) fn fail_one_flush(&self, at: usize) {
-        self.nodes[at].disk.fail_one_flush();
+    /// A flush of its log fails, and what it should have written is gone at once, or is seen to be once the power goes.
+    pub(crate) fn fail_one_flush(&self, at: usize, unseen: bool) {
+        let disk = &self.nodes[at].disk;
+        if unseen { disk.fail_one_flush_unseen() } else { disk.fail_one_flush() }
     }
 
     pub(crate) fn ids(&self) -> BTreeSet<NodeId> {

@@ -1,6 +1,6 @@
 //! What goes wrong in a simulation, and when: drawn from the seed.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::atomic::Ordering, time::Duration};
 
 use holdfast_model::NodeId;
 use tokio::time::{sleep, timeout};
@@ -10,6 +10,7 @@ use super::{
     cluster::{Cluster, Running},
     network::Weather,
     runtime::WORLD,
+    space::Space,
 };
 
 /// Bugs that a test plants to see them caught. All sit in what the simulation puts in place of disk,
@@ -34,6 +35,8 @@ pub(crate) enum Planted {
     StateSavedWithoutPosition,
     /// What a machine computes depends on where it runs.
     MachineThatKnowsItsNode,
+    /// A machine whose group is started again applies once more what it holds.
+    MachineThatForgetsWhatItHolds,
     /// A node that believes to lead serves reads without asking a quorum.
     LeaderThatReadsAlone,
     /// The transport says that nothing was sent, when only the answer was lost.
@@ -54,6 +57,9 @@ pub(crate) enum Keep {
 /// How long one membership change is tried.
 const CHANGE_PATIENCE: Duration = Duration::from_secs(4);
 
+/// How long a disk stays full at most, in milliseconds.
+const FULL_MILLIS_MAX: u64 = 3000;
+
 impl Cluster {
     /// Waits a while, then does some harm.
     pub(crate) async fn harm(&mut self) {
@@ -66,7 +72,7 @@ impl Cluster {
         if self.nodes[at].on.is_none() {
             return self.boot(at);
         }
-        match self.random.below(22) {
+        match self.random.below(26) {
             0 | 1 => self.isolate(at),
             2 => self.cut_one_link(),
             3 => self.split(),
@@ -99,10 +105,13 @@ impl Cluster {
                 self.nodes[at].on.iter().for_each(|host| host.set_flush_millis_max(millis));
             }
             18 => {
-                self.observer.note(format_args!("a flush of {} fails", self.nodes[at].id));
-                self.fail_one_flush(at);
+                let unseen = self.random.percent(50);
+                self.observer.note(format_args!("a flush of {} fails, unseen: {unseen}", self.nodes[at].id));
+                self.fail_one_flush(at, unseen);
             }
             19 | 20 => self.change_membership(at),
+            21..=23 => self.fill_disk(at),
+            24 => self.kill(at),
             _ => self.hand_over(at),
         }
     }
@@ -113,7 +122,8 @@ impl Cluster {
         self.network.heal();
         self.network.set_weather(Weather::CALM);
         for at in 0..self.nodes.len() {
-            // Failed logs and armed power cuts end with the run.
+            self.nodes[at].room.set(Space::Plenty);
+            // Armed power cuts end with the run.
             let keep = self.keep();
             self.power_cut(at, keep);
             self.boot(at);
@@ -176,10 +186,24 @@ impl Cluster {
         });
     }
 
+    /// Its machine finds no room for some time.
+    fn fill_disk(&mut self, at: usize) {
+        let (id, room) = (self.nodes[at].id, self.nodes[at].room.clone());
+        let (space, millis) =
+            (self.random.pick(&[Space::Little, Space::None]), self.random.below(FULL_MILLIS_MAX));
+        self.observer.note(format_args!("for {millis} ms the machine of {id} has room for {space:?}"));
+        room.set(space);
+        self.executor.spawn_on(WORLD, async move {
+            sleep(Duration::from_millis(millis)).await;
+            room.set(Space::Plenty);
+        });
+    }
+
     async fn restart_in_order(&mut self, at: usize) {
         let id = self.nodes[at].id;
         let Some(Running { run, consensus, .. }) = self.board.lock().get(&id).cloned() else { return };
         self.observer.note(format_args!("{id} is shut down"));
+        self.nodes[at].closing.store(true, Ordering::SeqCst);
         let closing = self.executor.spawn_on(run, async move { consensus.shutdown().await });
         let closed = timeout(Duration::from_millis(300), closing).await;
         self.observer.note(format_args!("{id} has shut down: {}", closed.is_ok()));

@@ -8,7 +8,11 @@ use bytes::Bytes;
 use holdfast_model::NodeId;
 use parking_lot::Mutex;
 
-use super::{faults::Planted, observe::Observer};
+use super::{
+    faults::Planted,
+    observe::Observer,
+    space::{Piece, Room},
+};
 use crate::{Applied, StateMachine};
 
 /// What a machine holds.
@@ -28,10 +32,14 @@ pub(crate) struct Saved {
     pub(crate) position: Option<Vec<u8>>,
 }
 
+#[derive(Clone)]
 pub(crate) struct LedgerMachine {
     pub(crate) node: NodeId,
     pub(crate) ledger: Arc<Mutex<Ledger>>,
     pub(crate) saved: Arc<Mutex<Saved>>,
+    pub(crate) room: Room,
+    /// Up to where it holds entries from before its group was started again: they are skipped.
+    pub(crate) held: Option<u64>,
     pub(crate) observer: Observer,
     pub(crate) planted: Option<Planted>,
 }
@@ -51,6 +59,13 @@ pub(crate) fn digest(digest: u64, piece: &[u8]) -> u64 {
 }
 
 impl LedgerMachine {
+    /// The same machine, for a group that is started again: it keeps what it holds.
+    pub(crate) fn kept(&self) -> Self {
+        let held = self.ledger.lock().index;
+        let held = held.filter(|_| self.planted != Some(Planted::MachineThatForgetsWhatItHolds));
+        Self { held, ..self.clone() }
+    }
+
     fn save(&self, position: &[u8]) {
         let mut saved = self.saved.lock();
         if self.planted != Some(Planted::CheckpointWithoutState) {
@@ -64,7 +79,16 @@ impl StateMachine for LedgerMachine {
     fn apply(&mut self, entries: &[Applied<'_>]) -> io::Result<Vec<Vec<Bytes>>> {
         let mut ledger = self.ledger.lock();
         let mut answers = Vec::new();
-        for entry in entries {
+        for (at, entry) in entries.iter().enumerate() {
+            if self.held.is_some_and(|held| entry.index <= held) {
+                // Whoever asked was answered before, or was told that it is not known.
+                answers.push(vec![Bytes::new(); entry.commands.len()]);
+                continue;
+            }
+            // In the middle of what is to be applied, not only before it.
+            if at >= entries.len() / 2 {
+                self.room.take(Piece::Command)?;
+            }
             let expected = ledger.index.map_or(0, |index| index + 1);
             if entry.index != expected && self.planted.is_none() {
                 self.observer.violation(format!(
@@ -93,6 +117,7 @@ impl StateMachine for LedgerMachine {
     }
 
     fn checkpoint(&mut self, position: &[u8]) -> io::Result<()> {
+        self.room.take(Piece::Image)?;
         self.save(position);
         Ok(())
     }
@@ -102,6 +127,7 @@ impl StateMachine for LedgerMachine {
     }
 
     fn snapshot(&mut self, path: &Path) -> io::Result<()> {
+        self.room.take(Piece::Image)?;
         let ledger = self.ledger.lock();
         let head = [ledger.index.map_or(0, |index| index + 1), ledger.digest];
         let bytes: Vec<u8> = head.iter().chain(&ledger.ids).flat_map(|number| number.to_le_bytes()).collect();
@@ -109,6 +135,7 @@ impl StateMachine for LedgerMachine {
     }
 
     fn install(&mut self, path: &Path, position: &[u8]) -> io::Result<()> {
+        self.room.take(Piece::Image)?;
         let bytes = std::fs::read(path)?;
         let numbers: Vec<u64> = bytes.chunks(8).map(number).collect();
         *self.ledger.lock() =

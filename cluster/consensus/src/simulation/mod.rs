@@ -5,7 +5,8 @@
 //! |---|---|
 //! | `runtime`, `host`, `random` | tasks in an order drawn from the seed, in place of threads |
 //! | `network` | the transport, with its faults |
-//! | `machine` | what the group replicates |
+//! | `machine`, `space` | what the group replicates, and the disk it is kept on |
+//! | `keeper` | starts a group that has stopped again |
 //! | `cluster`, `faults` | nodes, power cuts, everything that goes wrong; bugs that tests plant |
 //! | `clients`, `history` | who writes and reads, and what an order of commands must explain |
 //! | `observe` | invariants, and the trace |
@@ -21,6 +22,7 @@ pub(crate) mod cluster;
 pub(crate) mod faults;
 pub(crate) mod history;
 pub(crate) mod host;
+mod keeper;
 pub(crate) mod machine;
 pub(crate) mod network;
 pub(crate) mod observe;
@@ -28,6 +30,7 @@ pub(crate) mod random;
 pub(crate) mod runtime;
 mod scenarios;
 mod settle;
+mod space;
 mod tests;
 
 use std::{

@@ -124,6 +124,7 @@ planted! {
     a_checkpoint_without_its_state_is_found: CheckpointWithoutState,
     entries_applied_twice_after_a_crash_are_found: StateSavedWithoutPosition,
     a_machine_that_is_not_deterministic_is_found: MachineThatKnowsItsNode,
+    entries_applied_twice_after_a_full_disk_are_found: MachineThatForgetsWhatItHolds,
     a_stale_read_from_a_deposed_leader_is_found: LeaderThatReadsAlone,
     a_transport_that_says_not_sent_is_found: SentButSaysNotSent,
 }

@@ -1,4 +1,4 @@
-//! A node whose system disk is full: it says so, the cluster goes on, and when there is space again so does the node.
+//! A node whose system disk is full, or whose Raft log cannot be written: it says so, the cluster goes on, and when there is space again so does the node.
 
 use std::{
     fs::{self, File},
@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use holdfast_blackbox::{dev::DevCluster, ledger::Ledger, tree::noise};
+use holdfast_blackbox::{admin::Admin, dev::DevCluster, ledger::Ledger, tree::noise};
 use tokio::time::sleep;
 
 use crate::support::{BUCKET, cluster};
@@ -105,6 +105,38 @@ async fn write_until(
     Ok(0)
 }
 
+/// What the groups say that do not run on node n2.
+async fn ailing_on_n2(admin: &Admin) -> Result<Vec<String>> {
+    let n2 = admin.members().await?.into_iter().find(|member| member.name == "n2").context("n2")?.id;
+    let groups = admin.groups().await?;
+    let of_n2 = groups.into_iter().flat_map(|group| group.ailing).filter(|ailing| ailing.node == n2);
+    Ok(of_n2.map(|ailing| ailing.what).collect())
+}
+
+/// Waits until all groups run on node n2; how long that took.
+async fn runs_again(cluster: &DevCluster, admin: &Admin) -> Result<Duration> {
+    let begun = Instant::now();
+    loop {
+        let ailing = ailing_on_n2(admin).await?;
+        if ailing.is_empty() {
+            return Ok(begun.elapsed());
+        }
+        ensure!(begun.elapsed() < PATIENCE, "still stopped: {ailing:?}\n{}", cluster.log_tail("n2"));
+        sleep(POLL).await;
+    }
+}
+
+/// Node n2 takes part again: it is one of the two that are left, and nothing is missing.
+async fn takes_part_again(cluster: &mut DevCluster, ledger: &Ledger, first: u64) -> Result<()> {
+    cluster.kill("n3")?;
+    write_until(cluster, ledger, first, "without n3", async |at| Ok(at >= first + 20)).await?;
+    for node in [0, 1] {
+        let verdict = ledger.verify(&cluster.s3(node)?, BUCKET).await?;
+        ensure!(verdict.broken.is_empty() && verdict.intact > 0, "through node {node}: {verdict:?}");
+    }
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn groups_that_stopped_because_a_system_disk_was_full_go_on_when_there_is_space() -> Result<()> {
     let mut disk = SmallDisk::default();
@@ -117,12 +149,7 @@ async fn groups_that_stopped_because_a_system_disk_was_full_go_on_when_there_is_
     cluster.start("n2").await?;
     cluster.wait_whole(0).await?;
     let (ledger, admin) = (Ledger::default(), cluster.file().admin(0).await?);
-    let n2 = admin.members().await?.into_iter().find(|member| member.name == "n2").context("n2")?.id;
-    let ailing = async || -> Result<Vec<String>> {
-        let groups = admin.groups().await?;
-        let of_n2 = groups.into_iter().flat_map(|group| group.ailing).filter(|ailing| ailing.node == n2);
-        Ok(of_n2.map(|ailing| ailing.what).collect())
-    };
+    let ailing = async || ailing_on_n2(&admin).await;
     let written = write_until(&cluster, &ledger, 0, "before", async |number| Ok(number >= 20)).await?;
 
     disk.fill()?;
@@ -135,24 +162,28 @@ async fn groups_that_stopped_because_a_system_disk_was_full_go_on_when_there_is_
         write_until(&cluster, &ledger, stopped, "without n2", async |at| Ok(at >= stopped + 50)).await?;
 
     disk.make_room()?;
-    let begun = Instant::now();
-    while !ailing().await?.is_empty() {
-        ensure!(
-            begun.elapsed() < PATIENCE,
-            "still stopped: {:?}\n{}",
-            ailing().await?,
-            cluster.log_tail("n2")
-        );
-        sleep(POLL).await;
-    }
-    println!("with space again all groups ran after {:?}", begun.elapsed());
+    println!("with space again all groups ran after {:?}", runs_again(&cluster, &admin).await?);
+    takes_part_again(&mut cluster, &ledger, more).await
+}
 
-    // It takes part again: it is one of the two that are left.
-    cluster.kill("n3")?;
-    write_until(&cluster, &ledger, more, "without n3", async |at| Ok(at >= more + 20)).await?;
-    for node in [0, 1] {
-        let verdict = ledger.verify(&cluster.s3(node)?, BUCKET).await?;
-        ensure!(verdict.broken.is_empty() && verdict.intact > 0, "through node {node}: {verdict:?}");
-    }
-    Ok(())
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_raft_log_failed_reads_it_back_and_goes_on() -> Result<()> {
+    let mut cluster = cluster("failed-log", 3, 1).await?;
+    let (ledger, admin) = (Ledger::default(), cluster.file().admin(0).await?);
+    // The next segment of its log cannot be made.
+    let log = cluster.state_dir("n2").join("raft/log");
+    let away = log.with_extension("away");
+    fs::rename(&log, &away)?;
+    let stopped = write_until(&cluster, &ledger, 0, "the log of n2 did not fail", async |at| {
+        // Not at each object: a segment holds many.
+        Ok(at % 100 == 99 && !ailing_on_n2(&admin).await?.is_empty())
+    })
+    .await?;
+    let groups = ailing_on_n2(&admin).await?;
+    println!("after {stopped} objects: {groups:?}");
+    ensure!(groups.len() > 1 && groups.iter().all(|what| what.contains("Raft log")), "{groups:?}");
+
+    fs::rename(&away, &log)?;
+    println!("with its log again all groups ran after {:?}", runs_again(&cluster, &admin).await?);
+    takes_part_again(&mut cluster, &ledger, stopped).await
 }
