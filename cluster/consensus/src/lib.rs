@@ -48,7 +48,7 @@ mod wire;
 pub use consensus::{Consensus, ConsensusError, LogRenewal};
 pub use group::MembershipError;
 pub use log::{LogError, LogIdentity, LogPoisoned};
-pub use machine::{Applied, StateMachine};
+pub use machine::{Applied, FlushFailed, StateMachine};
 pub use options::{COMMAND_BYTES_MAX, ConsensusOptions, SecondCopy};
 pub use propose::ProposeError;
 pub use read::ReadError;

@@ -18,6 +18,20 @@ pub struct Applied<'a> {
     pub commands: &'a [Bytes],
 }
 
+/// A flush of a machine's files failed: what is on the disk is unknown, and what reads back may be in memory only. To be
+/// found in the [`io::Error`] of a machine that can tell.
+#[derive(Debug, thiserror::Error)]
+#[error("a flush failed, and what the files hold on the disk is unknown: {0}")]
+pub struct FlushFailed(pub String);
+
+impl FlushFailed {
+    /// Whether `error` is one.
+    #[must_use]
+    pub fn is(error: &io::Error) -> bool {
+        error.get_ref().is_some_and(|inner| inner.is::<Self>())
+    }
+}
+
 /// A deterministic state machine. Called by one thread at a time, in log order.
 pub trait StateMachine: Send + 'static {
     /// Applies entries in order; returns one encoded response per command, in the same order.
@@ -32,7 +46,7 @@ pub trait StateMachine: Send + 'static {
     /// Makes everything applied so far durable, then stores `position` durably.
     ///
     /// # Errors
-    /// As for [`StateMachine::apply`].
+    /// As for [`StateMachine::apply`]; [`FlushFailed`]: the same files must not be tried again as if they were as they read.
     fn checkpoint(&mut self, position: &[u8]) -> io::Result<()>;
 
     /// The position stored by the last checkpoint or installed snapshot; `None` for a new machine.

@@ -4,7 +4,8 @@
 //! control group takes this replica out of the group ([`crate::membership`]) and then says to begin anew:
 //! the log forgets the group, and the replica is filled from the others, first without a vote.
 //!
-//! A group that stops while its log and files are whole starts again by itself, after a pause ([`crate::restarts`]).
+//! A group that stops while its log and files are whole starts again by itself, after a pause ([`crate::restarts`]). If a
+//! flush of its files failed, these are written anew before ([`crate::suspects`]).
 //!
 //! Invariants:
 //! - what a group's log promised (votes, entries) is forgotten only on the word that the group counts on
@@ -15,14 +16,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt, io,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
-use holdfast_consensus::{Applied, Consensus, ConsensusError, LogError, StateMachine};
+use holdfast_consensus::{Applied, Consensus, ConsensusError, FlushFailed, LogError, StateMachine};
 use holdfast_crypt::random_array;
 use holdfast_model::{GroupId, NodeId};
 use parking_lot::{Mutex, RwLock};
@@ -30,10 +31,16 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::restarts::Restarts;
+use crate::{
+    restarts::Restarts,
+    suspects::{self, Suspects},
+};
 
 /// How often the groups are looked at.
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Where a group's state is while its files are written anew, in the state directory.
+const WRITTEN_ANEW: &str = "written-anew.image";
 
 /// The log of all groups is not the one this node took part with: it must not go on under its identity.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +69,9 @@ pub struct Groups {
     diverged: Mutex<BTreeSet<GroupId>>,
     /// Groups that stopped although nothing is damaged.
     restarts: Mutex<Restarts>,
+    /// Groups whose files are to be written anew.
+    suspects: Arc<Suspects>,
+    state_dir: PathBuf,
     /// One start, stop or new beginning at a time.
     changing: tokio::sync::Mutex<()>,
 }
@@ -73,15 +83,17 @@ impl fmt::Debug for Groups {
 }
 
 impl Groups {
-    /// No groups yet.
+    /// No groups yet, of the node that keeps its state in `state_dir`.
     #[must_use]
-    pub fn new(consensus: Arc<Consensus>) -> Self {
+    pub fn new(consensus: Arc<Consensus>, state_dir: PathBuf) -> Self {
         Self {
             consensus,
             machines: RwLock::default(),
             ailing: Mutex::default(),
             diverged: Mutex::default(),
             restarts: Mutex::default(),
+            suspects: Arc::new(Suspects::load(state_dir.join(suspects::FILE))),
+            state_dir,
             changing: tokio::sync::Mutex::default(),
         }
     }
@@ -92,12 +104,28 @@ impl Groups {
     /// [`LostLog`], and whatever concerns the whole node and not this group.
     pub async fn start(&self, group: GroupId, machine: impl StateMachine) -> Result<()> {
         let _changing = self.changing.lock().await;
-        let kept = Kept(Arc::new(Mutex::new(Box::new(machine))));
+        let suspects = Arc::clone(&self.suspects);
+        let kept = Kept { group, machine: Arc::new(Mutex::new(Box::new(machine))), suspects };
         self.machines.write().insert(group, kept.clone());
-        self.start_kept(group, kept).await
+        match self.start_kept(group, kept).await {
+            // Tried again, as if it had stopped. Without the control group there is no node.
+            Err(error) if group != GroupId::CONTROL && self.suspects.contains(group) => {
+                self.note_stopped(group, &format!("{error:#}"));
+                Ok(())
+            }
+            other => other,
+        }
     }
 
     async fn start_kept(&self, group: GroupId, machine: Kept) -> Result<()> {
+        if self.suspects.contains(group) {
+            let (suspect, image) = (machine.clone(), self.state_dir.join(WRITTEN_ANEW));
+            tokio::task::spawn_blocking(move || suspect.write_anew(&image))
+                .await?
+                .with_context(|| format!("writing the files of group {group} anew, after a flush failed"))?;
+            self.suspects.remove(group);
+            tracing::warn!(%group, "the files of the group are written anew: a flush of them had failed");
+        }
         match self.consensus.start_group(group, Box::new(machine)).await {
             Ok(()) => {
                 self.ailing.lock().remove(&group);
@@ -225,7 +253,7 @@ impl Groups {
         self.consensus.forget_group(group).await.context("forgetting the group's log")?;
         if self.diverged.lock().contains(&group) {
             let diverged = machine.clone();
-            tokio::task::spawn_blocking(move || diverged.0.lock().discard())
+            tokio::task::spawn_blocking(move || diverged.machine.lock().discard())
                 .await?
                 .context("putting the differing state aside")?;
             self.diverged.lock().remove(&group);
@@ -238,31 +266,68 @@ impl Groups {
 
 /// A machine that outlives the group it is started in.
 #[derive(Clone)]
-struct Kept(Arc<Mutex<Box<dyn StateMachine>>>);
+struct Kept {
+    group: GroupId,
+    machine: Arc<Mutex<Box<dyn StateMachine>>>,
+    suspects: Arc<Suspects>,
+}
+
+impl Kept {
+    /// Has all files written and flushed once more, with what they read as: a copy of everything takes their place.
+    fn write_anew(&self, image: &Path) -> io::Result<()> {
+        let mut machine = self.machine.lock();
+        // Left behind by one that was cut short.
+        match std::fs::remove_file(image) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        match machine.position() {
+            Some(position) => {
+                machine.snapshot(image)?;
+                machine.install(image, &position)?;
+                std::fs::remove_file(image)
+            }
+            // The log has all that it knows.
+            None => machine.discard(),
+        }
+    }
+
+    /// Passes an outcome on, and notes a flush that failed.
+    fn noting<T>(&self, outcome: io::Result<T>) -> io::Result<T> {
+        outcome.inspect_err(|error| {
+            if FlushFailed::is(error) {
+                self.suspects.add(self.group);
+            }
+        })
+    }
+}
 
 impl StateMachine for Kept {
     fn apply(&mut self, entries: &[Applied<'_>]) -> io::Result<Vec<Vec<Bytes>>> {
-        self.0.lock().apply(entries)
+        let applied = self.machine.lock().apply(entries);
+        self.noting(applied)
     }
 
     fn checkpoint(&mut self, position: &[u8]) -> io::Result<()> {
-        self.0.lock().checkpoint(position)
+        let flushed = self.machine.lock().checkpoint(position);
+        self.noting(flushed)
     }
 
     fn position(&self) -> Option<Vec<u8>> {
-        self.0.lock().position()
+        self.machine.lock().position()
     }
 
     fn snapshot(&mut self, path: &Path) -> io::Result<()> {
-        self.0.lock().snapshot(path)
+        self.machine.lock().snapshot(path)
     }
 
     fn install(&mut self, path: &Path, position: &[u8]) -> io::Result<()> {
-        self.0.lock().install(path, position)
+        let installed = self.machine.lock().install(path, position);
+        self.noting(installed)
     }
 
     fn discard(&mut self) -> io::Result<()> {
-        self.0.lock().discard()
+        self.machine.lock().discard()
     }
 }
 
@@ -293,5 +358,130 @@ impl Ward {
     #[must_use]
     pub fn ailing(&self) -> BTreeSet<NodeId> {
         self.0.read().iter().filter(|(_, ailments)| !ailments.is_empty()).map(|(node, _)| *node).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_consensus::{ConsensusOptions, Transport, TransportError};
+    use tokio::time::sleep;
+
+    use super::*;
+
+    const GROUP: GroupId = GroupId::new(1);
+
+    /// Longer than a group that stopped is left alone.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    struct Nobody;
+
+    #[async_trait::async_trait]
+    impl Transport for Nobody {
+        async fn send(&self, to: NodeId, _: Bytes, _: Duration) -> Result<Bytes, TransportError> {
+            Err(TransportError::NotSent(to, "there is one node".to_owned()))
+        }
+    }
+
+    /// Writes down what it is asked for; a flush of its files can fail.
+    #[derive(Clone, Default)]
+    struct Asked(Arc<Mutex<AskedFor>>);
+
+    #[derive(Default)]
+    struct AskedFor {
+        calls: Vec<&'static str>,
+        position: Option<Vec<u8>>,
+        fails_next: bool,
+    }
+
+    impl Asked {
+        fn note(&self, call: &'static str) {
+            self.0.lock().calls.push(call);
+        }
+
+        fn calls(&self) -> Vec<&'static str> {
+            self.0.lock().calls.clone()
+        }
+    }
+
+    impl StateMachine for Asked {
+        fn apply(&mut self, entries: &[Applied<'_>]) -> io::Result<Vec<Vec<Bytes>>> {
+            self.note("apply");
+            Ok(entries.iter().map(|entry| vec![Bytes::new(); entry.commands.len()]).collect())
+        }
+
+        fn checkpoint(&mut self, position: &[u8]) -> io::Result<()> {
+            self.note("checkpoint");
+            let mut asked = self.0.lock();
+            if std::mem::take(&mut asked.fails_next) {
+                return Err(io::Error::other(FlushFailed("on purpose".to_owned())));
+            }
+            asked.position = Some(position.to_vec());
+            Ok(())
+        }
+
+        fn position(&self) -> Option<Vec<u8>> {
+            self.0.lock().position.clone()
+        }
+
+        fn snapshot(&mut self, path: &Path) -> io::Result<()> {
+            self.note("snapshot");
+            std::fs::write(path, "image")
+        }
+
+        fn install(&mut self, path: &Path, position: &[u8]) -> io::Result<()> {
+            self.note("install");
+            assert_eq!(
+                (std::fs::read(path)?, Some(position)),
+                (b"image".to_vec(), self.position().as_deref())
+            );
+            Ok(())
+        }
+    }
+
+    /// Has commands decided until `done`; those that come while the group does not run are refused.
+    async fn propose_until(consensus: &Consensus, done: impl Fn() -> bool) {
+        let begun = Instant::now();
+        while !done() {
+            assert!(begun.elapsed() < PATIENCE, "{:?}", consensus.status(GROUP));
+            let within = Duration::from_secs(1);
+            drop(consensus.propose_within(GROUP, Bytes::from_static(b"x"), within).await);
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn files_are_written_anew_before_a_group_goes_on_after_a_failed_flush() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = ConsensusOptions::new(NodeId::new(1), dir.path().join("raft"), Arc::new(Nobody));
+        options.checkpoint.entries = 3;
+        let consensus = Consensus::open(options).await.unwrap();
+        let open = || Arc::new(Groups::new(Arc::clone(&consensus), dir.path().to_owned()));
+        let (groups, machine) = (open(), Asked::default());
+        groups.start(GROUP, machine.clone()).await.unwrap();
+        consensus.initialize(GROUP, BTreeSet::from([NodeId::new(1)])).await.unwrap();
+        let stop = CancellationToken::new();
+        let watch = tokio::spawn(Arc::clone(&groups).watch(stop.clone()));
+        propose_until(&consensus, || machine.position().is_some()).await;
+
+        machine.0.lock().fails_next = true;
+        propose_until(&consensus, || !groups.ailments().is_empty()).await;
+        let ailments = groups.ailments();
+        assert!(ailments[0].what.contains("a flush failed"), "{ailments:?}");
+        let before = machine.calls().len();
+        assert_eq!(machine.calls().last(), Some(&"checkpoint"), "it is asked nothing after its error");
+        propose_until(&consensus, || machine.calls()[before..].contains(&"apply")).await;
+        assert_eq!(machine.calls()[before..before + 3], ["snapshot", "install", "apply"]);
+        assert!(groups.ailments().is_empty() && !groups.suspects.contains(GROUP));
+
+        // The program ended before that, and starts anew on the same boot.
+        stop.cancel();
+        watch.await.unwrap();
+        groups.suspects.add(GROUP);
+        consensus.stop_group(GROUP).await.unwrap();
+        let (groups, before) = (open(), machine.calls().len());
+        groups.start(GROUP, machine.clone()).await.unwrap();
+        assert_eq!(machine.calls()[before..before + 2], ["snapshot", "install"]);
+        assert!(!open().suspects.contains(GROUP), "once is enough");
+        consensus.shutdown().await.unwrap();
     }
 }

@@ -38,6 +38,7 @@ mod recover;
 mod restarts;
 mod second_copy;
 mod splits;
+mod suspects;
 mod tenancy;
 mod tenants;
 mod tls;

@@ -20,8 +20,9 @@ use std::{
     time::Duration,
 };
 
+use holdfast_consensus::FlushFailed;
 use holdfast_sealed_sqlite::{DAMAGED_PAGE, SealedFile};
-use rusqlite::{Connection, OpenFlags, config::DbConfig};
+use rusqlite::{Connection, OpenFlags, config::DbConfig, ffi};
 
 pub use image::{ImageReader, ImageWriter, copy_database};
 pub use migrate::{Migration, migrate};
@@ -80,10 +81,17 @@ impl Form {
     }
 }
 
-/// Turns an error of SQLite into one of I/O: damage becomes `InvalidData`.
+/// Codes of a flush that failed: of a file, and of a directory.
+const FLUSH_ERRORS: [i32; 2] = [ffi::SQLITE_IOERR_FSYNC, ffi::SQLITE_IOERR_DIR_FSYNC];
+
+/// Turns an error of SQLite into one of I/O: damage becomes `InvalidData`, a flush that failed [`FlushFailed`].
 #[must_use]
 pub fn io_error(doing: &str, path: &Path, error: &rusqlite::Error) -> io::Error {
     use rusqlite::ErrorCode::{DatabaseCorrupt, DiskFull, NotADatabase};
+    let text = format!("{doing} {}: {error}", path.display());
+    if error.sqlite_error().is_some_and(|error| FLUSH_ERRORS.contains(&error.extended_code)) {
+        return io::Error::other(FlushFailed(text));
+    }
     let damaged_page = error.sqlite_error().is_some_and(|error| error.extended_code == DAMAGED_PAGE);
     let kind = match error.sqlite_error_code() {
         _ if damaged_page => io::ErrorKind::InvalidData,
@@ -91,7 +99,7 @@ pub fn io_error(doing: &str, path: &Path, error: &rusqlite::Error) -> io::Error 
         Some(DiskFull) => io::ErrorKind::StorageFull,
         _ => io::ErrorKind::Other,
     };
-    io::Error::new(kind, format!("{doing} {}: {error}", path.display()))
+    io::Error::new(kind, text)
 }
 
 /// Opens `path` for writing, creating it when missing, and brings its schema up to date.
@@ -161,7 +169,7 @@ fn prepare(connection: &Connection, cache_kib: u32) -> rusqlite::Result<()> {
 /// write-ahead file itself is flushed instead.
 ///
 /// # Errors
-/// I/O. The file must then be taken as damaged: what a failed flush left behind is unknown.
+/// I/O; [`FlushFailed`]: the file must then be taken as damaged, for what a failed flush left behind is unknown.
 pub fn checkpoint(connection: &Connection, path: &Path) -> io::Result<()> {
     let wrap = |e: &rusqlite::Error| io_error("checkpointing", path, e);
     connection.busy_timeout(Duration::ZERO).map_err(|e| wrap(&e))?;
@@ -172,9 +180,15 @@ pub fn checkpoint(connection: &Connection, path: &Path) -> io::Result<()> {
     let (busy, frames_left) = outcome.map_err(|e| wrap(&e))?;
     if busy != 0 || frames_left > 0 {
         // Opening and closing the write-ahead file drops no lock of SQLite: those are on the other two files.
-        File::open(beside(path, "-wal"))?.sync_all()?;
+        let ahead = beside(path, "-wal");
+        flushed(&ahead, File::open(&ahead)?.sync_all())?;
     }
     Ok(())
+}
+
+/// What a flush of the file or directory at `path` said.
+fn flushed(path: &Path, result: io::Result<()>) -> io::Result<()> {
+    result.map_err(|error| io::Error::other(FlushFailed(format!("{}: {error}", path.display()))))
 }
 
 /// The path of a file that belongs to the database at `path`: `-wal`, `-shm`.
@@ -188,9 +202,9 @@ pub fn beside(path: &Path, suffix: &str) -> PathBuf {
 /// Flushes a directory, so that files created, renamed and removed in it stay so.
 ///
 /// # Errors
-/// I/O.
+/// I/O; [`FlushFailed`].
 pub fn sync_dir(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
+    flushed(path, File::open(path)?.sync_all())
 }
 
 #[cfg(test)]
@@ -224,6 +238,19 @@ mod tests {
         drop(view);
         assert_eq!(reader.query_row("SELECT count(*) FROM t", [], |r| r.get::<_, i64>(0)).unwrap(), 2);
         assert!(reader.execute("INSERT INTO t VALUES (3)", []).is_err());
+    }
+
+    #[test]
+    fn a_flush_that_failed_is_told_from_other_errors() {
+        let error = |code| {
+            let error = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
+            io_error("committing to", Path::new("a.sqlite"), &error)
+        };
+        assert!(FlushFailed::is(&error(ffi::SQLITE_IOERR_FSYNC)));
+        assert!(FlushFailed::is(&error(ffi::SQLITE_IOERR_DIR_FSYNC)));
+        assert!(
+            !FlushFailed::is(&error(ffi::SQLITE_IOERR_READ)) && !FlushFailed::is(&error(ffi::SQLITE_FULL))
+        );
     }
 
     #[test]

@@ -107,6 +107,23 @@ fn a_reader_goes_on_while_an_image_is_installed_under_it() {
 }
 
 #[test]
+fn what_is_written_anew_after_a_failed_flush_is_ahead_of_its_position_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut replica = Replica::with_bucket(dir.path());
+    replica.machine.checkpoint(b"there").unwrap();
+    replica.done(put("k", 1, 1, inline("later than the checkpoint")));
+    let (image, digest) = (dir.path().join("image"), digests(&replica.machine.reader()));
+    replica.machine.snapshot(&image).unwrap();
+    replica.machine.install(&image, b"there").unwrap();
+    assert_eq!(digests(&replica.machine.reader()), digest);
+    replica.done(put("k2", 2, 1, inline("it goes on")));
+    let digest = digests(&replica.machine.reader());
+    drop(replica);
+    let machine = CatalogMachine::open(dir.path(), keys()).unwrap();
+    assert_eq!((machine.position().unwrap(), digests(&machine.reader())), (b"there".to_vec(), digest));
+}
+
+#[test]
 fn a_damaged_image_leaves_the_old_state() {
     let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let mut replica = Replica::with_bucket(dir.path());

@@ -78,7 +78,7 @@ impl Replicas {
             wake: Notify::new(),
         };
         let replicas = Self {
-            groups: Arc::new(Groups::new(Arc::clone(&consensus))),
+            groups: Arc::new(Groups::new(Arc::clone(&consensus), base.config.state_dir.clone())),
             metadata_keys: LiveMetadataKeys::new(Arc::clone(&base.keyring), reader.clone()),
             unlocker: Arc::new(unlocker),
             health: Arc::new(Health::default()),
