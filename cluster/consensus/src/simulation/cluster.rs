@@ -131,7 +131,7 @@ impl Cluster {
             ledger: Arc::clone(&ledger),
             saved: Arc::clone(&node.saved),
             room: node.room.clone(),
-            held: None,
+            held: node.saved.lock().held,
             observer: self.observer.clone(),
             planted: self.planted,
         };

@@ -29,6 +29,9 @@ pub(crate) struct Ledger {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Saved {
     pub(crate) ledger: Ledger,
+    /// Up to where it knows that it holds entries: further than the position, when it was saved while its group applied
+    /// once more what it held.
+    pub(crate) held: Option<u64>,
     pub(crate) position: Option<Vec<u8>>,
 }
 
@@ -38,7 +41,7 @@ pub(crate) struct LedgerMachine {
     pub(crate) ledger: Arc<Mutex<Ledger>>,
     pub(crate) saved: Arc<Mutex<Saved>>,
     pub(crate) room: Room,
-    /// Up to where it holds entries from before its group was started again: they are skipped.
+    /// Up to where it holds entries from before its group was started: they are skipped.
     pub(crate) held: Option<u64>,
     pub(crate) observer: Observer,
     pub(crate) planted: Option<Planted>,
@@ -70,6 +73,7 @@ impl LedgerMachine {
         let mut saved = self.saved.lock();
         if self.planted != Some(Planted::CheckpointWithoutState) {
             saved.ledger = self.ledger.lock().clone();
+            saved.held = saved.ledger.index;
         }
         saved.position = Some(position.to_vec());
     }
