@@ -151,9 +151,11 @@ impl Pending {
         self.news.notify_one();
     }
 
-    /// The state was replaced by a snapshot: what waits is in it, and in the journals of others.
+    /// The state was replaced by a snapshot: what waits is in it, and in the journals of others, if there are any. A base
+    /// that is written from here has it too.
     fn clear(&self) {
         let mut queue = self.queue.lock();
+        queue.broken += u64::from(!queue.entries.is_empty());
         queue.entries.clear();
         queue.bytes = 0;
     }
@@ -317,6 +319,21 @@ mod tests {
         let positions: Vec<(u64, u32)> = batch.commands.iter().map(|(_, c)| (c.index, c.position)).collect();
         assert_eq!(positions, [(7, 0), (7, 2), (9, 0)]);
         assert_eq!(pending.take(true).unwrap_err(), None);
+    }
+
+    #[test]
+    fn what_waited_when_the_state_was_replaced_is_to_be_in_a_base() {
+        let pending = Pending::new(GroupId::new(1));
+        pending.clear();
+        assert!(!pending.since_base().is_broken());
+        push(&pending, 3, &[b"a"]);
+        let before = pending.since_base();
+        pending.clear();
+        assert!(pending.take(true).is_err() && pending.since_base().is_broken());
+        pending.based(before);
+        assert!(pending.since_base().is_broken(), "that base was begun before");
+        pending.based(pending.since_base());
+        assert!(!pending.since_base().is_broken());
     }
 
     #[test]
