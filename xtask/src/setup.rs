@@ -14,8 +14,18 @@ use crate::{
 };
 
 /// Debian packages of the S3 clients and tools that tests use; the image builder and the harness name their own.
-const CLIENT_PACKAGES: [&str; 9] =
-    ["awscli", "duplicity", "fio", "python3-boto3", "python3-venv", "rclone", "restic", "s3cmd", "s3fs"];
+const CLIENT_PACKAGES: [&str; 10] = [
+    "awscli",
+    "duplicity",
+    "fio",
+    "python3-boto3",
+    "python3-venv",
+    "rclone",
+    "restic",
+    "s3cmd",
+    "s3fs",
+    "strace",
+];
 /// Programs that may come from elsewhere, and the package that brings them when they do not.
 const PROGRAMS: [(&str, &str); 3] = [("node", "nodejs"), ("npm", "npm"), ("cc", "gcc")];
 const PACKAGE_LISTS: &str = "/var/lib/apt/lists";

@@ -1,15 +1,18 @@
-//! A node whose system disk is full, or whose Raft log cannot be written: it says so, the cluster goes on, and when there is space again so does the node.
+//! A node whose system disk is full, whose Raft log cannot be written, or whose flushes fail: it says so, the cluster goes on, and when there is space again so does the node.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io::{ErrorKind, Write},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
 use holdfast_blackbox::{admin::Admin, dev::DevCluster, ledger::Ledger, tree::noise};
+use serde_json::Value;
 use tokio::time::sleep;
 
 use crate::support::{BUCKET, cluster};
@@ -189,4 +192,119 @@ async fn a_node_whose_raft_log_failed_reads_it_back_and_goes_on() -> Result<()> 
     fs::rename(&away, &log)?;
     println!("with its log again all groups ran after {:?}", runs_again(&cluster, &admin).await?);
     takes_part_again(&mut cluster, &ledger, stopped).await
+}
+
+/// Has all flushes of `files` by a process fail from now on, with an error that the kernel did not make. `None` where no process may be
+/// traced. Ends with the process.
+async fn fail_flushes(process: i32, files: &[PathBuf]) -> Result<Option<Child>> {
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync,fdatasync"]);
+    strace.args(["-e", "inject=fsync,fdatasync:error=EIO", "-p", &process.to_string()]);
+    for file in files {
+        strace.arg("-P").arg(file);
+    }
+    let mut strace = strace.stderr(Stdio::null()).spawn().context("starting strace")?;
+    let begun = Instant::now();
+    while !is_traced(process)? {
+        if strace.try_wait()?.is_some() {
+            return Ok(None);
+        }
+        ensure!(begun.elapsed() < PATIENCE, "strace does not get hold of process {process}");
+        sleep(POLL).await;
+    }
+    Ok(Some(strace))
+}
+
+/// Whether every thread of a process is traced.
+fn is_traced(process: i32) -> Result<bool> {
+    for task in fs::read_dir(format!("/proc/{process}/task"))? {
+        // Threads may end meanwhile.
+        let Ok(status) = fs::read_to_string(task?.path().join("status")) else { continue };
+        if status.lines().any(|line| line.split_whitespace().eq(["TracerPid:", "0"])) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The files of the catalog's partitions on a node, and those of SQLite beside them, each with its number in the file system.
+fn partition_files(state: &Path) -> Result<BTreeMap<PathBuf, u64>> {
+    let mut files = BTreeMap::new();
+    for group in fs::read_dir(state.join("catalog"))? {
+        let group = group?.path();
+        if group.extension().is_some() {
+            // Put aside.
+            continue;
+        }
+        let current = fs::read_to_string(group.join("current"))?;
+        for file in fs::read_dir(group.join(current.trim_end()))? {
+            let file = file?;
+            let name = file.file_name().to_string_lossy().into_owned();
+            if name.starts_with('p') && (name.ends_with(".sqlite") || name.ends_with(".sqlite-wal")) {
+                files.insert(file.path(), file.metadata()?.ino());
+            }
+        }
+    }
+    Ok(files)
+}
+
+/// Ends node n2 in order, with flushes of its partitions that fail or not. `false` where nothing may be traced.
+async fn stop_n2(cluster: &DevCluster, flushes_fail: bool) -> Result<bool> {
+    let process = cluster.process("n2").context("n2 runs")?;
+    let mut strace = None;
+    if flushes_fail {
+        let files: Vec<PathBuf> = partition_files(&cluster.state_dir("n2"))?.into_keys().collect();
+        strace = fail_flushes(process.pid, &files).await?;
+        if strace.is_none() {
+            return Ok(false);
+        }
+    }
+    ensure!(run("kill", &["-TERM", &process.pid.to_string()])?, "n2 cannot be stopped");
+    let begun = Instant::now();
+    while process.is_running() {
+        ensure!(begun.elapsed() < PATIENCE, "n2 does not end: {}", cluster.log_tail("n2"));
+        sleep(POLL).await;
+    }
+    if let Some(mut strace) = strace {
+        strace.wait()?;
+    }
+    Ok(true)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_whose_flush_failed_are_written_anew_before_their_node_counts_on_them() -> Result<()> {
+    let mut cluster = cluster("failed-flush", 3, 1).await?;
+    let (ledger, state) = (Ledger::default(), cluster.state_dir("n2"));
+    let suspects = || -> Result<Vec<u64>> {
+        let noted: Value = serde_json::from_slice(&fs::read(state.join("suspects.json"))?)?;
+        Ok(noted["groups"].as_array().into_iter().flatten().filter_map(Value::as_u64).collect())
+    };
+    let mut written = 0;
+    // The first time the log has everything. The second time it is a copy of the state that takes its place.
+    for round in 1..=2 {
+        let enough = written + 20;
+        written = write_until(&cluster, &ledger, written, "before", async |at| Ok(at >= enough)).await?;
+        // A node that stops makes everything durable.
+        let before = partition_files(&state)?;
+        if !stop_n2(&cluster, true).await? {
+            println!("nothing may be traced here: left out");
+            return Ok(());
+        }
+        let noted = suspects().context("nothing was noted")?;
+        println!("round {round}: flushes of groups {noted:?} failed");
+        ensure!(!noted.is_empty(), "round {round}");
+        cluster.start("n2").await?;
+        cluster.wait_whole(0).await?;
+        let (after, left) = (partition_files(&state)?, suspects()?);
+        ensure!(left.is_empty(), "round {round}: {left:?} left\n{}", cluster.log_tail("n2"));
+        for group in noted {
+            let dir = state.join(format!("catalog/g{group}"));
+            let mut of_group = after.iter().filter(|(file, _)| file.starts_with(&dir));
+            let are_new = of_group.all(|(file, number)| before.get(file) != Some(number));
+            ensure!(are_new, "round {round}: {before:?}, then {after:?}");
+        }
+        stop_n2(&cluster, false).await?;
+        cluster.start("n2").await?;
+    }
+    takes_part_again(&mut cluster, &ledger, written).await
 }
