@@ -112,8 +112,7 @@ impl ControlMachine {
             Some(found) => found,
             // Before the first checkpoint the log holds everything; after it an empty file is damage.
             None if marks.is_empty() => {
-                db.execute("INSERT INTO meta VALUES (1, ?1, 0)", params![fresh_id])
-                    .map_err(|e| io_error("creating", &path, &e))?;
+                found_database(&db, &path, fresh_id)?;
                 (fresh_id, 0)
             }
             None => return Err(invalid(&format!("{} was checkpointed and is empty", path.display()))),
@@ -190,6 +189,13 @@ fn open_database(path: &Path) -> io::Result<Connection> {
     Ok(db)
 }
 
+/// Makes a new file the database `id` that holds nothing yet.
+fn found_database(db: &Connection, path: &Path, id: [u8; 16]) -> io::Result<()> {
+    db.execute("INSERT INTO meta VALUES (1, ?1, 0)", params![id])
+        .map(drop)
+        .map_err(|e| io_error("creating", path, &e))
+}
+
 /// Which database this is and the first entry that is not applied to it; `None` in a new file.
 fn identity(db: &Connection, path: &Path) -> io::Result<Option<([u8; 16], u64)>> {
     db.query_row("SELECT database_id, next_index FROM meta", [], |row| {
@@ -252,6 +258,21 @@ impl StateMachine for ControlMachine {
         self.position = Some(position.to_vec());
         self.digests.lock().clear();
         self.changed.send_replace(next_index);
+        Ok(())
+    }
+
+    /// For a state that the log can give again. A node whose state is not what others have joins anew instead.
+    fn discard(&mut self) -> io::Result<()> {
+        // Every connection to the files is closed first.
+        self.db = Connection::open_in_memory().map_err(|e| io_error("closing", &self.file(), &e))?;
+        self.dir.discard()?;
+        let path = self.file();
+        self.db = open_database(&path)?;
+        found_database(&self.db, &path, self.database_id)?;
+        self.source.replace(&path);
+        (self.next_index, self.position) = (0, None);
+        self.digests.lock().clear();
+        self.changed.send_replace(0);
         Ok(())
     }
 }

@@ -59,6 +59,22 @@ fn an_image_carries_the_whole_state_and_a_damaged_one_is_refused() {
 }
 
 #[test]
+fn a_state_that_was_put_aside_comes_again_out_of_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut replica = Replica::scripted(&dir.path().join("control"));
+    let (digest, view) = (replica.machine.digest().unwrap(), replica.reader.view().unwrap());
+    replica.machine.discard().unwrap();
+    assert!(replica.reader.view().unwrap().cluster.is_none() && replica.machine.position().is_none());
+    replica.index = 0;
+    for command in &script() {
+        replica.done(command);
+    }
+    assert_eq!((replica.machine.digest().unwrap(), replica.reader.view().unwrap()), (digest, view));
+    drop(replica);
+    assert_eq!(Replica::open(&dir.path().join("control")).machine.digest().unwrap(), digest);
+}
+
+#[test]
 fn a_missing_or_older_file_is_damage_and_not_a_new_cluster() {
     let dir = tempfile::tempdir().unwrap();
     let mut replica = Replica::open(dir.path());
