@@ -227,20 +227,21 @@ fn is_traced(process: i32) -> Result<bool> {
     Ok(true)
 }
 
-/// The files of the catalog's partitions on a node, and those of SQLite beside them, each with its number in the file system.
-fn partition_files(state: &Path) -> Result<BTreeMap<PathBuf, u64>> {
+/// Where a node keeps the state of a group.
+fn dir_of_group(state: &Path, group: u64) -> PathBuf {
+    if group == 0 { state.join("control") } else { state.join(format!("catalog/g{group}")) }
+}
+
+/// The files of a node's groups, and those of SQLite beside them, each with its number in the file system.
+fn group_files(state: &Path) -> Result<BTreeMap<PathBuf, u64>> {
     let mut files = BTreeMap::new();
-    for group in fs::read_dir(state.join("catalog"))? {
-        let group = group?.path();
-        if group.extension().is_some() {
-            // Put aside.
-            continue;
-        }
+    for group in (0..).map(|group| dir_of_group(state, group)).take_while(|dir| dir.is_dir()) {
         let current = fs::read_to_string(group.join("current"))?;
         for file in fs::read_dir(group.join(current.trim_end()))? {
             let file = file?;
             let name = file.file_name().to_string_lossy().into_owned();
-            if name.starts_with('p') && (name.ends_with(".sqlite") || name.ends_with(".sqlite-wal")) {
+            let is_state = name.starts_with('p') || name.starts_with("control");
+            if is_state && (name.ends_with(".sqlite") || name.ends_with(".sqlite-wal")) {
                 files.insert(file.path(), file.metadata()?.ino());
             }
         }
@@ -248,12 +249,12 @@ fn partition_files(state: &Path) -> Result<BTreeMap<PathBuf, u64>> {
     Ok(files)
 }
 
-/// Ends node n2 in order, with flushes of its partitions that fail or not. `false` where nothing may be traced.
+/// Ends node n2 in order, with flushes of its groups' files that fail or not. `false` where nothing may be traced.
 async fn stop_n2(cluster: &DevCluster, flushes_fail: bool) -> Result<bool> {
     let process = cluster.process("n2").context("n2 runs")?;
     let mut strace = None;
     if flushes_fail {
-        let files: Vec<PathBuf> = partition_files(&cluster.state_dir("n2"))?.into_keys().collect();
+        let files: Vec<PathBuf> = group_files(&cluster.state_dir("n2"))?.into_keys().collect();
         strace = fail_flushes(process.pid, &files).await?;
         if strace.is_none() {
             return Ok(false);
@@ -285,7 +286,7 @@ async fn files_whose_flush_failed_are_written_anew_before_their_node_counts_on_t
         let enough = written + 20;
         written = write_until(&cluster, &ledger, written, "before", async |at| Ok(at >= enough)).await?;
         // A node that stops makes everything durable.
-        let before = partition_files(&state)?;
+        let before = group_files(&state)?;
         if !stop_n2(&cluster, true).await? {
             println!("nothing may be traced here: left out");
             return Ok(());
@@ -295,10 +296,10 @@ async fn files_whose_flush_failed_are_written_anew_before_their_node_counts_on_t
         ensure!(!noted.is_empty(), "round {round}");
         cluster.start("n2").await?;
         cluster.wait_whole(0).await?;
-        let (after, left) = (partition_files(&state)?, suspects()?);
+        let (after, left) = (group_files(&state)?, suspects()?);
         ensure!(left.is_empty(), "round {round}: {left:?} left\n{}", cluster.log_tail("n2"));
         for group in noted {
-            let dir = state.join(format!("catalog/g{group}"));
+            let dir = dir_of_group(&state, group);
             let mut of_group = after.iter().filter(|(file, _)| file.starts_with(&dir));
             let are_new = of_group.all(|(file, number)| before.get(file) != Some(number));
             ensure!(are_new, "round {round}: {before:?}, then {after:?}");
