@@ -261,11 +261,13 @@ impl StateMachine for ControlMachine {
         Ok(())
     }
 
-    /// For a state that the log can give again. A node whose state is not what others have joins anew instead.
+    /// For a state that the log can give again; nothing is kept of it. A node whose state is not what others have joins
+    /// anew instead.
     fn discard(&mut self) -> io::Result<()> {
         // Every connection to the files is closed first.
         self.db = Connection::open_in_memory().map_err(|e| io_error("closing", &self.file(), &e))?;
         self.dir.discard()?;
+        self.dir.remove_discarded()?;
         let path = self.file();
         self.db = open_database(&path)?;
         found_database(&self.db, &path, self.database_id)?;

@@ -15,7 +15,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt, io,
+    fmt, fs, io,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -39,8 +39,8 @@ use crate::{
 /// How often the groups are looked at.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Where a group's state is while its files are written anew, in the state directory.
-const WRITTEN_ANEW: &str = "written-anew.image";
+/// Directory for a copy of a group's state while its files are written anew, in the state directory.
+const WRITTEN_ANEW: &str = "written-anew";
 
 /// The log of all groups is not the one this node took part with: it must not go on under its identity.
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +86,9 @@ impl Groups {
     /// No groups yet, of the node that keeps its state in `state_dir`.
     #[must_use]
     pub fn new(consensus: Arc<Consensus>, state_dir: PathBuf) -> Self {
+        if let Err(error) = remove_dir(&state_dir.join(WRITTEN_ANEW)) {
+            tracing::warn!(%error, "a copy of a group's state cannot be removed");
+        }
         Self {
             consensus,
             machines: RwLock::default(),
@@ -119,8 +122,8 @@ impl Groups {
 
     async fn start_kept(&self, group: GroupId, machine: Kept) -> Result<()> {
         if self.suspects.contains(group) {
-            let (suspect, image) = (machine.clone(), self.state_dir.join(WRITTEN_ANEW));
-            tokio::task::spawn_blocking(move || suspect.write_anew(&image))
+            let (suspect, dir) = (machine.clone(), self.state_dir.join(WRITTEN_ANEW));
+            tokio::task::spawn_blocking(move || suspect.write_anew(&dir))
                 .await?
                 .with_context(|| format!("writing the files of group {group} anew, after a flush failed"))?;
             self.suspects.remove(group);
@@ -264,6 +267,14 @@ impl Groups {
     }
 }
 
+/// Removes a directory, if it is there.
+fn remove_dir(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// A machine that outlives the group it is started in.
 #[derive(Clone)]
 struct Kept {
@@ -273,23 +284,20 @@ struct Kept {
 }
 
 impl Kept {
-    /// Has all files written and flushed once more, with what they read as: a copy of everything takes their place.
-    fn write_anew(&self, image: &Path) -> io::Result<()> {
+    /// Has all files written and flushed once more, with what they read as: a copy of everything, made in `dir`, takes
+    /// their place.
+    fn write_anew(&self, dir: &Path) -> io::Result<()> {
         let mut machine = self.machine.lock();
-        // Left behind by one that was cut short.
-        match std::fs::remove_file(image) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        match machine.position() {
-            Some(position) => {
-                machine.snapshot(image)?;
-                machine.install(image, &position)?;
-                std::fs::remove_file(image)
-            }
+        let Some(position) = machine.position() else {
             // The log has all that it knows.
-            None => machine.discard(),
-        }
+            return machine.discard();
+        };
+        remove_dir(dir)?;
+        fs::create_dir(dir)?;
+        let image = dir.join("image");
+        machine.snapshot(&image)?;
+        machine.install(&image, &position)?;
+        remove_dir(dir)
     }
 
     /// Passes an outcome on, and notes a flush that failed.
@@ -425,15 +433,12 @@ mod tests {
 
         fn snapshot(&mut self, path: &Path) -> io::Result<()> {
             self.note("snapshot");
-            std::fs::write(path, "image")
+            fs::write(path, "image")
         }
 
         fn install(&mut self, path: &Path, position: &[u8]) -> io::Result<()> {
             self.note("install");
-            assert_eq!(
-                (std::fs::read(path)?, Some(position)),
-                (b"image".to_vec(), self.position().as_deref())
-            );
+            assert_eq!((fs::read(path)?, Some(position)), (b"image".to_vec(), self.position().as_deref()));
             Ok(())
         }
     }

@@ -26,6 +26,9 @@ use super::{Durability, Form, Migration, checkpoint, io_error, open_writer, sync
 
 const GROUP_FILE: &str = "group.sqlite";
 const POINTER: &str = "current";
+
+/// Ending of a directory whose state was put aside.
+const DISCARDED: &str = ".discarded";
 const GROUP_MIGRATIONS: &[Migration] =
     &[Migration { name: "0001_initial", up: include_str!("../../migrations/group/0001_initial/up.sql") }];
 
@@ -191,13 +194,21 @@ impl StateDir {
     /// # Errors
     /// I/O. After a crash in between the state is new.
     pub fn discard(&mut self) -> io::Result<()> {
-        let aside = super::beside(&self.root, ".discarded");
+        let aside = super::beside(&self.root, DISCARDED);
         if aside.exists() {
             fs::remove_dir_all(&aside)?;
         }
         fs::rename(&self.root, &aside)?;
         *self = Self::open(&self.root)?;
         Ok(())
+    }
+
+    /// Removes what [`StateDir::discard`] put aside.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn remove_discarded(&self) -> io::Result<()> {
+        fs::remove_dir_all(super::beside(&self.root, DISCARDED))
     }
 
     /// Makes `staged` current: its files, already durable, with `position`. The old state stays on disk

@@ -65,6 +65,7 @@ fn a_state_that_was_put_aside_comes_again_out_of_the_log() {
     let (digest, view) = (replica.machine.digest().unwrap(), replica.reader.view().unwrap());
     replica.machine.discard().unwrap();
     assert!(replica.reader.view().unwrap().cluster.is_none() && replica.machine.position().is_none());
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing of it is left");
     replica.index = 0;
     for command in &script() {
         replica.done(command);
