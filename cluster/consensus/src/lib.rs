@@ -9,6 +9,7 @@
 //! | `apply` | a machine on its own thread, checkpoints |
 //! | `propose`, `read` | batching of commands, read barriers |
 //! | `elect`, `handover`, `maintain` | heartbeats and elections, moving leaders, checkpoints and purges |
+//! | `consensus::starting` | groups start and stop, a log that failed is read back |
 //! | `group` | one group: what peers ask, membership |
 //! | `network`, `incoming`, `snapshot` | messages out, snapshots in and out |
 //! | `host` | threads and randomness, which a simulation replaces |
