@@ -15,15 +15,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt, fs, io,
-    path::{Path, PathBuf},
+    fmt,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
-use bytes::Bytes;
-use holdfast_consensus::{Applied, Consensus, ConsensusError, FlushFailed, LogError, StateMachine};
+use holdfast_consensus::{Consensus, ConsensusError, LogError, StateMachine};
 use holdfast_crypt::random_array;
 use holdfast_model::{GroupId, NodeId};
 use parking_lot::{Mutex, RwLock};
@@ -32,6 +31,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    kept::{Kept, remove_dir},
     restarts::Restarts,
     suspects::{self, Suspects},
 };
@@ -107,8 +107,7 @@ impl Groups {
     /// [`LostLog`], and whatever concerns the whole node and not this group.
     pub async fn start(&self, group: GroupId, machine: impl StateMachine) -> Result<()> {
         let _changing = self.changing.lock().await;
-        let suspects = Arc::clone(&self.suspects);
-        let kept = Kept { group, machine: Arc::new(Mutex::new(Box::new(machine))), suspects };
+        let kept = Kept::new(group, machine, Arc::clone(&self.suspects));
         self.machines.write().insert(group, kept.clone());
         match self.start_kept(group, kept).await {
             // Tried again, as if it had stopped. Without the control group there is no node.
@@ -255,8 +254,8 @@ impl Groups {
         let (true, Some(machine)) = (known, machine) else { return Ok(false) };
         self.consensus.forget_group(group).await.context("forgetting the group's log")?;
         if self.diverged.lock().contains(&group) {
-            let diverged = machine.clone();
-            tokio::task::spawn_blocking(move || diverged.machine.lock().discard())
+            let mut diverged = machine.clone();
+            tokio::task::spawn_blocking(move || diverged.discard())
                 .await?
                 .context("putting the differing state aside")?;
             self.diverged.lock().remove(&group);
@@ -264,78 +263,6 @@ impl Groups {
         tracing::info!(%group, "the group begins anew on this node");
         self.start_kept(group, machine).await?;
         Ok(true)
-    }
-}
-
-/// Removes a directory, if it is there.
-fn remove_dir(dir: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// A machine that outlives the group it is started in.
-#[derive(Clone)]
-struct Kept {
-    group: GroupId,
-    machine: Arc<Mutex<Box<dyn StateMachine>>>,
-    suspects: Arc<Suspects>,
-}
-
-impl Kept {
-    /// Has all files written and flushed once more, with what they read as: a copy of everything, made in `dir`, takes
-    /// their place.
-    fn write_anew(&self, dir: &Path) -> io::Result<()> {
-        let mut machine = self.machine.lock();
-        let Some(position) = machine.position() else {
-            // The log has all that it knows.
-            return machine.discard();
-        };
-        remove_dir(dir)?;
-        fs::create_dir(dir)?;
-        let image = dir.join("image");
-        machine.snapshot(&image)?;
-        machine.install(&image, &position)?;
-        remove_dir(dir)
-    }
-
-    /// Passes an outcome on, and notes a flush that failed.
-    fn noting<T>(&self, outcome: io::Result<T>) -> io::Result<T> {
-        outcome.inspect_err(|error| {
-            if FlushFailed::is(error) {
-                self.suspects.add(self.group);
-            }
-        })
-    }
-}
-
-impl StateMachine for Kept {
-    fn apply(&mut self, entries: &[Applied<'_>]) -> io::Result<Vec<Vec<Bytes>>> {
-        let applied = self.machine.lock().apply(entries);
-        self.noting(applied)
-    }
-
-    fn checkpoint(&mut self, position: &[u8]) -> io::Result<()> {
-        let flushed = self.machine.lock().checkpoint(position);
-        self.noting(flushed)
-    }
-
-    fn position(&self) -> Option<Vec<u8>> {
-        self.machine.lock().position()
-    }
-
-    fn snapshot(&mut self, path: &Path) -> io::Result<()> {
-        self.machine.lock().snapshot(path)
-    }
-
-    fn install(&mut self, path: &Path, position: &[u8]) -> io::Result<()> {
-        let installed = self.machine.lock().install(path, position);
-        self.noting(installed)
-    }
-
-    fn discard(&mut self) -> io::Result<()> {
-        self.machine.lock().discard()
     }
 }
 
@@ -371,7 +298,10 @@ impl Ward {
 
 #[cfg(test)]
 mod tests {
-    use holdfast_consensus::{ConsensusOptions, Transport, TransportError};
+    use std::{fs, io, path::Path};
+
+    use bytes::Bytes;
+    use holdfast_consensus::{Applied, ConsensusOptions, FlushFailed, Transport, TransportError};
     use tokio::time::sleep;
 
     use super::*;

@@ -19,6 +19,7 @@ mod founding;
 mod groups;
 mod identities;
 mod identity;
+mod kept;
 mod key_admin;
 mod keys;
 mod keys_cli;
