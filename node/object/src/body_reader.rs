@@ -13,7 +13,6 @@ use holdfast_model::{BucketId, ClusterId, TenantId};
 use holdfast_store::{StoredStripe, StripeReader};
 
 use crate::{
-    ahead::begun,
     api::{Body, BodyError, ObjectError},
     backing::{Lookup, Taker},
     body_writer::{no_key, open_inline},
@@ -71,7 +70,7 @@ pub(crate) async fn open_body(
     let mut pieces = stream::iter(steps)
         .map(move |step| {
             let (reader, owner, lookup) = (reader.clone(), Arc::clone(&owner), lookup.clone());
-            begun(async move {
+            async move {
                 let at = step.at.clone();
                 match (read(reader.clone(), step).await, lookup) {
                     (Err(ObjectError::Unavailable(why)), Some(lookup)) => {
@@ -82,7 +81,7 @@ pub(crate) async fn open_body(
                     }
                     (outcome, _) => outcome,
                 }
-            })
+            }
         })
         .buffered(READ_AHEAD);
     let Some(first) = pieces.next().await else {

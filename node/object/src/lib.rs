@@ -6,7 +6,6 @@
 
 #![forbid(unsafe_code)]
 
-mod ahead;
 pub mod api;
 mod audit;
 pub mod backing;
