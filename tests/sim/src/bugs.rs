@@ -53,6 +53,11 @@ pub const BUGS: &[Planted] = &[
         Plan("a-put-beside-a-drive-that-goes"),
     ),
     (
+        "RebuiltInPartCounts",
+        "workers: a stripe counts as rebuilt when one of its drives is not given up yet",
+        Plan("rebuilt-while-a-drive-fails"),
+    ),
+    (
         "DeadCopiesStay",
         "workers: a shard that was written anew when its stripe died is left over",
         Plan("repaired-while-it-is-deleted"),

@@ -20,6 +20,7 @@ pub const PLANS: &[(&str, &str)] = kept![
     "regressions" / "orphans-of-a-crash",
     "regressions" / "versions-beside-a-drive-that-fails",
     "regressions" / "writes-behind-a-read-that-hangs",
+    "regressions" / "rebuilt-while-a-drive-fails",
     "regressions" / "repaired-while-it-is-deleted",
     "regressions" / "two-leave-and-one-finds-a-place",
     "regressions" / "what-leaves-is-read-for-the-rest",

@@ -187,7 +187,7 @@ impl Rebuild {
                 looked = Instant::now();
                 current = self.look().is_none_or(|now| same(&now, verdict));
             }
-            let Some((kind, wanted, result)) = outcome else { continue };
+            let Some((kind, left, result)) = outcome else { continue };
             board.update(kind, |progress| progress.left = progress.left.saturating_sub(1));
             match result {
                 Ok(Relocated::Done { shards, bytes, .. }) => {
@@ -197,10 +197,10 @@ impl Rebuild {
                         progress.bytes += bytes;
                     });
                     let partition = planned.home.route.0;
-                    if shards == wanted
+                    if shards == left.shards
                         && let Some(debt) = debts.get_mut(&partition)
                     {
-                        debt.settle(planned.level);
+                        debt.settle(planned.level, left.lost);
                         board.set_partition_debt(partition, debt.clone());
                     }
                 }
@@ -270,12 +270,20 @@ struct Planned {
     stripe: StripeId,
 }
 
+/// What leaves its places in one stripe.
+#[derive(Debug, Clone, Copy, Default)]
+struct Leaves {
+    shards: usize,
+    /// Of those, what is on drives that were given up.
+    lost: u8,
+}
+
 /// Moves what leaves of one stripe. `None` when its worker may not run now: counting goes on meanwhile.
 async fn move_one(
     service: &Arc<ObjectService>,
     verdict: &Verdict,
     planned: Planned,
-) -> Option<(Kind, usize, Result<Relocated, ObjectError>)> {
+) -> Option<(Kind, Leaves, Result<Relocated, ObjectError>)> {
     let board = &service.workers;
     if !board.may_run(Kind::Rebuild) && !board.may_run(Kind::Smartfail) {
         return None;
@@ -285,13 +293,15 @@ async fn move_one(
     let known = service.read_applied(home.route, move |catalog| catalog.stripe(stripe)).await;
     let stripe = match known {
         Ok(Some(known)) if known.live => known.stripe,
-        Ok(_) => return Some((Kind::Rebuild, 0, Ok(Relocated::Overtaken))),
-        Err(error) => return Some((Kind::Rebuild, 0, Err(error))),
+        Ok(_) => return Some((Kind::Rebuild, Leaves::default(), Ok(Relocated::Overtaken))),
+        Err(error) => return Some((Kind::Rebuild, Leaves::default(), Err(error))),
     };
     let leaving = leaving_shards(&stripe, verdict);
-    let kind = if leaving.iter().all(|shard| shard.readable) { Kind::Smartfail } else { Kind::Rebuild };
+    let lost = leaving.iter().filter(|shard| !shard.readable).count();
+    let leaves = Leaves { shards: leaving.len(), lost: u8::try_from(lost).unwrap_or(u8::MAX) };
+    let kind = if lost == 0 { Kind::Smartfail } else { Kind::Rebuild };
     if leaving.is_empty() {
-        return Some((kind, 0, Ok(Relocated::Overtaken)));
+        return Some((kind, leaves, Ok(Relocated::Overtaken)));
     }
     if !board.may_run(kind) {
         return None;
@@ -299,7 +309,7 @@ async fn move_one(
     let begun = Instant::now();
     let result = relocate(service, home, &stripe, &leaving, Targets::Any).await;
     board.rest(kind, begun.elapsed()).await;
-    Some((kind, leaving.len(), result))
+    Some((kind, leaves, result))
 }
 
 fn leaving_shards(stripe: &StripeRef, verdict: &Verdict) -> Vec<Leaving> {

@@ -95,11 +95,42 @@ impl Survey {
 }
 
 impl PartitionDebt {
-    /// One stripe fewer of this exposure; the recount at the end of the run has the last word.
-    pub(super) fn settle(&mut self, level: u8) {
-        if let Some(count) = self.stripes.get_mut(&level) {
-            *count = count.saturating_sub(1);
+    /// Of a stripe that had `level` shards on drives that are absent, `rebuilt` are elsewhere now. The others are still owed:
+    /// their drives are not given up yet. The recount at the end of the run has the last word.
+    pub(super) fn settle(&mut self, level: u8, rebuilt: u8) {
+        let Some(count) = self.stripes.get_mut(&level) else { return };
+        *count = count.saturating_sub(1);
+        let left =
+            if holdfast_planted::is("RebuiltInPartCounts") { 0 } else { level.saturating_sub(rebuilt) };
+        if left > 0 {
+            *self.stripes.entry(left).or_default() += 1;
         }
         self.stripes.retain(|_, count| *count > 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_model::TenantId;
+
+    use super::*;
+
+    #[test]
+    fn a_stripe_that_was_rebuilt_in_part_still_owes_the_rest() {
+        let stripes = Debt::from([(1, 5), (3, 2)]);
+        let mut debt = PartitionDebt { tenant: TenantId::new(1), stripes, unreadable: 0, draining: 0 };
+        debt.settle(3, 2);
+        assert_eq!(debt.stripes, Debt::from([(1, 6), (3, 1)]));
+        debt.settle(3, 3);
+        assert_eq!(debt.stripes, Debt::from([(1, 6)]));
+        // What only left a drive that is emptied was no debt.
+        debt.settle(1, 0);
+        assert_eq!(debt.stripes, Debt::from([(1, 6)]));
+        debt.settle(0, 0);
+        assert_eq!(debt.stripes, Debt::from([(1, 6)]));
+        for _ in 0..6 {
+            debt.settle(1, 1);
+        }
+        assert_eq!(debt.total(), 0);
     }
 }
