@@ -10,13 +10,14 @@ use futures::{StreamExt, TryStreamExt, stream};
 use holdfast_catalog::{BodyRef, PartContent};
 use holdfast_crypt::{BodyKey, BodyUse, Outer, OuterKey, SealedBodyKey, TenantCustody};
 use holdfast_model::{BucketId, ClusterId, TenantId};
-use holdfast_store::{StoredStripe, StripeReader};
+use holdfast_store::{Reservation, StoredStripe, StripeReader};
 
 use crate::{
+    ahead::begun,
     api::{Body, BodyError, ObjectError},
     backing::{Lookup, Taker},
     body_writer::{no_key, open_inline},
-    stripes::{StripeIo, read_stripe, stored},
+    stripes::{StripeIo, not_read, stored},
 };
 
 /// Stripes read ahead of the client.
@@ -44,7 +45,13 @@ struct Step {
 
 enum Source {
     Inline(Bytes),
-    Stripe { key: Arc<BodyKey>, stripe: StoredStripe, range: Range<usize> },
+    Stripe(StripeRange),
+}
+
+struct StripeRange {
+    key: Arc<BodyKey>,
+    stripe: StoredStripe,
+    range: Range<usize>,
 }
 
 /// Streams `range` of the object made of `contents`. The first piece is read before this returns, so
@@ -71,15 +78,14 @@ pub(crate) async fn open_body(
         .map(move |step| {
             let (reader, owner, lookup) = (reader.clone(), Arc::clone(&owner), lookup.clone());
             async move {
-                let at = step.at.clone();
-                match (read(reader.clone(), step).await, lookup) {
-                    (Err(ObjectError::Unavailable(why)), Some(lookup)) => {
-                        read_anew(reader, &owner, &lookup, at).await.map_err(|again| {
-                            tracing::debug!(%again, "not found where the catalog has it now either");
-                            ObjectError::Unavailable(why)
-                        })
+                match step.from {
+                    Source::Inline(bytes) => Ok(vec![bytes]),
+                    Source::Stripe(source) => {
+                        // In the order of the body, by whoever takes it; all else goes on without it.
+                        let reserved = reader.reserve(&source.stripe, source.range.clone()).await;
+                        let memory = Arc::new(reserved.map_err(not_read)?);
+                        begun(read_somewhere(reader, owner, lookup, step.at, source, memory)).await
                     }
-                    (outcome, _) => outcome,
                 }
             }
         })
@@ -104,9 +110,8 @@ pub(crate) async fn open_body(
 fn held_at_once(reader: &StripeReader, steps: &[Step]) -> Result<Vec<usize>, ObjectError> {
     let mut largest = Vec::new();
     for step in steps {
-        if let Source::Stripe { stripe, range, .. } = &step.from {
-            let buffers =
-                reader.buffers_of(stripe, range.clone()).map_err(|e| ObjectError::Damaged(e.to_string()))?;
+        if let Source::Stripe(StripeRange { stripe, range, .. }) = &step.from {
+            let buffers = reader.buffers_of(stripe, range.clone()).map_err(not_read)?;
             if buffers.iter().sum::<usize>() > largest.iter().sum() {
                 largest = buffers;
             }
@@ -115,23 +120,49 @@ fn held_at_once(reader: &StripeReader, steps: &[Step]) -> Result<Vec<usize>, Obj
     Ok(largest.repeat((READ_AHEAD + 1).min(steps.len())))
 }
 
-async fn read(reader: StripeReader, step: Step) -> Result<Vec<Bytes>, ObjectError> {
-    match step.from {
-        Source::Inline(bytes) => Ok(vec![bytes]),
-        Source::Stripe { key, stripe, range } => read_stripe(reader, key, stripe, range).await,
+/// One range: from where the catalog had it when the body was opened, or where it is now.
+async fn read_somewhere(
+    reader: StripeReader,
+    owner: Arc<ContentOwner>,
+    lookup: Option<Lookup>,
+    at: Range<u64>,
+    source: StripeRange,
+    memory: Arc<Reservation>,
+) -> Result<Vec<Bytes>, ObjectError> {
+    match (read_stripe(&reader, source, &memory).await, lookup) {
+        (Err(ObjectError::Unavailable(why)), Some(lookup)) => {
+            read_anew(&reader, &owner, &lookup, at, &memory).await.map_err(|again| {
+                tracing::debug!(%again, "not found where the catalog has it now either");
+                ObjectError::Unavailable(why)
+            })
+        }
+        (outcome, _) => outcome,
     }
 }
 
-/// The same bytes from where the catalog says they are now.
+async fn read_stripe(
+    reader: &StripeReader,
+    StripeRange { key, stripe, range }: StripeRange,
+    memory: &Arc<Reservation>,
+) -> Result<Vec<Bytes>, ObjectError> {
+    reader.read_reserved(&stripe, &key, range, Arc::clone(memory)).await.map_err(not_read)
+}
+
+/// The same bytes from where the catalog says they are now. In the memory that was reserved for them: what waited for more
+/// would wait behind others, while later pieces of its body hold some.
 async fn read_anew(
-    reader: StripeReader,
+    reader: &StripeReader,
     owner: &ContentOwner,
     lookup: &Lookup,
     at: Range<u64>,
+    memory: &Arc<Reservation>,
 ) -> Result<Vec<Bytes>, ObjectError> {
     let mut pieces = Vec::new();
     for step in plan(owner, lookup(at.clone()).await?, at)? {
-        pieces.extend(read(reader.clone(), step).await?);
+        match step.from {
+            Source::Inline(bytes) => pieces.push(bytes),
+            Source::Stripe(source) => pieces.extend(read_stripe(reader, source, memory).await?),
+        }
     }
     Ok(pieces)
 }
@@ -179,11 +210,11 @@ fn plan(
                     if !within.is_empty() {
                         steps.push(Step {
                             at: first + within.start..first + within.end,
-                            from: Source::Stripe {
+                            from: Source::Stripe(StripeRange {
                                 key: Arc::clone(&key),
                                 stripe: stored(stripe, at == content.size),
                                 range: to_usize(within),
-                            },
+                            }),
                         });
                     }
                 }

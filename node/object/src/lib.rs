@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod ahead;
 pub mod api;
 mod audit;
 pub mod backing;

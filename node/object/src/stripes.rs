@@ -429,15 +429,10 @@ pub(crate) fn stored(stripe: &StripeRef, last: bool) -> StoredStripe {
     }
 }
 
-/// Reads one range of one stripe.
-pub(crate) async fn read_stripe(
-    reader: StripeReader,
-    key: Arc<BodyKey>,
-    stripe: StoredStripe,
-    range: Range<usize>,
-) -> Result<Vec<Bytes>, ObjectError> {
-    reader.read(&stripe, &key, range).await.map_err(|error| match error {
+/// What a client is told of a range that cannot be read.
+pub(crate) fn not_read(error: ReadFailed) -> ObjectError {
+    match error {
         ReadFailed::TooFewShards { .. } => ObjectError::Unavailable(error.to_string()),
         other => ObjectError::Damaged(other.to_string()),
-    })
+    }
 }

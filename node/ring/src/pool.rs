@@ -147,7 +147,9 @@ impl BufferPool {
             state.waiting.push_back(Waiter { count, payload_len, reply });
             answer
         };
-        // A cancelled waiter drops `answer`; buffers sent to it come back through their own drop.
+        // Dropped after what is awaited: a cancelled waiter drops `answer`, and who stood behind it is served. Buffers
+        // sent to it come back through their own drop.
+        let _next = ServesNext(self);
         answer.await.expect("the pool lives as long as `self` and answers every waiter")
     }
 
@@ -216,8 +218,13 @@ impl BufferPool {
     }
 
     fn put_back(&self, start: usize, sectors: usize) {
+        self.inner.state.lock().space.give_back(start, sectors);
+        self.serve();
+    }
+
+    /// Gives those who wait what there is for them, in the order they came.
+    fn serve(&self) {
         let mut state = self.inner.state.lock();
-        state.space.give_back(start, sectors);
         // Buffers for waiters that went away are dropped after the lock: their drop comes here again.
         let mut unwanted = Vec::new();
         while let Some(first) = state.waiting.front() {
@@ -234,6 +241,15 @@ impl BufferPool {
         }
         drop(state);
         drop(unwanted);
+    }
+}
+
+/// When a waiter has been given up, those behind it are served, for whom there may have been room.
+struct ServesNext<'a>(&'a BufferPool);
+
+impl Drop for ServesNext<'_> {
+    fn drop(&mut self) {
+        self.0.serve();
     }
 }
 
@@ -447,6 +463,15 @@ mod tests {
         drop(cancelled);
         drop(held);
         drop(tokio::time::timeout(Duration::from_secs(10), next).await.unwrap());
+        // There is room for the next one, and nothing comes back meanwhile.
+        let held = pool.acquire_many(2, SHARD_SIZE_MAX).await;
+        let mut cancelled = Box::pin(pool.acquire_many(3, SHARD_SIZE_MAX));
+        assert!(is_waiting(&mut cancelled));
+        let mut next = Box::pin(pool.acquire(SHARD_SIZE_MAX));
+        assert!(is_waiting(&mut next));
+        drop(cancelled);
+        drop(tokio::time::timeout(Duration::from_secs(10), next).await.unwrap());
+        drop(held);
         // Cancelled after it was served, before it looked.
         let held = pool.acquire_many(3, SHARD_SIZE_MAX).await;
         let mut served = Box::pin(pool.acquire_many(3, SHARD_SIZE_MAX));

@@ -121,9 +121,37 @@ impl StripeReader {
         key: &BodyKey,
         range: Range<usize>,
     ) -> Result<Vec<Bytes>, ReadFailed> {
+        let reservation = self.reserve(stripe, range.clone()).await?;
+        self.read_reserved(stripe, key, range, Arc::new(reservation)).await
+    }
+
+    /// Waits for memory for what a read of `range` of the stripe's content brings. Whoever takes several ranges one after
+    /// the other reserves them in that order, or it waits for what a later one of them holds.
+    ///
+    /// # Errors
+    /// [`ReadFailed`] when the stripe is not one.
+    pub async fn reserve(
+        &self,
+        stripe: &StoredStripe,
+        range: Range<usize>,
+    ) -> Result<Reservation, ReadFailed> {
+        Ok(self.memory.reserve_content(self.buffers_of(stripe, range)?.into_iter()).await)
+    }
+
+    /// As [`StripeReader::read`], with memory that was reserved for this range: what it returns holds `reservation`, and
+    /// it waits for no content on its way to clients.
+    ///
+    /// # Errors
+    /// [`ReadFailed`]; nothing is returned then.
+    pub async fn read_reserved(
+        &self,
+        stripe: &StoredStripe,
+        key: &BodyKey,
+        range: Range<usize>,
+        reservation: Arc<Reservation>,
+    ) -> Result<Vec<Bytes>, ReadFailed> {
         let (layout, code) = self.describe(stripe)?;
         let plan = layout.plan(range.clone());
-        let reservation = self.memory.reserve_content(plan.iter().map(|span| span.bytes.len())).await;
         self.read_planned(stripe, key, range, (&layout, &code, &plan), reservation).await
     }
 
@@ -146,7 +174,8 @@ impl StripeReader {
         let range = 0..stripe.len;
         let plan = layout.plan(range.clone());
         let reservation = self.memory.reserve_read_back(plan.iter().map(|span| span.bytes.len())).await;
-        let pieces = self.read_planned(stripe, key, range, (&layout, &code, &plan), reservation).await?;
+        let parts = (&layout, &code, &plan[..]);
+        let pieces = self.read_planned(stripe, key, range, parts, Arc::new(reservation)).await?;
         Ok(pieces.iter().map(|piece| Bytes::copy_from_slice(piece)).collect())
     }
 
@@ -156,10 +185,9 @@ impl StripeReader {
         key: &BodyKey,
         range: Range<usize>,
         (layout, code, plan): (&Layout, &Code, &[ShardSpan]),
-        reservation: Reservation,
+        reservation: Arc<Reservation>,
     ) -> Result<Vec<Bytes>, ReadFailed> {
         self.counters.ranges_read.fetch_add(1, Ordering::Relaxed);
-        let reservation = Arc::new(reservation);
         let reads = plan.iter().map(|span| self.read_span(stripe, layout, code, key, span));
         let buffers = futures::future::try_join_all(reads).await.inspect_err(|_| {
             self.counters.unreadable.fetch_add(1, Ordering::Relaxed);
