@@ -2,7 +2,6 @@
 
 use std::{
     collections::VecDeque,
-    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -11,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use holdfast_catalog::StripeRef;
-use holdfast_crypt::{BodyKey, BodySealer, SealedBodyKey};
+use holdfast_crypt::{BodySealer, SealedBodyKey};
 use holdfast_erasure::Code;
 use holdfast_model::{
     ByteCount, DriveId, Generation, Geometry, StripeId,

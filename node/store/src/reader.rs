@@ -174,8 +174,8 @@ impl StripeReader {
         let range = 0..stripe.len;
         let plan = layout.plan(range.clone());
         let reservation = self.memory.reserve_read_back(plan.iter().map(|span| span.bytes.len())).await;
-        let parts = (&layout, &code, &plan[..]);
-        let pieces = self.read_planned(stripe, key, range, parts, Arc::new(reservation)).await?;
+        let reservation = Arc::new(reservation);
+        let pieces = self.read_planned(stripe, key, range, (&layout, &code, &plan), reservation).await?;
         Ok(pieces.iter().map(|piece| Bytes::copy_from_slice(piece)).collect())
     }
 
