@@ -1,7 +1,8 @@
 //! One anonymous mapping, aligned to huge pages and advised to use them.
 //!
 //! Fewer, larger physical segments per request are worth more than any choice of library: 1.2 to 2 times
-//! the throughput, measured. Pages are touched on first use, so an idle arena costs address space only.
+//! the throughput, measured. Pages are touched on first use, so an idle arena costs address space only. What is
+//! for a single buffer is [small pages](Arena::apart): it is gone after it.
 
 #![expect(unsafe_code, reason = "maps and unmaps memory")]
 
@@ -36,21 +37,7 @@ impl Arena {
         let size = size.max(1).checked_next_multiple_of(HUGE_PAGE_SIZE).ok_or_else(too_large)?;
         // One huge page more than needed, so that an aligned range of `size` lies inside.
         let mapping_size = size.checked_add(HUGE_PAGE_SIZE).ok_or_else(too_large)?;
-        // SAFETY: a fresh private anonymous mapping at an address of the kernel's choice; it aliases nothing.
-        let mapping = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                mapping_size,
-                libc::PROT_READ | libc::PROT_WRITE,
-                MAPPING_FLAGS,
-                -1,
-                0,
-            )
-        };
-        if mapping == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let mapping = NonNull::new(mapping).ok_or_else(|| io::Error::other("mmap returned address zero"))?;
+        let mapping = map(mapping_size)?;
         let skip = mapping.as_ptr().align_offset(HUGE_PAGE_SIZE);
         // SAFETY: `skip` is below HUGE_PAGE_SIZE and the mapping is that much longer than `size`, so the
         // result and the `size` bytes after it lie inside the mapping.
@@ -67,20 +54,44 @@ impl Arena {
         Ok(Self { base, size, mapping, mapping_size })
     }
 
+    /// Maps `size` bytes, whole pages, and nothing beside them.
+    pub(crate) fn apart(size: usize) -> io::Result<Self> {
+        let mapping = map(size)?;
+        // Miri has no madvise, and no use for advice.
+        #[cfg(not(miri))]
+        // SAFETY: the range is the mapping made above. As for `new`, it is advice.
+        unsafe {
+            libc::madvise(mapping.as_ptr(), size, libc::MADV_DONTDUMP);
+        }
+        Ok(Self { base: mapping.cast(), size, mapping, mapping_size: size })
+    }
+
     /// First byte.
     pub(crate) fn base(&self) -> NonNull<u8> {
         self.base
     }
 
-    /// Usable bytes, a multiple of [`HUGE_PAGE_SIZE`].
+    /// Usable bytes.
     pub(crate) fn size(&self) -> usize {
         self.size
     }
 }
 
+/// A fresh mapping of `size` bytes.
+fn map(size: usize) -> io::Result<NonNull<libc::c_void>> {
+    // SAFETY: a fresh private anonymous mapping at an address of the kernel's choice; it aliases nothing.
+    let mapping = unsafe {
+        libc::mmap(std::ptr::null_mut(), size, libc::PROT_READ | libc::PROT_WRITE, MAPPING_FLAGS, -1, 0)
+    };
+    if mapping == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    NonNull::new(mapping).ok_or_else(|| io::Error::other("mmap returned address zero"))
+}
+
 impl Drop for Arena {
     fn drop(&mut self) {
-        // SAFETY: unmaps exactly what `new` mapped. Every `Buffer` holds a reference to the pool that owns
+        // SAFETY: unmaps exactly what was mapped for it. Every `Buffer` holds a reference to the pool that owns
         // this arena, so no buffer is left; a device that still writes leaks its buffers, hence the arena.
         unsafe { libc::munmap(self.mapping.as_ptr(), self.mapping_size) };
     }

@@ -15,6 +15,7 @@
 mod arena;
 mod device;
 mod pool;
+mod room;
 mod space;
 mod uring;
 mod wake;

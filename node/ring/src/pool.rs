@@ -12,6 +12,10 @@
 //! of an erasure code then do not fight for the same cache sets (1.3 times the encoding rate, measured).
 //! Devices take memory aligned to 512 bytes; [`crate::RingDevice`] refuses one that does not.
 //!
+//! A request waits only while fewer bytes are free than it needs. Where they are free in pieces, a buffer gets memory
+//! [of its own](Room::Apart) for as long as it lives: who shares a pool out by bytes must be able to rely on them, and
+//! a large buffer that waited for a hole would wait for whoever holds the small ones around it, and all others behind it.
+//!
 //! Invariants: buffers never overlap; waiters are served in the order they came, and all the buffers of
 //! a request at once, so that nobody holds some while waiting for others.
 
@@ -32,7 +36,7 @@ use holdfast_model::{
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use crate::{arena::Arena, space::Space};
+use crate::{arena::Arena, room::Room, space::Space};
 
 /// Step in bytes by which buffers of one request are staggered; also the alignment of every buffer.
 pub(crate) const STAGGER_SIZE: usize = 512;
@@ -192,33 +196,24 @@ impl BufferPool {
     }
 
     fn take(&self, space: &mut Space, count: usize, payload_len: usize) -> Option<Vec<Buffer>> {
-        let mut starts = Vec::with_capacity(count);
+        let mut rooms = Vec::with_capacity(count);
         for i in 0..count {
-            let sectors = sectors_of(payload_len, i % STAGGER_STEPS);
-            match space.take(sectors) {
-                Some(start) => starts.push((start, sectors)),
+            match Room::take(space, sectors_of(payload_len, i % STAGGER_STEPS)) {
+                Some(room) => rooms.push(room),
                 None => {
-                    for (start, sectors) in starts {
-                        space.give_back(start, sectors);
-                    }
+                    rooms.into_iter().for_each(|room| room.give_back(space));
                     return None;
                 }
             }
         }
-        let buffers = starts.into_iter().enumerate().map(|(i, (start, sectors))| {
-            Buffer::new(
-                Arc::clone(&self.inner),
-                start,
-                sectors,
-                (i % STAGGER_STEPS) * STAGGER_SIZE,
-                payload_len,
-            )
+        let buffers = rooms.into_iter().enumerate().map(|(i, room)| {
+            Buffer::new(Arc::clone(&self.inner), room, (i % STAGGER_STEPS) * STAGGER_SIZE, payload_len)
         });
         Some(buffers.collect())
     }
 
-    fn put_back(&self, start: usize, sectors: usize) {
-        self.inner.state.lock().space.give_back(start, sectors);
+    fn put_back(&self, room: Room) {
+        room.give_back(&mut self.inner.state.lock().space);
         self.serve();
     }
 
@@ -271,27 +266,24 @@ pub struct Buffer {
     len: usize,
     /// Payload bytes there is room for; whole sectors.
     capacity: usize,
-    /// Range of the arena, in sectors.
-    start: usize,
-    sectors: usize,
+    /// Its memory; there until it is dropped.
+    room: Option<Room>,
 }
 
-// SAFETY: a buffer is the only owner of its range of the arena, which is not tied to a thread.
+// SAFETY: a buffer is the only owner of its range of an arena, which is not tied to a thread.
 unsafe impl Send for Buffer {}
 // SAFETY: through `&Buffer` the memory is only read.
 unsafe impl Sync for Buffer {}
 
 impl Buffer {
-    fn new(pool: Arc<Inner>, start: usize, sectors: usize, stagger: usize, len: usize) -> Self {
+    fn new(pool: Arc<Inner>, room: Room, stagger: usize, len: usize) -> Self {
         let capacity = len.next_multiple_of(SECTOR_SIZE);
-        assert!((start + sectors) * SECTOR_SIZE <= pool.arena.size(), "a buffer lies inside its arena");
-        assert!(
-            stagger + SECTOR_SIZE + capacity <= sectors * SECTOR_SIZE,
-            "headroom and payload fit their range"
-        );
-        // SAFETY: by the first assertion the offset is inside the arena's mapping.
-        let base = unsafe { pool.arena.base().add(start * SECTOR_SIZE + stagger) };
-        let mut buffer = Self { pool, base, len, capacity, start, sectors };
+        let (arena, offset, size) = room.lies_in(&pool.arena);
+        assert!(offset + size <= arena.size(), "a buffer lies inside its arena");
+        assert!(stagger + SECTOR_SIZE + capacity <= size, "headroom and payload fit their range");
+        // SAFETY: by the assertions the offset is inside the arena's mapping.
+        let base = unsafe { arena.base().add(offset + stagger) };
+        let mut buffer = Self { pool, base, len, capacity, room: Some(room) };
         buffer.set_len(len);
         buffer
     }
@@ -336,7 +328,7 @@ impl Buffer {
     pub fn framed(&self) -> &[u8] {
         // SAFETY: `new` checked that headroom and capacity lie inside the range this buffer owns alone, and
         // `set_len` that the length is within the capacity. The arena is zero-filled by the kernel, hence
-        // initialised; it lives as long as `self.pool`. No `&mut` exists while `self` is borrowed.
+        // initialised; it lives as long as `self.pool` or is in `self.room`. No `&mut` exists while `self` is borrowed.
         unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.framed_len()) }
     }
 
@@ -372,7 +364,9 @@ impl AsRef<[u8]> for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        BufferPool { inner: Arc::clone(&self.pool) }.put_back(self.start, self.sectors);
+        if let Some(room) = self.room.take() {
+            BufferPool { inner: Arc::clone(&self.pool) }.put_back(room);
+        }
     }
 }
 
@@ -449,6 +443,28 @@ mod tests {
         drop(first);
         assert_eq!(tokio::time::timeout(Duration::from_secs(10), large).await.unwrap().len(), 2);
         assert_eq!(tokio::time::timeout(Duration::from_secs(10), small).await.unwrap().len(), 10);
+        assert_eq!(pool.available(), pool.budget());
+    }
+
+    #[test]
+    fn a_large_buffer_waits_for_bytes_and_not_for_a_hole() {
+        let pool = pool(16);
+        let mut small: Vec<Buffer> = std::iter::from_fn(|| pool.try_acquire(100_000)).collect();
+        for kept in (0..small.len() / 2).rev() {
+            drop(small.swap_remove(2 * kept));
+        }
+        // Half of it is free, in pieces of 26 sectors.
+        let mut large: Vec<Buffer> = std::iter::from_fn(|| pool.try_acquire(SHARD_SIZE_MAX)).collect();
+        assert_eq!(large.len(), 15);
+        assert!(pool.available() < ByteCount::new((SHARD_SECTORS_MAX * SECTOR_SIZE) as u64));
+        for (i, buffer) in large.iter_mut().enumerate() {
+            assert_eq!(buffer.as_ptr().align_offset(STAGGER_SIZE), 0);
+            buffer.framed_mut().fill(u8::try_from(i).unwrap());
+        }
+        for (i, buffer) in large.iter().enumerate() {
+            assert!(buffer.framed().iter().all(|b| usize::from(*b) == i));
+        }
+        drop((large, small));
         assert_eq!(pool.available(), pool.budget());
     }
 

@@ -3,7 +3,11 @@
 //! Buffers of up to [`SMALL_MAX`] sectors come from the high end and larger ones from the low end, so that
 //! many short-lived small buffers do not cut the room of large ones into pieces.
 //!
-//! Invariants: holes are disjoint, never adjacent (they are joined on return) and lie inside the arena.
+//! Free sectors may lie in holes that are all too short. Then as many are lent to memory that lies elsewhere, and
+//! count as taken; so a request fails only when too few are free, wherever they are.
+//!
+//! Invariants: holes are disjoint, never adjacent (they are joined on return) and lie inside the arena; they
+//! hold the free sectors and the lent ones.
 
 use std::collections::BTreeMap;
 
@@ -15,6 +19,7 @@ const SMALL_MAX: usize = 16;
 pub(crate) struct Space {
     holes: BTreeMap<usize, usize>,
     free: usize,
+    lent: usize,
     total: usize,
 }
 
@@ -22,7 +27,7 @@ impl Space {
     /// `total` sectors, all free.
     pub(crate) fn new(total: usize) -> Self {
         let holes = if total == 0 { BTreeMap::new() } else { BTreeMap::from([(0, total)]) };
-        Self { holes, free: total, total }
+        Self { holes, free: total, lent: 0, total }
     }
 
     /// Free sectors, contiguous or not.
@@ -63,6 +68,23 @@ impl Space {
         Some(taken)
     }
 
+    /// Takes `count` sectors that are free, wherever they are, for memory that lies elsewhere. Whether there are so many.
+    pub(crate) fn lend(&mut self, count: usize) -> bool {
+        let enough = count <= self.free;
+        if enough {
+            self.free -= count;
+            self.lent += count;
+        }
+        enough
+    }
+
+    /// Returns `count` sectors that were lent.
+    pub(crate) fn take_back(&mut self, count: usize) {
+        assert!(count <= self.lent, "{count} sectors were not lent");
+        self.lent -= count;
+        self.free += count;
+    }
+
     /// Returns `count` sectors from `start` on, joining them with free neighbours.
     pub(crate) fn give_back(&mut self, start: usize, count: usize) {
         assert!(count > 0 && start + count <= self.total, "sectors {start}+{count} are not of this arena");
@@ -101,6 +123,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_free_in_pieces_can_be_lent() {
+        let mut space = Space::new(256);
+        let starts: Vec<usize> = (0..8).map(|_| space.take(32).unwrap()).collect();
+        for start in starts.iter().step_by(2) {
+            space.give_back(*start, 32);
+        }
+        assert_eq!((space.free(), space.take(64)), (128, None));
+        assert!(space.lend(64) && space.lend(40) && !space.lend(32));
+        // There is a hole, and nothing left to give.
+        assert_eq!((space.free(), space.take(32)), (24, None));
+        space.take_back(64);
+        space.take_back(40);
+        assert_eq!(space.take(32), Some(0));
+    }
+
+    #[test]
     #[should_panic(expected = "free already")]
     fn returning_twice_is_caught() {
         let mut space = Space::new(8);
@@ -114,17 +152,24 @@ mod tests {
         fn taken_ranges_never_overlap_and_all_comes_back(ops in prop::collection::vec((1usize..40, any::<bool>()), 1..200)) {
             let mut space = Space::new(256);
             let mut held: Vec<(usize, usize)> = Vec::new();
+            let mut lent: Vec<usize> = Vec::new();
             for (count, release) in ops {
                 if release && !held.is_empty() {
                     let (start, count) = held.swap_remove(count % held.len());
                     space.give_back(start, count);
+                } else if release && let Some(count) = lent.pop() {
+                    space.take_back(count);
                 } else if let Some(start) = space.take(count) {
                     prop_assert!(start + count <= 256);
                     prop_assert!(held.iter().all(|(s, c)| start + count <= *s || s + c <= start));
                     held.push((start, count));
+                } else if space.lend(count) {
+                    lent.push(count);
                 }
-                prop_assert_eq!(space.free() + held.iter().map(|h| h.1).sum::<usize>(), 256);
+                let taken = held.iter().map(|h| h.1).chain(lent.iter().copied()).sum::<usize>();
+                prop_assert_eq!(space.free() + taken, 256);
             }
+            lent.into_iter().for_each(|count| space.take_back(count));
             for (start, count) in held {
                 space.give_back(start, count);
             }

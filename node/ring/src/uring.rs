@@ -500,9 +500,13 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back_with_registered_memory_and_without() {
-        for register in [false, true] {
+        for (register, in_pieces) in [(false, false), (true, false), (true, true)] {
             let file = device_file(4);
             let pool = BufferPool::new(ByteCount::mib(4)).unwrap();
+            // Free is every other piece of 18 sectors: a larger buffer is not in registered memory.
+            let all = std::iter::from_fn(|| pool.try_acquire(17 * 4096));
+            let mut pieces: Vec<_> = all.take(if in_pieces { usize::MAX } else { 0 }).map(Some).collect();
+            pieces.iter_mut().step_by(2).for_each(|piece| drop(piece.take()));
             let options = RingOptions { register: register.then(|| pool.clone()), ..RingOptions::default() };
             let mut device = RingDevice::open(file.path(), &options).unwrap();
             assert_eq!(device.capacity(), ByteCount::mib(4));
@@ -520,7 +524,7 @@ mod tests {
             let back = read.buffer.unwrap();
             assert!(back.iter().enumerate().all(|(i, b)| *b == (i % 251) as u8));
             assert!(back.headroom().iter().all(|b| *b == 0), "the headroom was not asked for");
-            drop((device, back));
+            drop((device, back, pieces));
             assert_eq!(pool.available(), pool.budget());
         }
     }
