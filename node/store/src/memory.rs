@@ -19,6 +19,9 @@
 //! are admitted only as far as all that they may hold at once fits into the content's part ([`ReadMemory::admit_copy`]):
 //! then they wait only for clients, who take what is theirs or are cut off.
 //!
+//! Only content may be reserved, and held, by a future that nobody polls; whoever holds another share runs on its own,
+//! so that it gives it back. The pool keeps its side: bytes that are free are to be had, also when they lie in pieces.
+//!
 //! Reservations are granted in the order they were asked for, so a large one is not starved by small ones.
 
 use std::sync::Arc;
