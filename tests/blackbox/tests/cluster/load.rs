@@ -9,12 +9,12 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use futures::{future::try_join_all, stream};
 use holdfast_blackbox::{
     metrics::Samples,
-    s3::{Call, Client},
+    s3::{Call, Client, first},
     tree::noise,
 };
 use http::Method;
@@ -40,6 +40,74 @@ async fn more_large_reads_than_memory_holds_all_finish() -> Result<()> {
         assert!(found == body, "other bytes");
     }
     Ok(())
+}
+
+/// Bytes of what is copied: their stripes are of all lengths, and so are the buffers they are read into.
+const SOURCES: [usize; 6] = [250_000, 900_000, 3 << 20, 5_000_000, 12 << 20, SIZE];
+const COPIERS: usize = 12;
+
+/// Times that a node dies under them.
+const DEATHS: usize = 4;
+
+/// Copies hold what they read while they write. When drives fail under them what they have written has to be taken back,
+/// by reading it, while what they copy has to be rebuilt as well: all that in memory for some twenty shards.
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_go_on_when_drives_fail_under_them() -> Result<()> {
+    let mut cluster = cluster("copies", 3, 4).await?;
+    let nodes = [cluster.s3(0)?, cluster.s3(1)?];
+    for (source, size) in SOURCES.iter().enumerate() {
+        nodes[0].put(BUCKET, &format!("source-{source}"), noise(source as u64, *size)).await?;
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let copiers = (0..COPIERS).map(|copier| {
+        let (client, stop) = (nodes[copier % nodes.len()].clone(), Arc::clone(&stop));
+        tokio::spawn(async move { copy_until(&client, copier, &stop).await })
+    });
+    let copiers: Vec<_> = copiers.collect();
+    for _ in 0..DEATHS {
+        sleep(Duration::from_secs(2)).await;
+        cluster.kill("n3")?;
+        sleep(Duration::from_secs(2)).await;
+        cluster.start("n3").await?;
+    }
+    stop.store(true, Ordering::Relaxed);
+    let (mut copied, mut refused) = (0, 0);
+    for copier in copiers {
+        let (done, not) = copier.await??;
+        copied += done;
+        refused += not;
+    }
+    println!("{copied} copies, {refused} refused");
+    assert!(copied > refused, "{copied} copies, {refused} refused");
+    cluster.wait_whole(0).await
+}
+
+/// Copies one source after the other and reads what it made. How many were made, and how many refused.
+async fn copy_until(client: &Client, copier: usize, stop: &AtomicBool) -> Result<(usize, usize)> {
+    let (mut copied, mut refused) = (0, 0);
+    for round in copier.. {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let (source, key) = (round % SOURCES.len(), format!("copy-{copier}"));
+        let call = Call::new(Method::PUT, BUCKET, &key)
+            .header("x-amz-copy-source", format!("/{BUCKET}/source-{source}"));
+        let answer = client.send(call, Bytes::new()).await?;
+        if answer.text().contains("<CopyObjectResult") {
+            copied += 1;
+            let found = client.get(BUCKET, &key).await?;
+            ensure!(
+                found == noise(source as u64, SOURCES[source]),
+                "{key}: other bytes than source {source}"
+            );
+        } else {
+            refused += 1;
+            // A copy that takes long has its status before it is done.
+            let code = first(&answer.text(), "Code");
+            ensure!(code.as_deref() == Some("ServiceUnavailable"), "{}: {}", answer.status, answer.text());
+        }
+    }
+    Ok((copied, refused))
 }
 
 const PIECE: usize = 1 << 20;
