@@ -13,10 +13,12 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use futures::{future::try_join_all, stream};
 use holdfast_blackbox::{
+    dev::{DevCluster, DevSpec},
     metrics::Samples,
     s3::{Call, Client, first},
     tree::noise,
 };
+use holdfast_model::ByteCount;
 use http::Method;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
@@ -53,7 +55,11 @@ const DEATHS: usize = 4;
 /// by reading it, while what they copy has to be rebuilt as well: all that in memory for some twenty shards.
 #[tokio::test(flavor = "multi_thread")]
 async fn copies_go_on_when_drives_fail_under_them() -> Result<()> {
-    let mut cluster = cluster("copies", 3, 4).await?;
+    let mut spec = DevSpec::for_test("copies", 3, 4)?;
+    // What is written over goes half a minute later.
+    (spec.drive_size, spec.reserved) = (ByteCount::mib(4096), false);
+    let mut cluster = DevCluster::create(&spec, &|_| {}).await?;
+    cluster.s3(0)?.create_bucket(BUCKET).await?;
     let nodes = [cluster.s3(0)?, cluster.s3(1)?];
     for (source, size) in SOURCES.iter().enumerate() {
         nodes[0].put(BUCKET, &format!("source-{source}"), noise(source as u64, *size)).await?;
