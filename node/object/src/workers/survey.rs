@@ -118,7 +118,8 @@ mod tests {
     #[test]
     fn a_stripe_that_was_rebuilt_in_part_still_owes_the_rest() {
         let stripes = Debt::from([(1, 5), (3, 2)]);
-        let mut debt = PartitionDebt { tenant: TenantId::from_bytes([1; 16]), stripes, unreadable: 0, draining: 0 };
+        let mut debt =
+            PartitionDebt { tenant: TenantId::from_bytes([1; 16]), stripes, unreadable: 0, draining: 0 };
         debt.settle(3, 2);
         assert_eq!(debt.stripes, Debt::from([(1, 6), (3, 1)]));
         debt.settle(3, 3);
