@@ -10,11 +10,13 @@ pub(crate) enum Room {
     /// A range of the pool's arena.
     Shared { start: usize, sectors: usize },
     /// Memory of its own, as all holes of the arena were too short. Devices take it as any memory, not as registered.
+    /// Beside it the holes stay as they are: what is resident can exceed the budget by what they hold, while it lives.
     Apart { memory: Arena, sectors: usize },
 }
 
 impl Room {
-    /// Takes room for `sectors`. `None` when fewer are free, or when the kernel has no memory.
+    /// Takes room for `sectors`. `None` when fewer are free, or when the kernel has no memory: then whoever asks waits for
+    /// a hole, which there is at the latest when all others have given back theirs.
     pub(crate) fn take(space: &mut Space, sectors: usize) -> Option<Self> {
         if let Some(start) = space.take(sectors) {
             return Some(Self::Shared { start, sectors });

@@ -187,7 +187,7 @@ impl Rebuild {
                 looked = Instant::now();
                 current = self.look().is_none_or(|now| same(&now, verdict));
             }
-            let Some((kind, left, result)) = outcome else { continue };
+            let Some((kind, leaves, result)) = outcome else { continue };
             board.update(kind, |progress| progress.left = progress.left.saturating_sub(1));
             match result {
                 Ok(Relocated::Done { shards, bytes, .. }) => {
@@ -197,10 +197,10 @@ impl Rebuild {
                         progress.bytes += bytes;
                     });
                     let partition = planned.home.route.0;
-                    if shards == left.shards
+                    if shards == leaves.shards
                         && let Some(debt) = debts.get_mut(&partition)
                     {
-                        debt.settle(planned.level, left.lost);
+                        debt.settle(planned.level, leaves.lost);
                         board.set_partition_debt(partition, debt.clone());
                     }
                 }
