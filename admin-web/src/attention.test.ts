@@ -58,10 +58,24 @@ test('a level that cannot be kept comes first', () => {
 })
 
 test('groups without a leader are one finding', () => {
-  const groups = [0, 1, 2].map((id) => ({ id, leader: id === 1 ? 1 : null, term: 1, voters: [1], applied_index: 1, ailing: [] }))
+  const groups = [0, 1, 2].map((id) => ({ id, leader: id === 1 ? 1 : null, term: 1, voters: [1], applied_index: 1, compared_index: 0, states_differ: false, ailing: [] }))
   const [finding] = attention(cluster({ groups }), 0)
   expect(finding?.title).toBe('No leader for g0, g2')
   expect(finding?.detail).toContain('Membership')
+})
+
+test('replicas that do not run, or that nobody can tell the truth of, are told of', () => {
+  const [whole, broken] = cluster({}).groups
+  const ailing = [
+    { node: 1, what: 'its log is damaged', heals: true },
+    { node: 9, what: 'the disk is gone', heals: false },
+  ]
+  const groups = [{ ...whole!, ailing }, { ...broken!, states_differ: true }]
+  expect(titles({ groups })).toEqual([
+    'bad: g0 does not run on node 9',
+    'bad: Replicas of g1 have different states',
+    'busy: g0 on n1 is filled anew from the others',
+  ])
 })
 
 describe('capacity', () => {

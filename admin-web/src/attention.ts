@@ -26,6 +26,7 @@ export function attention(cluster: ClusterStatus, now: number): Finding[] {
     ...protection(cluster),
     ...cluster.nodes.flatMap((node) => ofNode(node, now)),
     ...leaderless(cluster.groups),
+    ...cluster.groups.flatMap((group) => ofGroup(group, cluster.nodes)),
     ...capacity(cluster),
   ]
   return findings.sort((a, b) => ORDER[a.severity] - ORDER[b.severity])
@@ -152,6 +153,31 @@ function leaderless(groups: GroupStatus[]): Finding[] {
       node: null,
     },
   ]
+}
+
+function ofGroup({ id, ailing, states_differ }: GroupStatus, nodes: NodeStatus[]): Finding[] {
+  const findings: Finding[] = ailing.map(({ node, what, heals }) => {
+    const name = nodes.find((known) => known.id === node)?.name ?? `node ${node}`
+    return {
+      key: `ailing-${id}-${node}`,
+      severity: heals ? 'busy' : 'bad',
+      title: heals ? `g${id} on ${name} is filled anew from the others` : `g${id} does not run on ${name}`,
+      detail: sentence(what),
+      node: name,
+    }
+  })
+  if (states_differ) {
+    findings.push({
+      key: `differ-${id}`,
+      severity: 'bad',
+      title: `Replicas of g${id} have different states`,
+      detail:
+        'No majority of its voters agrees on one, so that what is read depends on the node; nothing is changed by itself. ' +
+        'Stop what writes, keep the state directories of all voters, and look in their logs for the entry.',
+      node: null,
+    })
+  }
+  return findings
 }
 
 function capacity({ capacity: { raw_bytes, used_bytes, free_bytes } }: ClusterStatus): Finding[] {

@@ -87,6 +87,8 @@ const groupStatus = z.object({
   term: count,
   voters: z.array(count),
   applied_index: count,
+  compared_index: count,
+  states_differ: z.boolean(),
   ailing: z.array(z.object({ node: count, what: z.string(), heals: z.boolean() })),
 }) satisfies z.ZodType<api.GroupStatus>
 

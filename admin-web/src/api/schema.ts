@@ -1559,6 +1559,11 @@ export interface components {
              */
             applied_index: number;
             /**
+             * Format: int64
+             * @description Last log index after which the state here was compared with the others' and was that of a majority; 0 when none was yet.
+             */
+            compared_index: number;
+            /**
              * Format: int32
              * @description Its number; 0 is the control group.
              */
@@ -1568,6 +1573,8 @@ export interface components {
              * @description The node that leads it, when there is one.
              */
             leader: number | null;
+            /** @description Replicas have different states, and no majority agrees on one. */
+            states_differ: boolean;
             /**
              * Format: int64
              * @description Current term.

@@ -1,4 +1,4 @@
-import type { ClusterStatus, NodeStatus } from '../api/types.ts'
+import type { ClusterStatus, GroupStatus, NodeStatus } from '../api/types.ts'
 import { attention } from '../attention.ts'
 import { DriveCells } from '../components/drive-cells.tsx'
 import { Findings } from '../components/findings.tsx'
@@ -173,6 +173,11 @@ function usageOf(node: NodeStatus): { used: number; known: number; whole: number
   return sum
 }
 
+/** Up to which entry the state here was compared. */
+function compared({ compared_index }: GroupStatus): string {
+  return compared_index === 0 ? 'not yet' : integer(compared_index)
+}
+
 function Groups({ cluster }: { cluster: ClusterStatus }) {
   const nameOf = (id: number) => cluster.nodes.find((node) => node.id === id)?.name ?? `n${id}`
   const led = cluster.groups.filter((group) => group.leader !== null).length
@@ -192,6 +197,9 @@ function Groups({ cluster }: { cluster: ClusterStatus }) {
               <th scope="col" className="number">
                 Applied here
               </th>
+              <th scope="col" className="number">
+                Same as most up to
+              </th>
             </tr>
           </thead>
           <tbody>
@@ -203,6 +211,7 @@ function Groups({ cluster }: { cluster: ClusterStatus }) {
                 <td className="nowrap">{group.voters.map(nameOf).join(', ')}</td>
                 <td className="number">{integer(group.term)}</td>
                 <td className="number">{integer(group.applied_index)}</td>
+                <td className="number">{group.states_differ ? <StateMark tone="bad" label="Different" /> : compared(group)}</td>
               </tr>
             ))}
           </tbody>

@@ -43,7 +43,7 @@ export function cluster(change: Partial<ClusterStatus> = {}): ClusterStatus {
     level: { requested: '+2d:1n', actual: '+2d:1n', suggested: '+2d:1n', stripe: { data: 4, parity: 2 } },
     capacity: { raw_bytes: 24 * TIB, used_bytes: 6 * TIB, free_bytes: 18 * TIB, reserved_bytes: 4 * TIB, spare_drives: 1 },
     nodes: [node(1), node(2), node(3)],
-    groups: [0, 1].map((id) => ({ id, leader: 1, term: 3, voters: [1, 2, 3], applied_index: 1000, ailing: [] })),
+    groups: [0, 1].map((id) => ({ id, leader: 1, term: 3, voters: [1, 2, 3], applied_index: 1000, compared_index: 512, states_differ: false, ailing: [] })),
     tenants: 1,
     ...change,
   }

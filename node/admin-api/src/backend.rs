@@ -371,6 +371,10 @@ pub struct GroupStatus {
     pub voters: Vec<NodeId>,
     /// Highest log index applied, here.
     pub applied_index: u64,
+    /// Last log index after which the state here was compared with the others' and was that of a majority; 0 when none was yet.
+    pub compared_index: u64,
+    /// Replicas have different states, and no majority agrees on one.
+    pub states_differ: bool,
     /// Replicas that do not run.
     pub ailing: Vec<AilingReplica>,
 }

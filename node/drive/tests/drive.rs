@@ -109,7 +109,7 @@ async fn shards_are_written_read_in_part_and_deleted_and_outlive_restarts() {
     drive.close().await;
     let inspection = inspect::inspect(fixture.path()).unwrap();
     assert!(inspection.is_sound(), "{inspection}");
-    assert_eq!((inspection.live_shards, inspection.good_labels), (7, 4));
+    assert_eq!((inspection.live.len(), inspection.good_labels), (7, 4));
     assert_eq!(fixture.pool.available(), fixture.pool.budget());
 }
 

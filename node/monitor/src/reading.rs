@@ -235,6 +235,8 @@ reading! {
         last_log_index: u64 = Gauge "holdfast_raft_last_log_index", "Index of the last entry in this node's log.";
         committed_index: u64 = Gauge "holdfast_raft_committed_index", "Highest index known to be committed.";
         applied_index: u64 = Gauge "holdfast_raft_applied_index", "Highest index applied to the catalog. A growing distance to committed means that applying is too slow.";
+        compared_index: u64 = Gauge "holdfast_raft_compared_index", "Last entry after which this node's state of the group was compared with the others' and was that of a majority. 0 when none was yet.";
+        states_differ: bool = Gauge "holdfast_raft_states_differ", "1 when replicas of the group have different states and no majority agrees on one: what is read depends on the node. Nothing is changed by itself.";
         ailing: bool = Gauge "holdfast_raft_ailing", "1 when this node's replica of the group does not run: its log is damaged, or its machine failed. The cluster status says what was found.";
     }
 }

@@ -18,6 +18,7 @@ use holdfast_peer::{PeerClient, join::JoinToken, pki::Ca};
 use holdfast_store::Health;
 
 use crate::{
+    comparison::Comparison,
     control::{Control, now},
     drive_admin::{device_status, drive_status},
     drives::Keeper,
@@ -44,6 +45,8 @@ pub struct Admin {
     pub health: Arc<Health>,
     /// Which groups do not run where.
     pub ward: Arc<Ward>,
+    /// Whether states of groups are those of other nodes.
+    pub comparison: Arc<Comparison>,
     /// Keys.
     pub keyring: Arc<Client>,
     /// The cluster's CA, for the fingerprint in join tokens.
@@ -239,12 +242,15 @@ impl AdminBackend for Admin {
             .map(|(group, recorded)| {
                 let here = self.consensus.status(*group);
                 let ailing = self.ward.of(*group).into_iter();
+                let compared = self.comparison.of(*group);
                 GroupStatus {
                     id: *group,
                     leader: here.as_ref().and_then(|status| status.leader),
                     term: here.as_ref().map_or(0, |status| status.term),
                     voters: here.as_ref().map_or(recorded, |status| &status.voters).iter().copied().collect(),
                     applied_index: here.as_ref().and_then(|status| status.applied).unwrap_or(0),
+                    compared_index: compared.index,
+                    states_differ: compared.differ,
                     ailing: ailing
                         .map(|(node, ailment)| AilingReplica {
                             node,

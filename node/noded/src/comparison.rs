@@ -67,17 +67,27 @@ impl States {
     }
 }
 
-/// What every node last said of its states.
+/// What every node last said of its states, and what came of comparing them.
 #[derive(Debug, Default)]
 pub struct Comparison {
     heard: Mutex<BTreeMap<NodeId, Vec<GroupDigest>>>,
+    found: Mutex<BTreeMap<GroupId, Compared>>,
+}
+
+/// What is known of a group's state on this node beside the others'.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Compared {
+    /// The last entry after which it was that of more than half of the voters. 0: none yet.
+    pub index: u64,
+    /// States differ, and no majority agrees on one.
+    pub differ: bool,
 }
 
 /// What a comparison says of a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Verdict {
-    /// Nobody contradicts, as far as can be told.
-    Same,
+    /// Nobody contradicts, as far as can be told; more than half of the voters have the state of this node after this entry.
+    Same { index: Option<u64> },
     /// These, more than half of the voters, have another state than this node.
     Outvoted { index: u64, by: BTreeSet<NodeId> },
     /// States differ, and no majority agrees on one.
@@ -88,6 +98,12 @@ impl Comparison {
     /// Takes a node's word.
     pub fn heard(&self, node: NodeId, digests: Vec<GroupDigest>) {
         self.heard.lock().insert(node, digests);
+    }
+
+    /// What was found of a group.
+    #[must_use]
+    pub fn of(&self, group: GroupId) -> Compared {
+        self.found.lock().get(&group).copied().unwrap_or_default()
     }
 
     /// Forgets a node that left.
@@ -116,8 +132,9 @@ impl Comparison {
             for group in [GroupId::CONTROL].iter().chain(states.catalogs.keys()) {
                 let Some(status) = consensus.status(*group) else { continue };
                 let verdict = judge(own, *group, &status.voters, &self.heard.lock());
+                self.note(*group, &verdict);
                 match verdict {
-                    Verdict::Same => {}
+                    Verdict::Same { .. } => {}
                     Verdict::Outvoted { index, by } => {
                         let nodes: Vec<String> = by.iter().map(ToString::to_string).collect();
                         let what = format!(
@@ -138,6 +155,22 @@ impl Comparison {
     }
 }
 
+impl Comparison {
+    fn note(&self, group: GroupId, verdict: &Verdict) {
+        let mut found = self.found.lock();
+        let found = found.entry(group).or_default();
+        match verdict {
+            Verdict::Same { index } => {
+                found.index = index.unwrap_or(found.index);
+                found.differ = false;
+            }
+            // It is set aside, and comes anew from the others.
+            Verdict::Outvoted { .. } => *found = Compared::default(),
+            Verdict::Split { .. } => found.differ = true,
+        }
+    }
+}
+
 fn judge(
     own: NodeId,
     group: GroupId,
@@ -145,6 +178,7 @@ fn judge(
     heard: &BTreeMap<NodeId, Vec<GroupDigest>>,
 ) -> Verdict {
     let of = |node: &NodeId| heard.get(node).into_iter().flatten().filter(|digest| digest.group == group);
+    let mut agreed = None;
     for mine in of(&own).collect::<Vec<_>>().into_iter().rev() {
         let mut states: BTreeMap<[u8; 32], BTreeSet<NodeId>> = BTreeMap::new();
         states.entry(mine.sha256).or_default();
@@ -154,9 +188,6 @@ fn judge(
                 states.entry(digest.sha256).or_default().insert(*voter);
             }
         }
-        if states.len() == 1 {
-            continue;
-        }
         let reporting: usize = states.values().map(BTreeSet::len).sum();
         let majority = states.iter().find(|(_, nodes)| nodes.len() * 2 > voters.len());
         match majority {
@@ -164,13 +195,16 @@ fn judge(
                 return Verdict::Outvoted { index: mine.index, by: by.clone() };
             }
             // Those in the minority find it out themselves.
-            Some(_) => {}
-            None if reporting >= voters.len() => return Verdict::Split { index: mine.index },
+            Some(_) => agreed = agreed.or(Some(mine.index)),
+            // What was the same later is the same.
+            None if agreed.is_none() && states.len() > 1 && reporting >= voters.len() => {
+                return Verdict::Split { index: mine.index };
+            }
             // Somebody may still agree with one of them.
             None => {}
         }
     }
-    Verdict::Same
+    Verdict::Same { index: agreed }
 }
 
 #[cfg(test)]
@@ -204,18 +238,44 @@ mod tests {
             by: by.iter().copied().map(NodeId::new).collect(),
         };
         assert_eq!(judged(3, 3, &[(512, "aab")]), outvoted(512, &[1, 2]));
-        assert_eq!(judged(1, 3, &[(512, "aab")]), Verdict::Same, "the majority goes on");
-        assert_eq!(judged(3, 3, &[(512, "a-b")]), Verdict::Same, "one against one");
+        let same = |index| Verdict::Same { index };
+        assert_eq!(judged(1, 3, &[(512, "aab")]), same(Some(512)), "the majority goes on");
+        assert_eq!(judged(3, 3, &[(512, "a-b")]), same(None), "one against one");
         assert_eq!(judged(3, 3, &[(512, "abc")]), Verdict::Split { index: 512 });
         assert_eq!(judged(2, 2, &[(512, "ab")]), Verdict::Split { index: 512 });
-        assert_eq!(judged(3, 3, &[(512, "aa-"), (1024, "--b")]), Verdict::Same, "different entries");
-        assert_eq!(judged(3, 5, &[(512, "aab--")]), Verdict::Same, "two of five");
+        assert_eq!(judged(3, 3, &[(512, "aa-"), (1024, "--b")]), same(None), "different entries");
+        assert_eq!(judged(3, 5, &[(512, "aab--")]), same(None), "two of five");
         assert_eq!(judged(3, 5, &[(512, "aaba-")]), outvoted(512, &[1, 2, 4]));
         // A learner is compared, and does not count.
         assert_eq!(judged(4, 3, &[(512, "aaab")]), outvoted(512, &[1, 2, 3]));
-        assert_eq!(judged(3, 3, &[(512, "a-bbb")]), Verdict::Same);
-        assert_eq!(judged(3, 3, &[(512, "AAb")]), Verdict::Same, "another release's tables");
+        assert_eq!(judged(3, 3, &[(512, "a-bbb")]), same(None));
+        assert_eq!(judged(3, 3, &[(512, "AAb")]), same(None), "another release's tables");
+        // A majority has no need of the last word.
+        assert_eq!(judged(1, 3, &[(512, "aaa"), (1024, "bb-")]), same(Some(1024)));
+        assert_eq!(judged(1, 3, &[(512, "aaa"), (1024, "b--")]), same(Some(512)));
+        assert_eq!(judged(1, 1, &[(512, "a")]), same(Some(512)), "nobody else is asked");
+        // What no majority agreed on is over when one does.
+        assert_eq!(judged(1, 3, &[(512, "abc"), (1024, "ddd")]), same(Some(1024)));
         // An older disagreement is found beside a newer silence.
         assert_eq!(judged(3, 3, &[(512, "aab"), (1024, "--b")]), outvoted(512, &[1, 2]));
+    }
+
+    #[test]
+    fn what_was_found_stays_until_something_else_is() {
+        let comparison = Comparison::default();
+        let after = |verdict| {
+            comparison.note(GROUP, &verdict);
+            (comparison.of(GROUP).index, comparison.of(GROUP).differ)
+        };
+        assert_eq!(comparison.of(GROUP), Compared::default());
+        assert_eq!(after(Verdict::Same { index: Some(512) }), (512, false));
+        assert_eq!(after(Verdict::Same { index: None }), (512, false), "nobody has said anything since");
+        assert_eq!(after(Verdict::Split { index: 1024 }), (512, true));
+        assert_eq!(after(Verdict::Same { index: Some(1536) }), (1536, false));
+        assert_eq!(
+            after(Verdict::Outvoted { index: 2048, by: BTreeSet::new() }),
+            (0, false),
+            "it begins anew"
+        );
     }
 }

@@ -20,7 +20,8 @@ use holdfast_peer::PeerClient;
 use holdfast_store::{Counters, DeviceStanding, Health, Shards};
 
 use crate::{
-    control::now, drives::Keeper, external_keys::ExternalKeys, groups::Groups, keys::Unlocker, node::Pools,
+    comparison::Comparison, control::now, drives::Keeper, external_keys::ExternalKeys, groups::Groups,
+    keys::Unlocker, node::Pools,
 };
 
 /// What is measured.
@@ -36,6 +37,8 @@ pub struct Parts {
     pub consensus: Arc<Consensus>,
     /// Which of them do not run here.
     pub groups: Arc<Groups>,
+    /// Whether their states are those of other nodes.
+    pub comparison: Arc<Comparison>,
     /// Links to peers.
     pub peers: PeerClient,
     /// The catalog's second copy.
@@ -162,6 +165,7 @@ fn clock(sample: &mut Sample) {
 fn groups(parts: &Parts, sample: &mut Sample) {
     for group in parts.consensus.groups() {
         let Some(status) = parts.consensus.status(group) else { continue };
+        let compared = parts.comparison.of(group);
         let reading = RaftGroupReading {
             term: status.term,
             leader_id: status.leader.map_or(0, NodeId::get),
@@ -170,6 +174,8 @@ fn groups(parts: &Parts, sample: &mut Sample) {
             last_log_index: status.last_log.unwrap_or(0),
             committed_index: status.committed.unwrap_or(0),
             applied_index: status.applied.unwrap_or(0),
+            compared_index: compared.index,
+            states_differ: compared.differ,
             ailing: false,
         };
         sample.raft_group(group, &reading);

@@ -16,6 +16,12 @@ const SIZES: [(u64, usize); 7] =
 /// Bytes of a body that is uploaded in parts: two parts, the first of the smallest size S3 allows.
 pub const PARTS_SIZE: usize = 5 * 1024 * 1024 + 300_000;
 
+/// What is in every body that is long enough, and must never be met on a disk.
+pub const CANARY: &[u8; 24] = b"plaintext-canary-7f3a9c1";
+
+/// From one canary in a body to the next, in bytes: every cell and every piece of memory that is written has some.
+const CANARY_INTERVAL: usize = 1000;
+
 /// Marks numbers of bodies uploaded in parts.
 const IN_PARTS: u64 = 1 << 40;
 
@@ -59,7 +65,13 @@ impl Body {
     /// Its bytes.
     #[must_use]
     pub fn bytes(self) -> Vec<u8> {
-        noise(self.number, self.size())
+        let mut bytes = noise(self.number, self.size());
+        for piece in bytes.chunks_mut(CANARY_INTERVAL) {
+            if let Some(start) = piece.first_chunk_mut() {
+                *start = *CANARY;
+            }
+        }
+        bytes
     }
 }
 
@@ -74,5 +86,7 @@ mod tests {
         assert_eq!(Body::whole(7).bytes(), Body { number: 7 }.bytes());
         assert_ne!(Body::whole(7).bytes(), Body::whole(8).bytes());
         assert_eq!(Body::in_parts(7).bytes().len(), PARTS_SIZE);
+        let found = |body: Body| body.bytes().windows(CANARY.len()).filter(|at| *at == CANARY).count();
+        assert_eq!(found(Body::whole(7)), Body::whole(7).size().div_ceil(CANARY_INTERVAL));
     }
 }

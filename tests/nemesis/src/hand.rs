@@ -63,6 +63,9 @@ pub trait Hand {
     /// How many times as long as processes take its nodes may take for anything.
     const PATIENCE: u32;
 
+    /// Whether the state directories of its stopped nodes can be read from outside.
+    const STATE_IS_READABLE: bool;
+
     /// What it can do.
     fn kinds() -> &'static [Kind];
 

@@ -247,6 +247,7 @@ impl Machines {
 
 impl Hand for Machines {
     const PATIENCE: u32 = 5;
+    const STATE_IS_READABLE: bool = false;
 
     fn kinds() -> &'static [Kind] {
         &Kind::OF_MACHINES

@@ -3,7 +3,8 @@
 //! - [`deck`]: what is done, in an order that the seed decides; [`hand`]: what does it, to [`processes`], with [`links`]
 //!   between them, or to [`machines`].
 //! - [`workload`]: the clients; [`bodies`]: what they write.
-//! - [`oracles`]: what must hold in the end; [`report`]: what was found.
+//! - [`oracles`]: what must hold in the end; [`offline`]: the same of what is left when all nodes are stopped; [`report`]: what
+//!   was found.
 //!
 //! The budget: one fault at a time, and no second drive is hurt before all that the first one held is whole
 //! again. A correct cluster survives that at its default level with every acknowledged byte in place. The deck
@@ -16,6 +17,7 @@ mod deck;
 mod hand;
 mod links;
 mod machines;
+mod offline;
 mod oracles;
 mod processes;
 mod report;
@@ -282,17 +284,33 @@ async fn judge<H: Hand>(
     report
         .checked
         .push(format!("scrubbed until nothing was left to repair; {repaired} shards repaired on the way"));
-    oracles::everything_is_read(hand.file(), shared, nodes, KEYS).await?;
+    let objects = oracles::everything_is_read(hand.file(), shared, nodes, KEYS).await?;
     report.checked.push(format!("{KEYS} keys read through {nodes} nodes, listings equal to what is there"));
     hand.file().s3(0)?.put(BUCKET, "after", "still accepts").await.context("a write after the faults")?;
     report.checked.extend(hand.notes());
     hand.stop_all().await?;
-    let sound = oracles::drives_are_sound(&arguments.dir, nodes, arguments.drives, hurt)?;
-    report.checked.push(format!(
-        "{sound} of {} drives sound offline; {} were hurt on purpose",
-        nodes * usize::from(arguments.drives),
-        hurt.len()
-    ));
+    judge_what_is_left::<H>(arguments, objects + 1, report, hurt)
+}
+
+/// Looks at what the stopped cluster left.
+fn judge_what_is_left<H: Hand>(
+    arguments: &Arguments,
+    objects: usize,
+    report: &mut Report,
+    hurt: &BTreeSet<(usize, u16)>,
+) -> Result<()> {
+    let (dir, nodes, drives) = (&arguments.dir, usize::from(arguments.nodes), arguments.drives);
+    let sound = offline::drives_are_sound(dir, nodes, drives, hurt)?;
+    let all = nodes * usize::from(drives);
+    report
+        .checked
+        .push(format!("{sound} of {all} drives sound offline; {} were hurt on purpose", hurt.len()));
+    let searched = offline::nothing_is_in_the_clear(dir)?;
+    report.checked.push(format!("nothing that clients wrote in {} MB on disks", searched / 1_000_000));
+    if H::STATE_IS_READABLE {
+        report.checked.extend(offline::catalogs_agree_with_drives(dir, nodes, drives)?);
+        report.checked.push(offline::drives_alone_suffice(&arguments.noded, dir, nodes, objects)?);
+    }
     Ok(())
 }
 

@@ -91,6 +91,7 @@ impl Processes {
 
 impl Hand for Processes {
     const PATIENCE: u32 = 1;
+    const STATE_IS_READABLE: bool = true;
 
     fn kinds() -> &'static [Kind] {
         &Kind::OF_PROCESSES

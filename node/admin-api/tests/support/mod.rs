@@ -612,6 +612,8 @@ pub fn healthy() -> ClusterStatus {
                 term: 3,
                 voters: (1..=3).map(NodeId::new).collect(),
                 applied_index: 18_000 + 731 * u64::from(group),
+                compared_index: 17_920,
+                states_differ: false,
                 ailing: Vec::new(),
             })
             .collect(),

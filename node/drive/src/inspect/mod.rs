@@ -8,6 +8,7 @@
 mod walk;
 
 use std::{
+    collections::HashMap,
     fmt, io,
     path::{Path, PathBuf},
 };
@@ -102,6 +103,15 @@ pub struct InspectedSegment {
     pub payload: ByteCount,
 }
 
+/// A copy of a shard that no tombstone names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LiveShard {
+    /// Version of its place.
+    pub generation: Generation,
+    /// Every block matches its checksum.
+    pub sound: bool,
+}
+
 /// Something that is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -124,8 +134,8 @@ pub struct Inspection {
     pub segments: Vec<InspectedSegment>,
     /// Segments that were never used, or were freed.
     pub free_segments: u32,
-    /// Shards with at least one copy that no tombstone names.
-    pub live_shards: u64,
+    /// Shards with at least one copy that no tombstone names: the best copy of each.
+    pub live: HashMap<ShardId, LiveShard>,
     /// What is wrong: the first thousand.
     pub problems: Vec<Problem>,
     /// How much is wrong in all.
@@ -166,7 +176,7 @@ impl fmt::Display for Inspection {
         writeln!(
             f,
             "records   {records}, {dead} of them dead, {payload} of payload; {} live shards",
-            self.live_shards
+            self.live.len()
         )?;
         writeln!(f, "segments  {} used, {} free", self.segments.len(), self.free_segments)?;
         for s in &self.segments {

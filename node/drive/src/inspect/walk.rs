@@ -13,7 +13,7 @@ use holdfast_format::{
 use holdfast_model::{ByteCount, ShardId, limits::SECTOR_SIZE};
 use tokio_uring::fs::File;
 
-use super::{InspectError, InspectedRecord, InspectedSegment, Inspection, Problem};
+use super::{InspectError, InspectedRecord, InspectedSegment, Inspection, LiveShard, Problem};
 
 /// Bytes read at a time.
 const CHUNK_SIZE: usize = 4 * 1024 * 1024;
@@ -298,12 +298,14 @@ impl<'a, F: FnMut(&InspectedRecord)> Inspector<'a, F> {
         let dead: HashSet<(SegmentSequence, u32)> =
             contents.iter().flat_map(|c| &c.tombstones).map(|t| (t.life, t.sector)).collect();
         let is_dead = |h: &RecordHeader| dead.contains(&(h.place.life, h.place.sector));
-        let live: HashSet<ShardId> = contents
-            .iter()
-            .flat_map(|c| &c.records)
-            .filter(|(h, _)| !is_dead(h))
-            .map(|(h, _)| h.shard)
-            .collect();
+        let mut live: HashMap<ShardId, LiveShard> = HashMap::new();
+        for (header, bad_block) in contents.iter().flat_map(|c| &c.records).filter(|(h, _)| !is_dead(h)) {
+            let copy = LiveShard { generation: header.generation, sound: bad_block.is_none() };
+            let best = live.entry(header.shard).or_insert(copy);
+            if (copy.sound, copy.generation) > (best.sound, best.generation) {
+                *best = copy;
+            }
+        }
         let used = u32::try_from(contents.len()).expect("no more than there are segments");
         let segments = contents
             .iter()
@@ -323,7 +325,7 @@ impl<'a, F: FnMut(&InspectedRecord)> Inspector<'a, F> {
             good_labels,
             segments,
             free_segments: self.label.layout.segments() - used,
-            live_shards: live.len() as u64,
+            live,
             problems: self.problems,
             problem_count: self.problem_count,
         }

@@ -50,7 +50,8 @@ pub struct Replicas {
     pub groups: Arc<Groups>,
     /// What catalogs are sealed under.
     pub metadata_keys: Arc<LiveMetadataKeys>,
-    comparison: Arc<Comparison>,
+    /// Whether states of groups are those of other nodes.
+    pub comparison: Arc<Comparison>,
 }
 
 impl Replicas {

@@ -3,6 +3,7 @@
 //! Each test has a cluster of its own in `target/blackbox/NAME`, kept when the test fails.
 
 mod access_keys;
+mod audit;
 mod clocks;
 mod commands;
 mod conditions;
