@@ -26,7 +26,7 @@ mod writer;
 
 pub use findings::{BadShard, Fault, Findings, Found};
 pub use health::{Health, NodeHealth};
-pub use memory::{ReadMemory, Reservation};
+pub use memory::{POOL_MIN as READ_MEMORY_MIN, ReadMemory, Reservation};
 pub use peers::Peers;
 pub use reader::{ReadFailed, StoredStripe, StripeReader};
 pub use rebuilder::{Moved, RebuildFailed, Relocation, StripeRebuilder};

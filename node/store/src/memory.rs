@@ -6,10 +6,13 @@
 //!
 //! | part of the pool | for                                     | held until                     |
 //! |------------------|-----------------------------------------|--------------------------------|
-//! | a half           | content on its way to clients           | the client has taken it        |
-//! | an eighth        | a stripe that a write takes back, because drives failed under it | it is copied |
-//! | a quarter        | shards gathered to rebuild a lost one   | it is rebuilt                  |
+//! | a half, or what is left | content on its way to clients    | the client has taken it        |
+//! | an eighth        | what a write takes back of a stripe, because drives failed under it, shard by shard | it is copied |
+//! | a quarter, [`REBUILD_MAX`] sectors at least | shards gathered to rebuild lost ones | these are rebuilt |
 //! | an eighth        | shards read for peers, never reserved   | they are sent; waits for nobody |
+//!
+//! In a pool of [`POOL_MIN`] or more each part has room for the largest that can be asked of it. Where it had none, what
+//! ran alone in its part held memory of another: two such at once, and content beside them, waited for each other for ever.
 //!
 //! Whoever holds one of them may wait only for those below it. A body that is copied (a client's copy, a content that
 //! is cut anew) holds content while it writes: if what the write takes back came out of the same share, enough copies
@@ -26,12 +29,36 @@
 
 use std::sync::Arc;
 
-use holdfast_model::limits::SECTOR_SIZE;
+use holdfast_model::{
+    ByteCount,
+    limits::{DATA_SHARDS_MAX, SECTOR_SIZE, SHARD_SIZE_MAX},
+};
 use holdfast_ring::BufferPool;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Sectors that a buffer takes beside its payload: headroom and stagger.
 const SECTORS_EXTRA: usize = 2;
+
+/// Sectors of a buffer for the largest shard.
+const SHARD_MAX: usize = SHARD_SIZE_MAX / SECTOR_SIZE + SECTORS_EXTRA;
+
+/// Sectors of the content of the widest stripe.
+const CONTENT_MAX: usize = DATA_SHARDS_MAX * SHARD_MAX;
+
+/// Shards of one stripe that are rebuilt or moved together at most.
+pub(crate) const MOVED_TOGETHER_MAX: usize = 4;
+
+/// Sectors of the largest rebuild: what is gathered, and what is made of it.
+const REBUILD_MAX: usize = CONTENT_MAX + MOVED_TOGETHER_MAX * SHARD_MAX;
+
+/// Least memory for reading with which no read waits for ever.
+pub const POOL_MIN: ByteCount = ByteCount::mib(28);
+
+const _: () = {
+    let total = POOL_MIN.get() as usize / SECTOR_SIZE;
+    assert!(total / 8 >= SHARD_MAX);
+    assert!(total - REBUILD_MAX - 2 * (total / 8) >= CONTENT_MAX);
+};
 
 /// The read pool and its shares.
 #[derive(Debug, Clone)]
@@ -62,8 +89,10 @@ impl ReadMemory {
     #[must_use]
     pub fn new(pool: BufferPool) -> Self {
         let sectors = usize::try_from(pool.budget().get()).unwrap_or(usize::MAX) / SECTOR_SIZE;
+        let rebuilds = if pool.budget() < POOL_MIN { sectors / 4 } else { REBUILD_MAX.max(sectors / 4) };
+        let contents = sectors - rebuilds - 2 * (sectors / 8);
         let [contents, copies, read_backs, rebuilds] =
-            [sectors / 2, sectors / 2, sectors / 8, sectors / 4].map(Share::new);
+            [contents, contents, sectors / 8, rebuilds].map(Share::new);
         Self { contents, copies, read_backs, rebuilds, pool }
     }
 
@@ -110,10 +139,8 @@ impl Share {
 
 #[cfg(test)]
 mod tests {
-    use futures::FutureExt;
-    use holdfast_model::{ByteCount, limits::SHARD_SIZE_MAX};
-
     use super::*;
+    use futures::FutureExt;
 
     #[tokio::test]
     async fn contents_leave_half_of_the_pool_to_rebuilds_and_peers() {
@@ -130,6 +157,32 @@ mod tests {
 
         held.pop();
         assert!(memory.reserve_content([SHARD_SIZE_MAX; 4].into_iter()).now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn the_largest_of_each_part_fit_the_smallest_pool_beside_each_other() {
+        let pool = BufferPool::new(POOL_MIN).unwrap();
+        let memory = ReadMemory::new(pool.clone());
+        let shards = |count: usize| std::iter::repeat_n(SHARD_SIZE_MAX, count);
+        let mut contents = Vec::new();
+        // Content up to the last byte that is given out.
+        for each in [DATA_SHARDS_MAX, 1] {
+            while let Some(reservation) = memory.reserve_content(shards(each)).now_or_never() {
+                contents.push((reservation, pool.acquire_many(each, SHARD_SIZE_MAX).now_or_never().unwrap()));
+            }
+        }
+        assert!(!contents.is_empty());
+        let mut backs = Vec::new();
+        while let Some(reservation) = memory.reserve_read_back(shards(1)).now_or_never() {
+            backs.push((reservation, pool.acquire(SHARD_SIZE_MAX).now_or_never().unwrap()));
+        }
+        assert!(!backs.is_empty());
+        let held = DATA_SHARDS_MAX + MOVED_TOGETHER_MAX;
+        let _rebuild = memory.reserve_rebuild(held, SHARD_SIZE_MAX).now_or_never().unwrap();
+        let gathered = pool.acquire_many(DATA_SHARDS_MAX, SHARD_SIZE_MAX).now_or_never();
+        let made = pool.acquire_many(MOVED_TOGETHER_MAX, SHARD_SIZE_MAX).now_or_never();
+        assert!(gathered.is_some() && made.is_some());
+        assert!(pool.available() >= ByteCount::mib(3), "and peers read");
     }
 
     #[tokio::test]

@@ -171,12 +171,16 @@ impl StripeReader {
     /// [`ReadFailed`]; nothing is returned then.
     pub async fn read_back(&self, stripe: &StoredStripe, key: &BodyKey) -> Result<Vec<Bytes>, ReadFailed> {
         let (layout, code) = self.describe(stripe)?;
-        let range = 0..stripe.len;
-        let plan = layout.plan(range.clone());
-        let reservation = self.memory.reserve_read_back(plan.iter().map(|span| span.bytes.len())).await;
-        let reservation = Arc::new(reservation);
-        let pieces = self.read_planned(stripe, key, range, (&layout, &code, &plan), reservation).await?;
-        Ok(pieces.iter().map(|piece| Bytes::copy_from_slice(piece)).collect())
+        let mut pieces = Vec::new();
+        // Shard by shard: as many as there are in a wide stripe could be more than there is memory for.
+        for span in layout.plan(0..stripe.len) {
+            let length = std::iter::once(span.bytes.len());
+            let reservation = Arc::new(self.memory.reserve_read_back(length).await);
+            let plan = std::slice::from_ref(&span);
+            let read = self.read_planned(stripe, key, 0..stripe.len, (&layout, &code, plan), reservation);
+            pieces.extend(read.await?.iter().map(|piece| Bytes::copy_from_slice(piece)));
+        }
+        Ok(pieces)
     }
 
     async fn read_planned(

@@ -6,7 +6,7 @@
 //!
 //! Invariants:
 //! - nothing is deleted or switched here: the caller tells the catalog, and only after this returns;
-//! - memory for all shards of one stripe is reserved before the first is read.
+//! - memory for all shards that are read and made together is reserved before the first is read.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     health::Health,
-    memory::ReadMemory,
+    memory::{MOVED_TOGETHER_MAX, ReadMemory},
     reader::StoredStripe,
     shards::{ShardError, Shards},
 };
@@ -142,17 +142,21 @@ impl StripeRebuilder {
         {
             return Err(RebuildFailed::Description(format!("{width} places")));
         }
-        // What is gathered, what is made of it, and what is read back.
-        let held = usize::from(stripe.data) + 2 * relocations.len();
-        let _reserved = self.memory.reserve_rebuild(held, layout.shard_len()).await;
-        let gathered = self.gather(stripe, relocations).await?;
-        let made = self.make(&code, relocations, &layout, &gathered).await?;
-        let mut moved = Moved { read_bytes: gathered.read_bytes, written_bytes: 0 };
-        let writes = relocations.iter().zip(made).map(|(relocation, payload)| {
-            let manifest = gathered.manifest.clone();
-            self.write(tenant, stripe, *relocation, generation, manifest, payload)
-        });
-        moved.written_bytes = try_join_all(writes).await?.into_iter().sum();
+        let mut moved = Moved { read_bytes: 0, written_bytes: 0 };
+        for together in relocations.chunks(MOVED_TOGETHER_MAX) {
+            // What is gathered and what is made of it; then what is made and what is read back.
+            let held = usize::from(stripe.data).max(together.len()) + together.len();
+            let _reserved = self.memory.reserve_rebuild(held, layout.shard_len()).await;
+            let gathered = self.gather(stripe, together).await?;
+            let made = self.make(&code, together, &layout, &gathered).await?;
+            let Gathered { shards, manifest, read_bytes } = gathered;
+            drop(shards);
+            moved.read_bytes += read_bytes;
+            let writes = together.iter().zip(made).map(|(relocation, payload)| {
+                self.write(tenant, stripe, *relocation, generation, manifest.clone(), payload)
+            });
+            moved.written_bytes += try_join_all(writes).await?.into_iter().sum::<u64>();
+        }
         Ok(moved)
     }
 

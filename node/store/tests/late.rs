@@ -1,4 +1,4 @@
-//! Reads of a stripe one of whose drives is late, on disks in memory.
+//! Reads of a stripe one of whose drives is late, or for which memory is short, on disks in memory.
 
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use futures::FutureExt;
 use holdfast_crypt::{BodyContext, BodySealer};
 use holdfast_drive::{Drive, DriveOptions};
 use holdfast_erasure::Code;
@@ -15,7 +16,9 @@ use holdfast_fault::{Fault, FaultDisk, Manners};
 use holdfast_format::{DriveLabel, Layout as DriveLayout, Sequence};
 use holdfast_model::{
     BucketId, ByteCount, ClusterId, DriveId, Generation, Geometry, NodeId, StripeId, TenantId, UnixMillis,
-    VersionId, placement::Place,
+    VersionId,
+    limits::{CELL_SIZE_MAX, CELL_TAG_SIZE, CELLS_PER_SHARD_MAX, DATA_SHARDS_MAX},
+    placement::Place,
 };
 use holdfast_peer::{
     PeerClient,
@@ -23,8 +26,8 @@ use holdfast_peer::{
 };
 use holdfast_ring::BufferPool;
 use holdfast_store::{
-    Counters, DriveReport, DriveReportState, Findings, Found, Health, NodeReport, READ_TIMEOUT, ReadMemory,
-    Shards, StoredStripe, StripeDraft, StripeReader, write_stripe,
+    Counters, DriveReport, DriveReportState, Findings, Found, Health, NodeReport, READ_MEMORY_MIN,
+    READ_TIMEOUT, ReadMemory, Shards, StoredStripe, StripeDraft, StripeReader, write_stripe,
 };
 use holdfast_stripe::{Layout, seal_and_encode};
 
@@ -34,8 +37,13 @@ const GENERATION: Generation = Generation::new(1);
 const GEOMETRY: Geometry = Geometry { data: 4, parity: 2, per_node_max: 6 };
 const CONTENT: usize = 700_000;
 
-/// One node with six drives, and one stripe on them.
+/// The widest stripe there is, and the most content it can have.
+const WIDEST: Geometry = Geometry { data: DATA_SHARDS_MAX as u8, parity: 4, per_node_max: 20 };
+const WIDEST_CONTENT: usize = DATA_SHARDS_MAX * CELLS_PER_SHARD_MAX * (CELL_SIZE_MAX - CELL_TAG_SIZE);
+
+/// One node with a drive for each shard of one stripe, and the stripe on them.
 struct Node {
+    pool: BufferPool,
     disks: Vec<FaultDisk>,
     reader: StripeReader,
     stripe: StoredStripe,
@@ -46,8 +54,12 @@ struct Node {
 
 impl Node {
     async fn new() -> Self {
-        let pool = BufferPool::new(ByteCount::mib(32)).unwrap();
-        let disks: Vec<FaultDisk> = (0..6).map(disk).collect();
+        Self::with(GEOMETRY, CONTENT, ByteCount::mib(32)).await
+    }
+
+    async fn with(geometry: Geometry, length: usize, memory: ByteCount) -> Self {
+        let pool = BufferPool::new(memory).unwrap();
+        let disks: Vec<FaultDisk> = (0..geometry.data + geometry.parity).map(disk).collect();
         let drives: Vec<Drive> = disks.iter().map(|disk| open(disk, &pool)).collect();
         let places: Vec<Place> = drives.iter().map(|drive| Place { drive: drive.id(), node: NODE }).collect();
         let health = Arc::new(Health::default());
@@ -77,40 +89,40 @@ impl Node {
             content: VersionId::from_bytes([9; 16]),
         });
         let content: Vec<u8> =
-            (0..CONTENT).map(|i| (i as u32).wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect();
-        let layout = Layout::new(GEOMETRY.data, GEOMETRY.parity, CONTENT).unwrap();
-        let mut buffers = pool.acquire_many(GEOMETRY.shards(), layout.shard_len()).await;
+            (0..length).map(|i| (i as u32).wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect();
+        let layout = Layout::new(geometry.data, geometry.parity, length).unwrap();
+        let mut buffers = pool.acquire_many(geometry.shards(), layout.shard_len()).await;
         let mut bytes: Vec<&mut [u8]> = buffers.iter_mut().map(|buffer| &mut buffer[..]).collect();
         bytes.iter_mut().for_each(|shard| shard.fill(0));
-        for cell in layout.plan(0..CONTENT).iter().flat_map(|span| &span.cells) {
+        for cell in layout.plan(0..length).iter().flat_map(|span| &span.cells) {
             let plain = &content[cell.content.clone()];
             bytes[cell.shard][cell.sealed.start..][..plain.len()].copy_from_slice(plain);
         }
-        let code = Code::of(GEOMETRY.data, GEOMETRY.parity).unwrap();
+        let code = Code::of(geometry.data, geometry.parity).unwrap();
         seal_and_encode(&layout, &code, key.stripe().unwrap(), true, &mut bytes).unwrap();
         let id = StripeId::from_bytes([5; 16]);
         let draft = StripeDraft {
             id,
             tenant: TenantId::from_bytes([7; 16]),
             generation: GENERATION,
-            geometry: GEOMETRY,
+            geometry,
             manifest: Vec::new(),
             places: places.clone(),
             shards: buffers,
         };
         write_stripe(&shards, &counters, draft).await.unwrap();
-        let Geometry { data, parity, .. } = GEOMETRY;
+        let Geometry { data, parity, .. } = geometry;
         let stripe = StoredStripe {
             id,
             generation: GENERATION,
             number: 0,
             last: true,
-            len: CONTENT,
+            len: length,
             data,
             parity,
             places,
         };
-        Self { disks, reader, stripe, key, content, _found: found }
+        Self { pool, disks, reader, stripe, key, content, _found: found }
     }
 
     async fn assert_reads_back(&self) {
@@ -173,6 +185,30 @@ async fn drives_reported_as_slow_are_the_last_to_rebuild_from() {
     let (_, _, degraded) = node.counts();
     assert_eq!(degraded, 1);
     node.disks[2].heal();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_takes_back_the_widest_stripe_beside_all_content_that_memory_holds() {
+    let node = Node::with(WIDEST, WIDEST_CONTENT, READ_MEMORY_MIN).await;
+    let mut contents = Vec::new();
+    for range in [0..WIDEST_CONTENT, 0..WIDEST_CONTENT / DATA_SHARDS_MAX, 0..1] {
+        while let Some(reserved) = node.reader.reserve(&node.stripe, range.clone()).now_or_never() {
+            let mut held = Vec::new();
+            for length in node.reader.buffers_of(&node.stripe, range.clone()).unwrap() {
+                held.push(node.pool.acquire(length).now_or_never().unwrap());
+            }
+            contents.push((reserved.unwrap(), held));
+        }
+    }
+    // Two of its shards are to be rebuilt.
+    node.disks[1].arrange(Fault::Vanishes(0));
+    node.disks[7].arrange(Fault::Vanishes(0));
+    let back = node.reader.read_back(&node.stripe, node.key.key());
+    let back = tokio::time::timeout(Duration::from_secs(60), back).await.expect("it waits for nobody");
+    assert_eq!(back.unwrap().concat(), node.content);
+    assert_eq!(node.counts().2, 2, "{:?}", node.counts());
+    drop(contents);
+    assert_eq!(node.pool.available(), node.pool.budget());
 }
 
 fn disk(number: u8) -> FaultDisk {

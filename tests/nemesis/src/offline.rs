@@ -75,15 +75,15 @@ pub fn catalogs_agree_with_drives(dir: &Path, nodes: usize, drives: u16) -> Resu
     ensure!(compared.differ.is_empty(), "{}", compared.differ.join("; "));
     ensure!(compared.same > 1, "of {} replicas no two are after the same entry", compared.replicas);
 
-    let mut lying = Drives::default();
+    let mut inspected = Drives::default();
     for node in 0..nodes {
         let id = node_id(&states[node])?;
         for drive in 1..=drives {
-            lying.inspect(id, &drive_file(dir, node, drive))?;
+            inspected.inspect(id, &drive_file(dir, node, drive))?;
         }
     }
     let level = view.cluster.as_ref().context("the control state names no cluster")?.level;
-    let placement = audit(replicas.newest().map(|replica| &replica.reader), &lying, level)?;
+    let placement = audit(replicas.newest().map(|replica| &replica.reader), &inspected, level)?;
     ensure!(placement.findings.is_empty(), "{}", placement.findings.join("\n"));
     ensure!(placement.stripes > 0, "the catalogs know no stripe");
     Ok(vec![

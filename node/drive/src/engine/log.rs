@@ -21,8 +21,9 @@ use crate::{
     segments::Phase,
 };
 
-/// Segments that repairs leave free: for tombstones and for reclaiming.
-const REPAIR_RESERVE: usize = 2;
+/// Segments that repairs leave free, and moves out of segments that may not become free by them: for tombstones and for
+/// reclaiming.
+pub(super) const REPAIR_RESERVE: usize = 2;
 
 /// Segments that tombstones leave free: for reclaiming.
 const TOMBSTONE_RESERVE: usize = 1;
@@ -37,6 +38,9 @@ pub(super) enum Claim {
     /// A newer generation of one that it holds: what it replaces is dead space soon.
     Repair,
     Tombstone,
+    /// A move from a segment that may turn out not to become free.
+    Attempt,
+    /// What makes a segment free for certain.
     Move,
 }
 
@@ -44,7 +48,7 @@ impl Claim {
     fn reserve(self) -> usize {
         match self {
             Self::Put => PUT_RESERVE,
-            Self::Repair => REPAIR_RESERVE,
+            Self::Repair | Self::Attempt => REPAIR_RESERVE,
             Self::Tombstone => TOMBSTONE_RESERVE,
             Self::Move => 0,
         }

@@ -56,6 +56,8 @@ pub(super) enum Purpose {
     Caller { read: u64, header_only: bool },
     /// A piece of a footer, for reclaiming.
     Footer,
+    /// A record of a segment whose records are all to be moved or none.
+    Prove(Indexed),
     /// A record to be moved.
     MoveSource(Indexed),
     /// A record that was moved, to be compared: the new place and the old one.
@@ -227,6 +229,7 @@ impl<D: BlockDevice> Engine<D> {
         match part.purpose {
             Purpose::Caller { read, header_only } => self.caller_part_done(read, header_only, result, now),
             Purpose::Footer => self.footer_read(part.segment, result),
+            Purpose::Prove(entry) => self.proved(&entry, result),
             Purpose::MoveSource(entry) => self.move_source_read(entry, result),
             Purpose::MoveCheck { new, from } => self.move_checked(&new, &from, result),
         }

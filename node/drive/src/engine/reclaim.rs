@@ -4,6 +4,11 @@
 //! back, switch the index, give the old copy a tombstone; write again the tombstones that are still
 //! needed; then mark the segment free. A segment with nothing alive skips straight to the end.
 //!
+//! A record that does not read back cannot be moved: it stays, and its segment with it, until whoever owns it repairs or
+//! deletes it. What was moved out of such a segment took room and made none. So the last room of the drive is used
+//! only for segments of which every record has been read before; else, with damage in all of them, there would be none
+//! left for the tombstones of what is damaged, and no way out.
+//!
 //! Invariants:
 //! - a record's old copy is dead only once the new one is flushed and was read back;
 //! - a segment is marked free only when nothing in it is alive and its needed tombstones are durable
@@ -20,7 +25,11 @@ use holdfast_format::{Footer, FooterRecord, FooterTrailer, Tombstone};
 use holdfast_model::limits::SECTOR_SIZE;
 use holdfast_ring::{BlockDevice, Buffer};
 
-use super::{Engine, PUT_RESERVE, read::Purpose};
+use super::{
+    Engine, PUT_RESERVE,
+    log::{Claim, REPAIR_RESERVE},
+    read::Purpose,
+};
 use crate::{
     blocking::TRANSFER_SIZE_MAX,
     handle::verify,
@@ -50,11 +59,21 @@ enum Stage {
         bytes: Vec<u8>,
         total: usize,
     },
+    /// Reads every record once, before any is moved.
+    Proving {
+        segment: u32,
+        queue: VecDeque<FooterRecord>,
+        left: VecDeque<FooterRecord>,
+        tombstones: Vec<Tombstone>,
+        reading: usize,
+        damaged: bool,
+    },
     Moving {
         segment: u32,
         queue: VecDeque<FooterRecord>,
         tombstones: Vec<Tombstone>,
-        stuck: bool,
+        claim: Claim,
+        stuck: Option<Stuck>,
     },
     /// Until the tombstone of that number is durable.
     Tombstones {
@@ -64,6 +83,15 @@ enum Stage {
     Freeing {
         segment: u32,
     },
+}
+
+/// Why a segment cannot be emptied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stuck {
+    /// A record cannot be read, or its copy could not.
+    Damage,
+    /// There is no room to move to, as far as an attempt may take it.
+    Room,
 }
 
 /// The state of reclaiming.
@@ -107,15 +135,26 @@ impl Reclaim {
         match &self.stage {
             Stage::Idle => None,
             Stage::ReadingFooter { segment, .. }
+            | Stage::Proving { segment, .. }
             | Stage::Moving { segment, .. }
             | Stage::Tombstones { segment, .. }
             | Stage::Freeing { segment } => Some(*segment),
         }
     }
 
-    fn stuck(&mut self, because: bool) {
-        if let Stage::Moving { stuck, .. } = &mut self.stage {
-            *stuck |= because;
+    fn stuck(&mut self, because: Stuck) {
+        if let Stage::Moving { stuck, .. } = &mut self.stage
+            && *stuck != Some(Stuck::Damage)
+        {
+            *stuck = Some(because);
+        }
+    }
+
+    /// What is being moved may take.
+    fn claim(&self) -> Claim {
+        match self.stage {
+            Stage::Moving { claim, .. } => claim,
+            _ => Claim::Attempt,
         }
     }
 }
@@ -129,6 +168,7 @@ impl<D: BlockDevice> Engine<D> {
         match &self.reclaim.stage {
             Stage::Idle => self.choose_segment(now),
             Stage::ReadingFooter { .. } | Stage::Freeing { .. } => {}
+            Stage::Proving { .. } => self.prove_records(),
             Stage::Moving { .. } => self.move_records(now),
             Stage::Tombstones { segment, until } => {
                 let (segment, until) = (*segment, *until);
@@ -205,8 +245,66 @@ impl<D: BlockDevice> Engine<D> {
         let Some(footer) = footer else {
             return self.distrust(segment, "its footer is damaged");
         };
-        let queue = footer.records.into_iter().filter(|r| self.live_at(segment, r).is_some()).collect();
-        self.reclaim.stage = Stage::Moving { segment, queue, tombstones: footer.tombstones, stuck: false };
+        let queue: VecDeque<_> =
+            footer.records.into_iter().filter(|r| self.live_at(segment, r).is_some()).collect();
+        let tombstones = footer.tombstones;
+        self.reclaim.stage = if self.segments.free_count() <= REPAIR_RESERVE {
+            let left = queue.clone();
+            Stage::Proving { segment, queue, left, tombstones, reading: 0, damaged: false }
+        } else {
+            Stage::Moving { segment, queue, tombstones, claim: Claim::Attempt, stuck: None }
+        };
+    }
+
+    fn prove_records(&mut self) {
+        loop {
+            let Stage::Proving { segment, left, reading, damaged: false, .. } = &mut self.reclaim.stage
+            else {
+                break;
+            };
+            if *reading == MOVES_MAX {
+                return;
+            }
+            let segment = *segment;
+            let Some(record) = left.pop_front() else { break };
+            let Some(entry) = self.live_at(segment, &record) else { continue };
+            let length = SECTOR_SIZE + (entry.payload_len as usize).next_multiple_of(SECTOR_SIZE);
+            let Some(buffer) = self.meta.try_acquire(entry.payload_len as usize) else {
+                if let Stage::Proving { left, .. } = &mut self.reclaim.stage {
+                    left.push_front(record);
+                }
+                return;
+            };
+            if let Stage::Proving { reading, .. } = &mut self.reclaim.stage {
+                *reading += 1;
+            }
+            let offset = self.layout.offset(segment, record.sector);
+            self.read(Purpose::Prove(entry), segment, offset, buffer, 0, length);
+        }
+        let Stage::Proving { segment, queue, tombstones, reading: 0, damaged, .. } = &mut self.reclaim.stage
+        else {
+            return;
+        };
+        let (segment, queue, tombstones) = (*segment, std::mem::take(queue), std::mem::take(tombstones));
+        if *damaged {
+            return self.give_up(segment);
+        }
+        self.reclaim.stage = Stage::Moving { segment, queue, tombstones, claim: Claim::Move, stuck: None };
+    }
+
+    /// A record was read to see whether it can be moved.
+    pub(super) fn proved(&mut self, entry: &Indexed, result: io::Result<Buffer>) {
+        let identity = DriveIdentity::from(self.label);
+        let verified = result
+            .map_err(|e| e.to_string())
+            .and_then(|buffer| verify(&identity, entry, buffer.headroom(), 0, &buffer).map(drop));
+        let Stage::Proving { segment, reading, damaged, .. } = &mut self.reclaim.stage else { return };
+        *reading -= 1;
+        if let Err(what) = verified {
+            *damaged = true;
+            add(&self.shared.counters.checksum_errors, 1);
+            tracing::warn!(drive = %self.drive, shard = %entry.shard, segment, what, "record cannot be moved");
+        }
     }
 
     fn live_at(&self, segment: u32, record: &FooterRecord) -> Option<Indexed> {
@@ -219,7 +317,7 @@ impl<D: BlockDevice> Engine<D> {
         let unlimited = self.is_short_of_room();
         let mut deferred = Vec::new();
         while self.reclaim.moves_in_flight < MOVES_MAX {
-            let Stage::Moving { segment, queue, stuck: false, .. } = &mut self.reclaim.stage else { break };
+            let Stage::Moving { segment, queue, stuck: None, .. } = &mut self.reclaim.stage else { break };
             let segment = *segment;
             let Some(record) = queue.pop_front() else { break };
             let Some(entry) = self.live_at(segment, &record) else { continue };
@@ -240,15 +338,18 @@ impl<D: BlockDevice> Engine<D> {
             let offset = self.layout.offset(segment, record.sector);
             self.read(Purpose::MoveSource(entry), segment, offset, buffer, 0, length);
         }
-        let Stage::Moving { segment, queue, tombstones, stuck } = &mut self.reclaim.stage else { return };
+        let Stage::Moving { segment, queue, tombstones, stuck, .. } = &mut self.reclaim.stage else { return };
         for record in deferred.into_iter().rev() {
             queue.push_front(record);
         }
-        if self.reclaim.moves_in_flight > 0 || !queue.is_empty() && !*stuck {
+        if self.reclaim.moves_in_flight > 0 || !queue.is_empty() && stuck.is_none() {
             return;
         }
         let (segment, stuck, tombstones) = (*segment, *stuck, std::mem::take(tombstones));
-        if stuck || self.segments.get(segment).live_records > 0 {
+        if stuck == Some(Stuck::Room) {
+            return self.put_off(now);
+        }
+        if stuck.is_some() || self.segments.get(segment).live_records > 0 {
             return self.give_up(segment);
         }
         for tombstone in tombstones {
@@ -272,22 +373,22 @@ impl<D: BlockDevice> Engine<D> {
         match verified {
             Ok((mut header, buffer)) => {
                 header.moved = true;
-                if !self.append_moved(header, buffer, entry.location) {
-                    self.move_failed(&entry);
+                if !self.append_moved(header, buffer, entry.location, self.reclaim.claim()) {
+                    self.move_failed(&entry, Stuck::Room);
                 }
             }
             Err(what) => {
                 // It stays where it is, and its segment with it, until its owner repairs or deletes it.
                 add(&self.shared.counters.checksum_errors, 1);
                 tracing::warn!(drive = %self.drive, shard = %entry.shard, what, "record cannot be moved");
-                self.move_failed(&entry);
+                self.move_failed(&entry, Stuck::Damage);
             }
         }
     }
 
-    fn move_failed(&mut self, entry: &Indexed) {
+    fn move_failed(&mut self, entry: &Indexed, because: Stuck) {
         self.reclaim.moves_in_flight -= 1;
-        self.reclaim.stuck(true);
+        self.reclaim.stuck(because);
         self.release(entry.shard);
     }
 
@@ -326,7 +427,7 @@ impl<D: BlockDevice> Engine<D> {
                 add(&self.shared.counters.checksum_errors, 1);
                 tracing::warn!(drive = %self.drive, shard = %new.shard, what, "moved record does not read back");
                 self.discard(new);
-                self.move_failed(from);
+                self.move_failed(from, Stuck::Damage);
             }
         }
     }
@@ -353,6 +454,13 @@ impl<D: BlockDevice> Engine<D> {
             self.reclaim.look = true;
             self.reclaim.not_before = None;
         }
+    }
+
+    /// Looks at all segments anew in a while: this one may be the best again, and is proved then.
+    fn put_off(&mut self, now: Instant) {
+        self.reclaim.stage = Stage::Idle;
+        self.reclaim.look = true;
+        self.reclaim.not_before = Some(now + STUCK_PAUSE);
     }
 
     /// Leaves the segment as it is until something else in it dies.

@@ -138,8 +138,14 @@ impl<D: BlockDevice> Engine<D> {
     }
 
     /// Writes a record that is being moved; `false` when there is no room.
-    pub(super) fn append_moved(&mut self, header: RecordHeader, payload: Buffer, from: Location) -> bool {
-        let room = self.make_room(header.sectors(), 1, 0, Claim::Move);
+    pub(super) fn append_moved(
+        &mut self,
+        header: RecordHeader,
+        payload: Buffer,
+        from: Location,
+        claim: Claim,
+    ) -> bool {
+        let room = self.make_room(header.sectors(), 1, 0, claim);
         if room {
             self.append_record(header, payload, Origin::Move(from));
         }

@@ -1,6 +1,9 @@
 //! Rot: whatever bytes of a quiet drive turn, nothing that was acknowledged disappears without a word.
 
 #[cfg(test)]
+use std::collections::BTreeMap;
+
+#[cfg(test)]
 use proptest::prelude::*;
 
 use super::{
@@ -8,6 +11,10 @@ use super::{
     model::{bytes, shard},
 };
 use holdfast_fault::{Cut, Manners, Random};
+#[cfg(test)]
+use holdfast_format::Layout;
+#[cfg(test)]
+use holdfast_model::{ShardId, ShardIndex, StripeId};
 
 /// What happens to the drive between the last request and the rot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +92,69 @@ pub(super) fn some() {
         let end = if random.chance(50) { End::Closed } else { End::Quiet };
         let count = 1 + random.below(60) as u8;
         check(seed, count, &flips, end).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
+    }
+}
+
+#[cfg(test)]
+fn shard_of(number: u32) -> ShardId {
+    let mut stripe = [0; StripeId::SIZE];
+    stripe[..4].copy_from_slice(&number.to_be_bytes());
+    ShardId { stripe: StripeId::from_bytes(stripe), index: ShardIndex::new(0) }
+}
+
+/// What is damaged cannot be moved, so with damage in every segment nothing becomes free by itself. What is deleted must all
+/// the same become so, however full the drive was.
+#[cfg(test)]
+#[test]
+fn a_full_drive_with_damage_in_every_segment_can_be_emptied_and_filled_again() {
+    let pools = Pools::new();
+    for seed in 0..8 {
+        let disk = formatted();
+        let mut random = Random::new(seed);
+        let mut rig = Rig::mount(&disk, &pools, seed, Manners::GOOD).unwrap();
+        let layout = Layout::with_segment_size(rig.identity.capacity, rig.identity.segment_size).unwrap();
+        let mut number = 0;
+        let mut fill = |rig: &mut Rig| {
+            let before = number;
+            loop {
+                let put = rig.put(shard_of(number), 1, &bytes(u64::from(number), 30_000));
+                if rig.wait(put).is_err() {
+                    return number - before;
+                }
+                number += 1;
+            }
+        };
+        let first = fill(&mut rig);
+        let mut damaged = BTreeMap::new();
+        for _ in 0..12 {
+            // Of each segment the last record that lives, more or less: what is before it would be moved first.
+            for entry in rig.index().iter().rev() {
+                let segment = entry.location.segment;
+                if !damaged.contains_key(&segment) && random.chance(50) {
+                    disk.rot(layout.offset(segment, entry.location.sector) + 5000, 1);
+                    damaged.insert(segment, entry.shard);
+                }
+            }
+            // Some of the rest dies, and new shards take what becomes free.
+            for entry in rig.index() {
+                if damaged.values().all(|kept| *kept != entry.shard) && random.chance(20) {
+                    let delete = rig.delete(entry.shard, 1);
+                    rig.wait(delete).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+                }
+            }
+            for _ in 0..50 {
+                rig.turn(20_000);
+            }
+            fill(&mut rig);
+        }
+        for entry in rig.index() {
+            let delete = rig.delete(entry.shard, 1);
+            rig.wait(delete).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        }
+        for _ in 0..200 {
+            rig.turn(20_000);
+        }
+        assert!(fill(&mut rig) + 35 >= first, "seed {seed}: one segment less at most");
     }
 }
 

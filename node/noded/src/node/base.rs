@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use holdfast_keyservice::Client;
 use holdfast_model::{ByteCount, ClusterId, NodeId, config::NodeConfig};
 use holdfast_ring::BufferPool;
+use holdfast_store::READ_MEMORY_MIN;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -103,7 +104,8 @@ impl Pools {
         Ok(Self {
             write: part(8).context("write buffers")?,
             peer: part(4).context("peer buffers")?,
-            drive: part(3).context("read buffers")?,
+            drive: BufferPool::new(ByteCount::new(memory.get() / 16 * 3).max(READ_MEMORY_MIN))
+                .context("read buffers")?,
             journal: BufferPool::new(ByteCount::new(memory.get() / 16).max(JOURNAL_MEMORY_MIN))
                 .context("journal buffers")?,
         })

@@ -259,6 +259,7 @@ impl BaseKeeper {
         };
         let mut left: BTreeMap<GroupId, Left> = BTreeMap::new();
         let mut deleted = 0;
+        let mut failed = Vec::new();
         for (place, id, name) in &found {
             let left = left.entry(name.group).or_insert_with(|| Left {
                 base: newest.get(&name.group).map(|(covers, _)| *covers),
@@ -273,12 +274,17 @@ impl BaseKeeper {
                 Ok(()) => deleted += 1,
                 Err(error) => {
                     left.tidy = false;
-                    tracing::warn!(%id, %error, "catalog record not deleted; will be tried again");
+                    tracing::debug!(%id, %error, "catalog record not deleted");
+                    failed.push(error);
                 }
             }
         }
         for (group, pending) in &self.journal.groups {
             pending.found(left.get(group).copied().unwrap_or_default());
+        }
+        if let Some(first) = failed.first() {
+            let failed = failed.len();
+            tracing::warn!(failed, %first, "catalog records not deleted; will be tried again");
         }
         if deleted > 0 {
             tracing::info!(deleted, "catalog records deleted that a base replaces");

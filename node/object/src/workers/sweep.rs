@@ -20,7 +20,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -139,7 +142,7 @@ impl Worker for Sweep {
 }
 
 async fn sweep_garbage(service: &Arc<ObjectService>, node: NodeId, known: &mut HashMap<Route, Known>) {
-    let mut run = Run { service, begun: false };
+    let mut run = Run { service, begun: false, told: AtomicBool::new(false) };
     let led = led_with_leftovers(service, node);
     // Whoever leads again begins anew.
     known.retain(|route, _| led.iter().any(|(_, led)| led == route));
@@ -157,9 +160,19 @@ async fn sweep_garbage(service: &Arc<ObjectService>, node: NodeId, known: &mut H
 struct Run<'a> {
     service: &'a Arc<ObjectService>,
     begun: bool,
+    /// Told of in a line: what a drive refuses, it refuses of each of its shards.
+    told: AtomicBool,
 }
 
 impl Run<'_> {
+    fn not_deleted(&self, id: ShardId, error: &ShardError) {
+        if self.told.swap(true, Ordering::Relaxed) {
+            tracing::debug!(%id, %error, "shard not deleted");
+        } else {
+            tracing::warn!(%id, %error, "shard not deleted, nor perhaps others; will be tried again");
+        }
+    }
+
     fn swept(&mut self, due: usize, swept: usize) {
         let board = &self.service.workers;
         if !self.begun {
@@ -198,7 +211,10 @@ async fn sweep_partition(
         let due: Vec<GarbageRow> = rows.into_iter().filter(&is_due).collect();
         let found = due.len();
         let swept: Vec<_> = stream::iter(due)
-            .map(|row| async move { delete_shards(service, removed, &row).await.then_some(row.id) })
+            .map(|row| {
+                let run = &*run;
+                async move { delete_shards(run, removed, &row).await.then_some(row.id) }
+            })
             .buffer_unordered(PARALLEL)
             .filter_map(|id| async move { id })
             .collect()
@@ -225,7 +241,8 @@ async fn sweep_partition(
 }
 
 /// Whether every shard of it is gone from its drive.
-async fn delete_shards(service: &ObjectService, removed: &BTreeSet<DriveId>, row: &GarbageRow) -> bool {
+async fn delete_shards(run: &Run<'_>, removed: &BTreeSet<DriveId>, row: &GarbageRow) -> bool {
+    let service = run.service;
     let mut whole = true;
     if holdfast_planted::is("SweepDeletesNothing") {
         return true;
@@ -260,7 +277,7 @@ async fn delete_shards(service: &ObjectService, removed: &BTreeSet<DriveId>, row
                 whole = false;
             }
             Err(error) => {
-                tracing::warn!(%id, %error, "shard not deleted");
+                run.not_deleted(id, &error);
                 whole = false;
             }
         }
@@ -273,7 +290,7 @@ async fn sweep_remains(service: &Arc<ObjectService>, node: NodeId, destroyed: &B
     if holdfast_planted::is("RemainsStay") {
         return true;
     }
-    let mut run = Run { service, begun: false };
+    let mut run = Run { service, begun: false, told: AtomicBool::new(false) };
     let mut whole = true;
     for drive in service.stripes.shards.local() {
         let place = Place { node, drive: drive.id() };
