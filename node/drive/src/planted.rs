@@ -43,6 +43,8 @@ pub(crate) enum Bug {
     IgnoreChecksum,
     /// A segment gets its footer while some of its records are still on their way.
     FooterBeforeDurable,
+    /// Reclaiming moves what it can into the last room of the drive, whether or not a segment becomes free by that.
+    MoveInHope,
 }
 
 #[cfg(not(test))]
@@ -67,6 +69,7 @@ impl Bug {
             Self::IgnoreIdentity => "IgnoreIdentity",
             Self::IgnoreChecksum => "IgnoreChecksum",
             Self::FooterBeforeDurable => "FooterBeforeDurable",
+            Self::MoveInHope => "MoveInHope",
         }
     }
 }

@@ -126,6 +126,7 @@ pub const BUGS: &[Planted] = &[
     ("IgnoreResume", "drive: resume blocks are not believed", Drive),
     ("IgnoreIdentity", "drive: reads do not check which record a header names", Drive),
     ("FooterBeforeDurable", "drive: a footer is written while records are on their way", Drive),
+    ("MoveInHope", "drive: reclaiming takes the last room without knowing that it makes any", Drive),
     (
         "OneShardMayMiss",
         "store: a stripe counts as written when one shard is not",

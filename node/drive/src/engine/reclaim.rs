@@ -248,7 +248,9 @@ impl<D: BlockDevice> Engine<D> {
         let queue: VecDeque<_> =
             footer.records.into_iter().filter(|r| self.live_at(segment, r).is_some()).collect();
         let tombstones = footer.tombstones;
-        self.reclaim.stage = if self.segments.free_count() <= REPAIR_RESERVE {
+        self.reclaim.stage = if planted::is(Bug::MoveInHope) {
+            Stage::Moving { segment, queue, tombstones, claim: Claim::Move, stuck: None }
+        } else if self.segments.free_count() <= REPAIR_RESERVE {
             let left = queue.clone();
             Stage::Proving { segment, queue, left, tombstones, reading: 0, damaged: false }
         } else {

@@ -1,6 +1,5 @@
 //! Rot: whatever bytes of a quiet drive turn, nothing that was acknowledged disappears without a word.
 
-#[cfg(test)]
 use std::collections::BTreeMap;
 
 #[cfg(test)]
@@ -11,9 +10,7 @@ use super::{
     model::{bytes, shard},
 };
 use holdfast_fault::{Cut, Manners, Random};
-#[cfg(test)]
 use holdfast_format::Layout;
-#[cfg(test)]
 use holdfast_model::{ShardId, ShardIndex, StripeId};
 
 /// What happens to the drive between the last request and the rot.
@@ -95,7 +92,6 @@ pub(super) fn some() {
     }
 }
 
-#[cfg(test)]
 fn shard_of(number: u32) -> ShardId {
     let mut stripe = [0; StripeId::SIZE];
     stripe[..4].copy_from_slice(&number.to_be_bytes());
@@ -104,9 +100,8 @@ fn shard_of(number: u32) -> ShardId {
 
 /// What is damaged cannot be moved, so with damage in every segment nothing becomes free by itself. What is deleted must all
 /// the same become so, however full the drive was.
-#[cfg(test)]
-#[test]
-fn a_full_drive_with_damage_in_every_segment_can_be_emptied_and_filled_again() {
+#[cfg_attr(test, test)]
+pub(super) fn a_full_drive_with_damage_in_every_segment_can_be_emptied_and_filled_again() {
     let pools = Pools::new();
     for seed in 0..8 {
         let disk = formatted();
