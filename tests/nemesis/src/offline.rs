@@ -76,8 +76,8 @@ pub fn catalogs_agree_with_drives(dir: &Path, nodes: usize, drives: u16) -> Resu
     ensure!(compared.same > 1, "of {} replicas no two are after the same entry", compared.replicas);
 
     let mut inspected = Drives::default();
-    for node in 0..nodes {
-        let id = node_id(&states[node])?;
+    for (node, state) in states.iter().enumerate() {
+        let id = node_id(state)?;
         for drive in 1..=drives {
             inspected.inspect(id, &drive_file(dir, node, drive))?;
         }

@@ -259,11 +259,7 @@ impl<D: BlockDevice> Engine<D> {
     }
 
     fn prove_records(&mut self) {
-        loop {
-            let Stage::Proving { segment, left, reading, damaged: false, .. } = &mut self.reclaim.stage
-            else {
-                break;
-            };
+        while let Stage::Proving { segment, left, reading, damaged: false, .. } = &mut self.reclaim.stage {
             if *reading == MOVES_MAX {
                 return;
             }
