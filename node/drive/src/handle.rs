@@ -347,7 +347,7 @@ impl Drive {
             (shard, found.await)
         };
         let mut reads = stream::iter(shards).map(read).buffered(SCRUBBED_AHEAD);
-        while let Some((ShardInfo { id, generation, payload_len, .. }, found)) = reads.next().await {
+        while let Some((ShardInfo { id, generation, tenant, payload_len, .. }, found)) = reads.next().await {
             match found {
                 Ok(found) => {
                     scrubbed.bytes += u64::from(payload_len);
@@ -359,7 +359,7 @@ impl Drive {
                     scrubbed.finished = false;
                     break;
                 }
-                Err(error) => scrubbed.findings.push(ScrubFinding { id, generation, error }),
+                Err(error) => scrubbed.findings.push(ScrubFinding { id, generation, tenant, error }),
             }
             scrubbed.records += 1;
             scrubbed.next = Some(id);

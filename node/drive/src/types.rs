@@ -224,6 +224,8 @@ pub struct ScrubFinding {
     pub id: ShardId,
     /// Version of its place.
     pub generation: Generation,
+    /// Whose it is.
+    pub tenant: TenantId,
     /// What is wrong with it.
     pub error: GetError,
 }

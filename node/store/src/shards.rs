@@ -1,14 +1,19 @@
 //! One shard on one drive, wherever the drive is: this node's drives through their handles, other
 //! nodes' through peer links.
 
-use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use holdfast_drive::{DeleteError, Drive, DriveState, GetError, PutError, ShardWrite};
 use holdfast_model::{DriveId, Generation, NodeId, ShardId, placement::Place};
 use holdfast_peer::{Answer, Method, PeerError};
 use holdfast_ring::Buffer;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -82,6 +87,8 @@ pub struct Shards {
     health: Arc<Health>,
     /// How long shards take to be read.
     pub(crate) hedges: Hedges,
+    /// Records of the catalog's second copy on this node's drives that do not read back.
+    damaged_records: Mutex<BTreeSet<(DriveId, ShardId)>>,
 }
 
 impl Shards {
@@ -89,7 +96,25 @@ impl Shards {
     #[must_use]
     pub fn new(node: NodeId, drives: Vec<Drive>, peers: impl Peers, health: Arc<Health>) -> Self {
         let local = RwLock::new(drives.into_iter().map(|drive| (drive.id(), drive)).collect());
-        Self { node, local, peers: Arc::new(peers), health, hedges: Hedges::default() }
+        Self {
+            node,
+            local,
+            peers: Arc::new(peers),
+            health,
+            hedges: Hedges::default(),
+            damaged_records: Mutex::default(),
+        }
+    }
+
+    /// Notes that a record of the catalog's second copy does not read back. What it held is elsewhere too.
+    pub fn note_damaged_record(&self, drive: DriveId, id: ShardId) {
+        self.damaged_records.lock().insert((drive, id));
+    }
+
+    /// Takes what was noted.
+    #[must_use]
+    pub fn take_damaged_records(&self) -> BTreeSet<(DriveId, ShardId)> {
+        std::mem::take(&mut *self.damaged_records.lock())
     }
 
     /// This node's drives, in id order.

@@ -132,6 +132,7 @@ impl BaseKeeper {
                 () = self.journal.tidy_wanted.notified() => self.tidy().await,
                 _ = look.tick() => {}
             }
+            self.drop_damaged().await;
             let present = self.parts.health.candidates().into_iter().map(|candidate| candidate.drive);
             if self.drives.lost(Instant::now(), present, &self.parts.health.closed()) {
                 tracing::info!(
@@ -161,6 +162,29 @@ impl BaseKeeper {
                 }
             }
         }
+    }
+
+    /// Deletes records on this node's drives that do not read back: nobody can use them, and they keep their segments from
+    /// becoming free. As the leader of their groups this node makes up for them by new bases.
+    async fn drop_damaged(&self) {
+        let damaged = self.parts.shards.take_damaged_records();
+        if damaged.is_empty() {
+            return;
+        }
+        let (mut deleted, mut groups) = (0, BTreeSet::new());
+        for (drive, id) in damaged {
+            let place = Place { node: self.journal.node, drive };
+            match self.parts.shards.delete(place, id, GENERATION).await {
+                Ok(()) => {
+                    deleted += 1;
+                    groups.extend(RecordName::parse(id.stripe).map(|name| name.group));
+                }
+                // The next scrub finds it again.
+                Err(error) => tracing::debug!(%id, %error, "damaged catalog record not deleted"),
+            }
+        }
+        tracing::warn!(deleted, "catalog records that do not read back deleted; their copies are elsewhere");
+        groups.iter().filter_map(|group| self.journal.groups.get(group)).for_each(|group| group.set_broken());
     }
 
     fn due(&self, pending: &Pending, leading: Duration) -> bool {

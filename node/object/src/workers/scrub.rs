@@ -1,5 +1,6 @@
 //! Scrub: reads every shard on this node's drives, and asks of every shard that the catalog places there
-//! whether it is there. What is damaged or missing goes to the repair worker.
+//! whether it is there. What is damaged or missing goes to the repair worker; a damaged record of the catalog's second
+//! copy to who keeps that.
 //!
 //! The first half finds rot before a second failure does; the second finds what a drive lost without a
 //! word, which no checksum can tell.
@@ -15,7 +16,7 @@ use holdfast_store::{BadShard, Fault, Findings};
 use tokio::time::{Instant, sleep_until};
 
 use super::{abreast::Abreast, control::Impact, status::Kind, worker::Worker};
-use crate::{api::ObjectError, service::ObjectService};
+use crate::{api::ObjectError, journal::CATALOG_OWNER, service::ObjectService};
 
 /// Between the starts of two scrubs.
 const INTERVAL: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -116,7 +117,12 @@ impl Run<'_> {
                     && !holdfast_planted::is("ScrubDoesNotTell")
                 {
                     damaged += 1;
-                    tell(&self.service.stripes.findings, self.node, drive, finding.id);
+                    match finding.error {
+                        GetError::Damaged { .. } if finding.tenant == CATALOG_OWNER => {
+                            self.service.stripes.shards.note_damaged_record(drive.id(), finding.id);
+                        }
+                        _ => tell(&self.service.stripes.findings, self.node, drive, finding.id),
+                    }
                 }
             }
             board.update(Kind::Scrub, |progress| {
