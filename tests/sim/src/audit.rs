@@ -5,10 +5,11 @@ use std::{
     time::Duration,
 };
 
+use holdfast_audit::placement::misplaces;
 use holdfast_catalog::{PartitionReader, StripeRef};
 use holdfast_drive::{Drive, GetError, ShardInfo};
 use holdfast_erasure::Code;
-use holdfast_model::{DriveId, Level, NodeId, ShardId, StripeId};
+use holdfast_model::{DriveId, ShardId, StripeId};
 
 use crate::{
     faults::Site,
@@ -159,7 +160,7 @@ async fn look_at(
     if stripe.places.iter().any(|place| !drives.contains_key(&place.drive)) {
         audit.absent += 1;
     }
-    if let Some(what) = misplaced(world.plan.level(), stripe) {
+    if let Some(what) = misplaces(world.plan.level(), stripe) {
         audit.misplaced.push(what);
     }
     let mut shards: Vec<Option<Vec<u8>>> = Vec::new();
@@ -199,19 +200,4 @@ async fn read(drive: &Drive, id: ShardId, stripe: &StripeRef) -> Result<Vec<u8>,
         read = drive.get_whole(id, stored, READ_TIMEOUT).await;
     }
     read.map(|(buffer, _)| buffer.to_vec()).map_err(|error| error.to_string())
-}
-
-fn misplaced(level: Level, stripe: &StripeRef) -> Option<String> {
-    let mut on_node: BTreeMap<NodeId, u8> = BTreeMap::new();
-    let mut on_drive: BTreeMap<DriveId, u8> = BTreeMap::new();
-    for place in &stripe.places {
-        *on_node.entry(place.node).or_default() += 1;
-        *on_drive.entry(place.drive).or_default() += 1;
-    }
-    let most = on_node.values().max().copied().unwrap_or(0);
-    let survives = most * level.nodes_survived() <= stripe.parity && level.drives_survived() <= stripe.parity;
-    let distinct = on_drive.values().all(|count| *count == 1);
-    let what =
-        || format!("{}+{} lies on {:?}", stripe.data, stripe.parity, on_node.values().collect::<Vec<_>>());
-    (!survives || !distinct).then(what)
 }

@@ -171,7 +171,7 @@ impl BaseKeeper {
         if damaged.is_empty() {
             return;
         }
-        let (mut deleted, mut groups) = (0, BTreeSet::new());
+        let (mut deleted, mut failed, mut groups) = (0, 0, BTreeSet::new());
         for (drive, id) in damaged {
             let place = Place { node: self.journal.node, drive };
             match self.parts.shards.delete(place, id, GENERATION).await {
@@ -179,11 +179,17 @@ impl BaseKeeper {
                     deleted += 1;
                     groups.extend(RecordName::parse(id.stripe).map(|name| name.group));
                 }
-                // The next scrub finds it again.
-                Err(error) => tracing::debug!(%id, %error, "damaged catalog record not deleted"),
+                Err(error) => {
+                    failed += 1;
+                    tracing::debug!(%id, %error, "damaged catalog record not deleted");
+                }
             }
         }
-        tracing::warn!(deleted, "catalog records that do not read back deleted; their copies are elsewhere");
+        tracing::warn!(
+            deleted,
+            failed,
+            "catalog records that do not read back deleted; their copies are elsewhere, and what failed is left to the next scrub"
+        );
         groups.iter().filter_map(|group| self.journal.groups.get(group)).for_each(|group| group.set_broken());
     }
 
