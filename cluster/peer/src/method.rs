@@ -28,11 +28,13 @@ pub enum Method {
     ShardRelocate = 10,
     /// What a node's clock shows.
     Clock = 11,
+    /// What a node's drives hold of the second copy of a group's state.
+    CatalogHoldings = 12,
 }
 
 impl Method {
     /// All methods.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Raft,
         Self::ShardPut,
         Self::ShardGet,
@@ -44,6 +46,7 @@ impl Method {
         Self::ShardGetWhole,
         Self::ShardRelocate,
         Self::Clock,
+        Self::CatalogHoldings,
     ];
 
     /// The number on the wire.
@@ -68,6 +71,7 @@ impl Method {
             | Self::ShardRelocate
             | Self::ShardDelete
             | Self::ShardList
+            | Self::CatalogHoldings
             | Self::Control => Lane::Bulk,
         }
     }
@@ -108,6 +112,7 @@ impl Role {
                 | Method::ShardList
                 | Method::NodeStatus
                 | Method::Clock
+                | Method::CatalogHoldings
                 | Method::Control,
             ) => true,
             // A joiner shows its token; what that is worth is for the authority to say.

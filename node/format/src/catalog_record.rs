@@ -5,7 +5,7 @@
 //! header frames them like any shard; this header says which piece of the catalog it is. What follows it is
 //! sealed.
 
-use holdfast_model::{ClusterId, GroupId, NodeId, UnixMillis};
+use holdfast_model::{ClusterId, GroupId, NodeId, TenantId, UnixMillis};
 
 use crate::{
     FormatError,
@@ -16,6 +16,9 @@ const WHAT: &str = "catalog record";
 const MAGIC: [u8; 8] = *b"HFCATLG\0";
 const VERSION: u16 = 1;
 const CHECKSUM_OFFSET: usize = 124;
+
+/// Owner of catalog records in the drives' records: no tenant has this id.
+pub const CATALOG_OWNER: TenantId = TenantId::from_bytes([0; 16]);
 
 /// Which piece of the catalog a record holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -102,8 +105,20 @@ impl CatalogRecordHeader {
     /// # Errors
     /// [`FormatError`]; `Impossible` when the payload is shorter than the header says.
     pub fn parse(payload: &[u8]) -> Result<(Self, &[u8]), FormatError> {
+        let header = Self::of(payload)?;
+        let body = payload[Self::SIZE..]
+            .get(..header.length as usize)
+            .ok_or(FormatError::Impossible { what: WHAT, field: "length" })?;
+        Ok((header, body))
+    }
+
+    /// Reads the header alone; what follows it need not be there.
+    ///
+    /// # Errors
+    /// [`FormatError`].
+    pub fn of(payload: &[u8]) -> Result<Self, FormatError> {
         let impossible = |field| FormatError::Impossible { what: WHAT, field };
-        let (head, body) = payload.split_at_checked(Self::SIZE).ok_or(impossible("size"))?;
+        let head = payload.get(..Self::SIZE).ok_or(impossible("size"))?;
         let mut r = Reader::new(WHAT, head);
         let magic: [u8; 8] = r.array();
         if magic != MAGIC {
@@ -133,8 +148,7 @@ impl CatalogRecordHeader {
         if header.first > header.last {
             return Err(impossible("range of entries"));
         }
-        let body = body.get(..header.length as usize).ok_or(impossible("length"))?;
-        Ok((header, body))
+        Ok(header)
     }
 
     /// The header's bytes.

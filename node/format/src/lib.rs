@@ -35,7 +35,7 @@ mod resume;
 mod segment;
 mod tombstone;
 
-pub use catalog_record::{CatalogRecordHeader, CatalogRecordKind};
+pub use catalog_record::{CATALOG_OWNER, CatalogRecordHeader, CatalogRecordKind};
 pub use damage::damage;
 pub use error::FormatError;
 pub use footer::{Footer, FooterRecord, FooterTrailer};

@@ -40,6 +40,7 @@ pub fn catalogue() -> Vec<Metric> {
         reading::DriveReading::METRICS,
         reading::StripeReading::METRICS,
         reading::CatalogCopyReading::METRICS,
+        reading::CatalogCopyGroupReading::METRICS,
         reading::DebtReading::METRICS,
         reading::EventQueueReading::METRICS,
         reading::EventReading::METRICS,

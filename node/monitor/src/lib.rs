@@ -27,9 +27,9 @@ use prometheus::{Registry, TextEncoder, proto::MetricFamily};
 
 pub use catalogue::{Kind, Metric, catalogue};
 pub use reading::{
-    BufferReading, CatalogCopyReading, ClockReading, DebtReading, DeviceReading, DriveErrors, DriveLabels,
-    DriveReading, DriveState, EventQueueReading, EventReading, ExternalKeyReading, KeyReading, KeyUseReading,
-    PeerReading, RaftGroupReading, RaftLogReading, SpareReading, StripeReading,
+    BufferReading, CatalogCopyGroupReading, CatalogCopyReading, ClockReading, DebtReading, DeviceReading,
+    DriveErrors, DriveLabels, DriveReading, DriveState, EventQueueReading, EventReading, ExternalKeyReading,
+    KeyReading, KeyUseReading, PeerReading, RaftGroupReading, RaftLogReading, SpareReading, StripeReading,
 };
 pub use s3::{S3Metrics, S3Request};
 pub use sample::Sample;
@@ -145,6 +145,10 @@ mod tests {
             sample.event_queue(holdfast_model::PartitionId::new(1), &EventQueueReading::default());
             sample.events(&EventReading::default());
             sample.catalog_copy(&CatalogCopyReading { bases: 2, ..CatalogCopyReading::default() });
+            sample.catalog_copy_group(
+                GroupId::new(1),
+                &CatalogCopyGroupReading { whole: true, counted_age: 7.5 },
+            );
             sample.raft_group(
                 GroupId::CONTROL,
                 &RaftGroupReading { term: 4, is_leader: true, ..RaftGroupReading::default() },

@@ -264,6 +264,14 @@ reading! {
     }
 }
 
+reading! {
+    /// The catalog's second copy of one group, as the group's leader finds it on all nodes' drives.
+    CatalogCopyGroupReading, labels &["group"], {
+        whole: bool = Gauge "holdfast_catalog_copy_whole", "1 when everything in the second copy of a group that this node leads had as many copies on all nodes' drives as the level asks for when they were last counted. After 0 a new base is written, which makes it whole unless drives are full.";
+        counted_age: f64 = Gauge "holdfast_catalog_copy_counted_age_seconds", "Seconds since the drives were searched of which copies were counted last; every two minutes while every node that is up says what it holds.";
+    }
+}
+
 pub(crate) const PEER_LABELS: &[&str] = &["peer"];
 
 reading! {

@@ -9,10 +9,10 @@ use crate::{
     BuildInfo,
     catalogue::{Kind, Metric},
     reading::{
-        BufferReading, CatalogCopyReading, ClockReading, DRIVE_STATE_AND_ERRORS, DebtReading, DeviceReading,
-        DriveErrors, DriveLabels, DriveReading, DriveState, EventQueueReading, EventReading,
-        ExternalKeyReading, Figure, KeyReading, KeyUseReading, PeerReading, RaftGroupReading, RaftLogReading,
-        SpareReading, StripeReading,
+        BufferReading, CatalogCopyGroupReading, CatalogCopyReading, ClockReading, DRIVE_STATE_AND_ERRORS,
+        DebtReading, DeviceReading, DriveErrors, DriveLabels, DriveReading, DriveState, EventQueueReading,
+        EventReading, ExternalKeyReading, Figure, KeyReading, KeyUseReading, PeerReading, RaftGroupReading,
+        RaftLogReading, SpareReading, StripeReading,
     },
 };
 
@@ -87,6 +87,11 @@ impl Sample {
     /// The catalog's second copy. Call once.
     pub fn catalog_copy(&mut self, reading: &CatalogCopyReading) {
         self.add_all(CatalogCopyReading::METRICS, &[], &reading.figures());
+    }
+
+    /// The catalog's second copy of one group. Call once per group this node leads.
+    pub fn catalog_copy_group(&mut self, group: GroupId, reading: &CatalogCopyGroupReading) {
+        self.add_all(CatalogCopyGroupReading::METRICS, &[("group", &group.to_string())], &reading.figures());
     }
 
     /// Redundancy owed in one partition. Call once per partition this node's groups lead.

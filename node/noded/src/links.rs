@@ -12,6 +12,7 @@ use holdfast_drive::{Comparison, Drive, DriveState, DriveStatus};
 use holdfast_model::{DriveId, NodeId, PartitionId};
 use holdfast_object::{
     ObjectService,
+    journal::Journal,
     workers::{BucketLevel, PartitionDebt, PartitionLevels, WorkerStatus},
 };
 use holdfast_peer::{Method, PeerClient, PeerError, PeerNode, Refusal, Reply, Service};
@@ -86,6 +87,7 @@ pub struct NodeService {
     states: OnceLock<States>,
     holder: Arc<Holder>,
     keeper: OnceLock<Arc<Keeper>>,
+    journal: OnceLock<Arc<Journal>>,
 }
 
 impl NodeService {
@@ -105,6 +107,7 @@ impl NodeService {
             states: OnceLock::new(),
             holder,
             keeper: OnceLock::new(),
+            journal: OnceLock::new(),
         }
     }
 
@@ -133,6 +136,11 @@ impl NodeService {
         self.orders.serve_drives(Arc::clone(&keeper));
         let _ = self.keeper.set(keeper);
         let _ = self.rebuilder.set(rebuilder);
+    }
+
+    /// The second copy of what groups hold is kept.
+    pub fn serve_journal(&self, journal: Arc<Journal>) {
+        let _ = self.journal.set(journal);
     }
 
     /// This node's drives, once they are up.
@@ -290,6 +298,11 @@ impl Service for NodeService {
                 let shown = postcard::to_stdvec(&holdfast_clock::machine())
                     .map_err(|e| Refusal { code: STARTING, message: format!("clock: {e}") })?;
                 Ok(Reply::with_body(Bytes::from(shown)))
+            }
+            Method::CatalogHoldings => {
+                let journal = self.journal.get().ok_or_else(starting)?;
+                let held = journal.answer(&body).map_err(|message| Refusal { code: STARTING, message })?;
+                Ok(Reply::with_body(Bytes::from(held)))
             }
             Method::Control => Ok(Reply::with_body(self.orders.carry_out(peer.node, &body).await?)),
             method => {

@@ -10,10 +10,10 @@ use holdfast_drive::DriveState;
 use holdfast_gateway_s3::{InventoryFate, Limit, LogFate, Observer, RequestRecord};
 use holdfast_model::{NodeId, TenantId};
 use holdfast_monitor::{
-    BufferReading, BuildInfo, CatalogCopyReading, ClockReading, DebtReading, DeviceReading, DriveErrors,
-    DriveLabels, DriveReading, EventQueueReading, EventReading, ExternalKeyReading, KeyReading,
-    KeyUseReading, Monitor, PeerReading, RaftGroupReading, RaftLogReading, Sample, SpareReading,
-    StripeReading,
+    BufferReading, BuildInfo, CatalogCopyGroupReading, CatalogCopyReading, ClockReading, DebtReading,
+    DeviceReading, DriveErrors, DriveLabels, DriveReading, EventQueueReading, EventReading,
+    ExternalKeyReading, KeyReading, KeyUseReading, Monitor, PeerReading, RaftGroupReading, RaftLogReading,
+    Sample, SpareReading, StripeReading,
 };
 use holdfast_object::{ObjectService, journal::Journal};
 use holdfast_peer::PeerClient;
@@ -235,6 +235,15 @@ fn catalog_copy(parts: &Parts, sample: &mut Sample) {
         waiting: status.waiting,
         lagging: status.lagging,
     });
+    for (group, standing) in parts.journal.standings() {
+        sample.catalog_copy_group(
+            group,
+            &CatalogCopyGroupReading {
+                whole: standing.whole,
+                counted_age: standing.searched.elapsed().as_secs_f64(),
+            },
+        );
+    }
 }
 
 fn debts(parts: &Parts, sample: &mut Sample) {

@@ -19,6 +19,7 @@ mod memory;
 mod peers;
 mod reader;
 mod rebuilder;
+mod records;
 mod service;
 mod shards;
 mod wire;
@@ -30,6 +31,7 @@ pub use memory::{POOL_MIN as READ_MEMORY_MIN, ReadMemory, Reservation};
 pub use peers::Peers;
 pub use reader::{ReadFailed, StoredStripe, StripeReader};
 pub use rebuilder::{Moved, RebuildFailed, Relocation, StripeRebuilder};
+pub use records::JournalSpan;
 pub use service::ShardService;
 pub use shards::{GET_TIMEOUT as READ_TIMEOUT, ShardError, Shards};
 pub use wire::{

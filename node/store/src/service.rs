@@ -11,9 +11,7 @@ use serde::de::DeserializeOwned;
 use crate::{
     elsewhere::encode_failure,
     rebuilder::StripeRebuilder,
-    shards::{
-        ShardError, Shards, delete_local, encode_refusal, get_local, get_whole_local, list_local, put_local,
-    },
+    shards::{ShardError, Shards, delete_local, encode_refusal, get_local, get_whole_local, list_local},
     wire::{DeleteShard, GetShard, GetWholeShard, ListShards, PutShard, RelocateShards},
 };
 
@@ -50,7 +48,7 @@ impl ShardService {
                 let drive = self.shards.local_drive(put.drive).map_err(refusal)?;
                 let PutShard { id, generation, tenant, data, parity, manifest, .. } = put;
                 let write = ShardWrite { id, generation, tenant, data, parity, manifest, payload };
-                put_local(&drive, write).await.map_err(refusal)?;
+                self.shards.put_here(&drive, write).await.map_err(refusal)?;
                 Ok(Reply::empty())
             }
             Method::ShardGet => {

@@ -10,16 +10,17 @@ use std::{
 
 use bytes::Bytes;
 use holdfast_drive::{DeleteError, Drive, DriveState, GetError, PutError, ShardWrite};
-use holdfast_model::{DriveId, Generation, NodeId, ShardId, placement::Place};
+use holdfast_model::{DriveId, Generation, NodeId, ShardId, StripeId, placement::Place};
 use holdfast_peer::{Answer, Method, PeerError};
 use holdfast_ring::Buffer;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     health::Health,
     hedges::Hedges,
     peers::Peers,
+    records::{JournalSpan, RecordNotes},
     wire::{DeleteShard, GetShard, GetWholeShard, ListShards, Listed, PutShard},
 };
 
@@ -34,6 +35,9 @@ const WHOLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Shards of one list at most.
 const LIST_MAX: usize = 8192;
+
+/// How long a node may take to say what it holds of the catalog's second copy.
+const HOLDINGS_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a delete may take on another node.
 const DELETE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -87,8 +91,8 @@ pub struct Shards {
     health: Arc<Health>,
     /// How long shards take to be read.
     pub(crate) hedges: Hedges,
-    /// Records of the catalog's second copy on this node's drives that do not read back.
-    damaged_records: Mutex<BTreeSet<(DriveId, ShardId)>>,
+    /// Records of the catalog's second copy on this node's drives.
+    records: RecordNotes,
 }
 
 impl Shards {
@@ -102,19 +106,35 @@ impl Shards {
             peers: Arc::new(peers),
             health,
             hedges: Hedges::default(),
-            damaged_records: Mutex::default(),
+            records: RecordNotes::default(),
         }
     }
 
     /// Notes that a record of the catalog's second copy does not read back. What it held is elsewhere too.
     pub fn note_damaged_record(&self, drive: DriveId, id: ShardId) {
-        self.damaged_records.lock().insert((drive, id));
+        self.records.damaged(drive, id);
     }
 
-    /// Takes what was noted.
+    /// Takes what was noted as damaged.
     #[must_use]
     pub fn take_damaged_records(&self) -> BTreeSet<(DriveId, ShardId)> {
-        std::mem::take(&mut *self.damaged_records.lock())
+        self.records.take_damaged()
+    }
+
+    /// Takes what journal records hold that were written to this node's drives since the last time. Not all: there is a
+    /// limit, and what was written before this program started is not noted.
+    #[must_use]
+    pub fn take_written_records(&self) -> BTreeMap<StripeId, JournalSpan> {
+        self.records.take_written()
+    }
+
+    /// Asks another node what its drives hold of the catalog's second copy.
+    ///
+    /// # Errors
+    /// [`PeerError`].
+    pub async fn ask_holdings(&self, node: NodeId, question: Bytes) -> Result<Bytes, PeerError> {
+        let answer = self.peers.call(node, Method::CatalogHoldings, question, None, HOLDINGS_TIMEOUT).await?;
+        Ok(answer.body)
     }
 
     /// This node's drives, in id order.
@@ -167,11 +187,17 @@ impl Shards {
     /// [`ShardError`].
     pub async fn put(&self, place: Place, write: ShardWrite) -> Result<(), ShardError> {
         if let Some(drive) = self.here(place) {
-            return put_local(&drive?, write).await;
+            return self.put_here(&drive?, write).await;
         }
         let ShardWrite { id, generation, tenant, data, parity, manifest, payload } = write;
         let body = PutShard { drive: place.drive, id, generation, tenant, data, parity, manifest };
         self.call(place.node, Method::ShardPut, &body, Some(payload), PUT_TIMEOUT).await.map(drop)
+    }
+
+    /// Writes a shard to one of this node's drives; returns when it is durable.
+    pub(crate) async fn put_here(&self, drive: &Drive, write: ShardWrite) -> Result<(), ShardError> {
+        self.records.writing(&write);
+        put_local(drive, write).await
     }
 
     /// Reads a range of a shard.
@@ -309,7 +335,7 @@ fn decode_refusal(node: NodeId, message: &str) -> ShardError {
     serde_json::from_str(message).unwrap_or_else(|_| ShardError::Node { node, what: message.to_owned() })
 }
 
-pub(crate) async fn put_local(drive: &Drive, write: ShardWrite) -> Result<(), ShardError> {
+async fn put_local(drive: &Drive, write: ShardWrite) -> Result<(), ShardError> {
     let id = drive.id();
     drive.put(write).await.map(drop).map_err(|error| match error {
         PutError::Full { .. } => ShardError::Full(id),

@@ -73,6 +73,7 @@ impl Objects {
         let external_keys = ExternalKeys::new(Arc::clone(&base.keyring), control.clone());
         base.tasks.spawn(Arc::clone(&external_keys).run(base.stop.clone()));
         start_second_copy(base, replicas, storage, &directory).await;
+        links.service.serve_journal(Arc::clone(&replicas.journal));
         let day = Duration::from_secs(base.config.s3.day_seconds);
         let consensus = Arc::<Consensus>::clone(&replicas.consensus);
         let objects = ObjectService::new(directory, consensus, catalogs.clone(), stripes)

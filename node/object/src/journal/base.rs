@@ -14,14 +14,17 @@ use std::{
 };
 
 use bytes::Bytes;
+use holdfast_drive::{Drive, DriveState};
 use holdfast_format::{CatalogRecordHeader, CatalogRecordKind};
 use holdfast_model::{DriveId, GroupId, ShardId, StripeId, UnixMillis, placement::Place};
+use holdfast_store::{JournalSpan, ShardError};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     BaseSource, CATALOG_OWNER, Owner,
+    holdings::Holdings,
     keeper::{Journal, JournalParts},
     pending::{Left, Pending},
     record::{BODY_SIZE_MAX, GENERATION, PARTS_MAX, RecordName, RecordWriter, Spread},
@@ -47,11 +50,11 @@ const RETRY_AFTER: Duration = Duration::from_secs(30);
 /// Bytes of a file in one piece: with seal and framing around it, it fits a record.
 const PIECE_SIZE: usize = BODY_SIZE_MAX - 4096;
 
-/// How long a drive may be away before the copies on it are taken for lost.
-const AWAY_MAX: Duration = Duration::from_secs(300);
-
 /// Records looked at together when drives are searched.
 const PAGE: usize = 1024;
+
+/// Headers of records read together.
+const HEADERS_TOGETHER: usize = 16;
 
 /// A copied file of a group's state.
 #[derive(Debug)]
@@ -77,40 +80,38 @@ pub(super) struct BaseKeeper {
     parts: JournalParts,
     writer: RecordWriter,
     known: BTreeMap<GroupId, Known>,
-    drives: DriveWatch,
+    /// Of the journal records on this node's drives.
+    spans: BTreeMap<RecordName, JournalSpan>,
+    staying: Staying,
 }
 
-/// Notices drives that went away and stay away, each time once: with them went copies.
+/// Drives that can be written and are not to be emptied; what was among them and is to be emptied takes copies with it.
 #[derive(Debug, Default)]
-struct DriveWatch {
-    /// Drives seen, and when last.
-    seen: BTreeMap<DriveId, Instant>,
-}
+struct Staying(BTreeSet<DriveId>);
 
-impl DriveWatch {
-    /// Takes the drives that can be written at `now`, and those that are to be emptied or have left; true when
-    /// one of these was seen before, or another has been away for too long.
-    fn lost(
-        &mut self,
-        now: Instant,
-        present: impl IntoIterator<Item = DriveId>,
-        leaving: &BTreeSet<DriveId>,
-    ) -> bool {
-        let before = self.seen.len();
-        self.seen.retain(|drive, _| !leaving.contains(drive));
-        let left = self.seen.len() < before;
-        let staying = present.into_iter().filter(|drive| !leaving.contains(drive));
-        self.seen.extend(staying.map(|drive| (drive, now)));
-        let before = self.seen.len();
-        self.seen.retain(|_, last| now.saturating_duration_since(*last) < AWAY_MAX);
-        left || self.seen.len() < before
+impl Staying {
+    /// Takes the drives that can be written now, and those that are to be emptied or have left; true when one of these was
+    /// not among them before.
+    fn leave(&mut self, present: impl IntoIterator<Item = DriveId>, leaving: &BTreeSet<DriveId>) -> bool {
+        let before = self.0.len();
+        self.0.retain(|drive| !leaving.contains(drive));
+        let left = self.0.len() < before;
+        self.0.extend(present.into_iter().filter(|drive| !leaving.contains(drive)));
+        left
     }
 }
 
 impl BaseKeeper {
     pub(super) fn new(journal: Arc<Journal>, parts: JournalParts) -> Self {
         let writer = parts.writer(journal.node);
-        Self { journal, parts, writer, known: BTreeMap::new(), drives: DriveWatch::default() }
+        Self {
+            journal,
+            parts,
+            writer,
+            known: BTreeMap::new(),
+            spans: BTreeMap::new(),
+            staying: Staying::default(),
+        }
     }
 
     pub(super) async fn run(mut self, stop: CancellationToken) {
@@ -134,9 +135,9 @@ impl BaseKeeper {
             }
             self.drop_damaged().await;
             let present = self.parts.health.candidates().into_iter().map(|candidate| candidate.drive);
-            if self.drives.lost(Instant::now(), present, &self.parts.health.closed()) {
+            if self.staying.leave(present, &self.parts.health.closed()) {
                 tracing::info!(
-                    "a drive stays away or is to be emptied: the catalog's second copy is made whole by new bases"
+                    "a drive is to be emptied: the catalog's second copy is made whole by new bases"
                 );
                 self.journal.groups.values().for_each(|pending| pending.set_broken());
             }
@@ -165,7 +166,8 @@ impl BaseKeeper {
     }
 
     /// Deletes records on this node's drives that do not read back: nobody can use them, and they keep their segments from
-    /// becoming free. As the leader of their groups this node makes up for them by new bases.
+    /// becoming free. The leaders of their groups make up for them by new bases: this node at once, others when they count
+    /// their copies.
     async fn drop_damaged(&self) {
         let damaged = self.parts.shards.take_damaged_records();
         if damaged.is_empty() {
@@ -205,6 +207,12 @@ impl BaseKeeper {
     /// back, then writes the root to every node.
     async fn write(&mut self, pending: &Pending) -> io::Result<()> {
         let group = pending.group;
+        let (copies, takers) = ((self.parts.copies)(), self.writer.takers(PIECE_SIZE));
+        if takers < copies {
+            return Err(io::Error::other(format!(
+                "{takers} drives have room for a piece of it, {copies} are needed"
+            )));
+        }
         let before = pending.since_base();
         let status = self.parts.consensus.status(group);
         let Some(covers) = status.and_then(|status| status.applied) else { return Ok(()) };
@@ -249,6 +257,9 @@ impl BaseKeeper {
 
     /// Deletes from this node's drives what the newest root there has made superfluous.
     async fn tidy(&mut self) {
+        let searched = Instant::now();
+        // Before the search: what is noted later is not found by it yet.
+        let written = self.parts.shards.take_written_records();
         let mut found: Vec<(Place, ShardId, RecordName)> = Vec::new();
         for drive in self.parts.shards.local() {
             let place = Place { node: self.journal.node, drive: drive.id() };
@@ -290,6 +301,7 @@ impl BaseKeeper {
         let mut left: BTreeMap<GroupId, Left> = BTreeMap::new();
         let mut deleted = 0;
         let mut failed = Vec::new();
+        let mut kept = Vec::with_capacity(found.len());
         for (place, id, name) in &found {
             let left = left.entry(name.group).or_insert_with(|| Left {
                 base: newest.get(&name.group).map(|(covers, _)| *covers),
@@ -298,6 +310,7 @@ impl BaseKeeper {
             });
             if !superfluous(name) {
                 left.lowest = Some(left.lowest.map_or(name.last, |lowest| lowest.min(name.last)));
+                kept.push((*place, *id, *name));
                 continue;
             }
             match self.parts.shards.delete(*place, *id, GENERATION).await {
@@ -312,6 +325,7 @@ impl BaseKeeper {
         for (group, pending) in &self.journal.groups {
             pending.found(left.get(group).copied().unwrap_or_default());
         }
+        self.tell(searched, written, &kept).await;
         if let Some(first) = failed.first() {
             let failed = failed.len();
             tracing::warn!(failed, %first, "catalog records not deleted; will be tried again");
@@ -320,6 +334,77 @@ impl BaseKeeper {
             tracing::info!(deleted, "catalog records deleted that a base replaces");
         }
     }
+}
+
+impl BaseKeeper {
+    /// Publishes what this node's drives held when they were searched, for those who lead the groups.
+    async fn tell(
+        &mut self,
+        searched: Instant,
+        written: BTreeMap<StripeId, JournalSpan>,
+        kept: &[(Place, ShardId, RecordName)],
+    ) {
+        self.learn_spans(written, kept).await;
+        let closed = self.parts.health.closed();
+        let counted: BTreeSet<DriveId> = self
+            .parts
+            .shards
+            .local()
+            .iter()
+            .filter(|drive| !closed.contains(&drive.id()) && writable(drive.status().state))
+            .map(Drive::id)
+            .collect();
+        // A record is listed once on each drive, whatever came of writing it twice.
+        let listed: BTreeSet<(RecordName, DriveId)> = kept
+            .iter()
+            .filter(|(place, ..)| counted.contains(&place.drive))
+            .map(|(place, _, name)| (*name, place.drive))
+            .collect();
+        let mut groups: BTreeMap<GroupId, BTreeMap<RecordName, u32>> = BTreeMap::new();
+        for (name, _) in listed {
+            *groups.entry(name.group).or_default().entry(name).or_default() += 1;
+        }
+        let holdings = groups.iter().map(|(group, records)| (*group, Holdings::of(records, &self.spans)));
+        self.journal.publish(searched, holdings.collect());
+    }
+
+    /// Finds out where the journal records begin that are kept: from notes of when they were written, or from their headers.
+    async fn learn_spans(
+        &mut self,
+        written: BTreeMap<StripeId, JournalSpan>,
+        kept: &[(Place, ShardId, RecordName)],
+    ) {
+        let names: BTreeSet<RecordName> = kept.iter().map(|(_, _, name)| *name).collect();
+        self.spans.retain(|name, _| names.contains(name));
+        let noted = written.into_iter().filter_map(|(id, span)| Some((RecordName::parse(id)?, span)));
+        self.spans.extend(noted.filter(|(name, _)| names.contains(name)));
+        let is_unknown =
+            |name: &RecordName| name.kind == CatalogRecordKind::Journal && !self.spans.contains_key(name);
+        let unknown: Vec<_> = kept.iter().filter(|(_, _, name)| is_unknown(name)).copied().collect();
+        let head = 0..u32::try_from(CatalogRecordHeader::SIZE).expect("a header is small");
+        for some in unknown.chunks(HEADERS_TOGETHER) {
+            let reads = some
+                .iter()
+                .map(|(place, id, _)| self.parts.shards.get(*place, *id, GENERATION, head.clone()));
+            let outcomes = futures::future::join_all(reads).await;
+            for ((place, id, name), read) in some.iter().zip(outcomes) {
+                match read {
+                    Ok(payload) => {
+                        self.spans.extend(JournalSpan::of(&payload).map(|span| (*name, span)));
+                    }
+                    Err(ShardError::Damaged { .. }) => {
+                        self.parts.shards.note_damaged_record(place.drive, *id)
+                    }
+                    Err(error) => tracing::debug!(%id, %error, "catalog record not read"),
+                }
+            }
+        }
+    }
+}
+
+/// Whether what lies on a drive of that state counts as a copy.
+fn writable(state: DriveState) -> bool {
+    matches!(state, DriveState::Live | DriveState::Slow | DriveState::Failing)
 }
 
 /// A base being written.
@@ -432,22 +517,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_drive_that_stays_away_is_noticed_once_and_one_that_comes_back_is_not() {
+    fn a_drive_that_is_to_be_emptied_is_noticed_once() {
         let drive = |number: u8| DriveId::from_bytes([number; 16]);
-        let (begin, step) = (Instant::now(), AWAY_MAX / 2);
-        let mut watch = DriveWatch::default();
-        let none = BTreeSet::new();
-        assert!(!watch.lost(begin, [drive(1), drive(2), drive(3)], &none));
-        assert!(!watch.lost(begin + step, [drive(1), drive(2)], &none));
+        let mut staying = Staying::default();
+        assert!(!staying.leave([drive(1), drive(2), drive(3)], &BTreeSet::new()));
         assert!(
-            !watch.lost(begin + step + step / 2, [drive(1), drive(3)], &none),
-            "the third is back in time"
+            !staying.leave([drive(1), drive(2)], &BTreeSet::new()),
+            "what is away is looked for elsewhere"
         );
-        assert!(!watch.lost(begin + step * 2, [drive(1), drive(3)], &none));
-        assert!(watch.lost(begin + step * 3, [drive(1), drive(3)], &none), "the second stays away");
-        assert!(!watch.lost(begin + step * 4, [drive(1), drive(3)], &none), "and is noticed once");
         let leaving = BTreeSet::from([drive(3)]);
-        assert!(watch.lost(begin + step * 4, [drive(1), drive(3)], &leaving), "the third is to be emptied");
-        assert!(!watch.lost(begin + step * 4, [drive(1), drive(3)], &leaving));
+        assert!(staying.leave([drive(1), drive(2)], &leaving));
+        assert!(!staying.leave([drive(1), drive(2), drive(3)], &leaving));
     }
 }

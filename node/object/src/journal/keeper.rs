@@ -29,6 +29,8 @@ use tokio_util::sync::CancellationToken;
 use super::{
     BaseSource, CatalogKeys, Owner,
     base::BaseKeeper,
+    census::Census,
+    holdings::{Answer, Holdings, Question},
     pending::{Batch, JournaledMachine, Pending},
     record::{BODY_SIZE_MAX, PARTS_MAX, RecordName, RecordWriter, Spread},
     sections::{self, JournaledCommand, Section},
@@ -88,6 +90,22 @@ pub struct JournalStatus {
     pub lagging: bool,
 }
 
+/// What a leader knows of the second copy of its group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// There were as many copies of everything as are asked for.
+    pub whole: bool,
+    /// All drives that were counted had been searched after this moment.
+    pub searched: Instant,
+}
+
+/// What a search of this node's drives found.
+#[derive(Debug)]
+struct Held {
+    searched: Instant,
+    groups: BTreeMap<GroupId, Holdings>,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     records: AtomicU64,
@@ -107,6 +125,10 @@ pub struct Journal {
     started: AtomicBool,
     /// Asks for a search of this node's drives.
     pub(super) tidy_wanted: Notify,
+    /// What the last search found.
+    held: Mutex<Option<Held>>,
+    /// What is known of the groups that this node leads.
+    pub(super) standings: Mutex<BTreeMap<GroupId, Standing>>,
     lagging: watch::Sender<bool>,
     stop: CancellationToken,
     tasks: tokio::sync::Mutex<JoinSet<()>>,
@@ -131,6 +153,8 @@ impl Journal {
             counters: Counters::default(),
             started: AtomicBool::new(false),
             tidy_wanted: Notify::new(),
+            held: Mutex::default(),
+            standings: Mutex::default(),
             lagging: watch::Sender::new(false),
             stop: CancellationToken::new(),
             tasks: tokio::sync::Mutex::default(),
@@ -161,6 +185,7 @@ impl Journal {
         for pending in self.groups.values() {
             tasks.spawn(Arc::clone(self).write_group(Arc::clone(pending), parts.clone()));
         }
+        tasks.spawn(Census::new(Arc::clone(self), parts.clone()).run(self.stop.clone()));
         tasks.spawn(BaseKeeper::new(Arc::clone(self), parts).run(self.stop.clone()));
         self.started.store(true, Ordering::Release);
     }
@@ -221,6 +246,39 @@ impl Journal {
         }
         self.tidy_wanted.notify_one();
         false
+    }
+
+    /// This node's drives were searched.
+    pub(super) fn publish(&self, searched: Instant, groups: BTreeMap<GroupId, Holdings>) {
+        *self.held.lock() = Some(Held { searched, groups });
+    }
+
+    /// What this node's drives held of a group when they were searched, and how long ago that was; `None` before the first
+    /// search.
+    pub(super) fn holdings(&self, question: Question) -> Option<Answer> {
+        if question.fresh {
+            self.tidy_wanted.notify_one();
+        }
+        let held = self.held.lock();
+        let held = held.as_ref()?;
+        let age_ms = u64::try_from(held.searched.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Some(Answer { age_ms, holdings: held.groups.get(&question.group).cloned().unwrap_or_default() })
+    }
+
+    /// Answers another node's `CatalogHoldings`.
+    ///
+    /// # Errors
+    /// A text: the question does not parse, or this node has not searched its drives yet.
+    pub fn answer(&self, question: &[u8]) -> Result<Vec<u8>, String> {
+        let question: Question = postcard::from_bytes(question).map_err(|error| error.to_string())?;
+        let answer = self.holdings(question).ok_or("drives are not searched yet; ask again")?;
+        postcard::to_stdvec(&answer).map_err(|error| error.to_string())
+    }
+
+    /// What is known of the second copies of the groups that this node leads and has counted the copies of.
+    #[must_use]
+    pub fn standings(&self) -> BTreeMap<GroupId, Standing> {
+        self.standings.lock().clone()
     }
 
     async fn write_group(self: Arc<Self>, pending: Arc<Pending>, parts: JournalParts) {

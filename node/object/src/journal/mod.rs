@@ -22,11 +22,14 @@
 //! - only a root on the node's own drives lets that node delete older records from them.
 
 mod base;
+mod census;
+mod holdings;
 mod keeper;
 mod pending;
 mod rebuild;
 mod record;
 mod sections;
+mod verdict;
 
 use std::{io, path::Path};
 
@@ -34,12 +37,10 @@ use holdfast_model::{StripeId, TenantId};
 use serde::{Deserialize, Serialize};
 
 pub use base::BaseFile;
-pub use keeper::{Journal, JournalParts, JournalStatus};
+pub use holdfast_format::CATALOG_OWNER;
+pub use keeper::{Journal, JournalParts, JournalStatus, Standing};
 pub use pending::JournaledMachine;
 pub use rebuild::{FoundBase, FoundRecords, Replayed};
-
-/// Owner of catalog records in the drives' records: no tenant has this id.
-pub const CATALOG_OWNER: TenantId = TenantId::from_bytes([0; 16]);
 
 /// Whose key seals a command or a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -48,6 +48,8 @@ struct Queue {
     wanted: Option<u64>,
     /// Bytes journaled or waiting since the last base.
     since_base: u64,
+    /// First entry of the batch that is being written.
+    taken: Option<u64>,
     /// How often entries were given up or copies lost, and how much of that a base has made good.
     broken: u64,
     mended: u64,
@@ -88,6 +90,8 @@ pub(super) struct Pending {
     durable: watch::Sender<Option<u64>>,
     /// What this node's drives held of the group when they were searched last.
     left: Mutex<Left>,
+    /// When a new base was written, or heard of.
+    based_at: Mutex<Option<tokio::time::Instant>>,
 }
 
 /// Records of a group on this node's drives.
@@ -115,6 +119,7 @@ impl Pending {
             news: Notify::new(),
             durable: watch::Sender::new(None),
             left: Mutex::default(),
+            based_at: Mutex::default(),
         }
     }
 
@@ -172,7 +177,9 @@ impl Pending {
         self.durable.subscribe()
     }
 
+    /// The batch up to `last` is on drives.
     pub(super) fn set_durable(&self, last: u64) {
+        self.queue.lock().taken = None;
         self.durable.send_if_modified(|durable| {
             let higher = *durable < Some(last);
             *durable = (*durable).max(Some(last));
@@ -202,7 +209,16 @@ impl Pending {
             batch.commands.extend(next.commands);
         }
         queue.bytes -= bytes;
+        queue.taken = Some(first);
         Ok(batch)
+    }
+
+    /// Up to which entry the second copy must hold everything, of a group that had applied up to `applied` a moment ago:
+    /// what is waiting or being written is not there yet.
+    pub(super) fn journaled(&self, applied: u64) -> u64 {
+        let queue = self.queue.lock();
+        let waiting = queue.taken.or(queue.entries.front().map(|entry| entry.index));
+        waiting.map_or(applied, |first| applied.min(first.saturating_sub(1)))
     }
 
     /// Where it stands.
@@ -221,6 +237,12 @@ impl Pending {
         let mut queue = self.queue.lock();
         queue.since_base = queue.since_base.saturating_sub(before.bytes);
         queue.mended = queue.mended.max(before.broken);
+        *self.based_at.lock() = Some(tokio::time::Instant::now());
+    }
+
+    /// When this process wrote a base of the group, or first heard of a newer one.
+    pub(super) fn based_at(&self) -> Option<tokio::time::Instant> {
+        *self.based_at.lock()
     }
 
     /// Drives were searched.
@@ -341,8 +363,14 @@ mod tests {
         let pending = Pending::new(GroupId::new(1));
         push(&pending, 3, &[b"a"]);
         push(&pending, 5, &[b"b"]);
+        assert_eq!(pending.journaled(5), 2);
         assert_eq!(pending.take(true).unwrap().last, 3);
+        assert_eq!(pending.journaled(5), 2, "it is being written");
+        pending.set_durable(3);
+        assert_eq!(pending.journaled(5), 4);
         assert_eq!(pending.take(true).unwrap().first, 5);
+        pending.set_durable(5);
+        assert_eq!(pending.journaled(5), 5);
     }
 
     #[test]

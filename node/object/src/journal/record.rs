@@ -120,9 +120,7 @@ impl RecordWriter {
         spread: Spread,
     ) -> Vec<Place> {
         let id = RecordName::of(header).id();
-        let size = CatalogRecordHeader::SIZE + body.len();
-        let room = (size.next_multiple_of(SECTOR_SIZE) + SECTOR_SIZE) as u64;
-        let candidates = self.ordered(room);
+        let candidates = self.ordered(room_of(body.len()));
         let (wanted, mut queue) = match spread {
             Spread::Copies(copies) => (copies, candidates),
             Spread::Own => (1, own_first(candidates, self.node)),
@@ -179,6 +177,11 @@ impl RecordWriter {
         self.shards.put(place, write).await
     }
 
+    /// How many drives have room for a record with so many bytes of content.
+    pub(super) fn takers(&self, body: usize) -> usize {
+        self.ordered(room_of(body)).len()
+    }
+
     /// Drives with room, nodes taking turns, in an order of chance; those with little room come last of their turn.
     fn ordered(&self, room: u64) -> Vec<Candidate> {
         let mut candidates: Vec<(u64, Candidate)> = self
@@ -191,6 +194,11 @@ impl RecordWriter {
         candidates.sort_by_key(|(chance, _)| *chance);
         roomy_first(candidates.into_iter().map(|(_, candidate)| candidate).collect())
     }
+}
+
+/// Bytes that a record with so many bytes of content takes on a drive.
+fn room_of(body: usize) -> u64 {
+    ((CatalogRecordHeader::SIZE + body).next_multiple_of(SECTOR_SIZE) + SECTOR_SIZE) as u64
 }
 
 /// A drive with less room than this may be full by now: others write there as well, and told when it was last asked.
