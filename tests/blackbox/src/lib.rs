@@ -21,5 +21,6 @@ pub mod raft_log;
 mod reach;
 pub mod s3;
 pub mod scan;
+pub mod second_copy;
 pub mod transit;
 pub mod tree;

@@ -54,6 +54,14 @@ impl Samples {
         found
     }
 
+    /// The samples of one metric, each with its labels as printed.
+    pub fn labelled<'a>(&'a self, metric: &'a str) -> impl Iterator<Item = (&'a str, f64)> {
+        self.0.iter().filter_map(move |(name, value)| {
+            let labels = name.strip_prefix(metric)?;
+            (labels.is_empty() || labels.starts_with('{')).then_some((labels, *value))
+        })
+    }
+
     /// Names of all metrics, without labels.
     #[must_use]
     pub fn names(&self) -> Vec<&str> {
@@ -73,6 +81,9 @@ mod tests {
         let samples = Samples::parse(text).unwrap();
         assert_eq!(samples.sum("a_total"), Some(5.5));
         assert_eq!(samples.sum("b"), Some(1000.0));
+        assert_eq!(samples.labelled("b").collect::<Vec<_>>(), [("", 1000.0)]);
+        let labelled: Vec<_> = samples.labelled("a_total").collect();
+        assert_eq!(labelled, [(r#"{op="get it"}"#, 2.0), (r#"{op="put"}"#, 3.5)]);
         assert_eq!(samples.sum("c"), None);
     }
 }

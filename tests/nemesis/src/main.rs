@@ -34,6 +34,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
+use holdfast_blackbox::second_copy;
 use tokio::{task::JoinSet, time::sleep};
 
 use deck::{Deck, Event, Kind};
@@ -284,6 +285,11 @@ async fn judge<H: Hand>(
     report
         .checked
         .push(format!("scrubbed until nothing was left to repair; {repaired} shards repaired on the way"));
+    let took = second_copy::is_whole(hand.file(), H::PATIENCE).await?;
+    report.checked.push(format!(
+        "all copies of the catalog's second copy were there {:.0} s after that",
+        took.as_secs_f64()
+    ));
     let objects = oracles::everything_is_read(hand.file(), shared, nodes, KEYS).await?;
     report.checked.push(format!("{KEYS} keys read through {nodes} nodes, listings equal to what is there"));
     hand.file().s3(0)?.put(BUCKET, "after", "still accepts").await.context("a write after the faults")?;

@@ -10,7 +10,7 @@
 //! not known: then something must be missing for as long as a node may be down.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -28,7 +28,7 @@ use super::{
 };
 
 /// How often it is looked whether copies of a group are to be counted.
-const ROUND: Duration = Duration::from_secs(15);
+const ROUND: Duration = Duration::from_secs(5);
 
 /// How often the copies of a group are counted when nothing is missing.
 const INTERVAL: Duration = Duration::from_secs(120);
@@ -37,7 +37,7 @@ const INTERVAL: Duration = Duration::from_secs(120);
 const AWAY_MAX: Duration = Duration::from_secs(300);
 
 /// Rounds that are remembered: lists may be as old as that.
-const MARKS_MAX: usize = 64;
+const MARKS_MAX: usize = 128;
 
 /// How far the journals of the groups were at some moment.
 #[derive(Debug)]
@@ -67,12 +67,15 @@ pub(super) struct Census {
     due: BTreeMap<GroupId, Instant>,
     /// Since when copies of a group are missing.
     short: BTreeMap<GroupId, Instant>,
+    /// Groups of which lists were too old to be judged.
+    stale: BTreeSet<GroupId>,
 }
 
 impl Census {
     pub(super) fn new(journal: Arc<Journal>, parts: JournalParts) -> Self {
         let (marks, led) = (VecDeque::new(), BTreeMap::new());
-        Self { journal, parts, marks, led, due: BTreeMap::new(), short: BTreeMap::new() }
+        let (due, short) = (BTreeMap::new(), BTreeMap::new());
+        Self { journal, parts, marks, led, due, short, stale: BTreeSet::new() }
     }
 
     pub(super) async fn run(mut self, stop: CancellationToken) {
@@ -131,10 +134,13 @@ impl Census {
             return Ok(());
         }
         if pending.since_base().is_broken() {
+            self.journal.standings.lock().entry(group).and_modify(|standing| standing.whole = false);
             return Err("a new base is asked for already");
         }
-        let lists = self.gather(group, self.short.contains_key(&group)).await?;
+        let fresh = self.short.contains_key(&group) || self.stale.remove(&group);
+        let lists = self.gather(group, fresh).await?;
         if lists.made < pending.based_at().map_or(leading, |based| based.max(leading)) {
+            self.stale.insert(group);
             return Err("lists are older than the last base");
         }
         let mark = self.marks.iter().rev().filter(|mark| mark.at <= lists.made);

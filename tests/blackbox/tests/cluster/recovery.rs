@@ -17,6 +17,7 @@ use holdfast_blackbox::{
     metrics::Samples,
     paths,
     s3::{Call, Client, first, sha256_hex},
+    second_copy::{self, GROUPS},
     tree::noise,
 };
 use http::Method;
@@ -30,8 +31,6 @@ const OBJECTS_A_WRITER: usize = 70;
 /// Within the catalog, one short stripe, several stripes.
 const SIZES: [usize; 5] = [0, 300, 9_000, 90_000, 1_500_000];
 const PART: usize = 5 << 20;
-/// The control group and eight catalog groups.
-const GROUPS: f64 = 9.0;
 const BASES_LIMIT: Duration = Duration::from_secs(90);
 /// Directories of a node's state that are the catalog, the control state and the log.
 const LOST: [&str; 4] = ["raft", "control", "catalog", "second-copy"];
@@ -115,6 +114,45 @@ async fn every_acknowledged_object_comes_back_from_the_drives_alone() -> Result<
     Ok(())
 }
 
+/// Three drives in all, where the level survives two: the first went while no node ran, so that no process has seen it go.
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_that_went_while_nothing_ran_are_written_anew() -> Result<()> {
+    let mut cluster = cluster("second-copy", 3, 2).await?;
+    let client = cluster.s3(0)?;
+    for number in 0..60 {
+        client.put(BUCKET, &format!("small/{number}"), noise(number, 3000)).await?;
+    }
+    wait_for_bases(&cluster).await?;
+    for number in 60..120 {
+        client.put(BUCKET, &format!("small/{number}"), noise(number, 3000)).await?;
+    }
+    for name in NODES {
+        cluster.kill(name)?;
+    }
+    let lose = |cluster: &DevCluster, node: &str, drive: &str| {
+        fs::remove_file(cluster.dir().join(node).join("drives").join(drive))
+    };
+    lose(&cluster, "n1", "d1")?;
+    for name in NODES {
+        cluster.launch(name)?;
+    }
+    for name in NODES {
+        cluster.wait_ready(name).await?;
+    }
+    let took = second_copy::is_whole(cluster.file(), 1).await?;
+    println!("the second copy is whole after {took:.1?}");
+    for name in NODES {
+        cluster.kill(name)?;
+    }
+    lose_state(&cluster)?;
+    lose(&cluster, "n2", "d1")?;
+    lose(&cluster, "n3", "d1")?;
+    let report = recover_well(&cluster)?;
+    assert!(report.contains(" 120 objects, "), "{report}");
+    assert!(report.contains("result     whole"), "{report}");
+    Ok(())
+}
+
 /// The acceptance figure: `cargo test ... recovery -- --ignored`, with the count in `HOLDFAST_OBJECTS`.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "writes and reads 100,000 objects, minutes; by hand: -- --ignored"]
@@ -189,7 +227,7 @@ pub async fn wait_for_bases(cluster: &DevCluster) -> Result<()> {
             let samples = Samples::fetch(&node.metrics, cluster.file().trust()?).await?;
             bases += samples.sum("holdfast_catalog_copy_bases_total").context("metric not exposed")?;
         }
-        if bases >= GROUPS {
+        if bases >= GROUPS as f64 {
             return Ok(());
         }
         ensure!(begun.elapsed() < BASES_LIMIT, "{bases} bases after {BASES_LIMIT:?}");
