@@ -14,17 +14,15 @@ use std::{
 };
 
 use bytes::Bytes;
-use holdfast_drive::{Drive, DriveState};
 use holdfast_format::{CatalogRecordHeader, CatalogRecordKind};
 use holdfast_model::{DriveId, GroupId, ShardId, StripeId, UnixMillis, placement::Place};
-use holdfast_store::{JournalSpan, ShardError};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    BaseSource, CATALOG_OWNER, Owner,
-    holdings::Holdings,
+    BaseSource, Owner,
+    inventory::Inventory,
     keeper::{Journal, JournalParts},
     pending::{Left, Pending},
     record::{BODY_SIZE_MAX, GENERATION, PARTS_MAX, RecordName, RecordWriter, Spread},
@@ -50,12 +48,6 @@ const RETRY_AFTER: Duration = Duration::from_secs(30);
 /// Bytes of a file in one piece: with seal and framing around it, it fits a record.
 const PIECE_SIZE: usize = BODY_SIZE_MAX - 4096;
 
-/// Records looked at together when drives are searched.
-const PAGE: usize = 1024;
-
-/// Headers of records read together.
-const HEADERS_TOGETHER: usize = 16;
-
 /// A copied file of a group's state.
 #[derive(Debug)]
 pub struct BaseFile {
@@ -80,8 +72,7 @@ pub(super) struct BaseKeeper {
     parts: JournalParts,
     writer: RecordWriter,
     known: BTreeMap<GroupId, Known>,
-    /// Of the journal records on this node's drives.
-    spans: BTreeMap<RecordName, JournalSpan>,
+    inventory: Inventory,
     staying: Staying,
 }
 
@@ -104,14 +95,8 @@ impl Staying {
 impl BaseKeeper {
     pub(super) fn new(journal: Arc<Journal>, parts: JournalParts) -> Self {
         let writer = parts.writer(journal.node);
-        Self {
-            journal,
-            parts,
-            writer,
-            known: BTreeMap::new(),
-            spans: BTreeMap::new(),
-            staying: Staying::default(),
-        }
+        let inventory = Inventory::new(journal.node, &parts);
+        Self { journal, parts, writer, known: BTreeMap::new(), inventory, staying: Staying::default() }
     }
 
     pub(super) async fn run(mut self, stop: CancellationToken) {
@@ -257,26 +242,11 @@ impl BaseKeeper {
 
     /// Deletes from this node's drives what the newest root there has made superfluous.
     async fn tidy(&mut self) {
-        let searched = Instant::now();
-        // Before the search: what is noted later is not found by it yet.
-        let written = self.parts.shards.take_written_records();
-        let mut found: Vec<(Place, ShardId, RecordName)> = Vec::new();
-        for drive in self.parts.shards.local() {
-            let place = Place { node: self.journal.node, drive: drive.id() };
-            let mut after = None;
-            loop {
-                let page = drive.list(after, PAGE);
-                let Some(last) = page.last() else { break };
-                after = Some(last.id);
-                let ours = page.iter().filter(|shard| shard.tenant == CATALOG_OWNER);
-                found.extend(
-                    ours.filter_map(|shard| Some((place, shard.id, RecordName::parse(shard.id.stripe)?))),
-                );
-                tokio::task::yield_now().await;
-            }
-        }
+        let found = self.inventory.search().await;
         let mut newest: BTreeMap<GroupId, (u64, UnixMillis)> = BTreeMap::new();
-        for (_, _, name) in found.iter().filter(|(_, _, name)| name.kind == CatalogRecordKind::BaseRoot) {
+        for (_, _, name) in
+            found.records.iter().filter(|(_, _, name)| name.kind == CatalogRecordKind::BaseRoot)
+        {
             let root = newest.entry(name.group).or_insert((name.last, name.begun));
             *root = (*root).max((name.last, name.begun));
         }
@@ -301,8 +271,8 @@ impl BaseKeeper {
         let mut left: BTreeMap<GroupId, Left> = BTreeMap::new();
         let mut deleted = 0;
         let mut failed = Vec::new();
-        let mut kept = Vec::with_capacity(found.len());
-        for (place, id, name) in &found {
+        let mut kept = Vec::with_capacity(found.records.len());
+        for (place, id, name) in &found.records {
             let left = left.entry(name.group).or_insert_with(|| Left {
                 base: newest.get(&name.group).map(|(covers, _)| *covers),
                 lowest: None,
@@ -325,7 +295,8 @@ impl BaseKeeper {
         for (group, pending) in &self.journal.groups {
             pending.found(left.get(group).copied().unwrap_or_default());
         }
-        self.tell(searched, written, &kept).await;
+        let searched = found.began;
+        self.journal.publish(searched, self.inventory.holdings(found.written, &kept).await);
         if let Some(first) = failed.first() {
             let failed = failed.len();
             tracing::warn!(failed, %first, "catalog records not deleted; will be tried again");
@@ -334,77 +305,6 @@ impl BaseKeeper {
             tracing::info!(deleted, "catalog records deleted that a base replaces");
         }
     }
-}
-
-impl BaseKeeper {
-    /// Publishes what this node's drives held when they were searched, for those who lead the groups.
-    async fn tell(
-        &mut self,
-        searched: Instant,
-        written: BTreeMap<StripeId, JournalSpan>,
-        kept: &[(Place, ShardId, RecordName)],
-    ) {
-        self.learn_spans(written, kept).await;
-        let closed = self.parts.health.closed();
-        let counted: BTreeSet<DriveId> = self
-            .parts
-            .shards
-            .local()
-            .iter()
-            .filter(|drive| !closed.contains(&drive.id()) && writable(drive.status().state))
-            .map(Drive::id)
-            .collect();
-        // A record is listed once on each drive, whatever came of writing it twice.
-        let listed: BTreeSet<(RecordName, DriveId)> = kept
-            .iter()
-            .filter(|(place, ..)| counted.contains(&place.drive))
-            .map(|(place, _, name)| (*name, place.drive))
-            .collect();
-        let mut groups: BTreeMap<GroupId, BTreeMap<RecordName, u32>> = BTreeMap::new();
-        for (name, _) in listed {
-            *groups.entry(name.group).or_default().entry(name).or_default() += 1;
-        }
-        let holdings = groups.iter().map(|(group, records)| (*group, Holdings::of(records, &self.spans)));
-        self.journal.publish(searched, holdings.collect());
-    }
-
-    /// Finds out where the journal records begin that are kept: from notes of when they were written, or from their headers.
-    async fn learn_spans(
-        &mut self,
-        written: BTreeMap<StripeId, JournalSpan>,
-        kept: &[(Place, ShardId, RecordName)],
-    ) {
-        let names: BTreeSet<RecordName> = kept.iter().map(|(_, _, name)| *name).collect();
-        self.spans.retain(|name, _| names.contains(name));
-        let noted = written.into_iter().filter_map(|(id, span)| Some((RecordName::parse(id)?, span)));
-        self.spans.extend(noted.filter(|(name, _)| names.contains(name)));
-        let is_unknown =
-            |name: &RecordName| name.kind == CatalogRecordKind::Journal && !self.spans.contains_key(name);
-        let unknown: Vec<_> = kept.iter().filter(|(_, _, name)| is_unknown(name)).copied().collect();
-        let head = 0..u32::try_from(CatalogRecordHeader::SIZE).expect("a header is small");
-        for some in unknown.chunks(HEADERS_TOGETHER) {
-            let reads = some
-                .iter()
-                .map(|(place, id, _)| self.parts.shards.get(*place, *id, GENERATION, head.clone()));
-            let outcomes = futures::future::join_all(reads).await;
-            for ((place, id, name), read) in some.iter().zip(outcomes) {
-                match read {
-                    Ok(payload) => {
-                        self.spans.extend(JournalSpan::of(&payload).map(|span| (*name, span)));
-                    }
-                    Err(ShardError::Damaged { .. }) => {
-                        self.parts.shards.note_damaged_record(place.drive, *id)
-                    }
-                    Err(error) => tracing::debug!(%id, %error, "catalog record not read"),
-                }
-            }
-        }
-    }
-}
-
-/// Whether what lies on a drive of that state counts as a copy.
-fn writable(state: DriveState) -> bool {
-    matches!(state, DriveState::Live | DriveState::Slow | DriveState::Failing)
 }
 
 /// A base being written.

@@ -24,6 +24,7 @@
 mod base;
 mod census;
 mod holdings;
+mod inventory;
 mod keeper;
 mod pending;
 mod rebuild;
