@@ -590,14 +590,29 @@ pub(crate) fn verify(
     first_block: u32,
     blocks: &[u8],
 ) -> Result<RecordHeader, String> {
+    let header = verify_header(identity, entry, header)?;
+    verify_blocks(&header, first_block, blocks)?;
+    Ok(header)
+}
+
+/// Reads a header and checks that it is the one the index means.
+pub(crate) fn verify_header(
+    identity: &DriveIdentity,
+    entry: &Indexed,
+    header: &[u8; SECTOR_SIZE],
+) -> Result<RecordHeader, String> {
     let header = RecordHeader::parse(header).map_err(|e| e.to_string())?;
     if !planted::is(Bug::IgnoreIdentity) {
         verify_identity(identity, entry, &header)?;
     }
+    Ok(header)
+}
+
+/// Checks the blocks of a record, the first of them of that number.
+pub(crate) fn verify_blocks(header: &RecordHeader, first_block: u32, blocks: &[u8]) -> Result<(), String> {
     match header.blocks.verify(first_block as usize, blocks) {
-        Err(_) if planted::is(Bug::IgnoreChecksum) => Ok(header),
-        Ok(()) => Ok(header),
-        Err(block) => Err(format!("the checksum of block {block} does not match")),
+        Err(_) if planted::is(Bug::IgnoreChecksum) => Ok(()),
+        verified => verified.map_err(|block| format!("the checksum of block {block} does not match")),
     }
 }
 

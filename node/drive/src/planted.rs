@@ -45,6 +45,8 @@ pub(crate) enum Bug {
     FooterBeforeDurable,
     /// Reclaiming moves what it can into the last room of the drive, whether or not a segment becomes free by that.
     MoveInHope,
+    /// Damaged records keep their segments whatever room there is.
+    DamagePins,
 }
 
 #[cfg(not(test))]
@@ -70,6 +72,7 @@ impl Bug {
             Self::IgnoreChecksum => "IgnoreChecksum",
             Self::FooterBeforeDurable => "FooterBeforeDurable",
             Self::MoveInHope => "MoveInHope",
+            Self::DamagePins => "DamagePins",
         }
     }
 }

@@ -38,8 +38,17 @@ pub(crate) struct Segment {
     pub(crate) unflushed: u32,
     /// Tombstones in this segment by the life they point to, while that life is on the drive.
     pub(crate) needed: BTreeMap<SegmentSequence, u32>,
-    /// Reclaiming failed when it held so many live records and needed tombstones; no use before that changes.
-    pub(crate) stuck_at: Option<(u32, u32)>,
+    /// Reclaiming failed when it held so much; no use before that changes.
+    pub(crate) stuck_at: Option<StuckAt>,
+}
+
+/// What a segment held when it could not be reclaimed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct StuckAt {
+    live_records: u32,
+    needed_tombstones: u32,
+    /// Damaged records would have been moved as they are.
+    last_resort: bool,
 }
 
 impl Segment {
@@ -61,6 +70,27 @@ impl Segment {
     /// Tombstones of this segment that must outlive it.
     pub(crate) fn needed_tombstones(&self) -> u32 {
         self.needed.values().sum()
+    }
+
+    /// Reclaiming failed on what it holds now.
+    pub(crate) fn set_stuck(&mut self, last_resort: bool) {
+        let (live_records, needed_tombstones) = (self.live_records, self.needed_tombstones());
+        self.stuck_at = Some(StuckAt { live_records, needed_tombstones, last_resort });
+    }
+
+    /// Whether reclaiming failed on what it holds now, no less determined.
+    fn is_stuck(&self, last_resort: bool) -> bool {
+        self.stuck_at.is_some_and(|at| {
+            (at.live_records, at.needed_tombstones) == (self.live_records, self.needed_tombstones())
+                && (at.last_resort || !last_resort)
+        })
+    }
+
+    /// Sectors that it takes to keep what must be kept of it: copies of its live records, each pair of them with a block of
+    /// tombstones for what they replace, and its tombstones.
+    fn cost_to_keep(&self) -> u32 {
+        let tombstones = self.needed_tombstones().div_ceil(TOMBSTONES_A_SECTOR);
+        self.live_sectors + self.live_records.div_ceil(2) + tombstones
     }
 }
 
@@ -165,12 +195,12 @@ impl Segments {
         self.live_sectors
     }
 
-    /// The sealed segment with the least that must be kept, and how many sectors that is.
-    pub(crate) fn emptiest(&self) -> Option<(u32, u32)> {
+    /// The sealed segment with the least that must be kept, and how many sectors that takes. Those that reclaiming failed on
+    /// are left out, unless it is more determined now.
+    pub(crate) fn emptiest(&self, last_resort: bool) -> Option<(u32, u32)> {
         self.iter()
-            .filter(|(_, s)| s.phase == Phase::Sealed)
-            .filter(|(_, s)| s.stuck_at != Some((s.live_records, s.needed_tombstones())))
-            .map(|(i, s)| (i, s.live_sectors + s.needed_tombstones().div_ceil(TOMBSTONES_A_SECTOR)))
+            .filter(|(_, s)| s.phase == Phase::Sealed && !s.is_stuck(last_resort))
+            .map(|(i, s)| (i, s.cost_to_keep()))
             .min_by_key(|(_, keep)| *keep)
     }
 }

@@ -85,7 +85,7 @@ impl FaultDevice {
         let whole = operation.length() / SECTOR_SIZE;
         let first = operation.offset() / SECTOR_SIZE as u64;
         let outcome = match operation.kind() {
-            Kind::Read => match disk.read_fault() {
+            Kind::Read => match disk.read_fault(first, whole as u64) {
                 Err(error) => Err(error),
                 Ok(()) if self.random.chance(self.manners.again) => errno(libc::EAGAIN),
                 Ok(()) => {

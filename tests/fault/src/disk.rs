@@ -2,7 +2,12 @@
 //!
 //! Front ends ask it sector by sector what happens; what they leave to chance comes from their own seed.
 
-use std::{collections::HashMap, fmt, io, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt, io,
+    sync::Arc,
+    time::Duration,
+};
 
 use holdfast_model::{ByteCount, limits::SECTOR_SIZE};
 use parking_lot::{Mutex, MutexGuard};
@@ -98,6 +103,8 @@ pub(crate) struct Disk {
     flushes: u64,
     operations: u64,
     faults: Vec<Fault>,
+    /// Sectors that cannot be read until they are written.
+    unreadable: BTreeSet<u64>,
     /// Writes submitted and not executed; they may be kept by a power cut. By connection and slot.
     in_flight: Vec<(u64, u64, Vec<SectorBytes>)>,
     next_in_flight: u64,
@@ -187,6 +194,11 @@ impl FaultDisk {
         }
         disk.durable.insert(sector, Arc::new(bytes));
         disk.index_cache();
+    }
+
+    /// The sector at `offset` cannot be read until it is written: a latent sector error.
+    pub fn wear_out(&self, offset: u64) {
+        self.disk.lock().unreadable.insert(offset / SECTOR_SIZE as u64);
     }
 
     /// Where the sectors lie that hold something, in order.
@@ -309,15 +321,16 @@ impl Disk {
         })
     }
 
-    /// Counts a read and says whether it fails.
-    pub(crate) fn read_fault(&mut self) -> io::Result<()> {
+    /// Counts a read of `sectors` sectors from `first` on and says whether it fails.
+    pub(crate) fn read_fault(&mut self, first: u64, sectors: u64) -> io::Result<()> {
         let n = self.reads;
         self.reads += 1;
         let failure = self.faults.iter().find_map(|f| match f {
             Fault::ReadFails(from, code) if n >= *from => Some(*code),
             _ => None,
         });
-        failure.map_or(Ok(()), |code| Err(io::Error::from_raw_os_error(code)))
+        let worn = self.unreadable.range(first..first.saturating_add(sectors)).next().map(|_| libc::EIO);
+        failure.or(worn).map_or(Ok(()), |code| Err(io::Error::from_raw_os_error(code)))
     }
 
     /// Counts a write of `sectors` sectors from `first` on and says what becomes of it.
@@ -351,6 +364,7 @@ impl Disk {
     }
 
     fn push(&mut self, write: Unflushed) {
+        self.unreadable.remove(&write.sector);
         self.cached.insert(write.sector, Arc::clone(&write.bytes));
         self.unflushed.push(write);
     }

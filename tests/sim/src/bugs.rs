@@ -127,6 +127,7 @@ pub const BUGS: &[Planted] = &[
     ("IgnoreIdentity", "drive: reads do not check which record a header names", Drive),
     ("FooterBeforeDurable", "drive: a footer is written while records are on their way", Drive),
     ("MoveInHope", "drive: reclaiming takes the last room without knowing that it makes any", Drive),
+    ("DamagePins", "drive: damaged records keep their segments however full it is", Drive),
     (
         "OneShardMayMiss",
         "store: a stripe counts as written when one shard is not",

@@ -8,7 +8,7 @@ use holdfast_ring::{BlockDevice, Operation};
 use super::{
     Engine, IDLE_LABEL_AFTER, Job,
     flush::{Origin, What},
-    tombstones::TombstoneQueue,
+    tombstones::{Asker, TombstoneQueue},
 };
 use crate::{
     commit::FlushTicket,
@@ -29,9 +29,9 @@ impl<D: BlockDevice> Engine<D> {
             }
             What::Tombstones(write) => {
                 self.tombs.in_flight = false;
-                for (tombstone, reply) in write.entries {
+                for (tombstone, asker) in write.entries {
                     self.release(tombstone.shard);
-                    if let Some(reply) = reply {
+                    if let Asker::Caller(reply) = asker {
                         drop(reply.send(Err(why.delete(self.drive))));
                     }
                 }
@@ -59,8 +59,8 @@ impl<D: BlockDevice> Engine<D> {
                 job => self.ready.push_back((operation, job)),
             }
         }
-        for (tombstone, reply) in std::mem::take(&mut self.tombs.waiting) {
-            if let Some(reply) = reply {
+        for (tombstone, asker) in std::mem::take(&mut self.tombs.waiting) {
+            if let Asker::Caller(reply) = asker {
                 self.release(tombstone.shard);
                 drop(reply.send(Err(why.delete(self.drive))));
             }

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 use super::{
     Engine, Job,
-    tombstones::TombstoneWrite,
+    tombstones::{Asker, TombstoneWrite},
     transfer::{Progress, progress},
 };
 use crate::{
@@ -276,7 +276,7 @@ impl<D: BlockDevice> Engine<D> {
             self.reclaim.look_again();
             let tombstone = self.tombstone_for(&old);
             if !planted::is(Bug::ForgetOldCopy) {
-                self.tombs.push(tombstone, None);
+                self.tombs.push(tombstone, Asker::Nobody);
             }
         }
     }
@@ -284,7 +284,7 @@ impl<D: BlockDevice> Engine<D> {
     /// A durable copy that nobody needs: it gets a tombstone.
     pub(super) fn discard(&mut self, copy: &Indexed) {
         let tombstone = self.tombstone_for(copy);
-        self.tombs.push(tombstone, None);
+        self.tombs.push(tombstone, Asker::Nobody);
     }
 
     pub(super) fn settle(&mut self, sequence: Sequence, segment: u32) {

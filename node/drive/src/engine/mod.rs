@@ -22,6 +22,7 @@ mod pace;
 mod read;
 mod reclaim;
 mod requests;
+mod salvage;
 mod tombstones;
 mod transfer;
 
@@ -44,7 +45,7 @@ use self::{
     read::{ReadPart, Reads},
     reclaim::Reclaim,
     requests::ROOM_WAIT,
-    tombstones::TombstoneQueue,
+    tombstones::{Asker, TombstoneQueue},
 };
 use crate::{
     commit::{CleanFlush, FlushTicket},
@@ -207,7 +208,7 @@ impl<D: BlockDevice> Engine<D> {
         let now = clock.now();
         let mut tombs = TombstoneQueue::default();
         for tombstone in state.untombed {
-            tombs.push(tombstone, None);
+            tombs.push(tombstone, Asker::Nobody);
         }
         *shared.index.write() = state.index;
         let fenced =

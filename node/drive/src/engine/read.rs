@@ -58,8 +58,8 @@ pub(super) enum Purpose {
     Footer,
     /// A record of a segment whose records are all to be moved or none.
     Prove(Indexed),
-    /// A record to be moved.
-    MoveSource(Indexed),
+    /// A record to be moved, and the checksum of what it was read as before, if that was damaged.
+    MoveSource { entry: Indexed, before: Option<u32> },
     /// A record that was moved, to be compared: the new place and the old one.
     MoveCheck { new: Indexed, from: Indexed },
 }
@@ -230,7 +230,7 @@ impl<D: BlockDevice> Engine<D> {
             Purpose::Caller { read, header_only } => self.caller_part_done(read, header_only, result, now),
             Purpose::Footer => self.footer_read(part.segment, result),
             Purpose::Prove(entry) => self.proved(&entry, result),
-            Purpose::MoveSource(entry) => self.move_source_read(entry, result),
+            Purpose::MoveSource { entry, before } => self.move_source_read(entry, before, result),
             Purpose::MoveCheck { new, from } => self.move_checked(&new, &from, result),
         }
         self.start_waiting_reads(now);

@@ -4,10 +4,14 @@
 //! back, switch the index, give the old copy a tombstone; write again the tombstones that are still
 //! needed; then mark the segment free. A segment with nothing alive skips straight to the end.
 //!
-//! A record that does not read back cannot be moved: it stays, and its segment with it, until whoever owns it repairs or
-//! deletes it. What was moved out of such a segment took room and made none. So the last room of the drive is used
-//! only for segments of which every record has been read before; else, with damage in all of them, there would be none
-//! left for the tombstones of what is damaged, and no way out.
+//! A damaged record is not moved: it stays, and its segment with it, until whoever owns it repairs or deletes it. What was
+//! moved out of such a segment took room and made none. So the last room of the drive is used only for segments of which
+//! every record has been read before; else, with damage in all of them, there would be none left for the tombstones of
+//! what is damaged, and no way out.
+//!
+//! When the drive is full and no other segment can be had, damage keeps a segment no longer: as the last resort
+//! ([`salvage`](super::salvage)) a record is moved with its damage, and one without a header is given up. What the device
+//! refuses to read stays in any case.
 //!
 //! Invariants:
 //! - a record's old copy is dead only once the new one is flushed and was read back;
@@ -16,19 +20,21 @@
 //! - while there is room, moving keeps to its rate; when room is short it does not wait.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     io,
     time::{Duration, Instant},
 };
 
-use holdfast_format::{Footer, FooterRecord, FooterTrailer, Tombstone};
-use holdfast_model::limits::SECTOR_SIZE;
+use holdfast_format::{Footer, FooterRecord, FooterTrailer, RecordHeader, Tombstone};
+use holdfast_model::{ShardId, limits::SECTOR_SIZE};
 use holdfast_ring::{BlockDevice, Buffer};
 
 use super::{
     Engine, PUT_RESERVE,
     log::{Claim, REPAIR_RESERVE},
     read::Purpose,
+    salvage,
+    tombstones::Asker,
 };
 use crate::{
     blocking::TRANSFER_SIZE_MAX,
@@ -98,7 +104,11 @@ enum Stuck {
 #[derive(Debug, Default)]
 pub(super) struct Reclaim {
     stage: Stage,
-    moves_in_flight: usize,
+    pub(super) moves_in_flight: usize,
+    /// Damage does not keep the segment that is being reclaimed.
+    pub(super) last_resort: bool,
+    /// Records that are moved with their damage: the checksum of the payload as it was read.
+    pub(super) damaged: HashMap<ShardId, u32>,
     /// Moved, flushed, and waiting for a buffer to be read back into.
     unchecked: VecDeque<(Indexed, Indexed)>,
     /// Something died, was sealed or was refused since the last look.
@@ -129,6 +139,11 @@ impl Reclaim {
         let until = self.not_before.filter(|_| self.look).map(|until| until.saturating_duration_since(now));
         let least = Duration::from_millis(1);
         [until, self.waits_for_allowance].into_iter().flatten().min().map(|pause| pause.max(least))
+    }
+
+    /// A record that was given up has its tombstone.
+    pub(super) fn given_up_durably(&mut self) {
+        self.moves_in_flight = self.moves_in_flight.saturating_sub(1);
     }
 
     fn segment(&self) -> Option<u32> {
@@ -183,13 +198,9 @@ impl<D: BlockDevice> Engine<D> {
         self.segments.free_count() <= PUT_RESERVE + 1
     }
 
-    fn choose_segment(&mut self, now: Instant) {
-        if !self.reclaim.look || self.reclaim.not_before.is_some_and(|until| now < until) {
-            return;
-        }
-        self.reclaim.look = false;
-        self.reclaim.not_before = Some(now + LOOK_PAUSE);
-        let Some((segment, keep)) = self.segments.emptiest() else { return };
+    /// The segment to be reclaimed next, if one is worth it.
+    fn next_segment(&self, last_resort: bool) -> Option<u32> {
+        let (segment, keep) = self.segments.emptiest(last_resort)?;
         let total = self.layout.segment_sectors();
         let scarce = self.segments.free_count() * 4 < self.layout.segments() as usize;
         let worth = if self.is_short_of_room() {
@@ -199,9 +210,20 @@ impl<D: BlockDevice> Engine<D> {
         } else {
             self.segments.get(segment).live_records == 0
         };
-        if !worth {
+        worth.then_some(segment)
+    }
+
+    fn choose_segment(&mut self, now: Instant) {
+        if !self.reclaim.look || self.reclaim.not_before.is_some_and(|until| now < until) {
             return;
         }
+        self.reclaim.look = false;
+        self.reclaim.not_before = Some(now + LOOK_PAUSE);
+        let is_full = self.segments.free_count() <= PUT_RESERVE;
+        let usual = self.next_segment(false);
+        let last = || self.next_segment(true).filter(|_| is_full && !planted::is(Bug::DamagePins));
+        let Some(segment) = usual.or_else(last) else { return };
+        self.reclaim.last_resort = usual.is_none();
         // There may be more like this one.
         self.reclaim.look = true;
         let s = self.segments.get(segment);
@@ -293,9 +315,11 @@ impl<D: BlockDevice> Engine<D> {
     /// A record was read to see whether it can be moved.
     pub(super) fn proved(&mut self, entry: &Indexed, result: io::Result<Buffer>) {
         let identity = DriveIdentity::from(self.label);
-        let verified = result
-            .map_err(|e| e.to_string())
-            .and_then(|buffer| verify(&identity, entry, buffer.headroom(), 0, &buffer).map(drop));
+        let last_resort = self.reclaim.last_resort;
+        let verified = result.map_err(|e| e.to_string()).and_then(|buffer| {
+            let verified = verify(&identity, entry, buffer.headroom(), 0, &buffer).map(drop);
+            verified.or_else(|what| if last_resort { Ok(()) } else { Err(what) })
+        });
         let Stage::Proving { segment, reading, damaged, .. } = &mut self.reclaim.stage else { return };
         *reading -= 1;
         if let Err(what) = verified {
@@ -334,7 +358,7 @@ impl<D: BlockDevice> Engine<D> {
             self.reclaim.moves_in_flight += 1;
             self.busy.insert(entry.shard, VecDeque::new());
             let offset = self.layout.offset(segment, record.sector);
-            self.read(Purpose::MoveSource(entry), segment, offset, buffer, 0, length);
+            self.read(Purpose::MoveSource { entry, before: None }, segment, offset, buffer, 0, length);
         }
         let Stage::Moving { segment, queue, tombstones, stuck, .. } = &mut self.reclaim.stage else { return };
         for record in deferred.into_iter().rev() {
@@ -353,35 +377,49 @@ impl<D: BlockDevice> Engine<D> {
         for tombstone in tombstones {
             let needed = self.segments.by_life(tombstone.life).is_some_and(|target| target != segment);
             if needed && !planted::is(Bug::DropTombstones) {
-                self.tombs.push(tombstone, None);
+                self.tombs.push(tombstone, Asker::Nobody);
             }
         }
         self.reclaim.stage = Stage::Tombstones { segment, until: self.tombs.asked() };
     }
 
-    pub(super) fn move_source_read(&mut self, entry: Indexed, result: io::Result<Buffer>) {
+    pub(super) fn move_source_read(
+        &mut self,
+        entry: Indexed,
+        before: Option<u32>,
+        result: io::Result<Buffer>,
+    ) {
         if self.unavailable.is_some() {
             return;
         }
-        let identity = DriveIdentity::from(self.label);
-        let verified = result.map_err(|e| e.to_string()).and_then(|buffer| {
-            let header = verify(&identity, &entry, buffer.headroom(), 0, &buffer)?;
-            Ok((header, buffer))
-        });
-        match verified {
-            Ok((mut header, buffer)) => {
-                header.moved = true;
-                if !self.append_moved(header, buffer, entry.location, self.reclaim.claim()) {
-                    self.move_failed(&entry, Stuck::Room);
+        let what = match result {
+            Err(error) => error.to_string(),
+            Ok(buffer) => {
+                let identity = DriveIdentity::from(self.label);
+                match verify(&identity, &entry, buffer.headroom(), 0, &buffer) {
+                    Ok(header) => return self.move_to_end(&entry, header, buffer),
+                    Err(_) if self.reclaim.last_resort => return self.salvage(entry, before, buffer),
+                    Err(what) => what,
                 }
             }
-            Err(what) => {
-                // It stays where it is, and its segment with it, until its owner repairs or deletes it.
-                add(&self.shared.counters.checksum_errors, 1);
-                tracing::warn!(drive = %self.drive, shard = %entry.shard, what, "record cannot be moved");
-                self.move_failed(&entry, Stuck::Damage);
-            }
+        };
+        self.not_moved(&entry, &what);
+    }
+
+    /// Writes a record to the end of the log.
+    pub(super) fn move_to_end(&mut self, entry: &Indexed, mut header: RecordHeader, payload: Buffer) {
+        header.moved = true;
+        if !self.append_moved(header, payload, entry.location, self.reclaim.claim()) {
+            self.reclaim.damaged.remove(&entry.shard);
+            self.move_failed(entry, Stuck::Room);
         }
+    }
+
+    /// It stays where it is, and its segment with it, until its owner repairs or deletes it.
+    pub(super) fn not_moved(&mut self, entry: &Indexed, what: &str) {
+        add(&self.shared.counters.checksum_errors, 1);
+        tracing::warn!(drive = %self.drive, shard = %entry.shard, what, "record cannot be moved");
+        self.move_failed(entry, Stuck::Damage);
     }
 
     fn move_failed(&mut self, entry: &Indexed, because: Stuck) {
@@ -411,9 +449,11 @@ impl<D: BlockDevice> Engine<D> {
             return;
         }
         let identity = DriveIdentity::from(self.label);
-        let checked = result
-            .map_err(|e| e.to_string())
-            .and_then(|buffer| verify(&identity, new, buffer.headroom(), 0, &buffer).map(drop));
+        let as_read = self.reclaim.damaged.remove(&new.shard);
+        let checked = result.map_err(|e| e.to_string()).and_then(|buffer| match as_read {
+            Some(payload) => salvage::verify_as_read(&identity, new, payload, &buffer),
+            None => verify(&identity, new, buffer.headroom(), 0, &buffer).map(drop),
+        });
         match checked {
             Ok(()) => {
                 self.switch(new);
@@ -464,8 +504,7 @@ impl<D: BlockDevice> Engine<D> {
     /// Leaves the segment as it is until something else in it dies.
     fn give_up(&mut self, segment: u32) {
         let now = self.clock.now();
-        let s = self.segments.get_mut(segment);
-        s.stuck_at = Some((s.live_records, s.needed_tombstones()));
+        self.segments.get_mut(segment).set_stuck(self.reclaim.last_resort);
         self.reclaim.stage = Stage::Idle;
         self.reclaim.look = true;
         self.reclaim.not_before = Some(now + STUCK_PAUSE);

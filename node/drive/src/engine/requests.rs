@@ -16,7 +16,7 @@ use super::{
     Engine,
     flush::{Origin, RecordWrite, What},
     log::Claim,
-    tombstones::DeleteReply,
+    tombstones::{Asker, DeleteReply},
 };
 use crate::{
     commit::Durable,
@@ -129,7 +129,7 @@ impl<D: BlockDevice> Engine<D> {
         };
         self.busy.insert(id, VecDeque::new());
         let tombstone = self.tombstone_for(&stored);
-        self.tombs.push(tombstone, Some(reply));
+        self.tombs.push(tombstone, Asker::Caller(reply));
     }
 
     pub(super) fn tombstone_for(&self, dead: &Indexed) -> Tombstone {

@@ -16,19 +16,30 @@ const TOMBSTONE_BLOCKS_MAX: usize = 16;
 /// Whoever waits for a delete.
 pub(super) type DeleteReply = oneshot::Sender<Result<bool, DeleteError>>;
 
+/// Who wants a tombstone.
+#[derive(Debug)]
+pub(super) enum Asker {
+    /// Nobody waits for it: what it names was replaced.
+    Nobody,
+    /// A delete; the shard is busy until then.
+    Caller(DeleteReply),
+    /// Reclaiming, which gives a record up; the shard is busy until then.
+    Reclaim,
+}
+
 /// Blocks of tombstones on their way.
 #[derive(Debug)]
 pub(super) struct TombstoneWrite {
     pub(super) segment: u32,
     pub(super) sequences: Vec<Sequence>,
-    pub(super) entries: Vec<(Tombstone, Option<DeleteReply>)>,
+    pub(super) entries: Vec<(Tombstone, Asker)>,
 }
 
 /// Tombstones that are asked for. One write of them is on its way at a time, so that they become durable
 /// in order: whoever sees a delete acknowledged knows that all earlier ones hold too.
 #[derive(Debug, Default)]
 pub(super) struct TombstoneQueue {
-    pub(super) waiting: VecDeque<(Tombstone, Option<DeleteReply>)>,
+    pub(super) waiting: VecDeque<(Tombstone, Asker)>,
     pub(super) in_flight: bool,
     /// There was no room for them; reclaiming will make some.
     pub(super) blocked: bool,
@@ -37,8 +48,8 @@ pub(super) struct TombstoneQueue {
 }
 
 impl TombstoneQueue {
-    pub(super) fn push(&mut self, tombstone: Tombstone, reply: Option<DeleteReply>) {
-        self.waiting.push_back((tombstone, reply));
+    pub(super) fn push(&mut self, tombstone: Tombstone, asker: Asker) {
+        self.waiting.push_back((tombstone, asker));
         self.asked += 1;
     }
 
@@ -68,15 +79,21 @@ impl<D: BlockDevice> Engine<D> {
         let blocks = count.div_ceil(TombstoneBlock::ENTRIES_MAX);
         let sectors = u32::try_from(blocks).expect("at most 16");
         let Some(mut buffer) = self.meta_frame(blocks * SECTOR_SIZE) else { return };
-        // Those that nobody waits for follow from what was written already, and reclaiming needs them.
-        let asked_for = self.tombs.waiting.iter().any(|(_, reply)| reply.is_some());
+        // The others follow from what was written already, and reclaiming needs them.
+        let asked_for = self.tombs.waiting.iter().any(|(_, asker)| matches!(asker, Asker::Caller(_)));
         let claim = if asked_for { Claim::Tombstone } else { Claim::Move };
         if !self.make_room(sectors, 0, count, claim) {
-            return self.refuse_tombstones();
+            drop(buffer);
+            self.refuse_tombstones();
+            // Those that reclaiming needs are not kept waiting by callers who come again and again.
+            if asked_for {
+                self.emit_tombstones();
+            }
+            return;
         }
         let (segment, life, sector) = self.claim_room(sectors);
         self.tombs.blocked = false;
-        let entries: Vec<(Tombstone, Option<DeleteReply>)> = self.tombs.waiting.drain(..count).collect();
+        let entries: Vec<(Tombstone, Asker)> = self.tombs.waiting.drain(..count).collect();
         let mut sequences = Vec::with_capacity(blocks);
         for (i, chunk) in entries.chunks(TombstoneBlock::ENTRIES_MAX).enumerate() {
             let sequence = self.take_sequence(segment);
@@ -100,14 +117,14 @@ impl<D: BlockDevice> Engine<D> {
     pub(super) fn refuse_tombstones(&mut self) {
         self.tombs.blocked = true;
         let waiting = std::mem::take(&mut self.tombs.waiting);
-        for (tombstone, reply) in waiting {
-            match reply {
-                Some(reply) => {
+        for (tombstone, asker) in waiting {
+            match asker {
+                Asker::Caller(reply) => {
                     self.tombs.asked -= 1;
                     drop(reply.send(Err(DeleteError::Full { drive: self.drive })));
                     self.release(tombstone.shard);
                 }
-                None => self.tombs.waiting.push_back((tombstone, None)),
+                other => self.tombs.waiting.push_back((tombstone, other)),
             }
         }
     }
@@ -118,17 +135,24 @@ impl<D: BlockDevice> Engine<D> {
         for sequence in write.sequences {
             self.settle(sequence, write.segment);
         }
-        for (tombstone, reply) in write.entries {
+        for (tombstone, asker) in write.entries {
             self.segments.add_tombstone(write.segment, tombstone.life);
-            let Some(reply) = reply else { continue };
+            if matches!(asker, Asker::Nobody) {
+                continue;
+            }
             let removed = self.shared.index.write().remove(tombstone.shard);
             if let Some(old) = removed {
                 self.segments.remove_live(old.location.segment, old.payload_len);
                 self.reclaim.look_again();
             }
-            add(&self.shared.counters.deletes_acknowledged, 1);
             self.release(tombstone.shard);
-            drop(reply.send(Ok(true)));
+            match asker {
+                Asker::Caller(reply) => {
+                    add(&self.shared.counters.deletes_acknowledged, 1);
+                    drop(reply.send(Ok(true)));
+                }
+                _ => self.reclaim.given_up_durably(),
+            }
         }
     }
 }

@@ -355,13 +355,13 @@ pub(super) fn a_drive_tells_of_no_room_that_a_put_does_not_get() {
             Err(other) => panic!("{other}"),
         }
     }
-    // No segment can be emptied: one record of each does not read back.
+    // No segment can be emptied: one record of each cannot be read.
     let mut segments = BTreeSet::new();
     for entry in rig.index() {
         if segments.insert(entry.location.segment) {
             let at = ((u64::from(entry.location.segment) + 1) << 20)
                 + u64::from(entry.location.sector + 1) * SECTOR_SIZE as u64;
-            rig.disk.rot(at, 1);
+            rig.disk.wear_out(at);
         }
     }
     // A repair opens one of the segments that are kept for repairs: most of it stays empty.

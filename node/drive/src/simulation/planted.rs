@@ -47,7 +47,8 @@ pub const CHECKS: &[Check] = planted![
     (IgnoreIdentity, faults::a_record_of_another_place_or_shard_is_refused),
     (IgnoreChecksum, faults::damage_to_an_acknowledged_record_is_reported_and_a_torn_tail_is_not),
     (FooterBeforeDurable, crashes::every_crash_of_sealing_and_reclaiming_keeps_what_was_acknowledged),
-    (MoveInHope, rot::a_full_drive_with_damage_in_every_segment_can_be_emptied_and_filled_again),
+    (MoveInHope, rot::a_full_drive_with_unreadable_records_in_every_segment_can_be_emptied_and_filled_again),
+    (DamagePins, rot::damage_in_every_segment_keeps_no_room),
 ];
 
 #[cfg(test)]

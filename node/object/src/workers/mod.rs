@@ -31,6 +31,7 @@ mod status;
 mod strays;
 mod survey;
 mod sweep;
+mod undeleted;
 mod worker;
 
 use std::sync::Arc;

@@ -20,15 +20,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
 use futures::{StreamExt, stream};
-use holdfast_catalog::{GarbageRow, Op, Orphan, PartitionReader, ReadError};
+use holdfast_catalog::{GarbageId, GarbageRow, Op, Orphan, PartitionReader, ReadError};
 use holdfast_model::{DriveId, Generation, NodeId, ShardId, StripeId, TenantId, placement::Place};
 use holdfast_store::ShardError;
 use tokio::time::{Instant, Interval};
@@ -39,6 +36,7 @@ use super::{
     led_with_leftovers,
     status::Kind,
     strays::{self, Strays, is_placed},
+    undeleted::{Refusing, Undeleted},
     worker::Worker,
 };
 use crate::{
@@ -75,6 +73,7 @@ pub(super) struct Sweep {
     /// Destroyed tenants whose remains were looked for since the last look for orphans.
     cleared: BTreeSet<TenantId>,
     known: HashMap<Route, Known>,
+    undeleted: Undeleted,
 }
 
 /// Garbage of a partition that is known since a moment: what entries up to one made.
@@ -106,6 +105,7 @@ impl Sweep {
             orphans_due: false,
             cleared: BTreeSet::new(),
             known: HashMap::new(),
+            undeleted: Undeleted::default(),
         }
     }
 }
@@ -136,18 +136,25 @@ impl Worker for Sweep {
             self.cleared.clear();
             sweep_orphans(&self.service, self.node).await;
         } else {
-            sweep_garbage(&self.service, self.node, &mut self.known).await;
+            sweep_garbage(&self.service, self.node, &mut self.known, &mut self.undeleted).await;
         }
     }
 }
 
-async fn sweep_garbage(service: &Arc<ObjectService>, node: NodeId, known: &mut HashMap<Route, Known>) {
-    let mut run = Run { service, begun: false, told: AtomicBool::new(false) };
+async fn sweep_garbage(
+    service: &Arc<ObjectService>,
+    node: NodeId,
+    known: &mut HashMap<Route, Known>,
+    undeleted: &mut Undeleted,
+) {
+    let mut run = Run { service, begun: false, refusing: Refusing::default() };
     let led = led_with_leftovers(service, node);
     // Whoever leads again begins anew.
-    known.retain(|route, _| led.iter().any(|(_, led)| led == route));
+    let routes: Vec<Route> = led.iter().map(|(_, route)| *route).collect();
+    known.retain(|route, _| routes.contains(route));
+    undeleted.keep_only(&routes);
     for (tenant, route) in led {
-        if let Err(error) = sweep_partition(&mut run, route, known).await {
+        if let Err(error) = sweep_partition(&mut run, route, known, undeleted).await {
             tracing::warn!(tenant = tenant.name, partition = %route.0, %error, "garbage not swept; will be tried again");
         }
     }
@@ -160,16 +167,14 @@ async fn sweep_garbage(service: &Arc<ObjectService>, node: NodeId, known: &mut H
 struct Run<'a> {
     service: &'a Arc<ObjectService>,
     begun: bool,
-    /// Told of in a line: what a drive refuses, it refuses of each of its shards.
-    told: AtomicBool,
+    refusing: Refusing,
 }
 
 impl Run<'_> {
-    fn not_deleted(&self, id: ShardId, error: &ShardError) {
-        if self.told.swap(true, Ordering::Relaxed) {
-            tracing::debug!(%id, %error, "shard not deleted");
-        } else {
-            tracing::warn!(%id, %error, "shard not deleted, nor perhaps others; will be tried again");
+    /// What a drive refuses, it refuses of each of its shards: told once.
+    fn not_deleted(&self, id: ShardId, drive: DriveId, error: &ShardError) {
+        if self.refusing.note(drive) {
+            tracing::warn!(%id, %error, "shard not deleted, nor others on its drive; will be tried again");
         }
     }
 
@@ -190,6 +195,7 @@ async fn sweep_partition(
     run: &mut Run<'_>,
     route: Route,
     known: &mut HashMap<Route, Known>,
+    undeleted: &mut Undeleted,
 ) -> Result<(), ObjectError> {
     let service = run.service;
     let (now, begun, mut newest) = (now().get(), Instant::now(), 0);
@@ -210,20 +216,27 @@ async fn sweep_partition(
         newest = rows.iter().map(|row| row.since_index).fold(newest, u64::max);
         let due: Vec<GarbageRow> = rows.into_iter().filter(&is_due).collect();
         let found = due.len();
-        let swept: Vec<_> = stream::iter(due)
+        let outcomes: Vec<(GarbageId, Deleted)> = stream::iter(due)
             .map(|row| {
-                let run = &*run;
-                async move { delete_shards(run, removed, &row).await.then_some(row.id) }
+                let (run, before) = (&*run, undeleted.deleted(route, row.id));
+                async move { (row.id, delete_shards(run, removed, &row, before).await) }
             })
             .buffer_unordered(PARALLEL)
-            .filter_map(|id| async move { id })
             .collect()
             .await;
+        let mut swept = Vec::new();
+        for (id, deleted) in outcomes {
+            match deleted {
+                Deleted::All => swept.push(id),
+                Deleted::Some(shards) => undeleted.remember(route, id, shards),
+            }
+        }
         if found > 0 {
             run.swept(found, swept.len());
         }
         if !swept.is_empty() {
             tracing::debug!(partition = %route.0, stripes = swept.len(), "garbage swept");
+            swept.iter().for_each(|id| undeleted.forget(route, *id));
             service
                 .propose(route, Op::RemoveGarbage { ids: swept })
                 .await?
@@ -240,21 +253,34 @@ async fn sweep_partition(
     Ok(())
 }
 
-/// Whether every shard of it is gone from its drive.
-async fn delete_shards(run: &Run<'_>, removed: &BTreeSet<DriveId>, row: &GarbageRow) -> bool {
+/// What is deleted of a stripe.
+enum Deleted {
+    /// Every shard is gone from its drive.
+    All,
+    /// These are, bit by bit in the order of the row.
+    Some(u32),
+}
+
+/// Deletes the shards of a row but those that were deleted `before`.
+async fn delete_shards(run: &Run<'_>, removed: &BTreeSet<DriveId>, row: &GarbageRow, before: u32) -> Deleted {
     let service = run.service;
-    let mut whole = true;
+    let (mut whole, mut deleted) = (true, before);
     if holdfast_planted::is("SweepDeletesNothing") {
-        return true;
+        return Deleted::All;
     }
-    for (index, place) in &row.shards {
-        if removed.contains(&place.drive) {
-            // It left for good, and its shards with it.
+    for (at, (index, place)) in (0u32..).zip(&row.shards) {
+        let bit = 1u32.checked_shl(at).unwrap_or(0);
+        if removed.contains(&place.drive) || deleted & bit != 0 {
+            // It left for good, and its shards with it; or this one is gone.
             continue;
         }
         if !service.stripes.health.has_drive(place.node, place.drive) {
             // What is away keeps its shards; they are deleted when it is back.
-            whole = holdfast_planted::is("SweepForgetsAbsent");
+            whole &= holdfast_planted::is("SweepForgetsAbsent");
+            continue;
+        }
+        if run.refusing.has(place.drive) {
+            whole = false;
             continue;
         }
         let id = ShardId { stripe: row.stripe, index: *index };
@@ -267,7 +293,7 @@ async fn delete_shards(run: &Run<'_>, removed: &BTreeSet<DriveId>, row: &Garbage
             false => row.generation,
         };
         match service.stripes.shards.delete(*place, id, generation).await {
-            Ok(()) => {}
+            Ok(()) => deleted |= bit,
             Err(error @ ShardError::Node { .. }) => {
                 if holdfast_planted::is("SweepForgetsAbsent") {
                     continue;
@@ -277,12 +303,12 @@ async fn delete_shards(run: &Run<'_>, removed: &BTreeSet<DriveId>, row: &Garbage
                 whole = false;
             }
             Err(error) => {
-                run.not_deleted(id, &error);
+                run.not_deleted(id, place.drive, &error);
                 whole = false;
             }
         }
     }
-    whole
+    if whole { Deleted::All } else { Deleted::Some(deleted) }
 }
 
 /// Deletes what drives of this node hold of destroyed tenants; whether all of it is gone.
@@ -290,7 +316,7 @@ async fn sweep_remains(service: &Arc<ObjectService>, node: NodeId, destroyed: &B
     if holdfast_planted::is("RemainsStay") {
         return true;
     }
-    let mut run = Run { service, begun: false, told: AtomicBool::new(false) };
+    let mut run = Run { service, begun: false, refusing: Refusing::default() };
     let mut whole = true;
     for drive in service.stripes.shards.local() {
         let place = Place { node, drive: drive.id() };

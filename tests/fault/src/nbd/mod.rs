@@ -228,7 +228,7 @@ fn execute(disk: &mut Disk, random: &mut Random, request: &Request, data: &mut [
     };
     match request.command {
         Command::Read => {
-            disk.read_fault()?;
+            disk.read_fault(sectors.start, sectors.end - sectors.start)?;
             if end > disk.capacity {
                 return invalid();
             }
