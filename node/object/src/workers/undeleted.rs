@@ -57,3 +57,33 @@ impl Refusing {
         self.0.lock().contains(&drive)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use holdfast_model::{GroupId, PartitionId};
+
+    use super::*;
+
+    #[test]
+    fn what_is_deleted_is_remembered_until_the_stripe_is_gone_or_others_lead() {
+        let route = |number| (PartitionId::new(number), GroupId::new(1));
+        let id = GarbageId::Shards;
+        let mut undeleted = Undeleted::default();
+        undeleted.remember(route(1), id(7), 0b101);
+        undeleted.remember(route(2), id(7), 0b1);
+        undeleted.remember(route(1), id(8), 0);
+        assert_eq!(undeleted.deleted(route(1), id(7)), 0b101);
+        assert_eq!((undeleted.deleted(route(2), id(7)), undeleted.deleted(route(1), id(8))), (0b1, 0));
+        undeleted.forget(route(1), id(7));
+        assert_eq!(undeleted.deleted(route(1), id(7)), 0);
+        undeleted.keep_only(&[route(1)]);
+        assert_eq!(undeleted.deleted(route(2), id(7)), 0);
+    }
+
+    #[test]
+    fn a_drive_refuses_for_the_first_time_once() {
+        let (refusing, drive) = (Refusing::default(), DriveId::from_bytes([3; 16]));
+        assert!(!refusing.has(drive));
+        assert!(refusing.note(drive) && !refusing.note(drive) && refusing.has(drive));
+    }
+}
