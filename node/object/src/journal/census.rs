@@ -126,7 +126,7 @@ impl Census {
     /// Counts the copies of one group, if they are due and can be judged.
     ///
     /// # Errors
-    /// Why they cannot be, for now.
+    /// Why they cannot be judged in this round.
     async fn count(&mut self, pending: &Pending) -> Result<(), &'static str> {
         let group = pending.group;
         let Some(&leading) = self.led.get(&group) else { return Ok(()) };
