@@ -5,8 +5,10 @@
 use std::{os::unix::fs::FileExt, path::Path, time::Duration};
 
 use holdfast_drive::*;
+use holdfast_format::{CATALOG_OWNER, CatalogRecordHeader, CatalogRecordKind};
 use holdfast_model::{
-    ByteCount, ClusterId, DriveId, Generation, NodeId, ShardId, ShardIndex, StripeId, TenantId,
+    ByteCount, ClusterId, DriveId, Generation, GroupId, NodeId, ShardId, ShardIndex, StripeId, TenantId,
+    UnixMillis,
     limits::{RECORD_PAYLOAD_MAX, SHARD_SIZE_MAX},
 };
 use holdfast_ring::BufferPool;
@@ -462,4 +464,64 @@ fn an_erased_drive_is_blank_and_one_that_is_open_is_not_erased() {
     let (drive, report) = fixture.open();
     assert_eq!((report.shards, drive.id()), (0, params.drive));
     runtime.block_on(drive.close());
+}
+
+/// A record of the catalog's second copy, as it is written to a drive.
+async fn catalog_record(fixture: &Fixture, n: u32, kind: CatalogRecordKind) -> ShardWrite {
+    let body = bytes(n, 4000);
+    let header = CatalogRecordHeader {
+        kind,
+        group: GroupId::new(1),
+        cluster: CLUSTER,
+        node: NodeId::new(1),
+        first: u64::from(n),
+        last: u64::from(n),
+        begun: UnixMillis::new(1),
+        part: 0,
+        parts: 1,
+        length: 4000,
+    };
+    let payload = [&header.encode(), &body[..]].concat();
+    let write = fixture.write(shard(n), 1, &payload).await;
+    ShardWrite { tenant: CATALOG_OWNER, data: 1, parity: 2, manifest: Vec::new(), ..write }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drive_full_of_journal_takes_the_base_that_replaces_it() {
+    const BASE: std::ops::Range<u32> = 100_000..100_040;
+    let fixture = Fixture::new(16);
+    let (drive, _) = fixture.open();
+    let mut journal = Vec::new();
+    for n in 0..BASE.start {
+        match drive.put(catalog_record(&fixture, n, CatalogRecordKind::Journal).await).await {
+            Ok(_) => journal.push(n),
+            Err(PutError::Full { .. }) => break,
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert!(journal.len() > 500, "{} records of 8 KiB on 16 MiB", journal.len());
+    for n in BASE {
+        let kind = if n + 1 < BASE.end { CatalogRecordKind::BasePiece } else { CatalogRecordKind::BaseRoot };
+        drive.put(catalog_record(&fixture, n, kind).await).await.unwrap();
+    }
+    let shut = drive.put(catalog_record(&fixture, BASE.end, CatalogRecordKind::Journal).await).await;
+    assert!(matches!(shut, Err(PutError::Full { .. })), "{shut:?}");
+
+    for n in &journal {
+        assert!(drive.delete(shard(*n), G1).await.unwrap());
+    }
+    // What was replaced is reclaimed in its time.
+    for n in BASE.end + 1.. {
+        assert!(n < BASE.end + 500, "the drive stays full");
+        if drive.put(catalog_record(&fixture, n, CatalogRecordKind::Journal).await).await.is_ok() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    for n in BASE {
+        let (got, _) = drive.get_whole(shard(n), G1, DEADLINE).await.unwrap();
+        assert_eq!(&got[CatalogRecordHeader::SIZE..], &bytes(n, 4000)[..]);
+    }
+    drive.close().await;
+    assert!(inspect::inspect(fixture.path()).unwrap().is_sound());
 }

@@ -166,6 +166,16 @@ impl Health {
         if capacity == 0 { 0.0 } else { free as f64 / capacity as f64 }
     }
 
+    /// Bytes of all drives of `node` that can be written; 0 while it does not answer.
+    #[must_use]
+    pub fn capacity(&self, node: NodeId) -> u64 {
+        let now = now();
+        let nodes = self.nodes.read();
+        let drives = nodes.get(&node).filter(|health| health.up(now)).map(|health| &health.report.drives);
+        let writable = drives.into_iter().flatten().filter(|drive| drive.state.writable());
+        writable.map(|drive| drive.capacity_bytes).sum()
+    }
+
     /// How many drives' space is to be set aside for rebuilding; `None`: as is usual.
     pub fn set_spare(&self, drives: Option<u8>) {
         *self.spare.write() = drives;

@@ -8,7 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use holdfast_format::{FooterRecord, Place, RecordHeader, Tombstone};
+use holdfast_format::{
+    CATALOG_OWNER, CatalogRecordHeader, CatalogRecordKind, FooterRecord, Place, RecordHeader, Tombstone,
+};
 use holdfast_model::{ByteCount, Generation, ShardId};
 use holdfast_ring::{BlockDevice, Buffer};
 
@@ -28,6 +30,11 @@ use crate::{
 /// How long a put waits for reclaiming to make room.
 pub(super) const ROOM_WAIT: Duration = Duration::from_secs(2);
 
+fn is_of_a_base(put: &PutRequest) -> bool {
+    put.header.tenant == CATALOG_OWNER
+        && CatalogRecordHeader::of(&put.payload).is_ok_and(|header| header.kind != CatalogRecordKind::Journal)
+}
+
 impl<D: BlockDevice> Engine<D> {
     pub(super) fn put(&mut self, request: PutRequest, now: Instant) {
         let (id, generation) = (request.header.shard, request.header.generation);
@@ -38,7 +45,7 @@ impl<D: BlockDevice> Engine<D> {
             return drop(request.reply.send(answer));
         }
         let sectors = request.header.sectors();
-        if self.make_room(sectors, 1, 0, self.claim_of(id)) {
+        if self.make_room(sectors, 1, 0, self.claim_of(&request)) {
             let PutRequest { header, payload, reply } = request;
             self.append_record(*header, payload, Origin::Put(reply));
         } else if self.reclaim.may_make_room() {
@@ -74,9 +81,11 @@ impl<D: BlockDevice> Engine<D> {
         })
     }
 
-    /// A full drive still takes a newer generation of what it holds: that is how it is repaired in place.
-    fn claim_of(&self, id: ShardId) -> Claim {
-        if self.shared.index.read().get(id).is_some() { Claim::Repair } else { Claim::Put }
+    /// A full drive still takes a newer generation of what it holds: that is how it is repaired in place. And it takes what
+    /// a base of the catalog consists of: the base and the journal that it replaces go then, which may be what fills it.
+    fn claim_of(&self, put: &PutRequest) -> Claim {
+        let is_held = self.shared.index.read().get(put.header.shard).is_some();
+        if is_held || is_of_a_base(put) { Claim::Repair } else { Claim::Put }
     }
 
     pub(super) fn refuse_full(&mut self, request: PutRequest) {
@@ -99,7 +108,7 @@ impl<D: BlockDevice> Engine<D> {
     pub(super) fn feed_starved(&mut self, now: Instant) {
         while let Some((until, request)) = self.starved.front() {
             let (expired, sectors, claim) = match request {
-                Request::Put(put) => (now >= *until, put.header.sectors(), self.claim_of(put.header.shard)),
+                Request::Put(put) => (now >= *until, put.header.sectors(), self.claim_of(put)),
                 // It waited behind a put that is done.
                 _ => (false, 0, Claim::Put),
             };

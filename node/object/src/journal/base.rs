@@ -1,8 +1,15 @@
 //! Bases: whole copies of a group's files, after which the journal before them may go.
 //!
-//! The leader of a group writes one when the journal since the last has outgrown both [`JOURNAL_BYTES_MIN`]
-//! and the last base, so that bases cost at most as much again as the journal; and one when it knows of
-//! none. Every node, on its own drives, deletes what a base with a root there has made superfluous.
+//! The leader of a group writes one when the journal since the last takes more of its node's drives than both
+//! [`journal_room_max`] and the last base, so that bases cost at most as much again as the journal; one when it knows of
+//! none; and one when copies are missing. Every node, on its own drives, deletes what a base with a root there has made
+//! superfluous.
+//!
+//! What counts is what records take of the drives, not the bytes of their commands: a small command that a client waits for
+//! is a record of two sectors. And it is counted on the drives: a process does not know what those before it wrote.
+//!
+//! A base is the way out when drives are full of journal. So drives keep room for it that journal records do not get, and
+//! what was written of a base that failed is taken back at once.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,17 +22,17 @@ use std::{
 
 use bytes::Bytes;
 use holdfast_format::{CatalogRecordHeader, CatalogRecordKind};
-use holdfast_model::{DriveId, GroupId, ShardId, StripeId, UnixMillis, placement::Place};
+use holdfast_model::{DriveId, GroupId, NodeId, StripeId, UnixMillis, placement::Place};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     BaseSource, Owner,
-    inventory::Inventory,
+    inventory::{Inventory, Kept},
     keeper::{Journal, JournalParts},
     pending::{Left, Pending},
-    record::{BODY_SIZE_MAX, GENERATION, PARTS_MAX, RecordName, RecordWriter, Spread},
+    record::{BODY_SIZE_MAX, Copied, GENERATION, PARTS_MAX, RecordName, RecordWriter, Spread, room_of},
     sections::{self, BaseContents, FileEntry, FilePiece},
 };
 use crate::host::now;
@@ -39,8 +46,14 @@ const TIDY_INTERVAL: Duration = Duration::from_secs(120);
 /// A leader that knows of no base waits so long before it writes one: leaders settle first.
 const FIRST_BASE_AFTER: Duration = Duration::from_secs(10);
 
-/// Bytes of commands between bases at least.
-const JOURNAL_BYTES_MIN: u64 = 64 * 1024 * 1024;
+/// Bytes of a node's drives that a group's journal may take between bases, whatever the size of these.
+const JOURNAL_ROOM_MAX: u64 = 512 * 1024 * 1024;
+
+/// The same where drives are small.
+const JOURNAL_ROOM_MIN: u64 = 1024 * 1024;
+
+/// Part of a node's drives that this is at most between those.
+const JOURNAL_ROOM_PART: u64 = 64;
 
 /// Pause after a base that failed.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
@@ -63,7 +76,13 @@ pub struct BaseFile {
 #[derive(Debug, Clone, Copy, Default)]
 struct Known {
     root: Option<(u64, UnixMillis)>,
-    bytes: u64,
+    /// Bytes that it takes of this node's drives.
+    room: u64,
+}
+
+/// Bytes of a node's drives that a group's journal may take between bases, of drives with so many bytes.
+fn journal_room_max(capacity: u64) -> u64 {
+    (capacity / JOURNAL_ROOM_PART).clamp(JOURNAL_ROOM_MIN, JOURNAL_ROOM_MAX)
 }
 
 /// Writes bases of the groups this node leads and tidies this node's drives.
@@ -183,7 +202,10 @@ impl BaseKeeper {
     fn due(&self, pending: &Pending, leading: Duration) -> bool {
         let since_base = pending.since_base();
         match self.known.get(&pending.group).filter(|known| known.root.is_some()) {
-            Some(known) => since_base.is_broken() || since_base.bytes > JOURNAL_BYTES_MIN.max(known.bytes),
+            Some(known) => {
+                let most = journal_room_max(self.parts.health.capacity(self.journal.node)).max(known.room);
+                since_base.is_broken() || since_base.room > most
+            }
             None => leading >= FIRST_BASE_AFTER,
         }
     }
@@ -192,11 +214,9 @@ impl BaseKeeper {
     /// back, then writes the root to every node.
     async fn write(&mut self, pending: &Pending) -> io::Result<()> {
         let group = pending.group;
-        let (copies, takers) = ((self.parts.copies)(), self.writer.takers(PIECE_SIZE));
+        let (copies, takers) = ((self.parts.copies)(), self.writer.takers());
         if takers < copies {
-            return Err(io::Error::other(format!(
-                "{takers} drives have room for a piece of it, {copies} are needed"
-            )));
+            return Err(io::Error::other(format!("{takers} drives can be written, {copies} are needed")));
         }
         let before = pending.since_base();
         let status = self.parts.consensus.status(group);
@@ -225,16 +245,18 @@ impl BaseKeeper {
             parts: &self.parts,
             writer: &self.writer,
             bytes: 0,
+            written: Vec::new(),
         };
-        let mut contents = BaseContents { files: Vec::with_capacity(files.len()) };
-        for file in &files {
-            contents.files.push(base.file(file).await?);
+        if let Err(error) = base.all(&files).await {
+            base.take_back().await;
+            return Err(error);
         }
-        base.root(&contents).await?;
         let (root, bytes) = ((covers, base.header.begun), base.bytes);
-        empty(&dir)?;
-        self.known.insert(group, Known { root: Some(root), bytes });
+        self.known.insert(group, Known { root: Some(root), room: base.room(self.journal.node) });
         pending.based(before);
+        // What it replaces goes at once: somebody may wait for the room.
+        self.journal.tidy_wanted.notify_one();
+        empty(&dir)?;
         self.journal.counters.bases.fetch_add(1, Ordering::Relaxed);
         tracing::info!(%group, covers, files = files.len(), bytes, took = ?started.elapsed(), "base of the catalog written");
         Ok(())
@@ -242,18 +264,19 @@ impl BaseKeeper {
 
     /// Deletes from this node's drives what the newest root there has made superfluous.
     async fn tidy(&mut self) {
+        let written: BTreeMap<GroupId, u64> =
+            self.journal.groups.iter().map(|(group, pending)| (*group, pending.written())).collect();
         let found = self.inventory.search().await;
         let mut newest: BTreeMap<GroupId, (u64, UnixMillis)> = BTreeMap::new();
-        for (_, _, name) in
-            found.records.iter().filter(|(_, _, name)| name.kind == CatalogRecordKind::BaseRoot)
-        {
+        let names = found.records.iter().map(|kept| kept.name);
+        for name in names.filter(|name| name.kind == CatalogRecordKind::BaseRoot) {
             let root = newest.entry(name.group).or_insert((name.last, name.begun));
             *root = (*root).max((name.last, name.begun));
         }
         for (group, root) in &newest {
             let known = self.known.entry(*group).or_default();
             if known.root < Some(*root) {
-                // Another node wrote it; its size becomes known with the first one of our own.
+                // Another node wrote it.
                 known.root = Some(*root);
                 if let Some(pending) = self.journal.groups.get(group) {
                     pending.based(pending.since_base());
@@ -269,10 +292,12 @@ impl BaseKeeper {
             })
         };
         let mut left: BTreeMap<GroupId, Left> = BTreeMap::new();
+        let mut room: BTreeMap<GroupId, Room> = BTreeMap::new();
         let mut deleted = 0;
         let mut failed = Vec::new();
         let mut kept = Vec::with_capacity(found.records.len());
-        for (place, id, name) in &found.records {
+        for record in &found.records {
+            let Kept { place, id, name, .. } = record;
             let left = left.entry(name.group).or_insert_with(|| Left {
                 base: newest.get(&name.group).map(|(covers, _)| *covers),
                 lowest: None,
@@ -280,7 +305,8 @@ impl BaseKeeper {
             });
             if !superfluous(name) {
                 left.lowest = Some(left.lowest.map_or(name.last, |lowest| lowest.min(name.last)));
-                kept.push((*place, *id, *name));
+                room.entry(name.group).or_default().add(record);
+                kept.push(*record);
                 continue;
             }
             match self.parts.shards.delete(*place, *id, GENERATION).await {
@@ -293,7 +319,12 @@ impl BaseKeeper {
             }
         }
         for (group, pending) in &self.journal.groups {
-            pending.found(left.get(group).copied().unwrap_or_default());
+            let room = room.get(group).copied().unwrap_or_default();
+            let before = written.get(group).copied().unwrap_or_default();
+            pending.found(left.get(group).copied().unwrap_or_default(), room.journal, before);
+            if let Some(known) = self.known.get_mut(group) {
+                known.room = room.base;
+            }
         }
         let searched = found.began;
         self.journal.publish(searched, self.inventory.holdings(found.written, &kept).await);
@@ -307,15 +338,67 @@ impl BaseKeeper {
     }
 }
 
+/// Bytes that records of a group take of this node's drives.
+#[derive(Debug, Clone, Copy, Default)]
+struct Room {
+    journal: u64,
+    base: u64,
+}
+
+impl Room {
+    fn add(&mut self, record: &Kept) {
+        match record.name.kind {
+            CatalogRecordKind::Journal => self.journal += record.room,
+            CatalogRecordKind::BasePiece | CatalogRecordKind::BaseRoot => self.base += record.room,
+        }
+    }
+}
+
+/// A record of a base that was written.
+struct Written {
+    kind: CatalogRecordKind,
+    room: u64,
+    copies: Vec<Copied>,
+}
+
 /// A base being written.
 struct Writing<'a> {
     header: CatalogRecordHeader,
     parts: &'a JournalParts,
     writer: &'a RecordWriter,
     bytes: u64,
+    written: Vec<Written>,
 }
 
 impl Writing<'_> {
+    async fn all(&mut self, files: &[BaseFile]) -> io::Result<()> {
+        let mut contents = BaseContents { files: Vec::with_capacity(files.len()) };
+        for file in files {
+            contents.files.push(self.file(file).await?);
+        }
+        self.root(&contents).await
+    }
+
+    /// Bytes that it takes of the drives of `node`.
+    fn room(&self, node: NodeId) -> u64 {
+        let here =
+            |written: &Written| written.copies.iter().filter(|copied| copied.place.node == node).count();
+        self.written.iter().map(|written| here(written) as u64 * written.room).sum()
+    }
+
+    /// Deletes what was written of a base that failed, unless it has a root somewhere: then all of it is there, and the next
+    /// one replaces it.
+    async fn take_back(&self) {
+        let rooted =
+            |written: &Written| written.kind == CatalogRecordKind::BaseRoot && !written.copies.is_empty();
+        if self.written.iter().any(rooted) {
+            return;
+        }
+        for written in &self.written {
+            self.writer.take_back(&written.copies).await;
+        }
+    }
+
     async fn file(&mut self, file: &BaseFile) -> io::Result<FileEntry> {
         let mut input = File::open(&file.path)?;
         let mut entry = FileEntry {
@@ -376,25 +459,28 @@ impl Writing<'_> {
             .ok()
             .filter(|length| *length as usize <= BODY_SIZE_MAX)
             .ok_or_else(|| io::Error::other(format!("a record of {} bytes", body.len())))?;
-        let places = self.writer.write(&self.header, &body, spread).await;
-        if places.len() < copies {
-            let what = format!("{} of {copies} copies written: too few drives take records", places.len());
+        let written = self.writer.write(&self.header, &body, spread).await;
+        let (kind, room) = (self.header.kind, room_of(body.len()));
+        self.written.push(Written { kind, room, copies: written.clone() });
+        if written.len() < copies {
+            let what = format!("{} of {copies} copies written: too few drives have room", written.len());
             return Err(io::Error::other(what));
         }
-        self.read_back(&places, id, &body).await
+        self.read_back(&written, &body)
+            .await
+            .ok_or_else(|| io::Error::other(format!("record {id} does not read back")))
     }
 
-    async fn read_back(&self, places: &[Place], id: StripeId, body: &[u8]) -> io::Result<()> {
+    async fn read_back(&self, copies: &[Copied], body: &[u8]) -> Option<()> {
         let length = u32::try_from(CatalogRecordHeader::SIZE + body.len()).expect("a record fits a shard");
-        for (index, place) in (0u8..).zip(places) {
-            let id = ShardId { stripe: id, index: holdfast_model::ShardIndex::new(index) };
-            if let Ok(read) = self.parts.shards.get(*place, id, GENERATION, 0..length).await
+        for copied in copies {
+            if let Ok(read) = self.parts.shards.get(copied.place, copied.id, GENERATION, 0..length).await
                 && &read[CatalogRecordHeader::SIZE..] == body
             {
-                return Ok(());
+                return Some(());
             }
         }
-        Err(io::Error::other(format!("record {id} does not read back")))
+        None
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::{
     holdings::Holdings,
     keeper::JournalParts,
-    record::{GENERATION, RecordName},
+    record::{GENERATION, RecordName, room_on_drive},
 };
 
 /// Records looked at together when drives are searched.
@@ -24,7 +24,14 @@ const PAGE: usize = 1024;
 const HEADERS_TOGETHER: usize = 16;
 
 /// A record on one of this node's drives.
-pub(super) type Kept = (Place, ShardId, RecordName);
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Kept {
+    pub place: Place,
+    pub id: ShardId,
+    pub name: RecordName,
+    /// Bytes that it takes of the drive.
+    pub room: u64,
+}
 
 /// What a search found.
 #[derive(Debug)]
@@ -65,8 +72,10 @@ impl Inventory {
                 let Some(last) = page.last() else { break };
                 after = Some(last.id);
                 let ours = page.iter().filter(|shard| shard.tenant == CATALOG_OWNER);
-                let named = |id: ShardId| Some((place, id, RecordName::parse(id.stripe)?));
-                records.extend(ours.filter_map(|shard| named(shard.id)));
+                records.extend(ours.filter_map(|shard| {
+                    let name = RecordName::parse(shard.id.stripe)?;
+                    Some(Kept { place, id: shard.id, name, room: room_on_drive(shard.payload_len as usize) })
+                }));
                 tokio::task::yield_now().await;
             }
         }
@@ -87,8 +96,8 @@ impl Inventory {
         // A record counts once on each drive, whatever came of writing it there twice.
         let listed: BTreeSet<(RecordName, DriveId)> = kept
             .iter()
-            .filter(|(place, ..)| drives.contains(&place.drive))
-            .map(|(place, _, name)| (*name, place.drive))
+            .filter(|kept| drives.contains(&kept.place.drive))
+            .map(|kept| (kept.name, kept.place.drive))
             .collect();
         let mut groups: BTreeMap<GroupId, BTreeMap<RecordName, u32>> = BTreeMap::new();
         for (name, _) in listed {
@@ -99,19 +108,19 @@ impl Inventory {
 
     /// Finds out where the journal records begin that are kept: from what was noted, or from their headers.
     async fn learn(&mut self, written: BTreeMap<StripeId, JournalSpan>, kept: &[Kept]) {
-        let names: BTreeSet<RecordName> = kept.iter().map(|(_, _, name)| *name).collect();
+        let names: BTreeSet<RecordName> = kept.iter().map(|kept| kept.name).collect();
         self.spans.retain(|name, _| names.contains(name));
         let noted = written.into_iter().filter_map(|(id, span)| Some((RecordName::parse(id)?, span)));
         self.spans.extend(noted.filter(|(name, _)| names.contains(name)));
         let is_unknown =
             |name: &RecordName| name.kind == CatalogRecordKind::Journal && !self.spans.contains_key(name);
-        let unknown: Vec<Kept> = kept.iter().filter(|(_, _, name)| is_unknown(name)).copied().collect();
+        let unknown: Vec<Kept> = kept.iter().filter(|kept| is_unknown(&kept.name)).copied().collect();
         let head = 0..u32::try_from(CatalogRecordHeader::SIZE).expect("a header is small");
         for some in unknown.chunks(HEADERS_TOGETHER) {
             let reads =
-                some.iter().map(|(place, id, _)| self.shards.get(*place, *id, GENERATION, head.clone()));
+                some.iter().map(|kept| self.shards.get(kept.place, kept.id, GENERATION, head.clone()));
             let outcomes = futures::future::join_all(reads).await;
-            for ((place, id, name), read) in some.iter().zip(outcomes) {
+            for (Kept { place, id, name, .. }, read) in some.iter().zip(outcomes) {
                 match read {
                     Ok(payload) => {
                         self.spans.extend(JournalSpan::of(&payload).map(|span| (*name, span)));

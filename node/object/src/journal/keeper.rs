@@ -32,7 +32,7 @@ use super::{
     census::Census,
     holdings::{Answer, Holdings, Question},
     pending::{Batch, JournaledMachine, Pending},
-    record::{BODY_SIZE_MAX, PARTS_MAX, RecordName, RecordWriter, Spread},
+    record::{BODY_SIZE_MAX, Copied, PARTS_MAX, RecordName, RecordWriter, Spread, room_of},
     sections::{self, JournaledCommand, Section},
 };
 use crate::host::now;
@@ -345,7 +345,9 @@ impl Journal {
         for (part, piece) in (0..).zip(pieces) {
             header.part = part;
             header.length = u32::try_from(piece.len()).expect("a piece is smaller than a shard");
-            self.write_piece(parts, writer, &header, piece, protected).await;
+            let copies = self.write_piece(pending, parts, writer, &header, piece, protected).await;
+            let here = copies.iter().filter(|copied| copied.place.node == self.node).count() as u64;
+            pending.wrote(here * room_of(piece.len()));
         }
         let counter = if protected { &self.counters.records } else { &self.counters.lazy_records };
         counter.fetch_add(1, Ordering::Relaxed);
@@ -353,26 +355,34 @@ impl Journal {
         pending.set_durable(last);
     }
 
+    /// Writes a part of a batch until it is on a drive. Returns where it is.
     async fn write_piece(
         &self,
+        pending: &Pending,
         parts: &JournalParts,
         writer: &RecordWriter,
         header: &CatalogRecordHeader,
         piece: &[u8],
         protected: bool,
-    ) {
+    ) -> Vec<Copied> {
+        let mut asked_for_base = false;
         loop {
             let copies = if protected { (parts.copies)() } else { 1 };
             let spread = if protected { Spread::Copies(copies) } else { Spread::Own };
-            let durable = writer.write(header, piece, spread).await.len();
-            if durable > 0 {
-                if durable < copies {
+            let durable = writer.write(header, piece, spread).await;
+            if !durable.is_empty() {
+                if durable.len() < copies {
                     self.counters.thin_records.fetch_add(1, Ordering::Relaxed);
                 }
                 if self.lagging.send_replace(false) {
                     tracing::info!("drives take catalog records again");
                 }
-                return;
+                return durable;
+            }
+            // A base replaces journals, and drives keep room for it.
+            if !asked_for_base {
+                pending.set_broken();
+                asked_for_base = true;
             }
             if !self.lagging.send_replace(true) {
                 tracing::error!(group = %header.group, "no drive takes catalog records: until one does, the catalog's second copy falls behind");

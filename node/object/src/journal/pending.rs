@@ -46,7 +46,9 @@ struct Queue {
     bytes: usize,
     /// Highest index that somebody waits for.
     wanted: Option<u64>,
-    /// Bytes journaled or waiting since the last base.
+    /// Bytes that this process's journal records have taken of this node's drives.
+    written: u64,
+    /// Bytes that journal records take of this node's drives which the last base does not replace.
     since_base: u64,
     /// First entry of the batch that is being written.
     taken: Option<u64>,
@@ -58,8 +60,8 @@ struct Queue {
 /// Where the journal stands when a base is begun.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct SinceBase {
-    /// Bytes journaled or waiting since the last base.
-    pub bytes: u64,
+    /// Bytes that journal records take of this node's drives which the last base does not replace.
+    pub room: u64,
     broken: u64,
     mended: u64,
 }
@@ -138,7 +140,6 @@ impl Pending {
                 .collect();
             let bytes = commands.iter().map(|(_, command)| command.command.len()).sum();
             queue.bytes += bytes;
-            queue.since_base += bytes as u64;
             queue.entries.push_back(Entry { index: entry.index, commands, bytes, applied: Instant::now() });
         }
         let mut dropped = 0;
@@ -224,7 +225,7 @@ impl Pending {
     /// Where it stands.
     pub(super) fn since_base(&self) -> SinceBase {
         let queue = self.queue.lock();
-        SinceBase { bytes: queue.since_base, broken: queue.broken, mended: queue.mended }
+        SinceBase { room: queue.since_base, broken: queue.broken, mended: queue.mended }
     }
 
     /// Entries were given up, or copies were lost.
@@ -235,7 +236,7 @@ impl Pending {
     /// A base is written that was begun when things stood at `before`. What broke since is not in it.
     pub(super) fn based(&self, before: SinceBase) {
         let mut queue = self.queue.lock();
-        queue.since_base = queue.since_base.saturating_sub(before.bytes);
+        queue.since_base = queue.since_base.saturating_sub(before.room);
         queue.mended = queue.mended.max(before.broken);
         *self.based_at.lock() = Some(tokio::time::Instant::now());
     }
@@ -245,8 +246,24 @@ impl Pending {
         *self.based_at.lock()
     }
 
-    /// Drives were searched.
-    pub(super) fn found(&self, left: Left) {
+    /// A journal record was written, which takes so many bytes of this node's drives.
+    pub(super) fn wrote(&self, room: u64) {
+        let mut queue = self.queue.lock();
+        queue.written += room;
+        queue.since_base += room;
+    }
+
+    /// Bytes that this process's journal records have taken of this node's drives so far.
+    pub(super) fn written(&self) -> u64 {
+        self.queue.lock().written
+    }
+
+    /// Drives were searched, from when [`Pending::written`] was `before`. Journal records that no base replaces take `room`
+    /// bytes: of processes before this one as well, and of other nodes.
+    pub(super) fn found(&self, left: Left, room: u64, before: u64) {
+        let mut queue = self.queue.lock();
+        // What was written meanwhile may be counted twice until the next search.
+        queue.since_base = room + (queue.written - before);
         *self.left.lock() = left;
     }
 
@@ -382,11 +399,26 @@ mod tests {
         }
         assert!(pending.waiting() <= PENDING_BYTES_MAX / BATCH_BYTES_MAX);
         let before = pending.since_base();
-        assert!(before.is_broken() && before.bytes == 40 * BATCH_BYTES_MAX as u64);
+        assert!(before.is_broken());
         pending.set_broken();
         pending.based(before);
         assert!(pending.since_base().is_broken(), "what broke while a base was written is not in it");
         pending.based(pending.since_base());
-        assert_eq!((pending.since_base().bytes, pending.since_base().is_broken()), (0, false));
+        assert!(!pending.since_base().is_broken());
+    }
+
+    #[test]
+    fn what_the_journal_takes_of_drives_is_what_was_found_there_and_what_was_written_since() {
+        let pending = Pending::new(GroupId::new(1));
+        pending.wrote(8192);
+        let searched = pending.written();
+        pending.wrote(4096);
+        // What processes before this one wrote is found as well.
+        pending.found(Left::default(), 100_000, searched);
+        assert_eq!(pending.since_base().room, 104_096);
+        let before = pending.since_base();
+        pending.wrote(8192);
+        pending.based(before);
+        assert_eq!(pending.since_base().room, 8192, "written while the base was");
     }
 }

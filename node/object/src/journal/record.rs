@@ -101,6 +101,13 @@ pub(super) enum Spread {
     EveryNode(usize),
 }
 
+/// A copy of a record.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Copied {
+    pub place: Place,
+    pub id: ShardId,
+}
+
 /// Writes records.
 #[derive(Debug, Clone)]
 pub(super) struct RecordWriter {
@@ -118,9 +125,9 @@ impl RecordWriter {
         header: &CatalogRecordHeader,
         body: &[u8],
         spread: Spread,
-    ) -> Vec<Place> {
-        let id = RecordName::of(header).id();
-        let candidates = self.ordered(room_of(body.len()));
+    ) -> Vec<Copied> {
+        let stripe = RecordName::of(header).id();
+        let candidates = self.ordered(header.kind, room_of(body.len()));
         let (wanted, mut queue) = match spread {
             Spread::Copies(copies) => (copies, candidates),
             Spread::Own => (1, own_first(candidates, self.node)),
@@ -139,14 +146,15 @@ impl RecordWriter {
                 .map(|candidate| Place { node: candidate.node, drive: candidate.drive })
                 .collect();
             let writes = round.iter().enumerate().map(|(at, place)| {
-                let index = (durable.len() + at).min(parity);
-                self.write_one(*place, id, index, parity, header, body)
+                let index = u8::try_from((durable.len() + at).min(parity)).unwrap_or(u8::MAX);
+                let id = ShardId { stripe, index: ShardIndex::new(index) };
+                self.write_one(Copied { place: *place, id }, parity, header, body)
             });
             let outcomes = futures::future::join_all(writes).await;
-            for (place, outcome) in round.into_iter().zip(outcomes) {
+            for outcome in outcomes {
                 match outcome {
-                    Ok(()) => durable.push(place),
-                    Err(error) => tracing::debug!(%id, %error, "catalog record not written there"),
+                    Ok(copied) => durable.push(copied),
+                    Err(error) => tracing::debug!(%stripe, %error, "catalog record not written there"),
                 }
             }
         }
@@ -155,18 +163,16 @@ impl RecordWriter {
 
     async fn write_one(
         &self,
-        place: Place,
-        id: StripeId,
-        index: usize,
+        copied: Copied,
         parity: usize,
         header: &CatalogRecordHeader,
         body: &[u8],
-    ) -> Result<(), ShardError> {
+    ) -> Result<Copied, ShardError> {
         let mut payload = self.pool.acquire(CatalogRecordHeader::SIZE + body.len()).await;
         payload[..CatalogRecordHeader::SIZE].copy_from_slice(&header.encode());
         payload[CatalogRecordHeader::SIZE..].copy_from_slice(body);
         let write = ShardWrite {
-            id: ShardId { stripe: id, index: ShardIndex::new(u8::try_from(index).unwrap_or(u8::MAX)) },
+            id: copied.id,
             generation: GENERATION,
             tenant: CATALOG_OWNER,
             data: 1,
@@ -174,31 +180,52 @@ impl RecordWriter {
             manifest: Vec::new(),
             payload,
         };
-        self.shards.put(place, write).await
+        self.shards.put(copied.place, write).await.map(|()| copied)
     }
 
-    /// How many drives have room for a record with so many bytes of content.
-    pub(super) fn takers(&self, body: usize) -> usize {
-        self.ordered(room_of(body)).len()
+    /// Deletes copies, as far as that can be done now.
+    pub(super) async fn take_back(&self, copies: &[Copied]) {
+        let deletes = copies.iter().map(|copied| self.shards.delete(copied.place, copied.id, GENERATION));
+        for error in futures::future::join_all(deletes).await.into_iter().filter_map(Result::err) {
+            tracing::debug!(%error, "catalog record not taken back: it stays until the next base");
+        }
     }
 
-    /// Drives with room, nodes taking turns, in an order of chance; those with little room come last of their turn.
-    fn ordered(&self, room: u64) -> Vec<Candidate> {
+    /// How many drives may take a record.
+    pub(super) fn takers(&self) -> usize {
+        self.health.candidates().len()
+    }
+
+    /// Drives, nodes taking turns, in an order of chance; those with little room come last of their turn, and those without
+    /// at the very end: a part of a base may be written where drives keep room for nothing else.
+    fn ordered(&self, kind: CatalogRecordKind, room: u64) -> Vec<Candidate> {
         let mut candidates: Vec<(u64, Candidate)> = self
             .health
             .candidates()
             .into_iter()
-            .filter(|candidate| candidate.free_bytes >= room)
             .map(|candidate| (u64::from_le_bytes(random_array()), candidate))
             .collect();
         candidates.sort_by_key(|(chance, _)| *chance);
-        roomy_first(candidates.into_iter().map(|(_, candidate)| candidate).collect())
+        let (with, without): (Vec<_>, Vec<_>) = candidates
+            .into_iter()
+            .map(|(_, candidate)| candidate)
+            .partition(|candidate| candidate.free_bytes >= room);
+        let mut ordered = roomy_first(with);
+        if kind != CatalogRecordKind::Journal {
+            ordered.extend(in_turns(without));
+        }
+        ordered
     }
 }
 
 /// Bytes that a record with so many bytes of content takes on a drive.
-fn room_of(body: usize) -> u64 {
-    ((CatalogRecordHeader::SIZE + body).next_multiple_of(SECTOR_SIZE) + SECTOR_SIZE) as u64
+pub(super) fn room_of(body: usize) -> u64 {
+    room_on_drive(CatalogRecordHeader::SIZE + body)
+}
+
+/// Bytes that a payload takes on a drive: whole sectors, and one for its header.
+pub(super) fn room_on_drive(payload: usize) -> u64 {
+    (payload.next_multiple_of(SECTOR_SIZE) + SECTOR_SIZE) as u64
 }
 
 /// A drive with less room than this may be full by now: others write there as well, and told when it was last asked.

@@ -36,6 +36,7 @@ mod recovery;
 mod rot;
 mod secrecy;
 mod shred;
+mod small_drives;
 mod splitting;
 mod strangers;
 mod support;
