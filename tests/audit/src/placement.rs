@@ -9,6 +9,7 @@ use std::{
 use anyhow::{Context, Result};
 use holdfast_catalog::{PartitionReader, StripeRef};
 use holdfast_drive::inspect::{Inspection, LiveShard, inspect};
+use holdfast_format::CATALOG_OWNER;
 use holdfast_model::{DriveId, Level, NodeId, ShardId, StripeId};
 
 /// Owners of stripes looked at at once.
@@ -51,8 +52,12 @@ pub struct Placement {
     pub stripes: usize,
     /// Their shards.
     pub shards: usize,
-    /// Shards on drives of stripes that no object or part is made of: to be swept.
-    pub others: usize,
+    /// Shards on drives that a catalog lists as garbage: to be swept.
+    pub garbage: usize,
+    /// Shards on drives of stripes that no catalog knows: of writes that were never finished.
+    pub unfinished: usize,
+    /// Records of the catalog's second copy on drives.
+    pub second_copy: usize,
     /// What is not as it should be, in words: the first of each kind.
     pub findings: Vec<String>,
 }
@@ -68,8 +73,10 @@ pub fn audit<'a>(
 ) -> Result<Placement> {
     let mut placement = Placement::default();
     let mut live: BTreeSet<StripeId> = BTreeSet::new();
+    let mut garbage: BTreeSet<(DriveId, ShardId)> = BTreeSet::new();
     let (mut missing, mut misplaced) = (Vec::new(), Vec::new());
     for partition in partitions {
+        garbage.extend(garbage_of(partition)?);
         let mut after = None;
         loop {
             after = partition.visit_stripes(after, PAGE, |owner, stripe| {
@@ -84,8 +91,19 @@ pub fn audit<'a>(
         }
     }
     placement.stripes = live.len();
-    let on_drives = drives.found.values().flat_map(|found| found.live.iter());
-    placement.others = on_drives.filter(|(shard, _)| !live.contains(&shard.stripe)).count();
+    let on_drives = drives
+        .found
+        .iter()
+        .flat_map(|(drive, found)| found.live.iter().map(move |(id, shard)| (*drive, *id, shard)));
+    for (drive, id, shard) in on_drives {
+        if shard.tenant == CATALOG_OWNER {
+            placement.second_copy += 1;
+        } else if garbage.contains(&(drive, id)) {
+            placement.garbage += 1;
+        } else if !live.contains(&id.stripe) {
+            placement.unfinished += 1;
+        }
+    }
     for (kind, found) in [("shards are not where they are placed", missing), ("stripes lie wrong", misplaced)]
     {
         if !found.is_empty() {
@@ -94,6 +112,24 @@ pub fn audit<'a>(
         }
     }
     Ok(placement)
+}
+
+/// What a catalog lists as garbage.
+fn garbage_of(partition: &PartitionReader) -> Result<Vec<(DriveId, ShardId)>> {
+    let (mut garbage, mut after) = (Vec::new(), None);
+    loop {
+        let (rows, next) = partition.garbage(after, PAGE)?;
+        for row in rows {
+            let shards = row.shards.iter();
+            garbage.extend(
+                shards.map(|(index, place)| (place.drive, ShardId { stripe: row.stripe, index: *index })),
+            );
+        }
+        after = next;
+        if after.is_none() {
+            return Ok(garbage);
+        }
+    }
 }
 
 /// What is not there of a stripe, in words.

@@ -92,8 +92,13 @@ pub fn catalogs_agree_with_drives(dir: &Path, nodes: usize, drives: u16) -> Resu
             compared.same, compared.replicas
         ),
         format!(
-            "{} shards of {} stripes on the drives where the catalogs place them, as {level} asks; {} of stripes to be swept",
-            placement.shards, placement.stripes, placement.others
+            "{} shards of {} stripes on the drives where the catalogs place them, as {level} asks; besides, {} of garbage to be swept, {} of writes \
+             that were never finished, and {} records of the second copy",
+            placement.shards,
+            placement.stripes,
+            placement.garbage,
+            placement.unfinished,
+            placement.second_copy
         ),
     ])
 }

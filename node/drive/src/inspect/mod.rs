@@ -106,6 +106,8 @@ pub struct InspectedSegment {
 /// A copy of a shard that no tombstone names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LiveShard {
+    /// Whose it is.
+    pub tenant: TenantId,
     /// Version of its place.
     pub generation: Generation,
     /// Every block matches its checksum.

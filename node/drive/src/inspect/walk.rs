@@ -300,7 +300,11 @@ impl<'a, F: FnMut(&InspectedRecord)> Inspector<'a, F> {
         let is_dead = |h: &RecordHeader| dead.contains(&(h.place.life, h.place.sector));
         let mut live: HashMap<ShardId, LiveShard> = HashMap::new();
         for (header, bad_block) in contents.iter().flat_map(|c| &c.records).filter(|(h, _)| !is_dead(h)) {
-            let copy = LiveShard { generation: header.generation, sound: bad_block.is_none() };
+            let copy = LiveShard {
+                tenant: header.tenant,
+                generation: header.generation,
+                sound: bad_block.is_none(),
+            };
             let best = live.entry(header.shard).or_insert(copy);
             if (copy.sound, copy.generation) > (best.sound, best.generation) {
                 *best = copy;
