@@ -55,8 +55,12 @@ const JOURNAL_ROOM_MIN: u64 = 1024 * 1024;
 /// Part of a node's drives that this is at most between those.
 const JOURNAL_ROOM_PART: u64 = 64;
 
-/// Pause after a base that failed.
+/// Pause after a base that failed; twice as long after each further one of that group.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
+
+/// The longest of these pauses: what is written of a base without room for all of it, and taken back, is work for drives that
+/// are full.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
 
 /// Bytes of a file in one piece: with seal and framing around it, it fits a record.
 const PIECE_SIZE: usize = BODY_SIZE_MAX - 4096;
@@ -95,6 +99,19 @@ pub(super) struct BaseKeeper {
     staying: Staying,
 }
 
+/// Bases of a group that failed one after the other.
+#[derive(Debug)]
+struct Failed {
+    times: u32,
+    /// The next is not begun before.
+    until: Instant,
+}
+
+/// How long to wait after so many bases that failed one after the other.
+fn pause_after(times: u32) -> Duration {
+    (RETRY_AFTER * 2_u32.saturating_pow(times.saturating_sub(1).min(16))).min(RETRY_AFTER_MAX)
+}
+
 /// Drives that can be written and are not to be emptied; what was among them and is to be emptied takes copies with it.
 #[derive(Debug, Default)]
 struct Staying(BTreeSet<DriveId>);
@@ -129,7 +146,7 @@ impl BaseKeeper {
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         tidy.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut leading: BTreeMap<GroupId, Instant> = BTreeMap::new();
-        let mut not_before: BTreeMap<GroupId, Instant> = BTreeMap::new();
+        let mut failed: BTreeMap<GroupId, Failed> = BTreeMap::new();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -153,18 +170,22 @@ impl BaseKeeper {
                     continue;
                 }
                 let since = *leading.entry(group).or_insert_with(Instant::now);
-                let patient = not_before.get(&group).is_none_or(|moment| *moment <= Instant::now());
-                if !patient || !self.due(&pending, since.elapsed()) {
+                let waits = failed.get(&group).is_some_and(|failed| failed.until > Instant::now());
+                if waits || !self.due(&pending, since.elapsed()) {
                     continue;
                 }
                 let written = tokio::select! {
                     () = stop.cancelled() => return,
                     written = self.write(&pending) => written,
                 };
-                if let Err(error) = written {
-                    tracing::warn!(%group, %error, "base of the catalog not written; will be tried again");
-                    not_before.insert(group, Instant::now() + RETRY_AFTER);
-                }
+                let Err(error) = written else {
+                    failed.remove(&group);
+                    continue;
+                };
+                let times = failed.get(&group).map_or(1, |failed| failed.times + 1);
+                let pause = pause_after(times);
+                tracing::warn!(%group, %error, again_after = ?pause, "base of the catalog not written");
+                failed.insert(group, Failed { times, until: Instant::now() + pause });
             }
         }
     }
@@ -501,6 +522,18 @@ fn empty(dir: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bases_that_fail_are_tried_ever_later() {
+        assert_eq!([1, 2, 3, 4, 5].map(|times| pause_after(times).as_secs()), [30, 60, 120, 240, 300]);
+        assert_eq!(pause_after(u32::MAX), RETRY_AFTER_MAX);
+    }
+
+    #[test]
+    fn journals_may_take_a_part_of_the_drives() {
+        assert_eq!(journal_room_max(4 << 30), 64 << 20);
+        assert_eq!((journal_room_max(0), journal_room_max(1 << 45)), (JOURNAL_ROOM_MIN, JOURNAL_ROOM_MAX));
+    }
 
     #[test]
     fn a_drive_that_is_to_be_emptied_is_noticed_once() {
