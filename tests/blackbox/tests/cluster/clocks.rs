@@ -157,7 +157,8 @@ async fn live(cluster: &DevCluster) -> Result<u64> {
     // perhaps. Then a new one is begun.
     let list = match listed().await {
         Ok(list) => list,
-        Err(_) => listed().await?,
+        Err(error) if format!("{error:#}").contains("session-required") => listed().await?,
+        Err(error) => return Err(error),
     };
     let drives = list["drives"].as_array().context("drives")?;
     Ok(drives.iter().filter_map(|row| row["drive"]["usage"]["live_bytes"].as_u64()).sum())
